@@ -1,0 +1,64 @@
+import { errnoNumber, type ErrnoName } from './abi/errno.ts';
+
+/**
+ * Every code an error of this package can carry. docs/errors.md documents each; a test keeps the two lists equal.
+ * Codes are stable: programs may compare them.
+ */
+export const ERROR_CODES = [
+  'ERR_ACCESS',
+  'ERR_ARGUMENT',
+  'ERR_COMMAND',
+  'ERR_DEVICE',
+  'ERR_FEATURE_UNSUPPORTED',
+  'ERR_KERNEL_FEATURE',
+  'ERR_NO_DATA_NOW',
+  'ERR_NO_DATA_YET',
+  'ERR_SESSION_ENDED',
+  'ERR_SPEC',
+  'ERR_STATE_UNKNOWN',
+  'ERR_STREAM_CORRUPT',
+  'ERR_STREAM_TRUNCATED',
+  'ERR_SYSCALL',
+  'ERR_TARGET',
+  'ERR_TRANSITION',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+export interface ErrorDetails {
+  /** What the same failure is called at the system call interface, e.g. `EINVAL`. */
+  readonly errno?: ErrnoName;
+  /** The system call that failed, e.g. `ioctl(VFIO_DEVICE_RESET)`. */
+  readonly syscall?: string;
+  readonly cause?: unknown;
+}
+
+/** The one error class: a stable `code`, and the errno that a VMM sees where the failure reaches one. */
+export class ShimError extends Error {
+  override readonly name = 'ShimError';
+  readonly code: ErrorCode;
+  readonly errno: ErrnoName | undefined;
+  readonly syscall: string | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.errno = details.errno;
+    this.syscall = details.syscall;
+  }
+
+  /** The errno's number on this system, `EIO` where the failure has none. */
+  get errnoNumber(): number {
+    return errnoNumber(this.errno ?? 'EIO');
+  }
+}
+
+/** True for an error that means "not now, ask again when the device is ready": `EAGAIN`. */
+export function isNotReady(error: unknown): error is ShimError {
+  return error instanceof ShimError && error.code === 'ERR_NO_DATA_YET';
+}
+
+/** True for an error that carries this errno. */
+export function hasErrno(error: unknown, errno: ErrnoName): error is ShimError {
+  return error instanceof ShimError && error.errno === errno;
+}

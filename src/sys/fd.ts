@@ -1,0 +1,53 @@
+import { readdirSync, readlinkSync } from 'node:fs';
+import { F_SETFD, FD_CLOEXEC } from '../abi/fcntl.ts';
+import { syscall, trySyscall } from './libc.ts';
+
+/** A file descriptor that this object owns and closes, once. */
+export class OwnedFd implements Disposable {
+  #number: number;
+
+  constructor(number: number) {
+    this.#number = number;
+  }
+
+  get number(): number {
+    if (this.#number < 0) throw new Error('OwnedFd: used after close');
+    return this.#number;
+  }
+
+  close(): void {
+    if (this.#number < 0) return;
+    trySyscall('close', this.#number);
+    this.#number = -1;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+export function setCloseOnExec(fd: number, on: boolean): void {
+  syscall(`descriptor ${fd}: set close-on-exec`, 'fcntl', fd, F_SETFD, on ? FD_CLOEXEC : 0);
+}
+
+/** What Node opens for itself, by the links in /proc/self/fd. */
+const NODES_OWN = /^(anon_inode:\[(eventpoll|eventfd|io_uring)\]|\/dev\/null)$/;
+
+/**
+ * The descriptors above 2 that this process was given, for a program that takes its place: Node marks them close-on-exec
+ * when it starts, as all its own are. Its own are told by their kind: event queues and the pipes of which it has both ends.
+ */
+export function inheritedDescriptors(): number[] {
+  const links = new Map<number, string>();
+  for (const name of readdirSync('/proc/self/fd')) {
+    try {
+      links.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
+    } catch {
+      // the one by which the directory was read
+    }
+  }
+  const ends = (link: string): number => [...links].filter(([fd, other]) => fd > 2 && other === link).length;
+  return [...links]
+    .filter(([fd, link]) => fd > 2 && !NODES_OWN.test(link) && !(link.startsWith('pipe:') && ends(link) > 1))
+    .map(([fd]) => fd);
+}

@@ -1,0 +1,98 @@
+import koffi from 'koffi';
+import { errnoName, errnoNumber, type ErrnoName } from '../abi/errno.ts';
+import { ARCH, type Arch } from '../abi/arch.ts';
+import type { SyscallName } from '../abi/syscalls.ts';
+import { ShimError } from '../error.ts';
+
+/*
+ * All system calls go through libc's syscall(2) with fixed integer arguments: pointers are passed as addresses of memory
+ * that the caller keeps alive. Results and errors are the kernel's.
+ */
+
+function findArch(): Arch {
+  const arch = process.arch === 'x64' || process.arch === 'arm64' ? ARCH[process.arch] : undefined;
+  if (process.platform === 'linux' && arch !== undefined) return arch;
+  throw new ShimError(
+    'ERR_KERNEL_FEATURE',
+    `vfio-shim run needs Linux on x86-64 or aarch64, this is ${process.platform} on ${process.arch}`,
+  );
+}
+
+/** The architecture this process runs on. */
+export const arch: Arch = findArch();
+const numbers = arch.syscalls;
+
+type Argument = number | bigint;
+type RawSyscall = (
+  nr: number,
+  a: Argument,
+  b: Argument,
+  c: Argument,
+  d: Argument,
+  e: Argument,
+  f: Argument,
+) => number | bigint;
+
+const libc = koffi.load('libc.so.6');
+// SAFETY: seven integer arguments, none a pointer to JavaScript memory that could be freed during the call.
+const raw = libc.func(
+  'int64_t syscall(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f)',
+) as unknown as RawSyscall;
+
+/** A system call; a failure is the negative errno, as the kernel returns it. */
+export function trySyscall(
+  name: SyscallName,
+  a: Argument = 0,
+  b: Argument = 0,
+  c: Argument = 0,
+  d: Argument = 0,
+  e: Argument = 0,
+  f: Argument = 0,
+): number {
+  const result = raw(numbers[name], a, b, c, d, e, f);
+  return result === -1 ? -koffi.errno() : Number(result);
+}
+
+type RawIoctl = (fd: number, request: number, argument: number) => number;
+// SAFETY: ioctl(2) takes its third argument as a register on both architectures, variadic or not.
+const rawIoctl = libc.func('int ioctl(int fd, uint64_t request, uint64_t argument)') as unknown as RawIoctl;
+
+/** ioctl with an address; a failure is the negative errno. */
+export function tryIoctl(fd: number, request: number, address: number): number {
+  const result = rawIoctl(fd, request, address);
+  return result === -1 ? -koffi.errno() : result;
+}
+
+/** A system call; throws `ERR_SYSCALL` with its errno. `doing` says in words what it was for. */
+export function syscall(doing: string, name: SyscallName, ...args: Argument[]): number {
+  const result = trySyscall(name, ...(args as [Argument?, Argument?, Argument?, Argument?, Argument?, Argument?]));
+  if (result < 0 && result > -4096) throw syscallError(doing, name, -result);
+  return result;
+}
+
+export function syscallError(doing: string, name: string, number: number): ShimError {
+  const errno: ErrnoName = errnoName(number) ?? 'EIO';
+  return new ShimError('ERR_SYSCALL', `${doing}: ${name} failed with ${errno}`, { errno, syscall: name });
+}
+
+/** True where a failed call's result is this errno. */
+export function failedWith(result: number, errno: ErrnoName): boolean {
+  return result === -errnoNumber(errno);
+}
+
+/**
+ * The address of the first byte of a buffer. SAFETY: valid while the buffer is referenced; array buffers do not move.
+ */
+export function addressOf(bytes: ArrayBufferView): number {
+  return Number(koffi.address(bytes));
+}
+
+/** Memory that the kernel mapped, as bytes. SAFETY: the mapping must outlive every use of them. */
+export function memoryAt(address: number, length: number): Uint8Array {
+  return new Uint8Array(koffi.view(BigInt(address), length));
+}
+
+/** A zero-terminated string for the kernel. */
+export function cString(text: string): Uint8Array {
+  return Buffer.from(`${text}\0`);
+}

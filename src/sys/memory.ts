@@ -1,0 +1,32 @@
+import { constants } from 'node:buffer';
+import { F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcntl.ts';
+import { MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import { ShimError } from '../error.ts';
+import { OwnedFd } from './fd.ts';
+import { addressOf, cString, memoryAt, syscall } from './libc.ts';
+
+/**
+ * Shared memory of a fixed size: whoever is given the descriptor can neither shrink it, which would fault its other
+ * users, nor grow it.
+ */
+export function createSharedMemory(name: string, size: number): OwnedFd {
+  const label = cString(name);
+  const fd = new OwnedFd(
+    syscall(`shared memory ${name}`, 'memfd_create', addressOf(label), MFD_CLOEXEC | MFD_ALLOW_SEALING),
+  );
+  syscall(`shared memory ${name}: ${size} bytes`, 'ftruncate', fd.number, size);
+  syscall(`shared memory ${name}: seal`, 'fcntl', fd.number, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  return fd;
+}
+
+/** Maps shared memory for reading and writing, for the life of this process. `offset` is page aligned. */
+export function mapSharedMemory(fd: number, size: number, offset = 0): { bytes: Uint8Array; address: number } {
+  if (size > constants.MAX_LENGTH) {
+    const limit = constants.MAX_LENGTH;
+    throw new ShimError('ERR_ARGUMENT', `map shared memory: ${size} bytes, and Node maps ${limit} at most`, {
+      errno: 'ENOMEM',
+    });
+  }
+  const address = syscall('map shared memory', 'mmap', 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+  return { bytes: memoryAt(address, size), address };
+}

@@ -1,0 +1,73 @@
+import { KCMP_FILE, PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_NOFILE } from '../abi/prctl.ts';
+import { constants } from 'node:os';
+import { setCloseOnExec } from './fd.ts';
+import { addressOf, cString, syscallError, trySyscall } from './libc.ts';
+
+const pid = process.pid;
+
+/** True where the descriptor `theirs` of the process of thread `tid` is the open file that `mine` is here. */
+export function isSameFile(tid: number, theirs: number, mine: number): boolean {
+  return trySyscall('kcmp', tid, pid, KCMP_FILE, theirs, mine) === 0;
+}
+
+/** Lets a process and its descendants trace this one where Yama restricts that; without Yama there is nothing to do. */
+export function allowTracer(tracer: number): void {
+  trySyscall('prctl', PR_SET_PTRACER, tracer);
+}
+
+/** This process gets a signal when the thread that started it ends. Survives execve. */
+export function dieWithParent(): void {
+  trySyscall('prctl', PR_SET_PDEATHSIG, constants.signals.SIGKILL);
+}
+
+function pointers(strings: readonly string[]): { memory: BigUint64Array; keep: Uint8Array[] } {
+  const keep = strings.map(cString);
+  const memory = new BigUint64Array(keep.length + 1);
+  keep.forEach((bytes, n) => (memory[n] = BigInt(addressOf(bytes))));
+  return { memory, keep };
+}
+
+/**
+ * Replaces this process by a program, which gets these descriptors besides the standard ones. Returns only by throwing
+ * `ERR_SYSCALL`. Node's own changes are undone first: what it was given stays open and SIGPIPE has its default action.
+ */
+export function execute(
+  path: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  descriptors: readonly number[],
+): never {
+  for (const fd of [0, 1, 2, ...descriptors]) setCloseOnExec(fd, false);
+  resetSignals();
+  const file = cString(path);
+  const argv = pointers(args);
+  const variables = Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]));
+  const envp = pointers(variables);
+  // SAFETY: file, argv.keep and envp.keep stay referenced until the call returns, which it does only on failure.
+  const result = trySyscall('execve', addressOf(file), addressOf(argv.memory), addressOf(envp.memory));
+  if (argv.keep.length + envp.keep.length < 0) throw new Error('unreachable');
+  throw syscallError(`start ${path}`, 'execve', -result);
+}
+
+/** The kernel's `struct sigaction` (x86-64 and aarch64): handler, flags, restorer or mask; all zero is the default. */
+function resetSignals(): void {
+  const SIGSET_SIZE = 8;
+  const action = new Uint8Array(32);
+  for (const signal of [constants.signals.SIGPIPE])
+    trySyscall('rt_sigaction', signal, addressOf(action), 0, SIGSET_SIZE);
+  const SIG_SETMASK = 2;
+  trySyscall('rt_sigprocmask', SIG_SETMASK, addressOf(action), 0, SIGSET_SIZE);
+}
+
+/** Leaves the terminal's session: what is typed there does not reach this process. Already a leader is as good. */
+export function becomeSessionLeader(): void {
+  trySyscall('setsid');
+}
+
+/** The most descriptors this process may have open: its numbers are below that. */
+export function descriptorLimit(): number {
+  const limits = new BigUint64Array(2);
+  trySyscall('prlimit64', 0, RLIMIT_NOFILE, 0, addressOf(limits));
+  const soft = limits[0] ?? 0n;
+  return soft > 2n ** 30n ? 2 ** 30 : Number(soft);
+}

@@ -1,0 +1,201 @@
+import {
+  iovec,
+  NT_ARM_SYSTEM_CALL,
+  NT_PRSTATUS,
+  PTRACE_DETACH,
+  PTRACE_EVENT_STOP,
+  PTRACE_GETREGSET,
+  PTRACE_INTERRUPT,
+  PTRACE_O_TRACESYSGOOD,
+  PTRACE_SEIZE,
+  PTRACE_SETREGSET,
+  PTRACE_SYSCALL,
+} from '../abi/ptrace.ts';
+import { __WALL, WNOHANG } from '../abi/prctl.ts';
+import type { SyscallName } from '../abi/syscalls.ts';
+import { ShimError } from '../error.ts';
+import { constants } from 'node:os';
+import { addressOf, arch, syscallError, trySyscall } from './libc.ts';
+
+/** A stop at the entry or exit of a system call, as PTRACE_O_TRACESYSGOOD marks it. */
+const SYSCALL_STOP = constants.signals.SIGTRAP | 0x80;
+const PTRACE_GETSIGMASK = 0x420a;
+const PTRACE_SETSIGMASK = 0x420b;
+const SIGSET_SIZE = 8;
+/** A thread that cannot stop (a frozen one) must not stop us for longer, in milliseconds. */
+const PATIENCE = 2000;
+
+/**
+ * One thread of another process under ptrace, from seize() until it is let go, which leaving the scope of `using` makes
+ * certain: a thread that stays traced stops at its next signal for good, and one that dies traced cannot be waited for by
+ * its parent. All calls come from one thread of this process, which must not be the target's parent's event loop: the
+ * parent would take the stops for its own.
+ */
+export class TracedThread implements Disposable {
+  readonly #tid: number;
+  readonly #registers = new Uint8Array(arch.registers.size);
+  readonly #vector = iovec.encode({
+    iov_base: BigInt(addressOf(this.#registers)),
+    iov_len: BigInt(this.#registers.length),
+  });
+  readonly #status = new Int32Array(1);
+  readonly #mask = new Uint8Array(SIGSET_SIZE);
+  /** The registers that the thread stopped with, from waitUntilStopped() on: it goes on with them. */
+  #stopped: Uint8Array | undefined;
+  #isTraced = false;
+  /** A signal that stopped the thread before it came to the stop that was asked for; it is not kept from it. */
+  #signal = 0;
+
+  constructor(tid: number) {
+    this.#tid = tid;
+  }
+
+  /** Begins to trace the thread and asks it to stop; it goes on until it returns from its system call. */
+  seize(): void {
+    this.#request('seize', PTRACE_SEIZE, 0, PTRACE_O_TRACESYSGOOD);
+    this.#isTraced = true;
+    this.#request('interrupt', PTRACE_INTERRUPT, 0, 0);
+  }
+
+  /**
+   * Waits for the stop after seize(), which comes before any signal is delivered, and keeps signals away from then on.
+   * Throws `ESRCH` where the thread ended.
+   */
+  waitUntilStopped(): void {
+    const status = this.#wait();
+    if (eventOf(status) !== PTRACE_EVENT_STOP) {
+      this.#signal = signalOf(status);
+      throw this.#unexpected(status);
+    }
+    this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
+    this.#request('get signal mask', PTRACE_GETSIGMASK, SIGSET_SIZE, addressOf(this.#mask));
+    this.#stopped = this.#registers.slice();
+    const all = new Uint8Array(SIGSET_SIZE).fill(0xff);
+    this.#request('set signal mask', PTRACE_SETSIGMASK, SIGSET_SIZE, addressOf(all));
+  }
+
+  /** Lets the stopped thread make a system call of our choosing, from the instruction that it has just passed. */
+  inject(name: SyscallName, args: readonly bigint[]): bigint {
+    const mine = this.#whereStopped().slice();
+    const view = arch.registers.view(mine);
+    view.pc -= BigInt(arch.syscallInstruction.length);
+    args.forEach((value, n) => (view[`arg${n as 0 | 1 | 2 | 3 | 4 | 5}`] = value));
+    view.number = BigInt(arch.syscalls[name]);
+    if (arch.originalNumberOffset !== undefined) {
+      // -1: no system call is to be restarted
+      new DataView(mine.buffer).setBigInt64(arch.originalNumberOffset, -1n, true);
+    }
+    this.#setRegisters(mine);
+    if (arch.originalNumberOffset === undefined) this.#forgetSystemCall();
+    this.#step(); // to its entry
+    this.#step(); // to its exit
+    this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
+    return BigInt.asIntN(64, arch.registers.decode(this.#registers).result);
+  }
+
+  /** Ends tracing: the thread returns from the system call that it stopped in, with this result. */
+  finish(result: bigint): void {
+    arch.registers.view(this.#whereStopped()).result = BigInt.asUintN(64, result);
+    this.#letGo();
+  }
+
+  /** Ends tracing, whatever has happened: the thread goes on where it was stopped, or is reaped. */
+  [Symbol.dispose](): void {
+    const deadline = performance.now() + PATIENCE;
+    while (this.#isTraced) {
+      if (this.#letGo()) return;
+      // it runs, or has been killed: either shows soon
+      const result = this.#poll();
+      if (result < 0 || (result === this.#tid && !isStop(this.#status[0] ?? 0))) this.#isTraced = false;
+      else if (performance.now() > deadline) process.exit(1); // only the end of the tracer lets go of a thread that runs
+    }
+  }
+
+  /** Detaches from a thread that is stopped. */
+  #letGo(): boolean {
+    if (this.#stopped !== undefined) {
+      this.#registers.set(this.#stopped);
+      trySyscall('ptrace', PTRACE_SETREGSET, this.#tid, NT_PRSTATUS, addressOf(this.#vector));
+      trySyscall('ptrace', PTRACE_SETSIGMASK, this.#tid, SIGSET_SIZE, addressOf(this.#mask));
+    }
+    if (trySyscall('ptrace', PTRACE_DETACH, this.#tid, 0, this.#signal) < 0) return false;
+    this.#isTraced = false;
+    return true;
+  }
+
+  #whereStopped(): Uint8Array {
+    if (this.#stopped === undefined) throw new Error(`thread ${this.#tid} is not stopped`);
+    return this.#stopped;
+  }
+
+  #setRegisters(registers: Uint8Array): void {
+    this.#registers.set(registers);
+    this.#request('set registers', PTRACE_SETREGSET, NT_PRSTATUS, addressOf(this.#vector));
+  }
+
+  /**
+   * Runs to the next entry into or exit from a system call. SIGSTOP cannot be kept away: it comes as a signal, then as a
+   * stop of the whole process. The thread goes on all the same, and the kernel stops it again when it is let go.
+   */
+  #step(): void {
+    let signal = 0;
+    for (;;) {
+      this.#request('step', PTRACE_SYSCALL, 0, signal);
+      const status = this.#wait();
+      if (eventOf(status) === 0 && signalOf(status) === SYSCALL_STOP) return;
+      signal = eventOf(status) === 0 ? signalOf(status) : 0;
+      if (signal !== 0 && signal !== constants.signals.SIGSTOP) throw this.#unexpected(status);
+    }
+  }
+
+  /** aarch64 keeps the number of the call to be restarted in a register set of its own. */
+  #forgetSystemCall(): void {
+    const none = new Int32Array([-1]);
+    const vector = iovec.encode({ iov_base: BigInt(addressOf(none)), iov_len: 4n });
+    this.#request('forget the system call', PTRACE_SETREGSET, NT_ARM_SYSTEM_CALL, addressOf(vector));
+  }
+
+  /** Waits for the next stop. */
+  #wait(): number {
+    const deadline = performance.now() + PATIENCE;
+    while (performance.now() < deadline) {
+      const result = this.#poll();
+      if (result === this.#tid) {
+        const status = this.#status[0] ?? 0;
+        if (isStop(status)) return status;
+        this.#isTraced = false;
+        throw new ShimError('ERR_TARGET', `thread ${this.#tid} ended`, { errno: 'ESRCH' });
+      }
+      if (result < 0) throw syscallError(`thread ${this.#tid}: wait`, 'wait4', -result);
+    }
+    throw new ShimError('ERR_TARGET', `thread ${this.#tid} does not stop`, { errno: 'ETIMEDOUT' });
+  }
+
+  /** The thread's id where it has stopped or ended, 0 where it runs, or a negative errno. */
+  #poll(): number {
+    return trySyscall('wait4', this.#tid, addressOf(this.#status), __WALL | WNOHANG, 0);
+  }
+
+  #unexpected(status: number): ShimError {
+    return new ShimError('ERR_TARGET', `thread ${this.#tid}: stopped with status 0x${status.toString(16)}`, {
+      errno: 'EIO',
+    });
+  }
+
+  #request(doing: string, request: number, address: number, data: number): void {
+    const result = trySyscall('ptrace', request, this.#tid, address, data);
+    if (result < 0) throw syscallError(`thread ${this.#tid}: ${doing}`, 'ptrace', -result);
+  }
+}
+
+function isStop(status: number): boolean {
+  return (status & 0xff) === 0x7f;
+}
+
+function signalOf(status: number): number {
+  return (status >> 8) & 0xff;
+}
+
+function eventOf(status: number): number {
+  return status >> 16;
+}

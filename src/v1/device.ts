@@ -1,0 +1,21 @@
+/**
+ * A device that speaks migration protocol v1: a region with `struct vfio_device_migration_info` at offset 0 and a data
+ * section behind it (linux/vfio.h, 5.8 to 5.17). Accesses are synchronous and complete or throw; nothing is partial.
+ */
+export interface V1Device {
+  /** Size of the region in bytes: the registers' page and the data section. */
+  readonly regionSize: number;
+  /** Where the data section lies in the region, in bytes; page aligned. */
+  readonly dataSection: { readonly offset: number; readonly size: number };
+  /** The data section's memory where it is shared with the driver (mmap); without it, use read() and write(). */
+  readonly mapped: Uint8Array | undefined;
+  /**
+   * pread of `into.length` bytes at `offset`. Registers take only their native width, the data section any.
+   * Throws `EINVAL` for a bad access, `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver needs time: repeat the call.
+   */
+  read(offset: number, into: Uint8Array): void;
+  /** pwrite of `from` at `offset`, as read(). */
+  write(offset: number, from: Uint8Array): void;
+  /** `VFIO_DEVICE_RESET`: device_state is 1 afterwards. */
+  reset(): void;
+}

@@ -1,0 +1,136 @@
+import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
+import { fieldWidth } from '../abi/struct.ts';
+import { ShimError } from '../error.ts';
+import type { V1Device } from './device.ts';
+
+/** What stands behind the region's registers: one method per meaningful access. */
+export interface V1Registers {
+  readDeviceState(): number;
+  writeDeviceState(value: number): void;
+  /** The read that also says: the previous buffer was consumed. */
+  readPendingBytes(): number;
+  /** Makes data available where there is any, and only then returns. */
+  readDataOffset(): number;
+  readDataSize(): number;
+  /** Consumes that many bytes of the data section before it returns. */
+  writeDataSize(size: number): void;
+  reset(): void;
+}
+
+/** The registers have a page of their own, so that the data section can be mapped. */
+export const DATA_OFFSET = 4096;
+
+const { fields } = vfio_device_migration_info;
+type Register = keyof typeof fields;
+const registerAt = new Map<number, { name: Register; width: number }>(
+  Object.entries(fields).map(([name, [kind, offset]]) => [offset, { name: name as Register, width: fieldWidth(kind) }]),
+);
+
+/**
+ * The migration region of a v1 device: routes accesses to the registers, each only at its native width and alignment,
+ * and to the data section, at any.
+ */
+export class V1Region implements V1Device {
+  readonly regionSize: number;
+  readonly dataSection: { readonly offset: number; readonly size: number };
+  readonly mapped: Uint8Array;
+  readonly #registers: V1Registers;
+
+  constructor(registers: V1Registers, dataSection: Uint8Array) {
+    this.#registers = registers;
+    this.mapped = dataSection;
+    this.dataSection = { offset: DATA_OFFSET, size: dataSection.length };
+    this.regionSize = DATA_OFFSET + dataSection.length;
+  }
+
+  read(offset: number, into: Uint8Array): void {
+    if (offset >= DATA_OFFSET) {
+      this.#checkData('read', offset, into.length);
+      into.set(this.mapped.subarray(offset - DATA_OFFSET, offset - DATA_OFFSET + into.length));
+      return;
+    }
+    const name = registerOf('read', offset, into.length);
+    switch (name) {
+      case 'device_state':
+        putU32(into, 0, this.#registers.readDeviceState());
+        return;
+      case 'reserved':
+        putU32(into, 0, 0);
+        return;
+      case 'pending_bytes':
+        putCount(into, this.#registers.readPendingBytes());
+        return;
+      case 'data_offset':
+        putCount(into, this.#registers.readDataOffset());
+        return;
+      case 'data_size':
+        putCount(into, this.#registers.readDataSize());
+        return;
+    }
+  }
+
+  write(offset: number, from: Uint8Array): void {
+    if (offset >= DATA_OFFSET) {
+      this.#checkData('write', offset, from.length);
+      this.mapped.set(from, offset - DATA_OFFSET);
+      return;
+    }
+    const name = registerOf('write', offset, from.length);
+    const memory = new DataView(from.buffer, from.byteOffset, from.length);
+    switch (name) {
+      case 'device_state':
+        this.#registers.writeDeviceState(memory.getUint32(0, true));
+        return;
+      case 'reserved':
+        return;
+      case 'data_size':
+        this.#writeDataSize(memory.getBigUint64(0, true));
+        return;
+      case 'pending_bytes':
+      case 'data_offset':
+        throw badAccess(`write of ${name}`, 'the register is read only');
+    }
+  }
+
+  reset(): void {
+    this.#registers.reset();
+  }
+
+  #writeDataSize(size: bigint): void {
+    if (size > BigInt(this.mapped.length)) {
+      throw badAccess(`write of data_size ${size}`, `the data section has ${this.mapped.length} bytes`);
+    }
+    this.#registers.writeDataSize(Number(size));
+  }
+
+  #checkData(access: string, offset: number, length: number): void {
+    if (!Number.isSafeInteger(offset) || length > this.regionSize - offset) {
+      throw badAccess(`${access} of ${length} bytes at ${offset}`, `the region has ${this.regionSize} bytes`);
+    }
+  }
+}
+
+function registerOf(access: string, offset: number, length: number): Register {
+  const register = registerAt.get(offset);
+  if (register?.width === length) return register.name;
+  const reason =
+    register === undefined ? 'no register begins there' : `${register.name} is ${register.width} bytes wide`;
+  throw badAccess(`${access} of ${length} bytes at ${offset}`, reason);
+}
+
+/** Little endian, a byte at a time: no view has to be made for the few bytes of a register. */
+function putU32(into: Uint8Array, at: number, value: number): void {
+  into[at] = value;
+  into[at + 1] = value >>> 8;
+  into[at + 2] = value >>> 16;
+  into[at + 3] = value >>> 24;
+}
+
+function putCount(into: Uint8Array, value: number): void {
+  putU32(into, 0, value % 2 ** 32);
+  putU32(into, 4, Math.floor(value / 2 ** 32));
+}
+
+function badAccess(what: string, why: string): ShimError {
+  return new ShimError('ERR_ACCESS', `migration region: ${what}: ${why}`, { errno: 'EINVAL' });
+}

@@ -1,0 +1,48 @@
+import type { V2State } from './states.ts';
+
+/** `struct vfio_precopy_info` (linux/vfio.h, 6.2) in bytes; values beyond 2^53-1 are shown as 2^53-1. */
+export interface PrecopyInfo {
+  readonly initialBytes: number;
+  readonly dirtyBytes: number;
+}
+
+/**
+ * What the data fd of one saving or resuming session is to its user. Like the kernel's, a session ends when the device
+ * leaves its states; every call then fails with `ENODEV`.
+ */
+export interface V2DataSession {
+  /**
+   * Reads at most `into.length` bytes and returns how many. 0 is the end of the stream in STOP_COPY; in PRE_COPY it
+   * means "no data now", as does `ENOMSG` (only mlx5 distinguishes the two).
+   * Throws `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver will have data later: call again, nothing was consumed.
+   */
+  read(into: Uint8Array): number;
+  /** Takes at most `from.length` bytes and returns how many. Throws `EAGAIN` as read() does. */
+  write(from: Uint8Array): number;
+  /** `VFIO_MIG_GET_PRECOPY_INFO`. Throws `EINVAL` outside PRE_COPY and PRE_COPY_P2P, after the session's end too. */
+  precopyInfo(): PrecopyInfo;
+  /** A file descriptor that polls readable or writable once an `EAGAIN` is over; without one, callers ask again. */
+  readonly pollFd?: number | undefined;
+  /** The user is done with the data fd. The device's state stays. */
+  close(): void;
+}
+
+/** A device that speaks migration protocol v2: `VFIO_DEVICE_FEATURE` and a data fd (Linux 5.18 on). */
+export interface V2Device {
+  /** `VFIO_DEVICE_FEATURE_MIGRATION`: `VFIO_MIGRATION_*` bits, one of 1, 3, 5, 7. */
+  readonly migrationFlags: number;
+  /** `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` with GET: asked of the device each time, since a reset changes it. */
+  getState(): V2State;
+  /**
+   * `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` with SET: walks the FSM to `target`. Returns the data session where one
+   * begins (`data_fd` not -1), `undefined` where none begins or the running one goes on. On failure the state is the
+   * old one, any on the path, or ERROR: ask getState().
+   */
+  setState(target: V2State): V2DataSession | undefined;
+  /** The session that is open now: the one that setState() returned last, or what a successor process inherited. */
+  openSession(): V2DataSession | undefined;
+  /** `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` in bytes, in any state. Throws `ENOTTY` where the driver has none. */
+  stopCopyLength(): number;
+  /** `VFIO_DEVICE_RESET`: RUNNING afterwards, sessions ended. */
+  reset(): void;
+}

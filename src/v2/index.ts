@@ -1,0 +1,14 @@
+export type { PrecopyInfo, V2DataSession, V2Device } from './device.ts';
+export { hasState, nextState, statePath } from './fsm.ts';
+export { V2Restore } from './restore.ts';
+export { V2Save, type Sink } from './save.ts';
+export {
+  isPreCopy,
+  isSaving,
+  isV2State,
+  parseV2State,
+  V2,
+  v2StateName,
+  type V2State,
+  type V2StateName,
+} from './states.ts';

@@ -1,0 +1,23 @@
+import { isNotReady } from './error.ts';
+
+/** Called after a device said "not yet" (`EAGAIN`), with its poll fd where it has one: returns when asking again is due. */
+export type WaitForDevice = (pollFd?: number) => void;
+
+const nap = new Int32Array(new SharedArrayBuffer(4));
+
+/** Sleeps a millisecond: the wait that needs no system call of our own. */
+export const sleepUntilReady: WaitForDevice = () => {
+  Atomics.wait(nap, 0, 0, 1);
+};
+
+/** Repeats an operation while the device says "not yet". */
+export function whenReady<T>(operation: () => T, wait: WaitForDevice, pollFd?: number): T {
+  for (;;) {
+    try {
+      return operation();
+    } catch (error) {
+      if (!isNotReady(error)) throw error;
+      wait(pollFd);
+    }
+  }
+}
