@@ -1,0 +1,120 @@
+import { ShimError } from '../error.ts';
+import type { V1Device } from '../v1/device.ts';
+import type { V1RegisterAccess } from '../v1/registers.ts';
+import type { PrecopyInfo } from '../v2/device.ts';
+import { V2, type V2State } from '../v2/states.ts';
+import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
+import type { BridgeEvents } from './options.ts';
+import type { PresentV2State } from './present-v2-state.ts';
+
+/** What the two halves of a presented session work on. */
+export interface SessionParts {
+  readonly device: V1Device;
+  readonly registers: V1RegisterAccess;
+  readonly my: PresentV2State;
+  readonly framed: boolean;
+  readonly events: BridgeEvents | undefined;
+}
+
+/** The saving half: v1 buffers, read as a stream of bytes with any buffer sizes. */
+export class BufferReader {
+  readonly #device: V1Device;
+  readonly #registers: V1RegisterAccess;
+  readonly #my: PresentV2State;
+  readonly #framed: boolean;
+  readonly #events: BridgeEvents | undefined;
+  #carry: Uint8Array;
+
+  constructor({ device, registers, my, framed, events }: SessionParts, carry: Uint8Array) {
+    this.#device = device;
+    this.#registers = registers;
+    this.#my = my;
+    this.#framed = framed;
+    this.#events = events;
+    this.#carry = carry;
+  }
+
+  /** read(2) of the data fd in a saving state. */
+  read(state: V2State, into: Uint8Array): number {
+    if (into.length === 0) return 0;
+    const my = this.#my;
+    if (my.buffer_pos === my.buffer_size && !this.#nextBuffer()) {
+      if (state === V2.STOP_COPY) return 0;
+      throw new ShimError('ERR_NO_DATA_NOW', 'data fd: no data now, the device is in pre-copy', { errno: 'ENOMSG' });
+    }
+    const header = my.header_left > 0 ? frameHeader(my.buffer_size).subarray(-my.header_left) : new Uint8Array(0);
+    const done = Math.min(header.length, into.length);
+    into.set(header.subarray(0, done));
+    const length = Math.min(into.length - done, my.buffer_size - my.buffer_pos);
+    const target = into.subarray(done, done + length);
+    const from = my.buffer_offset + my.buffer_pos;
+    if (my.carried === 1) target.set(this.#carry.subarray(from, from + length));
+    else this.#copyFromRegion(from, target);
+    my.header_left -= done; // from here on nothing fails
+    my.buffer_pos += length;
+    my.session_read += length;
+    return done + length;
+  }
+
+  /** Acknowledges the last buffer and fetches the next; false where there is none (now). */
+  #nextBuffer(): boolean {
+    const my = this.#my;
+    const again = my.asked === 1;
+    if (!again && this.#readPending() === 0) return false;
+    my.asked = 1; // until the buffer is known, a read of pending_bytes would acknowledge it unread
+    const { offset, size } = this.#registers.dataBuffer();
+    my.asked = 0;
+    if (size === 0) return again && this.#nextBuffer();
+    my.carried = 0;
+    my.buffer_offset = offset;
+    my.buffer_size = size;
+    my.buffer_pos = 0;
+    my.header_left = this.#framed ? FRAME_HEADER_SIZE : 0;
+    this.#events?.moved?.('out', size);
+    return true;
+  }
+
+  /** Reads pending_bytes, which acknowledges the buffer before: only when that was read to its end. */
+  #readPending(): number {
+    const my = this.#my;
+    const pending = this.#registers.pendingBytes();
+    if (my.pending_known === 0) {
+      my.pending_known = 1;
+      my.first_pending = pending;
+    }
+    my.last_pending = pending;
+    my.pending_read = my.session_read;
+    my.largest_pending = Math.max(my.largest_pending, pending);
+    return pending;
+  }
+
+  /** The session's first pending_bytes is the initial part until it was read out; what grows later is dirty. */
+  precopyInfo(): PrecopyInfo {
+    const my = this.#my;
+    if (my.buffer_pos === my.buffer_size && my.asked === 0) this.#readPending();
+    const left = Math.max(0, my.last_pending - (my.session_read - my.pending_read));
+    const initialBytes = Math.min(left, Math.max(0, my.first_pending - my.session_read));
+    return { initialBytes, dirtyBytes: left - initialBytes };
+  }
+
+  /** Before a state write: what is left of a buffer that was shown is kept, since the driver may reuse its place. */
+  keepBuffer(): void {
+    const my = this.#my;
+    const rest = my.buffer_size - my.buffer_pos;
+    if (rest <= 0 || my.carried === 1) return;
+    if (this.#carry.length < rest) this.#carry = new Uint8Array(rest);
+    this.#copyFromRegion(my.buffer_offset + my.buffer_pos, this.#carry.subarray(0, rest));
+    my.carried = 1;
+    my.buffer_offset = 0;
+    my.buffer_size = rest;
+    my.buffer_pos = 0;
+  }
+
+  #copyFromRegion(offset: number, into: Uint8Array): void {
+    const { mapped, dataSection } = this.#device;
+    const at = offset - dataSection.offset;
+    if (mapped !== undefined && at >= 0 && at + into.length <= mapped.length) {
+      into.set(mapped.subarray(at, at + into.length));
+    } else this.#device.read(offset, into);
+  }
+}

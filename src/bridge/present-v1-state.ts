@@ -1,0 +1,34 @@
+import { struct } from '../abi/struct.ts';
+
+/**
+ * All that the bridge remembers. It lives in memory that the caller may share, so that another process can go on where
+ * this one was stopped.
+ */
+export const present_v1_state = struct('present_v1_state', 64, {
+  /** Bytes in the data section that came from the data fd and that the user has not acknowledged. */
+  staged: ['count', 0],
+  /** Bytes read from the data fd in this session. */
+  read_total: ['count', 8],
+  /** MIG_DATA_SIZE when stop-and-copy began. */
+  promised: ['count', 16],
+  /** Bytes of the current data_size write that the data fd has taken. */
+  pushed: ['count', 24],
+  /** An error of the data fd behind the staged bytes, kept for the access that needs what comes after them. */
+  deferred_errno: ['u32', 32],
+  /** The staged bytes were shown: the next read of pending_bytes acknowledges them. */
+  shown: ['u8', 36],
+  /** The data fd has given its last byte. */
+  ended: ['u8', 37],
+  /** Pre-copy is shown though the driver has none and simply runs. */
+  virtual_pre_copy: ['u8', 38],
+  /** The session that the user believes in (`Session`). */
+  session: ['u8', 39],
+  /** A session that ended behind the user's back and of which the user has not been told (`Session`). */
+  lost: ['u8', 40],
+  /** The v2 state last reported to `events`, plus 1. */
+  reported: ['u8', 41],
+  /** Why it was lost, where the data fd had said so. */
+  lost_errno: ['u32', 44],
+});
+
+export const PRESENT_V1_STATE_SIZE: number = present_v1_state.size;

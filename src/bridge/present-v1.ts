@@ -1,0 +1,354 @@
+import { errnoName } from '../abi/errno.ts';
+import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
+import { hasErrno, isNotReady, ShimError } from '../error.ts';
+import type { V1Device } from '../v1/device.ts';
+import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
+import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
+import { readData, writeData } from '../v2/data-fd.ts';
+import type { V2DataSession, V2Device } from '../v2/device.ts';
+import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import { stateMemory, type BridgeEvents } from './options.ts';
+import { PRESENT_V1_STATE_SIZE, present_v1_state } from './present-v1-state.ts';
+import { Session, sessionOf } from './session.ts';
+
+export interface PresentV1Options {
+  /** The memory of the data section, a multiple of 4096 bytes; the bridge stages data nowhere else. Default 16 MiB. */
+  readonly dataSection?: Uint8Array;
+  /**
+   * The most bytes that one buffer shows. Smaller ones cost more calls, larger ones leave the processor's cache before the
+   * user reads them. Default 2 MiB, at most the data section.
+   */
+  readonly bufferSize?: number;
+  /** What the user sees when the device is in ERROR: a failed call and a device that was reset, or device_state 6. */
+  readonly onError?: 'reset' | 'report';
+  /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
+  readonly pendingIncludesStopCopy?: boolean;
+  readonly events?: BridgeEvents;
+  /** `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. */
+  readonly state?: Uint8Array;
+}
+
+const DEFAULT_BUFFER = 2 * 1024 * 1024;
+
+const shownAs: Readonly<Record<V2State, V1State>> = {
+  [V2.ERROR]: V1.ERROR,
+  [V2.STOP]: V1.STOP,
+  [V2.RUNNING]: V1.RUNNING,
+  [V2.STOP_COPY]: V1.STOP_COPY,
+  [V2.RESUMING]: V1.RESUMING,
+  [V2.RUNNING_P2P]: V1.RUNNING,
+  [V2.PRE_COPY]: V1.PRE_COPY,
+  [V2.PRE_COPY_P2P]: V1.PRE_COPY,
+};
+
+const requestedAs: Readonly<Record<Exclude<V1State, 6>, V2State>> = {
+  [V1.STOP]: V2.STOP,
+  [V1.RUNNING]: V2.RUNNING,
+  [V1.STOP_COPY]: V2.STOP_COPY,
+  [V1.PRE_COPY]: V2.PRE_COPY,
+  [V1.RESUMING]: V2.RESUMING,
+};
+
+/**
+ * Shows a v2 device as a v1 device: an old VMM drives a new driver.
+ *
+ * Nothing that was read from the data fd is lost: bytes are staged in the data section and stay there until the user
+ * acknowledges them with a read of pending_bytes, across state writes too. Nothing is buffered beyond it.
+ */
+export function presentV1(device: V2Device, options: PresentV1Options = {}): V1Device {
+  const dataSection = options.dataSection ?? new Uint8Array(16 * 1024 * 1024);
+  if (dataSection.length === 0 || dataSection.length % 4096 !== 0) {
+    throw new ShimError('ERR_ARGUMENT', `data section: ${dataSection.length} bytes is not a multiple of 4096`);
+  }
+  return new V1Region(new PresentedV1(device, dataSection, options), dataSection);
+}
+
+class PresentedV1 implements V1Registers {
+  readonly #device: V2Device;
+  readonly #section: Uint8Array;
+  readonly #options: PresentV1Options;
+  readonly #my: ReturnType<typeof present_v1_state.view>;
+
+  constructor(device: V2Device, section: Uint8Array, options: PresentV1Options) {
+    this.#device = device;
+    this.#section = section;
+    this.#options = options;
+    this.#my = present_v1_state.view(stateMemory(PRESENT_V1_STATE_SIZE, options.state));
+  }
+
+  readDeviceState(): number {
+    return this.#shown(this.#look());
+  }
+
+  writeDeviceState(value: number): void {
+    const now = this.#look();
+    const from = this.#shown(now);
+    if (!isV1Transition(from, value)) throw refused(from, value);
+    this.#refuseAfterLoss(value);
+
+    const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
+    const target = virtual ? V2.RUNNING : requestedAs[value];
+    if (target !== now) this.#request(now, target);
+    else if (from === value) return; // the session of a state that is asked for again goes on
+    this.#my.virtual_pre_copy = virtual ? 1 : 0;
+    this.#enter(target);
+    this.#report(target);
+  }
+
+  readPendingBytes(): number {
+    const state = this.#look();
+    this.#refuseDataAfterLoss();
+    const my = this.#my;
+    if (my.shown === 1) {
+      this.#options.events?.moved?.('out', my.staged);
+      my.staged = 0;
+      my.shown = 0;
+    }
+    if (my.virtual_pre_copy === 1) return this.#stopCopyCost();
+    if (isPreCopy(state)) {
+      return Math.min(my.staged + this.#preCopyBytes() + this.#stopCopyCost(), Number.MAX_SAFE_INTEGER);
+    }
+    if (state !== V2.STOP_COPY) return 0;
+    this.#stage(state);
+    return my.ended === 1 ? my.staged : my.staged + Math.max(0, my.promised - my.read_total);
+  }
+
+  readDataOffset(): number {
+    const state = this.#look();
+    this.#refuseDataAfterLoss();
+    if (isSaving(state)) {
+      this.#stage(state);
+      this.#my.shown = this.#my.staged > 0 ? 1 : 0;
+    }
+    return DATA_OFFSET;
+  }
+
+  readDataSize(): number {
+    const state = this.#look();
+    this.#refuseDataAfterLoss();
+    return isSaving(state) ? this.#my.staged : 0;
+  }
+
+  writeDataSize(size: number): void {
+    const state = this.#look();
+    this.#refuseDataAfterLoss();
+    if (state !== V2.RESUMING) {
+      throw new ShimError('ERR_ACCESS', `write of data_size: the device is in ${v2StateName(state)}, not RESUMING`, {
+        errno: 'EINVAL',
+      });
+    }
+    const session = this.#session();
+    const my = this.#my;
+    try {
+      while (my.pushed < size) my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+    } catch (error) {
+      if (!isNotReady(error)) {
+        my.pushed = 0;
+        this.#recover();
+      }
+      throw error;
+    }
+    my.pushed = 0;
+    this.#options.events?.moved?.('in', size);
+  }
+
+  reset(): void {
+    this.#device.reset();
+    this.#forgetSession();
+    this.#my.lost = Session.NONE;
+    this.#my.virtual_pre_copy = 0;
+    this.#report(this.#device.getState());
+  }
+
+  /** Asks the device where it is: it may have been reset, or have failed, behind the user's back. */
+  #look(): V2State {
+    let state = this.#device.getState();
+    if (state === V2.ERROR && this.#recover()) state = this.#device.getState();
+    const my = this.#my;
+    if (my.session === Session.NONE) my.session = sessionOf(state); // begun by a former owner
+    else if (my.session !== sessionOf(state)) {
+      const told = my.session === Session.SAVING ? 'saving' : 'resuming';
+      this.#options.events?.warning?.(`the ${told} session has ended: the device is in ${v2StateName(state)}`);
+      my.lost = my.session;
+      my.lost_errno = my.deferred_errno;
+      this.#forgetSession();
+      this.#report(state);
+    }
+    if (state !== V2.RUNNING && state !== V2.RUNNING_P2P) my.virtual_pre_copy = 0;
+    return state;
+  }
+
+  /** device_state as the user sees it. */
+  #shown(state: V2State): V1State {
+    return this.#my.virtual_pre_copy === 1 ? V1.PRE_COPY : shownAs[state];
+  }
+
+  #request(now: V2State, target: V2State): void {
+    try {
+      this.#device.setState(target);
+    } catch (error) {
+      if (!isNotReady(error) && !this.#recover()) this.#goBack(now);
+      this.#settle();
+      throw error;
+    }
+  }
+
+  /**
+   * A failed write of device_state leaves the state before, or ERROR; a v2 device may have stopped on any hop. Sessions
+   * do not come back: where one has ended or begun, the user finds the device where it is.
+   */
+  #goBack(before: V2State): void {
+    const state = this.#device.getState();
+    const session = sessionOf(before) !== Session.NONE || sessionOf(state) !== Session.NONE;
+    if (session || state === V2.ERROR || shownAs[state] === shownAs[before]) return;
+    try {
+      this.#device.setState(before);
+    } catch {
+      this.#recover();
+    }
+  }
+
+  /** A transition ended on its way: the user is told now, so a session that did not survive it is not "lost". */
+  #settle(): void {
+    const state = this.#device.getState();
+    if (sessionOf(state) !== this.#my.session) this.#forgetSession();
+    this.#report(state);
+  }
+
+  /** Resets a device that is in ERROR, where that is what the user is to see. The operator is told either way. */
+  #recover(): boolean {
+    if (this.#device.getState() !== V2.ERROR) return false;
+    this.#my.virtual_pre_copy = 0;
+    const resets = (this.#options.onError ?? 'reset') === 'reset';
+    if (resets) {
+      this.#options.events?.warning?.('the device is in ERROR and is reset');
+      this.#device.reset();
+    } else if (this.#my.reported !== this.#mark(V2.ERROR)) this.#options.events?.warning?.('the device is in ERROR');
+    this.#report(this.#device.getState());
+    return resets;
+  }
+
+  /** Notes the session that a successful request has begun, continued or ended. */
+  #enter(state: V2State): void {
+    const kind = sessionOf(state);
+    const my = this.#my;
+    if (kind !== my.session) {
+      this.#forgetSession();
+      my.session = kind;
+    }
+    if (state === V2.STOP_COPY) my.promised = this.#promisedBytes();
+  }
+
+  #forgetSession(): void {
+    const my = this.#my;
+    my.session = Session.NONE;
+    my.staged = 0;
+    my.read_total = 0;
+    my.promised = 0;
+    my.pushed = 0;
+    my.deferred_errno = 0;
+    my.shown = 0;
+    my.ended = 0;
+  }
+
+  /** Reads ahead into the empty data section, until it is full or the driver has no more (now, or for good). */
+  #stage(state: V2State): void {
+    const my = this.#my;
+    if (my.staged > 0 || my.ended === 1) return;
+    if (my.deferred_errno !== 0) {
+      const errno = errnoName(my.deferred_errno) ?? 'EIO';
+      my.deferred_errno = 0;
+      throw new ShimError('ERR_DEVICE', `data fd: read failed with ${errno}`, { errno, syscall: 'read' });
+    }
+    const session = this.#session();
+    const length = Math.min(this.#section.length, this.#options.bufferSize ?? DEFAULT_BUFFER);
+    let filled = 0;
+    try {
+      while (filled < length) {
+        const got = readData(session, this.#section.subarray(filled, length));
+        if (got === 0) {
+          if (state === V2.STOP_COPY) my.ended = 1;
+          break;
+        }
+        filled += got;
+      }
+    } catch (error) {
+      const noDataNow = isPreCopy(state) && hasErrno(error, 'ENOMSG');
+      if (!noDataNow && filled === 0) {
+        if (!isNotReady(error)) this.#recover();
+        throw error;
+      }
+      if (!noDataNow && !isNotReady(error)) {
+        if (!(error instanceof ShimError)) throw error;
+        my.deferred_errno = error.errnoNumber;
+      }
+    } finally {
+      my.staged = filled;
+      my.read_total += filled;
+    }
+  }
+
+  #session(): V2DataSession {
+    const session = this.#device.openSession();
+    if (session !== undefined) return session;
+    throw new ShimError('ERR_SESSION_ENDED', 'migration data: the device has no data session', { errno: 'ENODEV' });
+  }
+
+  #preCopyBytes(): number {
+    const { initialBytes, dirtyBytes } = this.#session().precopyInfo();
+    return Math.min(initialBytes + dirtyBytes, Number.MAX_SAFE_INTEGER - this.#section.length);
+  }
+
+  #stopCopyCost(): number {
+    return this.#options.pendingIncludesStopCopy === true ? this.#promisedBytes() : 0;
+  }
+
+  #promisedBytes(): number {
+    try {
+      return Math.min(this.#device.stopCopyLength(), 2 ** 52);
+    } catch {
+      return 0; // the driver does not say; the end of the stream says it all the same
+    }
+  }
+
+  #refuseDataAfterLoss(): void {
+    const { lost, lost_errno } = this.#my;
+    if (lost !== Session.NONE) throw lostSession(lost, lost_errno);
+  }
+
+  /**
+   * A session that ended by itself must reach the user as an error, or a new one would be taken for its continuation:
+   * the next write that begins a session fails, as does one that runs or stops a device whose resuming was lost. A VM
+   * stop during a save that was lost says nothing yet, since its user may not know; running the device gives the save up.
+   */
+  #refuseAfterLoss(value: V1State): void {
+    const { lost, lost_errno } = this.#my;
+    if (lost === Session.NONE || (lost === Session.SAVING && value === V1.STOP)) return;
+    this.#my.lost = Session.NONE;
+    if (lost === Session.RESUMING || value !== V1.RUNNING) throw lostSession(lost, lost_errno);
+  }
+
+  #report(state: V2State): void {
+    const mark = this.#mark(state);
+    if (this.#my.reported === mark) return;
+    this.#my.reported = mark;
+    this.#options.events?.state?.(this.#shown(state), state);
+  }
+
+  #mark(state: V2State): number {
+    return 1 + state + (this.#my.virtual_pre_copy << 4);
+  }
+}
+
+function refused(from: V1State, value: number): ShimError {
+  return new ShimError('ERR_TRANSITION', `device_state: ${v1StateName(from)} does not lead to ${v1StateName(value)}`, {
+    errno: 'EINVAL',
+  });
+}
+
+function lostSession(kind: number, errno: number): ShimError {
+  const what = kind === Session.SAVING ? 'saving' : 'resuming';
+  return new ShimError('ERR_SESSION_ENDED', `migration data: the ${what} session ended behind the user's back`, {
+    errno: errnoName(errno) ?? 'EIO',
+  });
+}

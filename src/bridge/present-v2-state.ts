@@ -1,0 +1,51 @@
+import { struct, type Values } from '../abi/struct.ts';
+import { FRAME_HEADER_SIZE } from './frame.ts';
+
+/**
+ * All that presentV2 remembers, besides the carried rest of a buffer. It lives in memory that the caller may share, so
+ * that another process can go on where this one was stopped. Everything but `keep` is per session.
+ */
+const fields = {
+  /** Counts sessions: a handle of an earlier one is refused. */
+  session_id: ['count', 0],
+  largest_pending: ['count', 8],
+  /** RESUMING to STOP is held back: the driver still has device_state 4. */
+  held: ['u8', 16],
+  /** A P2P state is shown while the driver is fully stopped. */
+  p2p: ['u8', 17],
+  session: ['u8', 18],
+  /** The current buffer is in the carry memory, not in the region. */
+  carried: ['u8', 19],
+  /** Frame header bytes still to be read (saving) or already collected (resuming). */
+  header_left: ['u8', 20],
+  header_filled: ['u8', 21],
+  /** pending_bytes was read in this session. */
+  pending_known: ['u8', 22],
+  /** Bytes are pending, and data_offset may have shown a buffer of them whose data_size has not been read yet. */
+  asked: ['u8', 23],
+  /** The current buffer: where, how many bytes, how many of them the user has. */
+  buffer_offset: ['count', 24],
+  buffer_size: ['count', 32],
+  buffer_pos: ['count', 40],
+  /** The session's first and latest pending_bytes, the bytes handed out in all and when the latest was read. */
+  first_pending: ['count', 48],
+  last_pending: ['count', 56],
+  session_read: ['count', 64],
+  pending_read: ['count', 72],
+  /** The transaction being filled while resuming: where, its size, how much of it there is. */
+  space_offset: ['count', 80],
+  space_size: ['count', 88],
+  filled: ['count', 96],
+  /** Bytes of the current frame that have not come yet. */
+  frame_left: ['count', 104],
+} as const;
+
+const HEADER_OFFSET = 112;
+export const present_v2_state = struct('present_v2_state', HEADER_OFFSET + FRAME_HEADER_SIZE, fields);
+export type PresentV2State = Values<typeof fields>;
+export const PRESENT_V2_STATE_SIZE: number = present_v2_state.size;
+
+/** Where the bytes of a frame header that came in pieces are collected. */
+export function headerMemory(state: Uint8Array): Uint8Array {
+  return state.subarray(HEADER_OFFSET, HEADER_OFFSET + FRAME_HEADER_SIZE);
+}

@@ -1,0 +1,115 @@
+import { isNotReady, ShimError } from '../error.ts';
+import type { V1Device } from '../v1/device.ts';
+import type { V1RegisterAccess } from '../v1/registers.ts';
+import type { SessionParts } from './buffer-reader.ts';
+import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
+import type { BridgeEvents } from './options.ts';
+import type { PresentV2State } from './present-v2-state.ts';
+
+/** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
+export class TransactionWriter {
+  readonly #device: V1Device;
+  readonly #registers: V1RegisterAccess;
+  readonly #my: PresentV2State;
+  readonly #framed: boolean;
+  readonly #events: BridgeEvents | undefined;
+  /** Where a frame header that comes in pieces is collected. */
+  readonly #header: Uint8Array;
+
+  constructor({ device, registers, my, framed, events }: SessionParts, header: Uint8Array) {
+    this.#device = device;
+    this.#registers = registers;
+    this.#my = my;
+    this.#framed = framed;
+    this.#events = events;
+    this.#header = header;
+  }
+
+  /** write(2) of the data fd. */
+  write(from: Uint8Array): number {
+    return this.#framed ? this.#writeFramed(from) : this.#writeTransaction(from, Number.POSITIVE_INFINITY);
+  }
+
+  /** Adds bytes to the current transaction, which ends when the data section is full or `left` bytes are there. */
+  #writeTransaction(from: Uint8Array, left: number): number {
+    const my = this.#my;
+    if (my.filled > 0 && my.filled === my.space_size) this.#finishTransaction();
+    if (my.filled === 0) {
+      const { offset, size } = this.#registers.dataSpace();
+      my.space_offset = offset;
+      my.space_size = Math.min(size, left);
+    }
+    const piece = from.subarray(0, my.space_size - my.filled);
+    this.#device.write(my.space_offset + my.filled, piece);
+    my.filled += piece.length;
+    if (my.filled === my.space_size) {
+      try {
+        this.#finishTransaction();
+      } catch (error) {
+        if (!isNotReady(error)) throw error; // "not yet": the bytes are taken, the next call finishes first
+      }
+    }
+    return piece.length;
+  }
+
+  #writeFramed(from: Uint8Array): number {
+    const my = this.#my;
+    let taken = 0;
+    try {
+      while (taken < from.length) {
+        if (my.frame_left === 0) taken += this.#takeFrameHeader(from.subarray(taken));
+        else {
+          const took = this.#writeTransaction(from.subarray(taken, taken + my.frame_left), my.frame_left);
+          my.frame_left -= took;
+          taken += took;
+        }
+      }
+    } catch (error) {
+      if (taken === 0 || !isNotReady(error)) throw error;
+    }
+    return taken;
+  }
+
+  /** Collects a frame header, however it was cut. Returns the bytes taken; `frame_left` is set once it is complete. */
+  #takeFrameHeader(from: Uint8Array): number {
+    const my = this.#my;
+    const piece = from.subarray(0, FRAME_HEADER_SIZE - my.header_filled);
+    this.#header.set(piece, my.header_filled);
+    my.header_filled += piece.length;
+    if (my.header_filled === FRAME_HEADER_SIZE) {
+      my.header_filled = 0;
+      my.frame_left = parseFrameHeader(this.#header);
+    }
+    return piece.length;
+  }
+
+  /** Says how much of the data section was filled: the driver consumes it before the write returns. */
+  #finishTransaction(): void {
+    const my = this.#my;
+    const size = my.filled;
+    if (size === 0) return;
+    try {
+      this.#registers.setDataSize(size);
+    } catch (error) {
+      if (!isNotReady(error)) my.filled = 0;
+      throw error;
+    }
+    my.filled = 0;
+    this.#events?.moved?.('in', size);
+  }
+
+  /** The end of the stream: hands over what is left. Throws `EINVAL` where it ends inside a frame. */
+  finish(): void {
+    const { frame_left, header_filled } = this.#my;
+    if (frame_left > 0 || header_filled > 0) {
+      throw new ShimError(
+        'ERR_STREAM_TRUNCATED',
+        `data fd: the stream ends inside a frame, ${frame_left} bytes early`,
+        {
+          errno: 'EINVAL',
+        },
+      );
+    }
+    this.#finishTransaction();
+  }
+}

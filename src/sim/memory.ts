@@ -1,0 +1,48 @@
+import type { SimSpec } from './spec.ts';
+
+/** What a simulated device keeps: every byte of it is in memory that the caller may share with a successor process. */
+export interface SimMemory {
+  /** BAR0, what the guest sees. */
+  readonly bar: Uint8Array;
+  /** The device's own registers, `SIM_STATE_SIZE` bytes. */
+  readonly state: Uint8Array;
+  /** vendor-v1: the data section, and the memory as it was last sent. */
+  readonly section: Uint8Array;
+  readonly sent: Uint8Array;
+}
+
+/** What a simulated v1 device tells whoever watches it, as a bridge does of a v2 device. */
+export interface SimEvents {
+  state?(v1: number, v2: number): void;
+  moved?(direction: 'out' | 'in', bytes: number): void;
+}
+
+export const SIM_STATE_SIZE = 512;
+
+const BLOCK = 65536;
+const SEED_MASK = 0x9e3779b9;
+
+/**
+ * Fills memory with the pattern of a seed: no two pages alike, and no two seeds. Seed 0 leaves it as it is.
+ */
+export function fillPattern(memory: Uint8Array, seed: number): void {
+  if (seed === 0) return;
+  const block = new Uint32Array(BLOCK / 4);
+  let x = (seed ^ SEED_MASK) >>> 0 || SEED_MASK; // the generator never leaves 0; seed 0 is not used
+  for (let i = 0; i < block.length; i += 1) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    block[i] = x;
+  }
+  const bytes = new Uint8Array(block.buffer);
+  for (let at = 0; at < memory.length; at += BLOCK) {
+    for (let page = 0; page < BLOCK / 1024; page += 1) block[page * 256] = at / 1024 + page;
+    memory.set(bytes.subarray(0, Math.min(BLOCK, memory.length - at)), at);
+  }
+}
+
+/** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
+export function simMemorySizes(spec: SimSpec): { bar: number; section: number; sent: number } {
+  return { bar: spec.size, section: spec.section, sent: spec.driver === 'vendor-v1' ? spec.size : 0 };
+}
