@@ -1,0 +1,18 @@
+import { fileURLToPath } from 'node:url';
+import { type Command } from 'commander';
+import { runDemo } from '../demo/demo.ts';
+import { printedStory, silentStory } from '../demo/story.ts';
+
+export function add(program: Command): void {
+  program
+    .command('demo')
+    .description('migrate devices across both protocols and show each step')
+    .option('--no-qemu', 'use a small VMM of this package even where QEMU 7.x is installed')
+    .option('--json', 'print one JSON object at the end')
+    .action(async (options: { qemu: boolean; json?: true }) => {
+      const json = options.json === true;
+      const shim = [process.execPath, fileURLToPath(new URL('./main.js', import.meta.url))];
+      const result = await runDemo({ story: json ? silentStory : printedStory(), shim, qemu: options.qemu });
+      if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    });
+}

@@ -1,0 +1,82 @@
+import { seccomp_notif } from '../abi/seccomp.ts';
+import { ShimError } from '../error.ts';
+import { readProcessMemory, writeProcessMemory } from '../sys/process-memory.ts';
+import type { ErrnoName } from '../abi/errno.ts';
+
+/** The kernel carries the call out itself, as if it had not been trapped. */
+export const CONTINUE = -0x1_0000;
+/**
+ * The kernel carries the call out itself, on memory that has been prepared for it: the target's read costs no copy of ours
+ * into its memory, which is a third of a trapped call.
+ */
+export const PREPARED = -0x1_0002;
+/** The call has been answered on the way (a descriptor was sent with the answer, or the thread was led on). */
+export const ANSWERED = -0x1_0001;
+
+/**
+ * A trapped system call: its numbers, and the memory of the thread that made it. Everything here comes from another
+ * process.
+ */
+export class Call {
+  /** The notification as 32-bit words: numbers of this size cost nothing, and this is where every call begins. */
+  readonly words: Uint32Array;
+
+  constructor(notification: Uint8Array) {
+    this.words = new Uint32Array(notification.buffer, notification.byteOffset, seccomp_notif.size / 4);
+  }
+
+  get id(): bigint {
+    return (BigInt(this.word(ID + 1)) << 32n) | BigInt(this.word(ID));
+  }
+  /** The id of the thread that made the call. */
+  get tid(): number {
+    return this.word(PID);
+  }
+  get nr(): number {
+    return this.word(NR) | 0;
+  }
+  /** An argument as the 64 bits it has. */
+  arg(n: number): bigint {
+    return (BigInt(this.high(n)) << 32n) | BigInt(this.u32(n));
+  }
+  /** The low 32 bits of an argument, as unsigned and as signed number. */
+  u32(n: number): number {
+    return this.word(ARGS + 2 * n);
+  }
+  s32(n: number): number {
+    return this.u32(n) | 0;
+  }
+  /** The high 32 bits of an argument. */
+  high(n: number): number {
+    return this.word(ARGS + 2 * n + 1);
+  }
+  /** An argument as a number: a count, or an address. Infinity where it is too large to be exact, and so for either. */
+  count(n: number): number {
+    const high = this.high(n);
+    return high > 0x1f_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + this.u32(n);
+  }
+
+  private word(at: number): number {
+    return this.words[at] ?? 0;
+  }
+
+  /** The first `size` bytes that an argument points to. Throws `EFAULT`. */
+  readArg(n: number, size: number): Uint8Array {
+    const bytes = new Uint8Array(size);
+    readProcessMemory(this.tid, this.count(n), bytes);
+    return bytes;
+  }
+
+  /** Writes to where an argument points, `skip` bytes in. Throws `EFAULT`. */
+  writeArg(n: number, bytes: Uint8Array, skip = 0): void {
+    writeProcessMemory(this.tid, this.count(n) + skip, bytes);
+  }
+}
+
+const { id, pid, nr, args0 } = seccomp_notif.fields;
+const [ID, PID, NR, ARGS] = [id[1] / 4, pid[1] / 4, nr[1] / 4, args0[1] / 4] as const;
+
+/** A call of the target that is refused, as the kernel would. */
+export function refuse(errno: ErrnoName, why: string): ShimError {
+  return new ShimError('ERR_TARGET', why, { errno });
+}

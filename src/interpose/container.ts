@@ -1,0 +1,240 @@
+import {
+  VFIO_API_VERSION,
+  VFIO_CHECK_EXTENSION,
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_WRITE,
+  VFIO_DMA_UNMAP_FLAG_ALL,
+  VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+  VFIO_GET_API_VERSION,
+  VFIO_IOMMU_DIRTY_PAGES,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_START,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
+  VFIO_IOMMU_GET_INFO,
+  VFIO_IOMMU_INFO_CAPS,
+  VFIO_IOMMU_INFO_PGSIZES,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+  VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
+  VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+  VFIO_IOMMU_UNMAP_DMA,
+  VFIO_SET_IOMMU,
+  VFIO_TYPE1_IOMMU,
+  VFIO_TYPE1v2_IOMMU,
+  VFIO_UNMAP_ALL,
+  vfio_bitmap,
+  vfio_iommu_type1_dirty_bitmap,
+  vfio_iommu_type1_dirty_bitmap_get,
+  vfio_iommu_type1_dma_map,
+  vfio_iommu_type1_dma_unmap,
+  vfio_iommu_type1_info,
+  vfio_iommu_type1_info_cap_iova_range,
+  vfio_iommu_type1_info_cap_migration,
+  vfio_iommu_type1_info_dma_avail,
+  vfio_iova_range,
+} from '../abi/vfio.ts';
+import { writeProcessMemory } from '../sys/process-memory.ts';
+import { refuse, type Call } from './call.ts';
+import type { DmaMappings } from './dma.ts';
+
+const PAGE = 4096n;
+const PAGE_SIZES = 0xffff_ffff_ffff_f000n;
+/** type1's own limit (drivers/vfio/vfio_iommu_type1.c: DIRTY_BITMAP_SIZE_MAX). */
+const MAX_BITMAP = 256n * 1024n * 1024n;
+const LAST_IOVA = 0xffff_ffff_ffffn;
+const U64 = 2n ** 64n;
+
+/** An open /dev/vfio/vfio. `inode` names it; `iommu` is 0 before VFIO_SET_IOMMU. */
+export interface ContainerState {
+  readonly inode: number;
+  iommu: number;
+  /** Dirty pages are being logged. */
+  logging: boolean;
+}
+
+/** Everything that a container ioctl may need besides the container. */
+export interface ContainerHost {
+  readonly mappings: DmaMappings;
+  hasGroup(container: ContainerState): boolean;
+}
+
+/**
+ * The ioctls of an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
+ * page ever gets dirty by them.
+ */
+export function containerIoctl(call: Call, command: number, container: ContainerState, host: ContainerHost): number {
+  switch (command) {
+    case VFIO_GET_API_VERSION:
+      return VFIO_API_VERSION;
+    case VFIO_CHECK_EXTENSION:
+      return [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_UNMAP_ALL].includes(call.count(2)) ? 1 : 0;
+    case VFIO_SET_IOMMU:
+      return setIommu(call, container, host);
+    default:
+      break;
+  }
+  if (container.iommu === 0) throw refuse('EINVAL', 'container: no IOMMU is set');
+  switch (command) {
+    case VFIO_IOMMU_GET_INFO:
+      return getInfo(call, host);
+    case VFIO_IOMMU_MAP_DMA:
+      return mapDma(call, container, host);
+    case VFIO_IOMMU_UNMAP_DMA:
+      return unmapDma(call, container, host);
+    case VFIO_IOMMU_DIRTY_PAGES:
+      return dirtyPages(call, container, host);
+    default:
+      throw refuse('ENOTTY', `container: no ioctl 0x${command.toString(16)}`);
+  }
+}
+
+function setIommu(call: Call, container: ContainerState, host: ContainerHost): number {
+  const type = call.count(2);
+  if (container.iommu !== 0 || !host.hasGroup(container)) {
+    throw refuse('EINVAL', 'VFIO_SET_IOMMU: needs a container with a group and without an IOMMU');
+  }
+  if (type !== VFIO_TYPE1_IOMMU && type !== VFIO_TYPE1v2_IOMMU)
+    throw refuse('ENODEV', `VFIO_SET_IOMMU: no type ${type}`);
+  container.iommu = type;
+  return 0;
+}
+
+function getInfo(call: Call, host: ContainerHost): number {
+  const MIN = 16;
+  const { argsz } = vfio_iommu_type1_info.decode(padded(call.readArg(2, MIN), vfio_iommu_type1_info.size));
+  if (argsz < MIN) throw refuse('EINVAL', `VFIO_IOMMU_GET_INFO: argsz ${argsz}`);
+  const infoSize = vfio_iommu_type1_info.size;
+  const migrationAt = infoSize;
+  const rangesAt = migrationAt + vfio_iommu_type1_info_cap_migration.size;
+  const availableAt = rangesAt + vfio_iommu_type1_info_cap_iova_range.size + vfio_iova_range.size;
+  const total = availableAt + 16; // its 12 bytes, aligned
+  const bytes = new Uint8Array(total);
+  const fits = argsz >= total;
+  vfio_iommu_type1_info.encode(
+    {
+      argsz: Math.max(argsz, total),
+      flags: VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
+      iova_pgsizes: PAGE_SIZES,
+      cap_offset: fits ? migrationAt : 0,
+    },
+    bytes,
+  );
+  vfio_iommu_type1_info_cap_migration.encode(
+    {
+      id: VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
+      version: 1,
+      next: rangesAt,
+      pgsize_bitmap: PAGE,
+      max_dirty_bitmap_size: MAX_BITMAP,
+    },
+    bytes,
+    migrationAt,
+  );
+  vfio_iommu_type1_info_cap_iova_range.encode(
+    { id: VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, version: 1, next: availableAt, nr_iovas: 1 },
+    bytes,
+    rangesAt,
+  );
+  vfio_iova_range.encode({ start: 0n, end: LAST_IOVA }, bytes, rangesAt + vfio_iommu_type1_info_cap_iova_range.size);
+  vfio_iommu_type1_info_dma_avail.encode(
+    { id: VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, version: 1, avail: host.mappings.available },
+    bytes,
+    availableAt,
+  );
+  call.writeArg(2, fits ? bytes : bytes.subarray(0, Math.min(argsz, infoSize)));
+  return 0;
+}
+
+function mapDma(call: Call, container: ContainerState, host: ContainerHost): number {
+  const { argsz, flags, vaddr, iova, size } = vfio_iommu_type1_dma_map.decode(call.readArg(2, 32));
+  const access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+  if (argsz < 32 || (flags & ~access) !== 0 || (flags & access) === 0) {
+    throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: argsz ${argsz}, flags ${flags}`);
+  }
+  if (size === 0n || (size | iova | vaddr) % PAGE !== 0n || iova + size > U64 || vaddr + size > U64) {
+    throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: 0x${size.toString(16)} bytes at 0x${iova.toString(16)}`);
+  }
+  if (iova + size - 1n > LAST_IOVA)
+    throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: 0x${iova.toString(16)} is out of range`);
+  host.mappings.map(BigInt(container.inode), iova, size, call.id);
+  return 0;
+}
+
+function unmapDma(call: Call, container: ContainerState, host: ContainerHost): number {
+  const header = call.readArg(2, vfio_iommu_type1_dma_unmap.size);
+  const { argsz, flags, iova, size } = vfio_iommu_type1_dma_unmap.decode(header);
+  const known = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_ALL;
+  if (argsz < 24 || (flags & ~known) !== 0 || flags === known) {
+    throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: argsz ${argsz}, flags ${flags}`);
+  }
+  const owner = BigInt(container.inode);
+  let bytes: bigint;
+  if ((flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0) {
+    if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a range goes not with ALL');
+    bytes = host.mappings.unmapAll(owner, call.id);
+  } else {
+    if (size === 0n || (size | iova) % PAGE !== 0n || iova + size > U64) {
+      throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: 0x${size.toString(16)} bytes at 0x${iova.toString(16)}`);
+    }
+    if ((flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0) {
+      if (argsz < 24 + vfio_bitmap.size || !container.logging) {
+        throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a dirty bitmap needs argsz for it, and logging');
+      }
+      const whole = call.readArg(2, 24 + vfio_bitmap.size);
+      const bitmap = vfio_bitmap.decode(whole, 24);
+      writeCleanBitmap(call, bitmap.pgsize, bitmap.size, bitmap.data, size);
+    }
+    bytes = host.mappings.unmap(owner, iova, size, call.id);
+  }
+  call.writeArg(2, vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova, size: bytes }));
+  return 0;
+}
+
+function dirtyPages(call: Call, container: ContainerState, host: ContainerHost): number {
+  if (container.iommu !== VFIO_TYPE1v2_IOMMU) throw refuse('EACCES', 'VFIO_IOMMU_DIRTY_PAGES: only with type1v2');
+  const { argsz, flags } = vfio_iommu_type1_dirty_bitmap.decode(call.readArg(2, 8));
+  if (argsz < 8) throw refuse('EINVAL', `VFIO_IOMMU_DIRTY_PAGES: argsz ${argsz}`);
+  switch (flags) {
+    case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
+      container.logging = true;
+      return 0;
+    case VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP:
+      container.logging = false;
+      return 0;
+    case VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP: {
+      if (argsz < 8 + vfio_iommu_type1_dirty_bitmap_get.size || !container.logging) {
+        throw refuse('EINVAL', 'VFIO_IOMMU_DIRTY_PAGES: GET_BITMAP needs argsz for it, and logging');
+      }
+      const whole = call.readArg(2, 8 + vfio_iommu_type1_dirty_bitmap_get.size);
+      const range = vfio_iommu_type1_dirty_bitmap_get.decode(whole, 8);
+      const { iova, size } = range;
+      if (size === 0n || (iova | size) % PAGE !== 0n || iova + size > U64)
+        throw refuse('EINVAL', 'GET_BITMAP: bad range');
+      host.mappings.checkWhole(BigInt(container.inode), iova, size);
+      writeCleanBitmap(call, range.bitmap_pgsize, range.bitmap_size, range.bitmap_data, size);
+      return 0;
+    }
+    default:
+      throw refuse('EINVAL', `VFIO_IOMMU_DIRTY_PAGES: flags ${flags}`);
+  }
+}
+
+const zeros = new Uint8Array(1024 * 1024);
+
+/** Writes the bitmap of a range without dirty pages, in pieces of our own size. */
+function writeCleanBitmap(call: Call, pageSize: bigint, size: bigint, data: bigint, range: bigint): void {
+  const needed = ((range / PAGE + 63n) / 64n) * 8n;
+  if (pageSize !== PAGE || size < needed || size > MAX_BITMAP) {
+    throw refuse('EINVAL', `dirty bitmap: ${size} bytes for ${range} with pages of ${pageSize}`);
+  }
+  const bytes = Number(needed);
+  for (let done = 0; done < bytes; done += zeros.length) {
+    writeProcessMemory(call.tid, Number(data) + done, zeros.subarray(0, Math.min(zeros.length, bytes - done)));
+  }
+}
+
+function padded(bytes: Uint8Array, size: number): Uint8Array {
+  const whole = new Uint8Array(size);
+  whole.set(bytes);
+  return whole;
+}

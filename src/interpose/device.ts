@@ -1,0 +1,210 @@
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_IRQ_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_DEVICE_SET_IRQS,
+  VFIO_IRQ_INFO_AUTOMASKED,
+  VFIO_IRQ_INFO_EVENTFD,
+  VFIO_IRQ_INFO_MASKABLE,
+  VFIO_IRQ_INFO_NORESIZE,
+  VFIO_IRQ_SET_ACTION_TYPE_MASK,
+  VFIO_IRQ_SET_DATA_BOOL,
+  VFIO_IRQ_SET_DATA_EVENTFD,
+  VFIO_IRQ_SET_DATA_NONE,
+  VFIO_IRQ_SET_DATA_TYPE_MASK,
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_ERR_IRQ_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_NUM_IRQS,
+  VFIO_PCI_NUM_REGIONS,
+  VFIO_PCI_REQ_IRQ_INDEX,
+  VFIO_PCI_VGA_REGION_INDEX,
+  VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+  VFIO_REGION_INFO_CAP_TYPE,
+  VFIO_REGION_INFO_FLAG_CAPS,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+  vfio_device_info,
+  vfio_irq_info,
+  vfio_irq_set,
+  vfio_region_info,
+  vfio_region_info_cap_sparse_mmap,
+  vfio_region_info_cap_type,
+  vfio_region_sparse_mmap_area,
+} from '../abi/vfio.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { barSize } from '../sim/pci.ts';
+import type { V1Device } from '../v1/device.ts';
+import type { V2Device } from '../v2/device.ts';
+import { refuse, type Call } from './call.ts';
+import { deviceFeature, type OpenDataFd } from './feature.ts';
+import { REGION_SPAN, regionSize, type PlannedDevice } from './plan.ts';
+import { regionOffset } from './window.ts';
+
+/** The migration region comes behind vfio-pci's own regions. */
+export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
+
+/** What the ioctls of a device may cause, and what they show of it. */
+export interface DeviceHost {
+  readonly v1: V1Device | undefined;
+  readonly v2: V2Device | undefined;
+  /** The user takes a first look: a state that an earlier user left behind must not be met. */
+  firstLook(): void;
+  reset(): void;
+}
+
+/** The ioctls of an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
+export function deviceIoctl(
+  call: Call,
+  command: number,
+  plan: PlannedDevice,
+  index: number,
+  host: DeviceHost,
+  openDataFd: OpenDataFd,
+): number {
+  switch (command) {
+    case VFIO_DEVICE_GET_INFO:
+      return getInfo(call, host);
+    case VFIO_DEVICE_GET_REGION_INFO:
+      return getRegionInfo(call, plan, index, host);
+    case VFIO_DEVICE_GET_IRQ_INFO:
+      return getIrqInfo(call);
+    case VFIO_DEVICE_SET_IRQS:
+      return setIrqs(call);
+    case VFIO_DEVICE_RESET:
+      host.reset();
+      return 0;
+    case VFIO_DEVICE_FEATURE:
+      if (host.v2 === undefined) throw refuse('ENOTTY', 'VFIO_DEVICE_FEATURE: v2 is not presented');
+      return deviceFeature(call, host.v2, openDataFd);
+    default:
+      throw refuse('ENOTTY', `device: no ioctl 0x${command.toString(16)}`);
+  }
+}
+
+function getInfo(call: Call, host: DeviceHost): number {
+  const MIN = 16;
+  const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
+  if (argsz < MIN) throw refuse('EINVAL', `VFIO_DEVICE_GET_INFO: argsz ${argsz}`);
+  host.firstLook();
+  const bytes = vfio_device_info.encode({
+    argsz,
+    flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
+    num_regions: VFIO_PCI_NUM_REGIONS + (host.v1 === undefined ? 0 : 1),
+    num_irqs: VFIO_PCI_NUM_IRQS,
+  });
+  call.writeArg(2, bytes.subarray(0, Math.min(argsz, bytes.length)));
+  return 0;
+}
+
+function getRegionInfo(call: Call, plan: PlannedDevice, device: number, host: DeviceHost): number {
+  const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+  if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
+  const isThere = index === MIGRATION_REGION_INDEX ? host.v1 !== undefined : index < VFIO_PCI_VGA_REGION_INDEX;
+  if (!isThere) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
+  const readWrite = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+  if (index === MIGRATION_REGION_INDEX) {
+    call.writeArg(2, migrationRegionInfo(argsz, plan, device));
+    return 0;
+  }
+  const sizes: Readonly<Record<number, number>> = {
+    [VFIO_PCI_BAR0_REGION_INDEX]: barSize(plan.spec),
+    [VFIO_PCI_CONFIG_REGION_INDEX]: 256,
+  };
+  const size = sizes[index] ?? 0;
+  const mappable = index === VFIO_PCI_BAR0_REGION_INDEX ? VFIO_REGION_INFO_FLAG_MMAP : 0;
+  const offset = BigInt(index) * BigInt(REGION_SPAN);
+  const flags = size === 0 ? 0 : readWrite | mappable;
+  call.writeArg(2, vfio_region_info.encode({ argsz, flags, index, size: BigInt(size), offset }));
+  return 0;
+}
+
+/** The region's info with its two capabilities, or where `argsz` is too small for them, without, saying how much is needed. */
+export function migrationRegionInfo(argsz: number, plan: PlannedDevice, device: number): Uint8Array {
+  const typeAt = vfio_region_info.size;
+  const sparseAt = typeAt + vfio_region_info_cap_type.size;
+  const areaAt = sparseAt + vfio_region_info_cap_sparse_mmap.size;
+  const total = areaAt + vfio_region_sparse_mmap_area.size;
+  const fits = argsz >= total;
+  const bytes = new Uint8Array(total);
+  vfio_region_info.encode(
+    {
+      argsz: Math.max(argsz, total),
+      flags:
+        VFIO_REGION_INFO_FLAG_READ |
+        VFIO_REGION_INFO_FLAG_WRITE |
+        VFIO_REGION_INFO_FLAG_MMAP |
+        VFIO_REGION_INFO_FLAG_CAPS,
+      index: MIGRATION_REGION_INDEX,
+      cap_offset: fits ? typeAt : 0,
+      size: BigInt(regionSize(plan)),
+      offset: regionOffset(device),
+    },
+    bytes,
+  );
+  vfio_region_info_cap_type.encode(
+    {
+      id: VFIO_REGION_INFO_CAP_TYPE,
+      version: 1,
+      next: sparseAt,
+      type: VFIO_REGION_TYPE_MIGRATION,
+      subtype: VFIO_REGION_SUBTYPE_MIGRATION,
+    },
+    bytes,
+    typeAt,
+  );
+  vfio_region_info_cap_sparse_mmap.encode(
+    { id: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version: 1, nr_areas: 1 },
+    bytes,
+    sparseAt,
+  );
+  const section = regionSize(plan) - plan.dataSection;
+  vfio_region_sparse_mmap_area.encode({ offset: BigInt(section), size: BigInt(plan.dataSection) }, bytes, areaAt);
+  return fits ? bytes : bytes.subarray(0, vfio_region_info.size);
+}
+
+function getIrqInfo(call: Call): number {
+  const { argsz, index } = vfio_irq_info.decode(call.readArg(2, vfio_irq_info.size));
+  if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS || index === VFIO_PCI_ERR_IRQ_INDEX) {
+    throw refuse('EINVAL', `VFIO_DEVICE_GET_IRQ_INFO: argsz ${argsz}, index ${index}`);
+  }
+  const count = irqCount(index);
+  const intx = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+  const flags = index === VFIO_PCI_INTX_IRQ_INDEX ? intx : VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
+  call.writeArg(2, vfio_irq_info.encode({ argsz, flags, index, count }));
+  return 0;
+}
+
+/** A conventional PCI device without MSI: INTx, and the request that the device be given back. */
+function irqCount(index: number): number {
+  return index === VFIO_PCI_INTX_IRQ_INDEX || index === VFIO_PCI_REQ_IRQ_INDEX ? 1 : 0;
+}
+
+/** Emulated devices never interrupt: a well-formed request is accepted and nothing follows from it. */
+function setIrqs(call: Call): number {
+  const { argsz, flags, index, start, count } = vfio_irq_set.decode(call.readArg(2, vfio_irq_set.size));
+  const data = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
+  const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
+  const widths: Readonly<Record<number, number>> = {
+    [VFIO_IRQ_SET_DATA_NONE]: 0,
+    [VFIO_IRQ_SET_DATA_BOOL]: 1,
+    [VFIO_IRQ_SET_DATA_EVENTFD]: 4,
+  };
+  const width = widths[data];
+  const known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
+  const oneAction = action !== 0 && (action & (action - 1)) === 0;
+  const wellFormed = width !== undefined && oneAction && (flags & ~known) === 0 && index < VFIO_PCI_NUM_IRQS;
+  const last = irqCount(index);
+  if (!wellFormed || start + count > last || (count === 0 && data !== VFIO_IRQ_SET_DATA_NONE)) {
+    throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: index ${index}, flags 0x${flags.toString(16)}, ${start}+${count}`);
+  }
+  if (argsz < vfio_irq_set.size + count * width) throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: argsz ${argsz}`);
+  if (width > 0) call.readArg(2, vfio_irq_set.size + count * width);
+  return 0;
+}

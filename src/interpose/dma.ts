@@ -1,0 +1,146 @@
+import { struct } from '../abi/struct.ts';
+import { refuse } from './call.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from './journal.ts';
+
+/** One mapping in the journal. `container` is written last: 0 is a place that never held one. */
+const mapping = struct('mapping', MAPPING_STRIDE, {
+  iova: ['u64', 0],
+  size: ['u64', 8],
+  container: ['u64', 16],
+  /** The call that made it, or that removed it: a call that is served again finds what it has done. */
+  call: ['u64', 24],
+});
+/** In `container`: the mapping has been removed, its place is free. */
+const REMOVED = 2n ** 63n;
+
+interface Mapping {
+  readonly iova: bigint;
+  readonly size: bigint;
+  readonly place: number;
+}
+
+/**
+ * The DMA mappings of all containers: what type1 checks when a VMM maps and unmaps (drivers/vfio/vfio_iommu_type1.c,
+ * Linux 6.12). Emulated devices do no DMA, so nothing else is done with them.
+ */
+export class DmaMappings {
+  readonly #memory: Uint8Array;
+  readonly #byContainer = new Map<bigint, Mapping[]>();
+  readonly #free: number[] = [];
+  /** What had been removed when a successor began, for the call that it may have to serve again. */
+  readonly #removedBefore: { readonly call: bigint; readonly size: bigint }[] = [];
+  #end = 0;
+
+  constructor(memory: Uint8Array) {
+    this.#memory = memory;
+    for (let place = 0; place < MAX_MAPPINGS; place += 1) {
+      const { iova, size, container, call } = mapping.decode(memory, place * MAPPING_STRIDE);
+      if (container === 0n) break;
+      if ((container & REMOVED) !== 0n) {
+        this.#free.push(place);
+        this.#removedBefore.push({ call, size });
+      } else this.#insert(container, { iova, size, place });
+      this.#end = place + 1;
+    }
+  }
+
+  /** How many more mappings are allowed. */
+  get available(): number {
+    return MAX_MAPPINGS - this.#end + this.#free.length;
+  }
+
+  /** Throws `EEXIST` where the range overlaps a mapping, `ENOSPC` where there are too many. */
+  map(container: bigint, iova: bigint, size: bigint, call: bigint): void {
+    const list = this.#list(container);
+    const at = firstEndingAfter(list, iova);
+    const next = list[at];
+    if (next !== undefined && next.iova < iova + size) {
+      const same = mapping.decode(this.#memory, next.place * MAPPING_STRIDE);
+      if (same.call === call && same.iova === iova && same.size === size) return;
+      throw refuse('EEXIST', `VFIO_IOMMU_MAP_DMA: 0x${iova.toString(16)} is mapped already`);
+    }
+    const place = this.#free.pop() ?? this.#end;
+    if (place >= MAX_MAPPINGS) throw refuse('ENOSPC', `VFIO_IOMMU_MAP_DMA: ${MAX_MAPPINGS} mappings are the limit`);
+    this.#end = Math.max(this.#end, place + 1);
+    const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
+    entry.iova = iova;
+    entry.size = size;
+    entry.call = call;
+    entry.container = container;
+    list.splice(at, 0, { iova, size, place });
+  }
+
+  /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` where the range would cut one. */
+  unmap(container: bigint, iova: bigint, size: bigint, call: bigint): bigint {
+    const [from, to] = this.#within(container, iova, size);
+    return this.#remove(this.#list(container).splice(from, to - from), call);
+  }
+
+  /** Throws `EINVAL` where a range would cut a mapping. */
+  checkWhole(container: bigint, iova: bigint, size: bigint): void {
+    this.#within(container, iova, size);
+  }
+
+  /** Removes all mappings of a container and returns their bytes; `call` is 0 where no call of the target asked for it. */
+  unmapAll(container: bigint, call: bigint): bigint {
+    const list = this.#list(container);
+    this.#byContainer.delete(container);
+    return this.#remove(list, call);
+  }
+
+  /** Returns the bytes that the call has removed, those of an attempt that was cut off included. */
+  #remove(entries: readonly Mapping[], call: bigint): bigint {
+    let bytes = 0n;
+    if (call !== 0n) for (const removed of this.#removedBefore) if (removed.call === call) bytes += removed.size;
+    for (const { place, size } of entries) {
+      const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
+      entry.call = call;
+      entry.container |= REMOVED;
+      this.#free.push(place);
+      bytes += size;
+    }
+    return bytes;
+  }
+
+  /** The places, in a container's list, of the mappings within a range: the first, and behind the last. */
+  #within(container: bigint, iova: bigint, size: bigint): [from: number, to: number] {
+    const list = this.#list(container);
+    const from = firstEndingAfter(list, iova);
+    let to = from;
+    for (; to < list.length; to += 1) {
+      const entry = list[to];
+      if (entry === undefined || entry.iova >= iova + size) break;
+      if (entry.iova < iova || entry.iova + entry.size > iova + size) {
+        throw refuse('EINVAL', `DMA mappings: ${size} bytes at 0x${iova.toString(16)} would cut one in two`);
+      }
+    }
+    return [from, to];
+  }
+
+  #list(container: bigint): Mapping[] {
+    let list = this.#byContainer.get(container);
+    if (list === undefined) {
+      list = [];
+      this.#byContainer.set(container, list);
+    }
+    return list;
+  }
+
+  #insert(container: bigint, entry: Mapping): void {
+    const list = this.#list(container);
+    list.splice(firstEndingAfter(list, entry.iova), 0, entry);
+  }
+}
+
+/** The place of the first mapping that does not end before `iova`, in a list that is sorted by address. */
+function firstEndingAfter(list: readonly Mapping[], iova: bigint): number {
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const entry = list[middle];
+    if (entry !== undefined && entry.iova + entry.size <= iova) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

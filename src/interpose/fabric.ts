@@ -1,0 +1,198 @@
+import {
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_FLAGS_CONTAINER_SET,
+  VFIO_GROUP_FLAGS_VIABLE,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_GET_STATUS,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_GROUP_UNSET_CONTAINER,
+  vfio_group_status,
+} from '../abi/vfio.ts';
+import { createSharedMemory } from '../sys/memory.ts';
+import { readProcessString } from '../sys/process-memory.ts';
+import { inodeOf, inodeOfOwn } from '../sys/file.ts';
+import { ANSWERED, refuse, type Call } from './call.ts';
+import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
+import { DmaMappings } from './dma.ts';
+import { FABRIC_ARENA_SIZE, Ledger } from './journal.ts';
+
+/** Containers that are open at once; a target that opens more loses the oldest without a group. */
+const MAX_CONTAINERS = 64;
+
+interface FabricState {
+  readonly containers: ContainerState[];
+  /** For each group, the inode of its container, 0 for none. */
+  readonly groups: number[];
+}
+
+/** A device, as far as its group and its users' descriptors go. */
+export interface FabricDevice {
+  readonly plan: { readonly name: string };
+  readonly files: { readonly device: number; readonly group: number };
+  /** A user gets the device's fd. */
+  opened(): void;
+}
+
+/** Hands a descriptor to the caller as its call's answer. */
+export type SendFd = (call: Call, fd: number, closeOnExec: boolean) => void;
+
+/** The emulated /dev/vfio: containers and groups, and which belongs to which. */
+export class Fabric implements ContainerHost {
+  readonly mappings: DmaMappings;
+  readonly ledger: Ledger;
+  readonly #devices: readonly FabricDevice[];
+  readonly #groupInodes: readonly number[];
+  readonly #send: SendFd;
+  readonly #state: FabricState;
+
+  constructor(devices: readonly FabricDevice[], journal: Uint8Array, mappings: Uint8Array, send: SendFd) {
+    this.ledger = new Ledger(journal, FABRIC_ARENA_SIZE);
+    this.mappings = new DmaMappings(mappings);
+    this.#devices = devices;
+    this.#groupInodes = devices.map(({ files }) => inodeOfOwn(files.group));
+    this.#send = send;
+    this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
+  }
+
+  /** Puts what changed into the arena. Its ledger is committed by the caller. */
+  save(): void {
+    const text = Buffer.from(JSON.stringify(this.#state));
+    const { arena } = this.ledger;
+    new DataView(arena.buffer, arena.byteOffset).setUint32(0, text.length, true);
+    arena.set(text, 4);
+  }
+
+  #load(): FabricState {
+    const { arena } = this.ledger;
+    const length = new DataView(arena.buffer, arena.byteOffset).getUint32(0, true);
+    return JSON.parse(Buffer.from(arena.subarray(4, 4 + length)).toString()) as FabricState;
+  }
+
+  hasGroup(container: ContainerState): boolean {
+    return this.#state.groups.includes(container.inode);
+  }
+
+  container(inode: number): ContainerState | undefined {
+    return this.#state.containers.find((candidate) => candidate.inode === inode);
+  }
+
+  group(inode: number): number {
+    return this.#groupInodes.indexOf(inode);
+  }
+
+  /** Opening /dev/vfio/vfio. */
+  openContainer(call: Call, closeOnExec: boolean): number {
+    const { containers } = this.#state;
+    if (containers.length >= MAX_CONTAINERS) {
+      const unused = containers.findIndex((candidate) => !this.hasGroup(candidate));
+      if (unused < 0) throw refuse('EMFILE', `open /dev/vfio/vfio: ${MAX_CONTAINERS} containers are in use`);
+      this.#forget(containers.splice(unused, 1));
+    }
+    using file = createSharedMemory('vfio-container', 0);
+    containers.push({ inode: inodeOfOwn(file.number), iommu: 0, logging: false });
+    this.save();
+    try {
+      this.#send(call, file.number, closeOnExec);
+    } catch (error) {
+      containers.pop(); // nobody has got it
+      this.save();
+      throw error;
+    }
+    return ANSWERED;
+  }
+
+  /** Opening /dev/vfio/N. The kernel allows one user of a group, so a new one finds it detached. */
+  openGroup(call: Call, group: number, closeOnExec: boolean): number {
+    const { groups } = this.#state;
+    const before = groups[group] ?? 0;
+    groups[group] = 0;
+    this.save();
+    try {
+      this.#send(call, this.#device(group).files.group, closeOnExec);
+    } catch (error) {
+      groups[group] = before; // there is no new one
+      this.save();
+      throw error;
+    }
+    this.#dropUnused();
+    this.save();
+    return ANSWERED;
+  }
+
+  containerIoctl(call: Call, command: number, container: ContainerState): number {
+    const result = containerIoctl(call, command, container, this);
+    this.save();
+    return result;
+  }
+
+  groupIoctl(call: Call, command: number, group: number): number {
+    const { groups } = this.#state;
+    const container = this.container(groups[group] ?? 0);
+    switch (command) {
+      case VFIO_GROUP_GET_STATUS: {
+        const { argsz } = vfio_group_status.decode(call.readArg(2, vfio_group_status.size));
+        if (argsz < vfio_group_status.size) throw refuse('EINVAL', `VFIO_GROUP_GET_STATUS: argsz ${argsz}`);
+        const flags = VFIO_GROUP_FLAGS_VIABLE | (container === undefined ? 0 : VFIO_GROUP_FLAGS_CONTAINER_SET);
+        call.writeArg(2, vfio_group_status.encode({ argsz, flags }));
+        return 0;
+      }
+      case VFIO_GROUP_SET_CONTAINER: {
+        const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
+        if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
+        if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
+        const target = this.container(inodeOf(call.tid, fd) ?? 0);
+        if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
+        groups[group] = target.inode;
+        this.save();
+        return 0;
+      }
+      case VFIO_GROUP_UNSET_CONTAINER:
+        if (container === undefined) throw refuse('EINVAL', 'VFIO_GROUP_UNSET_CONTAINER: the group has none');
+        groups[group] = 0;
+        if (!this.hasGroup(container)) this.#release(container);
+        this.save();
+        return 0;
+      case VFIO_GROUP_GET_DEVICE_FD:
+        return this.#getDevice(call, group, container);
+      case VFIO_GET_API_VERSION:
+      default:
+        throw refuse('ENOTTY', `group: no ioctl 0x${command.toString(16)}`);
+    }
+  }
+
+  #getDevice(call: Call, group: number, container: ContainerState | undefined): number {
+    const name = readProcessString(call.tid, call.count(2), 4096);
+    if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
+    const device = this.#device(group);
+    if (name !== device.plan.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
+    if (container === undefined || container.iommu === 0) {
+      throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
+    }
+    device.opened();
+    this.#send(call, device.files.device, true);
+    return ANSWERED;
+  }
+
+  #device(group: number): FabricDevice {
+    const device = this.#devices[group];
+    if (device === undefined) throw new RangeError(`no group ${group}`);
+    return device;
+  }
+
+  /** What a container without groups loses: its IOMMU and with it the mappings. */
+  #release(container: ContainerState): void {
+    container.iommu = 0;
+    container.logging = false;
+    this.mappings.unmapAll(BigInt(container.inode), 0n);
+  }
+
+  #forget(containers: readonly ContainerState[]): void {
+    for (const container of containers) this.#release(container);
+  }
+
+  #dropUnused(): void {
+    for (const container of this.#state.containers) {
+      if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
+    }
+  }
+}

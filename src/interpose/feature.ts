@@ -1,0 +1,81 @@
+import {
+  VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_MASK,
+  VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIGRATION,
+  VFIO_DEVICE_FEATURE_PROBE,
+  VFIO_DEVICE_FEATURE_SET,
+  vfio_device_feature,
+  vfio_device_feature_mig_data_size,
+  vfio_device_feature_mig_state,
+  vfio_device_feature_migration,
+} from '../abi/vfio-v2.ts';
+import type { V2DataSession, V2Device } from '../v2/device.ts';
+import { isV2State } from '../v2/states.ts';
+import { refuse, type Call } from './call.ts';
+
+const HEADER = vfio_device_feature.size;
+const BOTH = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
+
+/** Gives the target a data fd for a session that has begun, and returns its number there. */
+export type OpenDataFd = (call: Call, session: V2DataSession) => number;
+
+/**
+ * `VFIO_DEVICE_FEATURE` of a presented v2 device, answered as drivers/vfio/vfio_main.c of Linux 6.12 answers it: which
+ * operations exist, what argsz has to hold, and `ENOTTY` for features that a driver lacks.
+ */
+export function deviceFeature(call: Call, device: V2Device, openDataFd: OpenDataFd): number {
+  const { argsz, flags } = vfio_device_feature.decode(call.readArg(2, HEADER));
+  if (argsz < HEADER) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: argsz ${argsz}`);
+  const known = VFIO_DEVICE_FEATURE_MASK | BOTH | VFIO_DEVICE_FEATURE_PROBE;
+  if ((flags & ~known) !== 0) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: flags 0x${flags.toString(16)}`);
+  const probe = (flags & VFIO_DEVICE_FEATURE_PROBE) !== 0;
+  if (!probe && (flags & BOTH) === BOTH) throw refuse('EINVAL', 'VFIO_DEVICE_FEATURE: GET and SET at once');
+  const feature = flags & VFIO_DEVICE_FEATURE_MASK;
+
+  /** True where the operation is to be carried out; false where it was asked whether it exists. */
+  const wanted = (supported: number, size: number): boolean => {
+    if ((flags & BOTH & ~supported) !== 0) throw refuse('EINVAL', `feature ${feature}: not that operation`);
+    if (probe) return false;
+    if ((flags & BOTH) === 0) throw refuse('EINVAL', `feature ${feature}: neither GET nor SET`);
+    if (argsz - HEADER < size) throw refuse('EINVAL', `feature ${feature}: argsz ${argsz}`);
+    return true;
+  };
+
+  switch (feature) {
+    case VFIO_DEVICE_FEATURE_MIGRATION:
+      if (wanted(VFIO_DEVICE_FEATURE_GET, vfio_device_feature_migration.size)) {
+        const bytes = vfio_device_feature_migration.encode({ flags: BigInt(device.migrationFlags) });
+        call.writeArg(2, bytes, HEADER);
+      }
+      return 0;
+    case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
+      if (!wanted(BOTH, vfio_device_feature_mig_state.size)) return 0;
+      if ((flags & VFIO_DEVICE_FEATURE_GET) !== 0) writeState(call, device, -1);
+      else setState(call, device, openDataFd);
+      return 0;
+    case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
+      if (wanted(VFIO_DEVICE_FEATURE_GET, vfio_device_feature_mig_data_size.size)) {
+        const length = BigInt(device.stopCopyLength());
+        call.writeArg(2, vfio_device_feature_mig_data_size.encode({ stop_copy_length: length }), HEADER);
+      }
+      return 0;
+    default:
+      throw refuse('ENOTTY', `VFIO_DEVICE_FEATURE: no feature ${feature}`);
+  }
+}
+
+function setState(call: Call, device: V2Device, openDataFd: OpenDataFd): void {
+  const argument = call.readArg(2, HEADER + vfio_device_feature_mig_state.size);
+  const { device_state } = vfio_device_feature_mig_state.decode(argument, HEADER);
+  if (!isV2State(device_state)) throw refuse('EINVAL', `MIG_DEVICE_STATE: no state ${device_state}`);
+  const session = device.setState(device_state);
+  const fd = session === undefined ? -1 : openDataFd(call, session);
+  call.writeArg(2, vfio_device_feature_mig_state.encode({ device_state, data_fd: fd }), HEADER);
+}
+
+function writeState(call: Call, device: V2Device, fd: number): void {
+  const bytes = vfio_device_feature_mig_state.encode({ device_state: device.getState(), data_fd: fd });
+  call.writeArg(2, bytes, HEADER);
+}

@@ -1,0 +1,88 @@
+import type { Arch } from '../abi/arch.ts';
+import { O_ACCMODE, O_RDWR } from '../abi/fcntl.ts';
+import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../abi/seccomp.ts';
+import { VFIO_DEVICE_FEATURE, VFIO_GET_API_VERSION, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
+import { assemble, type Step } from './bpf.ts';
+import type { FdWindow } from './plan.ts';
+import { WINDOW_HIGH, WINDOW_MASK } from './window.ts';
+
+/** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out. */
+const VFIO_FIRST = VFIO_GET_API_VERSION;
+const VFIO_LAST = VFIO_FIRST + 25;
+if (VFIO_DEVICE_FEATURE > VFIO_LAST || VFIO_MIG_GET_PRECOPY_INFO > VFIO_LAST) throw new RangeError('VFIO ioctl range');
+
+const { fields } = seccomp_data;
+const NR = fields.nr[1];
+const ARCH_AT = fields.arch[1];
+const low = (argument: keyof typeof fields): number => fields[argument][1];
+const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
+
+/**
+ * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
+ * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
+ * rest goes straight to the kernel, config space, BARs and mapped memory included. Where v2 is presented, reads, writes and
+ * duplications of descriptors in the window of the stand-in data fds are trapped too; closing them is the kernel's business.
+ */
+export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+  const { syscalls, auditArch } = arch;
+  const inWindow = (name: string, argument: keyof typeof fields): Step[] => [
+    { label: name },
+    { load: high(argument) },
+    { and: WINDOW_MASK },
+    { unlessEqual: WINDOW_HIGH, then: `${name}: elsewhere` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: elsewhere` },
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const opens = (name: string, flags: keyof typeof fields): Step[] => [
+    { label: name },
+    { load: low(flags) },
+    { and: O_ACCMODE },
+    { unlessEqual: O_RDWR, then: `${name}: one way` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: one way` },
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const dataFd: Step[] =
+    dataFds === undefined
+      ? []
+      : [
+          { label: 'data fd' },
+          { load: low('args0') },
+          { unlessBetween: [dataFds.first, dataFds.last], then: 'other fd' },
+          { ret: SECCOMP_RET_USER_NOTIF },
+          { label: 'other fd' },
+          { ret: SECCOMP_RET_ALLOW },
+        ];
+  const { read, write, dup, dup3, fcntl } = syscalls;
+  const legacyDup = 'dup2' in syscalls ? [Number(syscalls.dup2)] : [];
+  const onDataFds = dataFds === undefined ? [] : [read, write, dup, dup3, fcntl, ...legacyDup];
+  const legacyOpen: Step[] = 'open' in syscalls ? [{ ifEqual: Number(syscalls.open), then: 'open' }] : [];
+  return assemble([
+    { load: ARCH_AT },
+    { unlessEqual: auditArch, then: 'allow' },
+    { load: NR },
+    { ifEqual: syscalls.ioctl, then: 'ioctl' },
+    { ifEqual: syscalls.pread64, then: 'offset' },
+    { ifEqual: syscalls.pwrite64, then: 'offset' },
+    { ifEqual: syscalls.mmap, then: 'mmap' },
+    { ifEqual: syscalls.openat, then: 'openat' },
+    ...legacyOpen,
+    { ifEqual: syscalls.openat2, then: 'openat2' },
+    ...onDataFds.map((nr) => ({ ifEqual: nr, then: 'data fd' })),
+    { label: 'allow' },
+    { ret: SECCOMP_RET_ALLOW },
+    { label: 'ioctl' },
+    { load: low('args1') },
+    { unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' },
+    { label: 'openat2' },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: 'other ioctl' },
+    { ret: SECCOMP_RET_ALLOW },
+    ...inWindow('offset', 'args3'),
+    ...inWindow('mmap', 'args5'),
+    ...opens('openat', 'args2'),
+    ...(legacyOpen.length > 0 ? opens('open', 'args1') : []),
+    ...dataFd,
+  ]);
+}

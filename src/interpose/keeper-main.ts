@@ -1,0 +1,4 @@
+import { keep } from './keeper.ts';
+import { parsePlan } from './plan.ts';
+
+keep(parsePlan(process.argv[2]));

@@ -1,0 +1,87 @@
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, statSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ShimError } from '../error.ts';
+import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
+import { arch } from '../sys/libc.ts';
+import { allowTracer, descriptorLimit, dieWithParent, execute } from '../sys/process.ts';
+import { installFilter } from '../sys/seccomp.ts';
+import { sendFd, socketPair } from '../sys/socket.ts';
+import { emulationFilter } from './filter.ts';
+import type { FdWindow, Plan } from './plan.ts';
+
+const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
+
+/**
+ * Replaces this process by the target, under a filter whose listener a keeper holds. The process id stays, so signals,
+ * exit status and whoever watches the process see the target itself.
+ *
+ * The keeper is started first, through a shell that leaves it: the target must not get a child it does not know of. The
+ * listener waits for it in the socket, and the target's first trapped call for the supervisor.
+ */
+export function launch(plan: Plan, command: readonly string[], env: NodeJS.ProcessEnv): never {
+  const [name = ''] = command;
+  const path = findCommand(name, env['PATH']);
+  const given = inheritedDescriptors().filter((fd) => fd !== plan.reportFd);
+  for (const fd of given) setCloseOnExec(fd, true); // they are the target's, not the keeper's
+  const [mine, theirs] = socketPair();
+  const keeper = startKeeper(plan, theirs.number);
+  theirs.close();
+  allowTracer(keeper);
+  if (plan.reportFd !== undefined) dieWithParent(); // who waits for the report stands for the target
+  const listener = installFilter(emulationFilter(arch, plan.dataFds));
+  sendFd(mine.number, listener.number);
+  return execute(path, command, env, given);
+}
+
+/** The numbers for stand-in data fds: few programs get so far, and those that do lose nothing but time. */
+const USUAL_DATA_FDS: FdWindow = { first: 0x3f00, last: 0x3fff };
+
+/** The window of descriptor numbers for data fds, below this process's limit, which the target inherits. */
+export function dataFdWindow(): FdWindow {
+  const limit = descriptorLimit();
+  if (limit > USUAL_DATA_FDS.last) return USUAL_DATA_FDS;
+  if (limit < 128)
+    throw new ShimError('ERR_ARGUMENT', `RLIMIT_NOFILE: ${limit} is too low to present v2, which needs 128`);
+  return { first: limit - 64, last: limit - 1 };
+}
+
+/** Starts the keeper and returns its process id. */
+function startKeeper(plan: Plan, socket: number): number {
+  const script = '"$@" </dev/null >/dev/null & echo $!';
+  const args = ['-c', script, 'sh', process.execPath, '--no-warnings', keeperPath];
+  const report = plan.reportFd === undefined ? [] : [plan.reportFd];
+  const kept: Plan = { ...plan, reportFd: plan.reportFd === undefined ? undefined : 4 };
+  const { status, stdout, error } = spawnSync('/bin/sh', [...args, JSON.stringify(kept)], {
+    stdio: ['ignore', 'pipe', 'inherit', socket, ...report],
+  });
+  const pid = Number(stdout?.toString().trim());
+  if (status !== 0 || !(pid > 0))
+    throw new ShimError('ERR_TARGET', 'the keeper process could not be started', { cause: error });
+  return pid;
+}
+
+/** The program that a command names, as a shell finds it. Throws `ERR_COMMAND` with `ENOENT` or `EACCES`. */
+export function findCommand(name: string, searchPath = ''): string {
+  const candidates = name.includes('/')
+    ? [name]
+    : searchPath.split(delimiter).map((directory) => join(directory === '' ? '.' : directory, name));
+  let denied = false;
+  for (const path of candidates) {
+    try {
+      if (!statSync(path).isFile()) continue;
+    } catch {
+      continue; // not there, or not for us to see
+    }
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      denied = true;
+    }
+  }
+  throw denied
+    ? new ShimError('ERR_COMMAND', `${name}: permission denied`, { errno: 'EACCES' })
+    : new ShimError('ERR_COMMAND', `${name}: command not found`, { errno: 'ENOENT' });
+}

@@ -1,0 +1,128 @@
+import { DATA_OFFSET } from '../v1/region.ts';
+import { barSize } from '../sim/pci.ts';
+import type { SimSpec } from '../sim/spec.ts';
+import { regionOffset } from './window.ts';
+import { simMemorySizes } from '../sim/memory.ts';
+
+/** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
+export interface Plan {
+  readonly devices: readonly PlannedDevice[];
+  /** Which protocol's interface the devices show; `auto` is both, and the VMM takes the one it knows. */
+  readonly present: 'v1' | 'v2' | 'auto';
+  /** Each device is presented in the other protocol and back. */
+  readonly roundTrip: boolean;
+  readonly segmentation: 'raw' | 'framed';
+  /** Where the stand-in data fds of presented v2 devices are put in the target; none where v2 is not presented. */
+  readonly dataFds: FdWindow | undefined;
+  readonly onError: 'reset' | 'report';
+  /** Where the supervisor writes one line of JSON per device at the end; none without. */
+  readonly reportFd: number | undefined;
+  /** The file that gets a line of JSON per trapped call. */
+  readonly trace: string | undefined;
+  /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. */
+  readonly sysfs: { readonly path: string; readonly fresh: boolean };
+}
+
+/** A range of descriptor numbers, both ends included. */
+export interface FdWindow {
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface PlannedDevice {
+  readonly text: string;
+  readonly spec: SimSpec;
+  /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
+  readonly name: string;
+  readonly group: number;
+  /** Bytes of the v1 region's data section. */
+  readonly dataSection: number;
+}
+
+const FIRST_GROUP = 9000;
+const FIRST_BUS = 0x90;
+export const MAX_EMULATED = 64;
+
+/** The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... */
+export function planDevice(index: number, text: string, spec: SimSpec, dataSection: number): PlannedDevice {
+  const bus = (FIRST_BUS + index).toString(16).padStart(2, '0');
+  return {
+    text,
+    spec,
+    name: `0000:${bus}:00.0`,
+    group: FIRST_GROUP + index,
+    dataSection: spec.driver === 'vendor-v1' ? spec.section : dataSection,
+  };
+}
+
+export function groupPath(device: PlannedDevice): string {
+  return `/dev/vfio/${device.group}`;
+}
+
+/** The regions of an emulated device lie in its memfd at `index << 40`, as vfio-pci places them. */
+export const REGION_SPAN = 2 ** 40;
+
+/**
+ * The device's file goes on to its place in the window, where one page has the registers of the v1 region: reads of them
+ * are prepared there. A power of two times a small number, so exact.
+ */
+export function deviceFileSize(index: number): number {
+  return Number(regionOffset(index)) + DATA_OFFSET;
+}
+
+/** Bytes of the region that the window shows: registers and data section. */
+export function regionSize(device: PlannedDevice): number {
+  return DATA_OFFSET + device.dataSection;
+}
+
+/**
+ * The shared memory of a run, in the order in which the keeper hands it to a supervisor, from descriptor `FIRST_FD` on:
+ * the journal, then for each device the file behind its fd, its data section, what vendor-v1 remembers, its group, the
+ * data section inside a round trip, and what bridges carry over a state change.
+ */
+export interface SharedFile {
+  readonly name: string;
+  readonly size: number;
+}
+
+/** Exit status of a supervisor that could not begin. */
+export const CANNOT_BEGIN = 70;
+
+export const LISTENER_FD = 3;
+export const FIRST_FD = 4;
+export const FILES_PER_DEVICE = 7;
+
+export function sharedFiles(devices: readonly PlannedDevice[], journalSize: number): SharedFile[] {
+  return [
+    { name: 'vfio-shim-journal', size: journalSize },
+    ...devices.flatMap((device, index) => [
+      { name: `vfio-${device.name}`, size: deviceFileSize(index) },
+      { name: `vfio-${device.name}-data`, size: device.dataSection },
+      { name: `vfio-${device.name}-sent`, size: Math.max(4096, pages(simMemorySizes(device.spec).sent)) },
+      { name: `vfio-group-${device.group}`, size: 4096 },
+      { name: `vfio-${device.name}-inner`, size: device.dataSection },
+      { name: `vfio-${device.name}-carry`, size: device.dataSection },
+      { name: `vfio-${device.name}-carry-outer`, size: device.dataSection },
+    ]),
+  ];
+}
+
+/** Bytes of the device file that the supervisor maps as BAR0. */
+export function mappedBar(device: PlannedDevice): number {
+  return barSize(device.spec);
+}
+
+export function pages(bytes: number): number {
+  return Math.ceil(bytes / 4096) * 4096;
+}
+
+/** How many shared files a run has. */
+export function sharedFileCount(devices: number): number {
+  return 1 + devices * FILES_PER_DEVICE;
+}
+
+/** The plan that another process of this package passed as its argument. */
+export function parsePlan(text: string | undefined): Plan {
+  if (text === undefined) throw new Error('this program is started by vfio-shim run, not by hand');
+  return JSON.parse(text) as Plan;
+}

@@ -1,0 +1,19 @@
+import { openSync, writeSync } from 'node:fs';
+import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
+
+/** `--trace`: a line of JSON for each trapped call that was not left to the kernel. */
+export class Trace {
+  readonly #fd: number;
+
+  constructor(file: string) {
+    this.#fd = openSync(file, 'a');
+  }
+
+  write(call: Call, value: number, error: number): void {
+    if (value === CONTINUE) return;
+    const args = [0, 1, 2, 3, 4, 5].map((n) => `0x${call.arg(n).toString(16)}`);
+    const result = value === ANSWERED ? 'fd' : value === PREPARED ? call.count(2) : value;
+    const line = { time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error };
+    writeSync(this.#fd, `${JSON.stringify(line)}\n`);
+  }
+}
