@@ -1,0 +1,144 @@
+import { describe, expect, test } from 'vitest';
+import { presentV1 } from '../../src/bridge/index.ts';
+import { V2 } from '../../src/v2/states.ts';
+import { V2Save } from '../../src/v2/save.ts';
+import { cut, join, noise, sha256 } from '../support/bytes.ts';
+import { failure, notYet, outcome } from '../support/errno.ts';
+import { oldVmm } from '../support/presented.ts';
+import { v2Sim } from '../support/sims.ts';
+import { v1User, writeRegister } from '../support/v1-user.ts';
+
+const state = noise(8192);
+
+describe('presentV1 resuming', () => {
+  test.each([
+    ['all at once', []],
+    ['one by one', [1, 1, 1]],
+    ['in uneven pieces', [4000, 1, 900]],
+  ])('pushes exactly the bytes of data_size before the write returns, the driver taking them %s', (_, takes) => {
+    const { user, tape, device } = oldVmm();
+    tape.writeAnswers.push(...takes);
+    user.setState(4);
+    device.write(4096, state);
+    writeRegister(device, 'data_size', 5000);
+    expect(sha256(...tape.taken)).toBe(sha256(state.subarray(0, 5000)));
+  });
+
+  test('loads transaction after transaction in order', () => {
+    const { user, tape } = oldVmm();
+    user.setState(4);
+    for (const piece of cut(noise(50_000), [8192, 1, 300])) user.load(piece);
+    expect(sha256(...tape.taken)).toBe(sha256(noise(50_000)));
+  });
+
+  test('a data_size of 0 writes nothing', () => {
+    const { user, tape, device } = oldVmm();
+    user.setState(4);
+    writeRegister(device, 'data_size', 0);
+    expect(tape.taken).toEqual([]);
+  });
+
+  test('a write of 4 while resuming keeps the session', () => {
+    const { user, spy } = oldVmm();
+    user.setState(4);
+    user.load(state.subarray(0, 100));
+    user.setState(4);
+    user.load(state.subarray(100, 200));
+    expect(spy.sessions).toHaveLength(1);
+    expect(join([spy.bytes('in')])).toEqual(state.subarray(0, 200));
+  });
+
+  test.each([0, 1, 2, 3])('data_size in state %i is EINVAL', (shown) => {
+    const { user, tape, device } = oldVmm();
+    user.setState(shown);
+    expect(outcome(() => writeRegister(device, 'data_size', 8))).toBe('EINVAL');
+    expect(tape.taken).toEqual([]);
+  });
+
+  test.each(['EINVAL', 'EFAULT', 'ENOMEM', 'ENOSPC'] as const)(
+    'an error of the write is the errno of data_size: %s',
+    (errno) => {
+      const { user, tape } = oldVmm();
+      tape.writeAnswers.push(10, failure(errno));
+      user.setState(4);
+      expect(outcome(() => user.load(state))).toBe(errno);
+      expect(user.state()).toBe(4);
+    },
+  );
+
+  test.each([0, -1, 8193, 2.5])('a driver that claims to have taken %d of 8192 bytes is an EIO', (claim) => {
+    const { user, tape } = oldVmm();
+    tape.writeAnswers.push(claim);
+    user.setState(4);
+    expect(outcome(() => user.load(state))).toBe('EIO');
+  });
+
+  test('a refused transaction leaves nothing behind for the next one', () => {
+    const { user, tape } = oldVmm();
+    tape.writeAnswers.push(100, failure('EIO'));
+    user.setState(4);
+    expect(outcome(() => user.load(state))).toBe('EIO');
+    tape.taken.length = 0;
+    user.load(state.subarray(0, 50));
+    expect(join(tape.taken)).toEqual(state.subarray(0, 50));
+  });
+
+  test('an unfinished transaction of an abandoned session leaves nothing behind either', () => {
+    const { user, tape, device } = oldVmm();
+    tape.writeAnswers.push(100, notYet());
+    user.setState(4);
+    expect(outcome(() => user.load(state))).toBe('EAGAIN');
+    device.reset();
+    tape.taken.length = 0;
+    user.setState(4);
+    user.load(state.subarray(0, 150));
+    expect(join(tape.taken)).toEqual(state.subarray(0, 150));
+  });
+
+  test('data_size reads 0: the data section is free', () => {
+    const { user } = oldVmm();
+    user.setState(4);
+    user.load(state);
+    expect([user.size(), user.pending()]).toEqual([0, 0]);
+  });
+});
+
+describe('presentV1 of the sims', () => {
+  function savedBy(spec: string): Uint8Array {
+    const pieces: Uint8Array[] = [];
+    const save = new V2Save(v2Sim(spec).device, (piece) => pieces.push(piece.slice()));
+    save.complete();
+    return join(pieces);
+  }
+
+  test.each([
+    ['qat', 'EINVAL', 'qat,compat=2'],
+    ['hisi', 'EINVAL', 'hisi,version=2'],
+    ['pds', 'EINVAL', 'pds,size=32K'],
+    ['mtty', 'EFAULT', 'mtty,ports=2'],
+  ])(
+    '%s: a state that does not fit is refused with %s while it is written, not at the VM start',
+    (spec, errno, source) => {
+      const user = v1User(presentV1(v2Sim(spec).device, { dataSection: new Uint8Array(4096) }));
+      user.setState(4);
+      const results = cut(savedBy(source), [20, 4, 8, 4096]).map((piece) => outcome(() => user.load(piece)));
+      expect(results.find((result) => result !== 'OK')).toBe(errno);
+      expect(results.indexOf(errno)).toBeLessThanOrEqual(2);
+    },
+  );
+
+  test.each(['qat', 'mtty'])('%s: a truncated state refuses 1 and 0 and stays 4', (spec) => {
+    const sim = v2Sim(spec);
+    const user = v1User(presentV1(sim.device));
+    const saved = savedBy(spec);
+    user.setState(4);
+    user.load(saved.subarray(0, -1));
+    for (const to of [1, 0]) {
+      expect(outcome(() => user.setState(to))).toBe('EINVAL');
+      expect([user.state(), sim.device.getState()]).toEqual([4, V2.RESUMING]);
+    }
+    user.load(saved.subarray(-1));
+    user.setState(1);
+    expect(sim.device.getState()).toBe(V2.RUNNING);
+  });
+});

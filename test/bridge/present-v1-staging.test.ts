@@ -1,0 +1,263 @@
+import { describe, expect, test } from 'vitest';
+import { V2 } from '../../src/v2/states.ts';
+import { join, noise, sha256 } from '../support/bytes.ts';
+import { failure, outcome } from '../support/errno.ts';
+import { oldVmm } from '../support/presented.ts';
+import { readRegister } from '../support/v1-user.ts';
+import type { Answer } from '../support/tape-v2.ts';
+
+const [first, second, third] = [noise(3000, 1), noise(8000, 2), noise(500, 3)];
+
+describe('presentV1 staged bytes', () => {
+  test('shown in pre-copy: consumed by the first pending_bytes after the change to stop-and-copy', () => {
+    const { user, spy } = oldVmm({ answers: [first, 0], stopAnswers: [third] });
+    user.setState(3);
+    const received = [user.buffer()];
+    user.setState(2);
+    received.push(...user.drain());
+    expect(received.map((buffer) => buffer.length)).toEqual([3000, 500]);
+    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
+    expect(sha256(...received)).toBe(sha256(first, third));
+  });
+
+  test('not shown in pre-copy: still there in stop-and-copy, before what follows', () => {
+    const { user, device } = oldVmm({ answers: [first], stopAnswers: [third] });
+    user.setState(3);
+    user.buffer(); // 3000 bytes shown
+    user.pending(); // and consumed
+    user.setState(2);
+    user.pending(); // reads ahead: 500 bytes staged, not shown
+    user.setState(2);
+    expect(user.pending()).toBe(500);
+    expect(join(user.drain())).toEqual(third);
+    expect(readRegister(device, 'pending_bytes')).toBe(0);
+  });
+
+  test('shown and looked at again after the change of state: the same buffer', () => {
+    const { user } = oldVmm({ answers: [first], stopAnswers: [third] });
+    user.setState(3);
+    const before = user.buffer();
+    user.setState(2);
+    expect(sha256(user.buffer())).toBe(sha256(before));
+    expect(user.pending()).toBe(500);
+    expect(sha256(user.buffer())).toBe(sha256(third));
+  });
+
+  test('staged and never shown before the change: shown afterwards, once', () => {
+    const error = failure('EIO');
+    const { user, spy } = oldVmm({ answers: [first, error, second], stopAnswers: [third] });
+    user.setState(3);
+    // data_offset stages; reading only data_size afterwards does not show anything new
+    expect(user.offset()).toBe(4096);
+    expect(user.size()).toBe(3000);
+    user.setState(2);
+    const received = [user.buffer()];
+    expect(outcome(() => user.pending())).toBe('EIO');
+    received.push(...user.drain());
+    expect(sha256(...received)).toBe(sha256(first, second, third));
+    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
+  });
+
+  test('survive a write of the same state', () => {
+    const { user } = oldVmm({ answers: [first, 0, second, 0], stopAnswers: [third] });
+    user.setState(3);
+    const received = [user.buffer()];
+    user.setState(3);
+    expect(sha256(user.buffer())).toBe(sha256(first));
+    user.pending();
+    received.push(user.buffer());
+    user.setState(2);
+    user.setState(2);
+    received.push(...user.drain());
+    expect(sha256(...received)).toBe(sha256(first, second, third));
+  });
+
+  test('are forgotten with their session: one entered again is a new stream from byte 0', () => {
+    const { user, tape, spy } = oldVmm({ answers: [first, 0] });
+    user.setState(3);
+    user.buffer();
+    user.setState(1);
+    tape.answers.push(second, 0);
+    user.setState(3);
+    expect(user.pending()).toBe(0);
+    expect(sha256(user.buffer())).toBe(sha256(second));
+    expect(sha256(spy.bytes('out'))).toBe(sha256(second));
+  });
+
+  test('are the mapped data section itself', () => {
+    const section = new Uint8Array(8192);
+    const { user, device } = oldVmm({ stopAnswers: [first] }, { dataSection: section });
+    user.setState(2);
+    user.pending();
+    expect(device.mapped).toBe(section);
+    expect(section.subarray(0, 3000)).toEqual(first);
+  });
+
+  test('fill the data section from many short reads, and no more than it', () => {
+    const answers = Array.from({ length: 40 }, (_, n) => noise(777, n + 1));
+    const { user, spy } = oldVmm({ stopAnswers: [...answers] });
+    user.setState(2);
+    const received = user.drain();
+    expect(received.map((buffer) => buffer.length)).toEqual([8192, 8192, 8192, 40 * 777 - 3 * 8192]);
+    expect(sha256(...received)).toBe(sha256(...answers));
+    expect(
+      spy.log.filter((line) => line.startsWith('read')).every((line) => Number(line.split(/[ :]+/)[1]) <= 8192),
+    ).toBe(true);
+  });
+});
+
+describe('presentV1 register reads', () => {
+  test('pending_bytes has no side effect while nothing is shown', () => {
+    const { user, spy } = oldVmm({ answers: [first, 0], precopyInfo: { initialBytes: 3000, dirtyBytes: 7 } });
+    user.setState(3);
+    expect([user.pending(), user.pending(), user.pending()]).toEqual([3007, 3007, 3007]);
+    expect(spy.log.filter((line) => line.startsWith('read'))).toEqual([]);
+  });
+
+  test('data_offset and data_size give the same buffer on repetition', () => {
+    const { user } = oldVmm({ stopAnswers: [first] });
+    user.setState(2);
+    const looks = Array.from({ length: 3 }, () => [user.offset(), user.size(), sha256(user.buffer())]);
+    expect(looks).toEqual(Array.from({ length: 3 }, () => [4096, 3000, sha256(first)]));
+  });
+
+  test('data_offset reads ahead before it returns: no pending_bytes needed first', () => {
+    const { user } = oldVmm({ stopAnswers: [first] });
+    user.setState(2);
+    expect(user.buffer()).toEqual(first);
+  });
+
+  test.each([0, 1, 2, 3, 4])('data_offset is never 0 and within the region: state %i', (state) => {
+    const { user } = oldVmm();
+    user.setState(state);
+    expect(user.offset()).toBe(4096);
+  });
+
+  test.each([0, 1, 4])('nothing is pending in state %i', (state) => {
+    const { user } = oldVmm({ answers: [first], stopAnswers: [third], stopCopyLength: 99 });
+    user.setState(state);
+    expect([user.pending(), user.size()]).toEqual([0, 0]);
+  });
+});
+
+describe('presentV1 no data now', () => {
+  test.each<[string, Answer]>([
+    ['0', 0],
+    ['ENOMSG', failure('ENOMSG', 'ERR_NO_DATA_NOW')],
+  ])('%s in pre-copy is a data_size of 0, not the end: later data and stop-copy data follow', (_, none) => {
+    const { user, spy } = oldVmm({ answers: [none, none, first, none, second, none], stopAnswers: [third] });
+    user.setState(3);
+    expect(user.buffer()).toHaveLength(0);
+    expect(user.buffer()).toHaveLength(0);
+    const received = [user.buffer()];
+    user.pending();
+    received.push(user.buffer());
+    user.setState(2);
+    received.push(...user.drain());
+    expect(sha256(...received)).toBe(sha256(first, second, third));
+    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
+  });
+
+  test('0 in stop-and-copy is the end: pending_bytes is 0 and the data fd is not read again', () => {
+    const { user, spy } = oldVmm({ stopAnswers: [first, 0, second], stopCopyLength: 99_999 });
+    user.setState(2);
+    expect(user.drain()).toEqual([first]);
+    const reads = spy.log.length;
+    expect([user.pending(), user.pending(), user.buffer().length, user.pending()]).toEqual([0, 0, 0, 0]);
+    expect(spy.log.length).toBe(reads);
+  });
+
+  test('ENOMSG in stop-and-copy is an error like any other', () => {
+    const { user } = oldVmm({ stopAnswers: [failure('ENOMSG')] });
+    user.setState(2);
+    expect(outcome(() => user.pending())).toBe('ENOMSG');
+  });
+});
+
+describe('presentV1 pending_bytes in pre-copy', () => {
+  test('is staged + initial + dirty', () => {
+    const { user, tape } = oldVmm({ answers: [first, 0], precopyInfo: { initialBytes: 3000, dirtyBytes: 50 } });
+    user.setState(3);
+    expect(user.pending()).toBe(3050);
+    tape.info = { initialBytes: 0, dirtyBytes: 50 };
+    user.buffer();
+    // consumed now, since it was shown
+    expect(user.pending()).toBe(50);
+    tape.info = { initialBytes: 0, dirtyBytes: 0 };
+    expect(user.pending()).toBe(0);
+  });
+
+  test('adds the cost of stop-and-copy where that is asked for', () => {
+    const { user, tape } = oldVmm(
+      { precopyInfo: { initialBytes: 10, dirtyBytes: 5 }, stopCopyLength: 1000 },
+      { pendingIncludesStopCopy: true },
+    );
+    user.setState(3);
+    expect(user.pending()).toBe(1015);
+    tape.length = undefined; // a driver without MIG_DATA_SIZE
+    expect(user.pending()).toBe(15);
+  });
+
+  test('stays a count that a length can be, whatever the driver claims', () => {
+    const most = Number.MAX_SAFE_INTEGER;
+    for (const pendingIncludesStopCopy of [false, true]) {
+      const { user } = oldVmm(
+        { answers: [first, 0], precopyInfo: { initialBytes: most, dirtyBytes: most }, stopCopyLength: most },
+        { pendingIncludesStopCopy },
+      );
+      user.setState(3);
+      expect(user.pending()).toBeLessThanOrEqual(most);
+      expect(user.pending()).toBeGreaterThan(2 ** 50);
+    }
+  });
+});
+
+describe('presentV1 pending_bytes in stop-and-copy', () => {
+  test.each([
+    ['exactly', 8500],
+    ['too little', 100],
+    ['too much', 2 ** 40],
+    ['nothing', undefined],
+  ])('is not 0 while a byte is left, and 0 at the end, where the driver promises %s', (_, stopCopyLength) => {
+    const { user } = oldVmm({
+      stopAnswers: [join([second, third])],
+      ...(stopCopyLength === undefined ? {} : { stopCopyLength }),
+    });
+    user.setState(2);
+    let left = 8500;
+    for (const size of [8192, 308]) {
+      const pending = user.pending();
+      expect(pending).toBeGreaterThanOrEqual(size);
+      expect(pending).toBeGreaterThanOrEqual(Math.min(left, stopCopyLength ?? 0));
+      expect(user.buffer()).toHaveLength(size);
+      left -= size;
+    }
+    expect(user.pending()).toBe(0);
+  });
+
+  test('is the whole promise at first, and counts down as buffers are consumed', () => {
+    const { user } = oldVmm({ stopAnswers: [noise(8192, 4), noise(8192, 5), third], stopCopyLength: 2 * 8192 + 500 });
+    user.setState(2);
+    const seen: number[] = [];
+    for (let pending = user.pending(); pending > 0; pending = user.pending()) {
+      seen.push(pending);
+      user.buffer();
+    }
+    expect(seen).toEqual([16_884, 8692, 500]);
+  });
+
+  test('is 0 at once for a device without state', () => {
+    const { user } = oldVmm({ stopCopyLength: 4096 });
+    user.setState(2);
+    expect(user.pending()).toBe(0);
+  });
+
+  test('goes on below a promise that pre-copy has used up', () => {
+    const { user, tape } = oldVmm({ answers: [first], stopAnswers: [third], stopCopyLength: 3100 });
+    user.setState(3);
+    user.buffer();
+    user.setState(2);
+    expect(tape.state).toBe(V2.STOP_COPY);
+    expect(user.pending()).toBe(500);
+  });
+});

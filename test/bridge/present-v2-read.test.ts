@@ -1,0 +1,143 @@
+import { describe, expect, test } from 'vitest';
+import { V2 } from '../../src/v2/states.ts';
+import { join, noise, sha256 } from '../support/bytes.ts';
+import { failure, outcome } from '../support/errno.ts';
+import { newVmm, readSome, readToEnd } from '../support/presented.ts';
+import { TapeV1 } from '../support/tape-v1.ts';
+
+const [a, b, c] = [noise(3000, 1), noise(500, 2), noise(9000, 3)];
+
+describe('presentV2 read', () => {
+  test.each([1, 7, 499, 500, 501, 2999, 65_536])('hands v1 buffers out in pieces of at most %i bytes', (block) => {
+    const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b, c] }));
+    const session = begin(V2.STOP_COPY);
+    const pieces = readToEnd(session, block);
+    expect(pieces.every((piece) => piece.length <= block)).toBe(true);
+    expect(sha256(...pieces)).toBe(sha256(a, b, c));
+    expect(spy.consumed.map((buffer) => sha256(buffer))).toEqual([a, b, c].map((buffer) => sha256(buffer)));
+  });
+
+  test('goes through the v1 registers in the order of the protocol, and acknowledges only what was read to its end', () => {
+    const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+    const session = begin(V2.STOP_COPY);
+    const during = (length: number): string[] => {
+      spy.log.length = 0;
+      readSome(session, length);
+      return spy.log.filter((line) => !line.includes('device_state'));
+    };
+    expect(during(1000)).toEqual(['read pending_bytes 3500', 'read data_offset 4096', 'read data_size 3000']);
+    expect(during(1999)).toEqual([]);
+    expect(during(1000)).toEqual([]);
+    expect(during(1000)).toEqual(['read pending_bytes 500', 'read data_offset 4096', 'read data_size 500']);
+    expect(during(1000)).toEqual(['read pending_bytes 0']);
+    expect(during(1000)).toEqual(['read pending_bytes 0']);
+  });
+
+  test('of 0 bytes touches nothing', () => {
+    const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
+    const session = begin(V2.STOP_COPY);
+    expect(session.read(new Uint8Array(0))).toBe(0);
+    expect(spy.log.filter((line) => !line.includes('device_state'))).toEqual([]);
+  });
+
+  test('without a mapped data section reads it with accesses, each byte once', () => {
+    const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, c] }));
+    spy.options = { mapped: false };
+    const pieces = readToEnd(begin(V2.STOP_COPY), 1000);
+    expect(sha256(...pieces)).toBe(sha256(a, c));
+    const read = spy.log.filter((line) => line.startsWith('read data ')).map((line) => Number(line.split('+')[1]));
+    expect(read.reduce((sum, length) => sum + length, 0)).toBe(a.length + c.length);
+  });
+
+  test('in pre-copy is ENOMSG at pending 0, each time, and goes on when there is data again', () => {
+    const { tape, begin } = newVmm(new TapeV1({ preCopy: [a] }));
+    const session = begin(V2.PRE_COPY);
+    expect(readSome(session, 5000)).toEqual(a);
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
+    tape.preCopy.push(b);
+    expect(readSome(session, 5000)).toEqual(b);
+  });
+
+  test('in STOP_COPY is 0 at pending 0, each time', () => {
+    const session = newVmm().begin(V2.STOP_COPY);
+    expect([session.read(new Uint8Array(9)), session.read(new Uint8Array(9))]).toEqual([0, 0]);
+  });
+
+  test('is ENOMSG where bytes are pending but none are there now (data_size 0)', () => {
+    const { tape, begin } = newVmm();
+    const session = begin(V2.PRE_COPY);
+    tape.lies = { pending: 100 };
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
+    tape.preCopy.push(a);
+    expect(sha256(readSome(session, 5000))).toBe(sha256(a));
+  });
+
+  test.each([
+    ['a size beyond its region', { size: 2 ** 40 }],
+    ['an offset beyond its region', { offset: 2 ** 40 }],
+    ['an offset in the registers', { offset: 16 }],
+  ])('is EIO where the driver shows %s', (_, lies) => {
+    const { tape, begin } = newVmm(new TapeV1({ preCopy: [a] }));
+    const session = begin(V2.PRE_COPY);
+    tape.lies = lies;
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('EIO');
+  });
+});
+
+describe('presentV2 carry', () => {
+  test.each([true, false])('the rest of a half-read buffer survives the change to STOP_COPY: mapped %s', (mapped) => {
+    const { spy, device, begin } = newVmm(new TapeV1({ preCopy: [a, b], stopCopy: [c] }));
+    spy.options = { mapped };
+    const session = begin(V2.PRE_COPY);
+    const pieces = [readSome(session, 1234)];
+    device.setState(V2.STOP_COPY);
+    spy.device.mapped?.fill(0xee); // the driver may reuse its place
+    pieces.push(...readToEnd(session, 700));
+    expect(sha256(...pieces)).toBe(sha256(a, b, c));
+    expect(spy.consumed.map((buffer) => buffer.length)).toEqual([3000, 500, 9000]);
+  });
+
+  test('a buffer that was read to its end is acknowledged after the change, not read again', () => {
+    const { spy, device, begin } = newVmm(new TapeV1({ preCopy: [a], stopCopy: [b] }));
+    const session = begin(V2.PRE_COPY);
+    const pieces = [readSome(session, 5000)];
+    device.setState(V2.STOP_COPY);
+    pieces.push(...readToEnd(session));
+    expect(sha256(...pieces)).toBe(sha256(a, b));
+    expect(sha256(...spy.consumed)).toBe(sha256(a, b));
+  });
+
+  test('a failed change of state loses nothing either', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ preCopy: [a], stopCopy: [b] }));
+    tape.refusals.set('3 2', { error: failure('EBUSY') });
+    const session = begin(V2.PRE_COPY);
+    const pieces = [readSome(session, 100)];
+    expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('EBUSY');
+    pieces.push(readSome(session, 100));
+    device.setState(V2.STOP_COPY);
+    pieces.push(...readToEnd(session, 64));
+    expect(sha256(...pieces)).toBe(sha256(a, b));
+  });
+
+  test('is the memory that was given, and no larger than the data section', () => {
+    const carry = new Uint8Array(65_536);
+    const { device, begin } = newVmm(new TapeV1({ preCopy: [noise(65_536)] }), { carry });
+    const session = begin(V2.PRE_COPY);
+    readSome(session, 1);
+    device.setState(V2.STOP_COPY);
+    expect(sha256(carry.subarray(0, 65_535))).toBe(sha256(noise(65_536).subarray(1)));
+  });
+
+  test('does not survive its session', () => {
+    const { device, tape, begin } = newVmm(new TapeV1({ preCopy: [a], stopCopy: [b] }));
+    const session = begin(V2.PRE_COPY);
+    readSome(session, 100);
+    device.setState(V2.STOP_COPY);
+    device.setState(V2.STOP);
+    tape.reset();
+    tape.preCopy.length = 0;
+    device.setState(V2.STOP);
+    expect(join(readToEnd(begin(V2.STOP_COPY)))).toEqual(b);
+  });
+});

@@ -1,0 +1,257 @@
+import { describe, expect, test } from 'vitest';
+import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/states.ts';
+import { noise } from '../support/bytes.ts';
+import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
+import { newVmm, readSome, type NewVmm } from '../support/presented.ts';
+import { TapeV1 } from '../support/tape-v1.ts';
+
+const names = ['STOP', 'RUNNING', 'STOP_COPY', 'RESUMING', 'PRE_COPY'] as const;
+type Name = (typeof names)[number];
+
+/** What each v2 state is to a v1 driver. */
+const v1Of: Readonly<Record<V2StateName, number>> = {
+  ERROR: 6,
+  STOP: 0,
+  RUNNING: 1,
+  STOP_COPY: 2,
+  RESUMING: 4,
+  PRE_COPY: 3,
+  RUNNING_P2P: 0,
+  PRE_COPY_P2P: 2,
+};
+
+/** The v1 writes of every transition, by the kernel's paths for flags 5 and the table of arcs. */
+const writes: Readonly<Record<Name, Readonly<Partial<Record<Name, readonly number[]>>>>> = {
+  RUNNING: { RUNNING: [], STOP: [0], STOP_COPY: [0, 2], RESUMING: [0, 4], PRE_COPY: [3] },
+  STOP: { STOP: [], RUNNING: [1], STOP_COPY: [2], RESUMING: [4], PRE_COPY: [1, 3] },
+  PRE_COPY: { PRE_COPY: [], RUNNING: [1], STOP_COPY: [2], STOP: [1, 0], RESUMING: [1, 0, 4] },
+  STOP_COPY: { STOP_COPY: [], STOP: [0], RUNNING: [0, 1], RESUMING: [0, 4] },
+  RESUMING: { RESUMING: [], STOP: [0], RUNNING: [0, 1], STOP_COPY: [0, 2], PRE_COPY: [0, 1, 3] },
+};
+
+function at(name: V2StateName, options = {}): NewVmm {
+  const vmm = newVmm(new TapeV1(), options);
+  if (name !== 'RUNNING') vmm.device.setState(V2[name]);
+  expect(v2StateName(vmm.device.getState())).toBe(name);
+  vmm.tape.states.length = 0;
+  return vmm;
+}
+
+describe('presentV2 migrationFlags', () => {
+  test('are STOP_COPY and PRE_COPY, and P2P where it is offered', () => {
+    expect(newVmm().device.migrationFlags).toBe(5);
+    expect(newVmm(new TapeV1(), { offerP2P: true }).device.migrationFlags).toBe(7);
+    expect(newVmm(new TapeV1(), { offerP2P: false }).device.migrationFlags).toBe(5);
+  });
+});
+
+describe('presentV2 setState', () => {
+  const cases = names.flatMap((from) => names.map((to) => ({ from, to, expected: writes[from][to] })));
+  test.each(cases)('$from to $to writes $expected', ({ from, to, expected }) => {
+    const { device, tape } = at(from);
+    const old = device.openSession();
+    let session: unknown;
+    const result = outcome(() => {
+      session = device.setState(V2[to]);
+    });
+    expect(result).toBe(expected === undefined ? 'EINVAL' : 'OK');
+    expect(tape.states).toEqual(expected ?? []);
+    expect(v2StateName(device.getState())).toBe(expected === undefined ? from : to);
+    const saving = (name: Name): boolean => name === 'PRE_COPY' || name === 'STOP_COPY';
+    const begins = expected !== undefined && from !== to && (to === 'RESUMING' || (saving(to) && !saving(from)));
+    expect(session !== undefined).toBe(begins);
+    if (old !== undefined && saving(from) && (saving(to) || expected === undefined)) {
+      expect(['OK', 'ENOMSG']).toContain(outcome(() => old.read(new Uint8Array(1))));
+    }
+  });
+
+  test.each([0, 5, 7, 8, -1])('refuses state %i', (target) => {
+    for (const from of names) {
+      const { device, tape } = at(from);
+      expect(outcome(() => device.setState(target as V2State))).toBe('EINVAL');
+      expect([tape.states, v2StateName(device.getState())]).toEqual([[], from]);
+    }
+  });
+
+  test('says that v1 shows ERROR, which only a reset leaves', () => {
+    const { device, tape } = at('RUNNING');
+    tape.refusals.set('1 3', { error: failure('EBUSY'), now: 6 });
+    expect(outcome(() => device.setState(V2.PRE_COPY))).toBe('EBUSY');
+    expect(device.getState()).toBe(V2.ERROR);
+    for (const name of names) expect(outcome(() => device.setState(V2[name]))).toBe('EINVAL');
+    device.reset();
+    expect(device.getState()).toBe(V2.RUNNING);
+    expect(outcome(() => device.setState(V2.PRE_COPY))).toBe('OK');
+  });
+
+  test.each([
+    ['RUNNING', 'STOP_COPY', '0 2', 'STOP'],
+    ['RUNNING', 'PRE_COPY', '1 3', 'RUNNING'],
+    ['PRE_COPY', 'STOP_COPY', '3 2', 'PRE_COPY'],
+    ['PRE_COPY', 'STOP', '1 0', 'RUNNING'],
+    ['STOP_COPY', 'RUNNING', '0 1', 'STOP'],
+    ['STOP_COPY', 'STOP', '2 0', 'STOP_COPY'],
+    ['RESUMING', 'RUNNING', '0 1', 'STOP'],
+  ] as const)('%s to %s whose write %s fails: the errno, and the state is %s', (from, to, write, now) => {
+    const { device, tape } = at(from);
+    tape.refusals.set(write, { error: failure('EBUSY') });
+    expect(outcome(() => device.setState(V2[to]))).toBe('EBUSY');
+    expect(v2StateName(device.getState())).toBe(now);
+    const kept = now === 'PRE_COPY' || now === 'STOP_COPY';
+    expect(device.openSession() !== undefined).toBe(kept);
+    device.setState(V2[to]);
+    expect(v2StateName(device.getState())).toBe(to);
+  });
+
+  test('keeps the reserved bits of device_state', () => {
+    const { device, tape } = at('RUNNING');
+    tape.reserved = 0xffff_fff8;
+    for (const name of ['PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'RUNNING'] as const) device.setState(V2[name]);
+    expect(tape.states).toEqual([3, 2, 0, 4, 0, 1]);
+  });
+
+  test('tells of each hop in both protocols', () => {
+    const seen: string[] = [];
+    const { device } = newVmm(new TapeV1(), {
+      events: { state: (v1: number, v2: V2State) => seen.push(`${v1} ${v2StateName(v2)}`) },
+    });
+    device.setState(V2.PRE_COPY);
+    device.setState(V2.RESUMING);
+    expect(seen).toEqual(['3 PRE_COPY', '1 RUNNING', '0 STOP', '4 RESUMING']);
+  });
+});
+
+describe('presentV2 getState', () => {
+  test.each([
+    [0, 'STOP'],
+    [1, 'RUNNING'],
+    [2, 'STOP_COPY'],
+    [3, 'PRE_COPY'],
+    [4, 'RESUMING'],
+    [6, 'ERROR'],
+  ])('shows device_state %i as %s, reserved bits aside', (shown, name) => {
+    const { device, tape } = newVmm();
+    tape.state = shown;
+    tape.reserved = 0x80;
+    expect(v2StateName(device.getState())).toBe(name);
+  });
+
+  test.each([5, 7])('a device_state of %i is EIO', (shown) => {
+    const { device, tape } = newVmm();
+    tape.state = shown;
+    expect(outcome(() => device.getState())).toBe('EIO');
+  });
+
+  test('tells where a device is that was reset behind its user', () => {
+    const seen: string[] = [];
+    const events = { state: (v1: number, v2: number): number => seen.push(`${v1} ${v2}`) };
+    const { device, tape } = newVmm(new TapeV1(), { events });
+    device.setState(V2.PRE_COPY);
+    tape.reset();
+    device.getState();
+    device.getState();
+    expect(seen).toEqual(['3 6', '1 2']);
+  });
+
+  test('asks the driver: a reset behind the user ends the session, with a warning and ENODEV', () => {
+    const { device, tape, begin, warnings } = newVmm(new TapeV1({ preCopy: [noise(10)] }));
+    const session = begin(V2.PRE_COPY);
+    readSome(session, 4);
+    tape.reset();
+    expect(outcome(() => session.read(new Uint8Array(4)))).toBe('ENODEV');
+    expect([device.getState(), device.openSession()]).toEqual([V2.RUNNING, undefined]);
+    expect(warnings).toEqual(['the data session has ended: the device is in RUNNING']);
+  });
+});
+
+describe('presentV2 EAGAIN of a state write', () => {
+  const cases = names.flatMap((from) =>
+    names.flatMap((to) => {
+      const path = [v1Of[from], ...(writes[from][to] ?? [])];
+      return path.slice(1).map((hop, n) => ({ from, to, write: `${path[n]} ${hop}` }));
+    }),
+  );
+  test.each(cases)('$from to $to, "not yet" at $write: repeating the request is enough', ({ from, to, write }) => {
+    const { device, tape } = at(from);
+    tape.refusals.set(write, { error: notYet() });
+    expect(outcome(() => device.setState(V2[to]))).toBe('EAGAIN');
+    device.setState(V2[to]);
+    expect(v2StateName(device.getState())).toBe(to);
+    const hasSession = to === 'PRE_COPY' || to === 'STOP_COPY' || to === 'RESUMING';
+    expect(device.openSession() !== undefined).toBe(hasSession);
+  });
+});
+
+describe('presentV2 offerP2P', () => {
+  const p2p = { offerP2P: true };
+  test.each<[V2StateName, V2StateName, readonly number[]]>([
+    ['RUNNING', 'RUNNING_P2P', [0]],
+    ['RUNNING_P2P', 'RUNNING', [1]],
+    ['RUNNING_P2P', 'STOP', []],
+    ['STOP', 'RUNNING_P2P', []],
+    ['STOP', 'RUNNING', [1]],
+    ['RUNNING', 'STOP', [0]],
+    ['RUNNING', 'PRE_COPY', [3]],
+    ['PRE_COPY', 'PRE_COPY_P2P', [2]],
+    ['PRE_COPY_P2P', 'STOP_COPY', []],
+    ['PRE_COPY_P2P', 'RUNNING_P2P', [0]],
+    ['PRE_COPY_P2P', 'RUNNING', [0, 1]],
+    ['PRE_COPY_P2P', 'STOP', [0]],
+    ['RUNNING_P2P', 'PRE_COPY_P2P', [2]],
+    ['RUNNING', 'PRE_COPY_P2P', [0, 2]],
+    ['RUNNING_P2P', 'STOP_COPY', [2]],
+    ['PRE_COPY', 'STOP_COPY', [2]],
+    ['STOP_COPY', 'RUNNING', [0, 1]],
+    ['RESUMING', 'RUNNING', [0, 1]],
+    ['RUNNING_P2P', 'PRE_COPY', [1, 3]],
+  ])('%s to %s writes %j', (from, to, expected) => {
+    const { device, tape } = at(from, p2p);
+    device.setState(V2[to]);
+    expect(tape.states).toEqual(expected);
+    expect([v2StateName(device.getState()), v2StateName(device.getState())]).toEqual([to, to]);
+    expect(tape.state).toBe(v1Of[to]);
+  });
+
+  test('PRE_COPY_P2P to PRE_COPY is EINVAL and the state unchanged, the session too', () => {
+    const { device, tape, begin } = newVmm(new TapeV1({ stopCopy: [noise(10)] }), p2p);
+    const session = begin(V2.PRE_COPY);
+    device.setState(V2.PRE_COPY_P2P);
+    expect(thrownBy(() => device.setState(V2.PRE_COPY))).toMatchObject({ code: 'ERR_TRANSITION', errno: 'EINVAL' });
+    expect([device.getState(), tape.state]).toEqual([V2.PRE_COPY_P2P, 2]);
+    expect(readSome(session, 100)).toEqual(noise(10));
+  });
+
+  test('PRE_COPY, PRE_COPY_P2P and STOP_COPY share one session; 0 is its end in the last only', () => {
+    const { device, begin } = newVmm(new TapeV1({ preCopy: [noise(10)], stopCopy: [noise(20, 2)] }), p2p);
+    const session = begin(V2.PRE_COPY);
+    expect(readSome(session, 100)).toEqual(noise(10));
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
+    expect(device.setState(V2.PRE_COPY_P2P)).toBeUndefined();
+    expect(readSome(session, 15)).toEqual(noise(20, 2).subarray(0, 15));
+    expect(session.precopyInfo().initialBytes + session.precopyInfo().dirtyBytes).toBe(5);
+    expect(readSome(session, 15)).toEqual(noise(20, 2).subarray(15));
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
+    expect(device.setState(V2.STOP_COPY)).toBeUndefined();
+    expect(readSome(session, 100)).toHaveLength(0);
+  });
+
+  test('a P2P state is forgotten with a reset', () => {
+    for (const name of ['RUNNING_P2P', 'PRE_COPY_P2P'] as const) {
+      const own = at(name, p2p);
+      own.device.reset();
+      expect(own.device.getState()).toBe(V2.RUNNING);
+      own.device.setState(V2.STOP);
+      expect(own.device.getState()).toBe(V2.STOP);
+      const behind = at(name, p2p);
+      behind.tape.reset();
+      expect(behind.device.getState()).toBe(V2.RUNNING);
+    }
+  });
+
+  test('a hop that fails leaves the P2P state that was shown', () => {
+    const { device, tape } = at('RUNNING_P2P', p2p);
+    tape.refusals.set('0 1', { error: failure('EBUSY') });
+    expect(outcome(() => device.setState(V2.RUNNING))).toBe('EBUSY');
+    expect(device.getState()).toBe(V2.RUNNING_P2P);
+  });
+});

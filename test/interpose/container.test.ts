@@ -1,0 +1,376 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  VFIO_API_VERSION,
+  VFIO_CHECK_EXTENSION,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_WRITE,
+  VFIO_DMA_UNMAP_FLAG_ALL,
+  VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+  VFIO_GET_API_VERSION,
+  VFIO_IOMMU_DIRTY_PAGES,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_START,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
+  VFIO_IOMMU_GET_INFO,
+  VFIO_IOMMU_INFO_CAPS,
+  VFIO_IOMMU_INFO_PGSIZES,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+  VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
+  VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+  VFIO_IOMMU_UNMAP_DMA,
+  VFIO_SET_IOMMU,
+  VFIO_TYPE1_IOMMU,
+  VFIO_TYPE1v2_IOMMU,
+  VFIO_UNMAP_ALL,
+  vfio_bitmap,
+  vfio_iommu_type1_dirty_bitmap,
+  vfio_iommu_type1_dirty_bitmap_get,
+  vfio_iommu_type1_dma_map,
+  vfio_iommu_type1_dma_unmap,
+  vfio_iommu_type1_info,
+  vfio_iommu_type1_info_cap_migration,
+} from '../../src/abi/vfio.ts';
+import { containerIoctl, type ContainerHost, type ContainerState } from '../../src/interpose/container.ts';
+import { DmaMappings } from '../../src/interpose/dma.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { outcome } from '../support/errno.ts';
+import { capabilities } from '../support/capabilities.ts';
+import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';
+
+const READ_WRITE = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+const PAGE = 4096n;
+const MiB = 1024n * 1024n;
+const LAST = 2n ** 48n - 1n;
+
+const memory = new GuardedMemory(16);
+let container: ContainerState;
+let calls = 0n;
+let host: ContainerHost & { mappings: DmaMappings; groups: boolean };
+
+beforeEach(() => {
+  container = { inode: 5, iommu: VFIO_TYPE1v2_IOMMU, logging: false };
+  const mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
+  host = { mappings, groups: true, hasGroup: () => host.groups };
+});
+
+/** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
+function ioctl(command: number, argument: Uint8Array, room = argument.length): string {
+  const at = memory.put(argument, room);
+  return outcome(() => containerIoctl(selfIoctl(command, at, (calls += 1n)), command, container, host));
+}
+
+/** The errno, or `OK`, of an ioctl with a number or an address. */
+function plain(command: number, argument: number | bigint = 0): string {
+  return outcome(() => containerIoctl(selfIoctl(command, argument), command, container, host));
+}
+
+function result(command: number, argument: number | bigint = 0): number {
+  return containerIoctl(selfIoctl(command, argument), command, container, host);
+}
+
+describe('a container', () => {
+  it('says what it is before it has an IOMMU, and nothing else', () => {
+    container.iommu = 0;
+    expect(result(VFIO_GET_API_VERSION)).toBe(VFIO_API_VERSION);
+    const extensions = [...Array(20).keys(), VFIO_TYPE1_IOMMU + 2 ** 32, -1].filter(
+      (type) => result(VFIO_CHECK_EXTENSION, type) === 1,
+    );
+    expect(extensions.toSorted((a, b) => a - b)).toEqual(
+      [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_UNMAP_ALL].toSorted((a, b) => a - b),
+    );
+    for (const command of [
+      VFIO_IOMMU_GET_INFO,
+      VFIO_IOMMU_MAP_DMA,
+      VFIO_IOMMU_UNMAP_DMA,
+      VFIO_IOMMU_DIRTY_PAGES,
+      0x3b64 + 25,
+    ]) {
+      expect(plain(command, BAD_ADDRESS)).toBe('EINVAL');
+    }
+  });
+
+  it('takes an IOMMU once, with a group, of a type that it has', () => {
+    container.iommu = 0;
+    host.groups = false;
+    expect(plain(VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)).toBe('EINVAL');
+    host.groups = true;
+    for (const type of [0, 2, 8, 99, VFIO_TYPE1v2_IOMMU + 2 ** 32, -1])
+      expect(plain(VFIO_SET_IOMMU, type)).toBe('ENODEV');
+    expect(container.iommu).toBe(0);
+    expect(plain(VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU)).toBe('OK');
+    expect(container.iommu).toBe(VFIO_TYPE1_IOMMU);
+    expect(plain(VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)).toBe('EINVAL');
+  });
+
+  it('has none of the other ioctls', () => {
+    for (const command of [VFIO_DEVICE_GET_INFO, 0x3b64 + 15, 0x3b64 + 25]) expect(plain(command)).toBe('ENOTTY');
+  });
+});
+
+describe('VFIO_IOMMU_GET_INFO', () => {
+  const whole = 104;
+  const caps = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS;
+
+  /** What a call with this argsz wrote. */
+  function checkWritten(argsz: number): void {
+    const bytes = memory.end(argsz);
+    const written = argsz >= whole ? whole : Math.min(argsz, vfio_iommu_type1_info.size);
+    expect(bytes.subarray(written).every((byte) => byte === FILLER)).toBe(true);
+    const padded = new Uint8Array(Math.max(argsz, 24));
+    padded.set(bytes);
+    const info = vfio_iommu_type1_info.decode(padded);
+    expect(info).toMatchObject({ argsz: Math.max(argsz, whole), flags: caps, iova_pgsizes: 0xffff_ffff_ffff_f000n });
+    if (argsz < 24) return;
+    expect(info.cap_offset).toBe(argsz < whole ? 0 : 24);
+    if (argsz < whole) return;
+    expect(capabilities(bytes, info.cap_offset).map(({ id, size }) => [id, size])).toEqual([
+      [VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION, 32],
+      [VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, 32],
+      [VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, argsz - 88],
+    ]);
+  }
+
+  it('writes what each argsz has room for', () => {
+    for (let argsz = 0; argsz < 140; argsz += 1) {
+      const answer = ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz }), Math.max(argsz, 16));
+      expect(answer).toBe(argsz < 16 ? 'EINVAL' : 'OK');
+      if (argsz >= 16) checkWritten(argsz);
+    }
+  });
+
+  it('has in its chain what QEMU looks for', () => {
+    host.mappings.map(5n, 0n, PAGE, 1n);
+    ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz: whole }), whole);
+    const bytes = memory.end(whole);
+    const [migration, ranges, available] = capabilities(bytes, 24);
+    const { pgsize_bitmap, max_dirty_bitmap_size } = vfio_iommu_type1_info_cap_migration.decode(bytes, migration?.at);
+    expect([pgsize_bitmap, max_dirty_bitmap_size]).toEqual([PAGE, 256n * MiB]);
+    const view = new DataView(bytes.buffer);
+    expect(view.getUint32((ranges?.at ?? 0) + 8, true)).toBe(1);
+    expect(view.getBigUint64((ranges?.at ?? 0) + 16, true)).toBe(0n);
+    expect(view.getBigUint64((ranges?.at ?? 0) + 24, true)).toBe(LAST);
+    expect(view.getUint32((available?.at ?? 0) + 8, true)).toBe(MAX_MAPPINGS - 1);
+  });
+
+  it('faults where there is no memory, to read or to write', () => {
+    expect(plain(VFIO_IOMMU_GET_INFO, BAD_ADDRESS)).toBe('EFAULT');
+    expect(plain(VFIO_IOMMU_GET_INFO, -1)).toBe('EFAULT');
+    expect(ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz: 24 }), 15)).toBe('EFAULT');
+    expect(ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz: 24 }), 16)).toBe('EFAULT');
+    expect(ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz: 0xffff_ffff }), 24)).toBe('EFAULT');
+  });
+});
+
+describe('VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA', () => {
+  interface Range {
+    readonly argsz?: number;
+    readonly flags?: number;
+    readonly iova?: bigint;
+    readonly size?: bigint;
+    readonly vaddr?: bigint;
+  }
+  const map = (fields: Range): string =>
+    ioctl(VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: READ_WRITE, size: PAGE, ...fields }));
+  const unmap = (fields: Range): string =>
+    ioctl(VFIO_IOMMU_UNMAP_DMA, vfio_iommu_type1_dma_unmap.encode({ argsz: 24, size: PAGE, ...fields }));
+  const unmapped = (): bigint => vfio_iommu_type1_dma_unmap.decode(memory.end(24)).size;
+
+  it('take whole pages of address space that exists', () => {
+    const refused: Range[] = [
+      { argsz: 31 },
+      { argsz: 0 },
+      { flags: 0 },
+      { flags: 4 },
+      { flags: READ_WRITE | 4 },
+      { flags: 0xffff_ffff },
+      { size: 0n },
+      { size: 1n },
+      { size: PAGE + 8n },
+      { iova: 8n },
+      { vaddr: 1n },
+      { iova: LAST + 1n },
+      { iova: LAST + 1n - PAGE, size: 2n * PAGE },
+      { size: 2n ** 64n - PAGE },
+      { iova: 2n ** 64n - PAGE, size: 2n * PAGE },
+      { vaddr: 2n ** 64n - PAGE, size: 2n * PAGE },
+    ];
+    for (const fields of refused)
+      expect(
+        map(fields),
+        JSON.stringify(fields, (_, value: unknown) => String(value)),
+      ).toBe('EINVAL');
+    expect(host.mappings.available).toBe(MAX_MAPPINGS);
+    expect(map({ argsz: 0xffff_ffff, vaddr: 2n ** 64n - PAGE })).toBe('OK');
+    expect(map({ iova: LAST + 1n - PAGE, flags: VFIO_DMA_MAP_FLAG_READ })).toBe('OK');
+    expect(map({ iova: PAGE, size: LAST + 1n - 2n * PAGE })).toBe('OK');
+    expect(map({ iova: 5n * PAGE })).toBe('EEXIST');
+    expect(plain(VFIO_IOMMU_MAP_DMA, BAD_ADDRESS)).toBe('EFAULT');
+    expect(ioctl(VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32 }), 31)).toBe('EFAULT');
+  });
+
+  it('say how much was unmapped, and unmap nothing of a bad request', () => {
+    expect(map({ size: 4n * PAGE })).toBe('OK');
+    const refused: Range[] = [
+      { argsz: 23 },
+      { flags: 4 },
+      { flags: VFIO_DMA_UNMAP_FLAG_ALL },
+      { flags: VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, size: 0n },
+      { size: 0n },
+      { size: PAGE - 1n },
+      { iova: 1n },
+      { iova: 2n ** 64n - PAGE, size: 2n * PAGE },
+      { iova: 0n, size: PAGE },
+      { iova: PAGE, size: PAGE },
+      { iova: 3n * PAGE, size: 9n * PAGE },
+      { flags: VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, size: 4n * PAGE },
+    ];
+    for (const fields of refused)
+      expect(
+        unmap(fields),
+        JSON.stringify(fields, (_, value: unknown) => String(value)),
+      ).toBe('EINVAL');
+    expect(unmap({ iova: 4n * PAGE, size: PAGE })).toBe('OK');
+    expect(unmapped()).toBe(0n);
+    expect(unmap({ size: 2n ** 64n - PAGE })).toBe('OK');
+    expect(unmapped()).toBe(4n * PAGE);
+    for (const page of [0n, 2n, 9n]) expect(map({ iova: page * PAGE })).toBe('OK');
+    expect(unmap({ flags: VFIO_DMA_UNMAP_FLAG_ALL, size: 0n })).toBe('OK');
+    expect(unmapped()).toBe(3n * PAGE);
+    expect(plain(VFIO_IOMMU_UNMAP_DMA, BAD_ADDRESS)).toBe('EFAULT');
+  });
+
+  it('agree with a model of the address space', () => {
+    const page = fc.bigInt(0n, 30n);
+    const step = fc.tuple(fc.boolean(), page, fc.bigInt(1n, 12n));
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        host.mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
+        const owner = Array.from({ length: 64 }, () => 0);
+        for (const [n, [isMap, from, count]] of steps.entries()) {
+          const pages = Array.from({ length: Number(count) }, (_, k) => Number(from) + k);
+          const owners = new Set(pages.map((k) => owner[k] ?? 0));
+          const [iova, size] = [from * PAGE, count * PAGE];
+          if (isMap) {
+            const free = owners.size === 1 && owners.has(0);
+            expect(map({ iova, size })).toBe(free ? 'OK' : 'EEXIST');
+            if (free) for (const k of pages) owner[k] = n + 1;
+          } else {
+            const whole = [...owners].every(
+              (one) => one === 0 || owner.every((o, k) => o !== one || pages.includes(k)),
+            );
+            expect(unmap({ iova, size })).toBe(whole ? 'OK' : 'EINVAL');
+            if (!whole) continue;
+            expect(unmapped()).toBe(BigInt(pages.filter((k) => owner[k] !== 0).length) * PAGE);
+            for (const k of pages) owner[k] = 0;
+          }
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
+
+describe('VFIO_IOMMU_DIRTY_PAGES', () => {
+  const dirty = (flags: number, argsz = 8): string =>
+    ioctl(VFIO_IOMMU_DIRTY_PAGES, vfio_iommu_type1_dirty_bitmap.encode({ argsz, flags }));
+
+  /** GET_BITMAP, with the bitmap at the beginning of the memory. */
+  function getBitmap(fields: {
+    argsz?: number;
+    iova?: bigint;
+    size?: bigint;
+    pgsize?: bigint;
+    bytes?: bigint;
+    data?: bigint;
+  }): string {
+    const bytes = new Uint8Array(8 + vfio_iommu_type1_dirty_bitmap_get.size);
+    const { argsz = bytes.length, iova = 0n, size = PAGE, pgsize = PAGE, data = BigInt(memory.address) } = fields;
+    vfio_iommu_type1_dirty_bitmap.encode({ argsz, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP }, bytes);
+    const range = { iova, size, bitmap_pgsize: pgsize, bitmap_size: fields.bytes ?? 8n, bitmap_data: data };
+    vfio_iommu_type1_dirty_bitmap_get.encode(range, bytes, 8);
+    return ioctl(VFIO_IOMMU_DIRTY_PAGES, bytes);
+  }
+
+  it('is type1v2 only, and one thing at a time', () => {
+    for (const flags of [0, 3, 5, 6, 7, 8, 0x8000_0000]) expect(dirty(flags)).toBe('EINVAL');
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START, 7)).toBe('EINVAL');
+    expect(plain(VFIO_IOMMU_DIRTY_PAGES, BAD_ADDRESS)).toBe('EFAULT');
+    container.iommu = VFIO_TYPE1_IOMMU;
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START)).toBe('EACCES');
+    expect(plain(VFIO_IOMMU_DIRTY_PAGES, BAD_ADDRESS)).toBe('EACCES');
+  });
+
+  it('gives bitmaps between START and STOP, all clear, and no byte more than the range needs', () => {
+    expect(getBitmap({})).toBe('EINVAL');
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START)).toBe('OK');
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START)).toBe('OK');
+    for (const [count, needed] of [
+      [1n, 8],
+      [64n, 8],
+      [65n, 16],
+      [1000n, 128],
+    ] as const) {
+      expect(getBitmap({ size: count * PAGE, bytes: 4096n })).toBe('OK');
+      expect(memory.bytes.subarray(0, needed).every((byte) => byte === 0)).toBe(true);
+      expect(memory.bytes[needed]).toBe(FILLER);
+      expect(getBitmap({ size: count * PAGE, bytes: BigInt(needed) - 1n })).toBe('EINVAL');
+    }
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP)).toBe('OK');
+    expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP)).toBe('OK');
+    expect(getBitmap({})).toBe('EINVAL');
+  });
+
+  it('refuses absurd ranges and bitmaps', () => {
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    host.mappings.map(5n, 8n * PAGE, 4n * PAGE, 1n);
+    for (const fields of [
+      { argsz: 47 },
+      { size: 0n },
+      { size: 100n },
+      { iova: 100n },
+      { iova: 2n ** 64n - PAGE, size: 2n * PAGE },
+      { pgsize: 2n * PAGE },
+      { pgsize: 0n },
+      { bytes: 0n },
+      { size: 2n ** 63n, bytes: 2n ** 62n },
+      { bytes: 256n * MiB + 1n },
+      { iova: 9n * PAGE },
+      { iova: 8n * PAGE, size: 3n * PAGE },
+      { iova: 4n * PAGE, size: 5n * PAGE },
+    ]) {
+      expect(
+        getBitmap(fields),
+        JSON.stringify(fields, (_, value: unknown) => String(value)),
+      ).toBe('EINVAL');
+    }
+    expect(getBitmap({ size: 32n * PAGE })).toBe('OK');
+    for (const data of [BAD_ADDRESS, 2n ** 64n - 8n, 2n ** 63n]) expect(getBitmap({ data })).toBe('EFAULT');
+    // a large range, whose bitmap the target claims to have
+    const size = 2n ** 40n;
+    expect(getBitmap({ size, bytes: size / PAGE / 8n })).toBe('EFAULT');
+  });
+
+  it('comes with an unmap, while it is logged', () => {
+    const unmap = (bitmap: { pgsize?: bigint; size?: bigint; data?: bigint }, argsz = 48): string => {
+      const bytes = new Uint8Array(48);
+      const flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+      vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova: 0n, size: 4n * PAGE }, bytes);
+      vfio_bitmap.encode({ pgsize: PAGE, size: 8n, data: BigInt(memory.address), ...bitmap }, bytes, 24);
+      return ioctl(VFIO_IOMMU_UNMAP_DMA, bytes);
+    };
+    host.mappings.map(5n, 0n, 4n * PAGE, 1n);
+    expect(unmap({})).toBe('EINVAL');
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    expect(unmap({}, 47)).toBe('EINVAL');
+    expect(unmap({ pgsize: 8192n })).toBe('EINVAL');
+    expect(unmap({ size: 7n })).toBe('EINVAL');
+    expect(unmap({ data: BAD_ADDRESS })).toBe('EFAULT');
+    expect(host.mappings.available).toBe(MAX_MAPPINGS - 1);
+    expect(unmap({})).toBe('OK');
+    expect(memory.bytes.subarray(0, 9)).toEqual(new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, FILLER]));
+    expect(host.mappings.available).toBe(MAX_MAPPINGS);
+  });
+});

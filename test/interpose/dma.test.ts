@@ -1,0 +1,170 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { DmaMappings } from '../../src/interpose/dma.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { crashes } from '../support/crashes.ts';
+import { outcome } from '../support/errno.ts';
+
+const PAGE = 4096n;
+const SIZE = MAX_MAPPINGS * MAPPING_STRIDE;
+
+type Ask = (mappings: DmaMappings) => bigint | void;
+
+/** The result of a call, or its errno. */
+function answer(mappings: DmaMappings, ask: Ask): bigint | string {
+  let bytes: bigint | void = 0n;
+  const result = outcome(() => {
+    bytes = ask(mappings);
+  });
+  return result === 'OK' ? (bytes ?? 0n) : result;
+}
+
+/** Which pages a container has mapped, as an unmap of each page of the first 64 would answer. */
+function pages(memory: Uint8Array, container: bigint): string {
+  let text = '';
+  for (let page = 0n; page < 64n; page += 1n) {
+    const fresh = new DmaMappings(memory.slice());
+    const result = answer(fresh, (mappings) => mappings.unmap(container, page * PAGE, PAGE, 999_999n));
+    text += result === 'EINVAL' ? 'c' : result === 0n ? '.' : 'x';
+  }
+  return text;
+}
+
+describe('DmaMappings', () => {
+  it('refuses what overlaps, in the same container only', () => {
+    const mappings = new DmaMappings(new Uint8Array(SIZE));
+    mappings.map(1n, 2n * PAGE, 4n * PAGE, 1n);
+    for (const [from, count] of [
+      [2n, 4n],
+      [1n, 2n],
+      [5n, 1n],
+      [0n, 64n],
+      [3n, 1n],
+    ] as const) {
+      expect(answer(mappings, (m) => m.map(1n, from * PAGE, count * PAGE, 2n))).toBe('EEXIST');
+    }
+    expect(answer(mappings, (m) => m.map(2n, 2n * PAGE, 4n * PAGE, 3n))).toBe(0n);
+    expect(answer(mappings, (m) => m.map(1n, 0n, 2n * PAGE, 4n))).toBe(0n);
+    expect(answer(mappings, (m) => m.map(1n, 6n * PAGE, PAGE, 5n))).toBe(0n);
+    expect(mappings.available).toBe(MAX_MAPPINGS - 4);
+  });
+
+  it('removes whole mappings, several at once, and says how many bytes', () => {
+    const mappings = new DmaMappings(new Uint8Array(SIZE));
+    for (const page of [0n, 2n, 4n, 6n]) mappings.map(1n, page * PAGE, 2n * PAGE, page + 1n);
+    expect(answer(mappings, (m) => m.unmap(1n, PAGE, PAGE, 9n))).toBe('EINVAL');
+    expect(answer(mappings, (m) => m.unmap(1n, 0n, 3n * PAGE, 9n))).toBe('EINVAL');
+    expect(mappings.available).toBe(MAX_MAPPINGS - 4);
+    expect(answer(mappings, (m) => m.unmap(1n, 2n * PAGE, 4n * PAGE, 10n))).toBe(4n * PAGE);
+    expect(answer(mappings, (m) => m.unmap(1n, 2n * PAGE, 4n * PAGE, 11n))).toBe(0n);
+    expect(answer(mappings, (m) => m.unmapAll(1n, 12n))).toBe(4n * PAGE);
+    expect(mappings.available).toBe(MAX_MAPPINGS);
+  });
+
+  it('takes 65535 mappings and no more, and gives places back', () => {
+    const memory = new Uint8Array(SIZE);
+    const mappings = new DmaMappings(memory);
+    for (let n = 0n; n < MAX_MAPPINGS; n += 1n) mappings.map(1n, n * PAGE, PAGE, n + 1n);
+    expect(mappings.available).toBe(0);
+    expect(answer(mappings, (m) => m.map(1n, 2n ** 40n, PAGE, 1n))).toBe('ENOSPC');
+    expect(answer(mappings, (m) => m.map(2n, 0n, PAGE, 1n))).toBe('ENOSPC');
+    mappings.unmap(1n, 7n * PAGE, PAGE, 100n);
+    mappings.map(2n, 0n, PAGE, 101n);
+    expect(answer(mappings, (m) => m.map(2n, PAGE, PAGE, 102n))).toBe('ENOSPC');
+    const successor = new DmaMappings(memory);
+    expect(successor.available).toBe(0);
+    expect(answer(successor, (m) => m.unmapAll(1n, 103n))).toBe(BigInt(MAX_MAPPINGS - 1) * PAGE);
+    expect(successor.available).toBe(MAX_MAPPINGS - 1);
+  });
+
+  const range = fc.record({
+    container: fc.constantFrom(1n, 2n),
+    from: fc.bigInt(0n, 40n),
+    count: fc.bigInt(1n, 20n),
+  });
+  const step = fc.oneof(
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant('map' as const), range }) },
+    { weight: 3, arbitrary: fc.record({ kind: fc.constant('unmap' as const), range }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('all' as const), range }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('successor' as const), range }) },
+  );
+
+  /** A container as a list of ranges, and what type1 would answer. */
+  class Model {
+    readonly #ranges: { container: bigint; from: bigint; to: bigint }[] = [];
+
+    map(container: bigint, from: bigint, to: bigint): bigint | string {
+      if (this.#ranges.some((r) => r.container === container && r.from < to && from < r.to)) return 'EEXIST';
+      this.#ranges.push({ container, from, to });
+      return 0n;
+    }
+
+    unmap(container: bigint, from: bigint, to: bigint): bigint | string {
+      const hit = this.#ranges.filter((r) => r.container === container && r.from < to && from < r.to);
+      if (hit.some((r) => r.from < from || r.to > to)) return 'EINVAL';
+      for (const each of hit) this.#ranges.splice(this.#ranges.indexOf(each), 1);
+      return hit.reduce((sum, r) => sum + (r.to - r.from), 0n);
+    }
+
+    get count(): number {
+      return this.#ranges.length;
+    }
+  }
+
+  it('answers as a list of ranges would, also to a successor', () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const memory = new Uint8Array(SIZE);
+        let mappings = new DmaMappings(memory);
+        const model = new Model();
+        for (const [n, { kind, range }] of steps.entries()) {
+          const call = BigInt(n + 1);
+          const { container, from, count } = range;
+          const [iova, size] = [from * PAGE, count * PAGE];
+          if (kind === 'successor') mappings = new DmaMappings(memory);
+          else if (kind === 'map') {
+            expect(answer(mappings, (m) => m.map(container, iova, size, call))).toBe(
+              model.map(container, iova, iova + size),
+            );
+          } else if (kind === 'unmap') {
+            expect(answer(mappings, (m) => m.unmap(container, iova, size, call))).toBe(
+              model.unmap(container, iova, iova + size),
+            );
+          } else
+            expect(answer(mappings, (m) => m.unmapAll(container, call))).toBe(model.unmap(container, 0n, 2n ** 64n));
+          expect(mappings.available).toBe(MAX_MAPPINGS - model.count);
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('gives a call that was cut off anywhere and is served again the answer it would have had', () => {
+    const asks: [string, Ask][] = [
+      ['map', (m) => m.map(1n, 40n * PAGE, 8n * PAGE, 77n)],
+      ['map that overlaps', (m) => m.map(1n, 0n, 8n * PAGE, 77n)],
+      ['unmap of three', (m) => m.unmap(1n, 0n, 12n * PAGE, 77n)],
+      ['unmap that cuts', (m) => m.unmap(1n, 0n, 10n * PAGE, 77n)],
+      ['unmap of nothing', (m) => m.unmap(1n, 50n * PAGE, PAGE, 77n)],
+      ['unmap of all', (m) => m.unmapAll(1n, 77n)],
+    ];
+    for (const [what, ask] of asks) {
+      // places that are used, given back and used again
+      const memory = new Uint8Array(32 * MAPPING_STRIDE);
+      const before = new DmaMappings(memory);
+      for (const page of [20n, 24n, 28n]) before.map(1n, page * PAGE, 4n * PAGE, page);
+      before.unmap(1n, 20n * PAGE, 8n * PAGE, 70n);
+      for (const page of [0n, 4n, 8n]) before.map(1n, page * PAGE, 4n * PAGE, page + 100n);
+      before.map(2n, 0n, PAGE, 200n);
+
+      const uncut = memory.slice();
+      const expected = answer(new DmaMappings(uncut), ask);
+      const images = crashes(memory, () => void answer(new DmaMappings(memory), ask));
+      for (const image of images) {
+        const successor = new DmaMappings(image);
+        expect(answer(successor, ask), what).toBe(expected);
+        for (const container of [1n, 2n]) expect(pages(image, container), what).toBe(pages(uncut, container));
+      }
+    }
+  });
+});

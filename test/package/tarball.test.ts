@@ -1,0 +1,155 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+interface Lock {
+  readonly packages: Readonly<Record<string, { readonly dev?: boolean; readonly [field: string]: unknown }>>;
+}
+
+/** Runs a command to its end; throws with all it printed where it fails. */
+function run(cwd: string, command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): string {
+  const result = spawnSync(command, args, { cwd, encoding: 'utf8', env: { ...process.env, ...env }, timeout: 60_000 });
+  if (result.status === 0) return result.stdout;
+  const how = result.error?.message ?? `exit status ${result.status}`;
+  throw new Error(`${command} ${args.join(' ')}: ${how}\n${result.stdout}${result.stderr}`);
+}
+
+function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+/** What this checkout's lock file says about the dependencies of the package, and about the types of Node. */
+function lockedDependencies(): Lock['packages'] {
+  const types = new Set(['node_modules/@types/node', 'node_modules/undici-types']);
+  const { packages } = readJson(join(root, 'package-lock.json')) as Lock;
+  return Object.fromEntries(
+    Object.entries(packages)
+      .filter(([path, { dev }]) => path !== '' && (dev !== true || types.has(path)))
+      .map(([path, entry]) => [path, { ...entry, dev: false }]),
+  );
+}
+
+describe('the packed package', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-package-'));
+  const project = join(directory, 'project');
+  const installed = join(project, 'node_modules/vfio-shim');
+
+  /** Packs dist/ as it is and installs it with the versions that are locked here, which npm has in its cache. */
+  beforeAll(() => {
+    if (!existsSync(join(root, 'dist/.built'))) throw new Error('dist/ is missing: npm run build');
+    const packed = run(root, 'npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]);
+    const [{ filename, version }] = JSON.parse(packed) as [{ filename: string; version: string }];
+    mkdirSync(project);
+    const dependencies = { 'vfio-shim': `file:../${filename}`, '@types/node': '*' };
+    const own = readJson(join(root, 'package.json')) as { dependencies: unknown; bin: unknown };
+    const shim = { version, resolved: `file:../${filename}`, dependencies: own.dependencies, bin: own.bin };
+    const json = (name: string, value: unknown): void => writeFileSync(join(project, name), JSON.stringify(value));
+    json('package.json', { name: 'project', version: '1.0.0', private: true, type: 'module', dependencies });
+    json('package-lock.json', {
+      name: 'project',
+      version: '1.0.0',
+      lockfileVersion: 3,
+      requires: true,
+      packages: {
+        '': { name: 'project', version: '1.0.0', dependencies },
+        'node_modules/vfio-shim': shim,
+        ...lockedDependencies(),
+      },
+    });
+    run(project, 'npm', ['ci', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
+  }, 120_000);
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  it('holds what it needs and no more', () => {
+    const files = readdirSync(installed, { recursive: true, encoding: 'utf8' });
+    expect(files).toEqual(
+      expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'docs/errors.md']),
+    );
+    expect(
+      files.filter((file) => /(^|\/)(src|test|bench|scripts|node_modules)(\/|$)|(?<!\.d)\.ts$/.test(file)),
+    ).toEqual([]);
+  });
+
+  it('has a command that prints what it is asked for', () => {
+    const { 7: all } = JSON.parse(run(project, 'npx', ['--no', 'vfio-shim', 'fsm', '--json'])) as Record<
+      string,
+      Record<string, Record<string, string | null>>
+    >;
+    expect(all?.['RUNNING']?.['STOP']).toBe('RUNNING_P2P');
+    expect(all?.['STOP_COPY']?.['PRE_COPY']).toBeNull();
+  });
+
+  it('has a command that runs a program with a device', () => {
+    const shim = join(project, 'node_modules/.bin/vfio-shim');
+    const report = run(project, shim, ['run', '--device', 'qat', '--json', '--', '/bin/true']);
+    expect(JSON.parse(report)).toMatchObject({ name: '0000:90:00.0', device: 'qat', trappedCalls: 0 });
+    expect(run(project, 'npx', ['--no', '--', 'vfio-shim', 'run', '--device', 'qat', '--', '/bin/true'])).toBe('');
+  });
+
+  it('has a library that works and types that check', () => {
+    writeFileSync(join(project, 'use.ts'), consumer);
+    const compilerOptions = {
+      target: 'es2023',
+      module: 'nodenext',
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      noUncheckedIndexedAccess: true,
+      types: ['node'],
+    };
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['use.ts'] }));
+    run(project, join(root, 'node_modules/.bin/tsc'), []);
+    expect(run(project, process.execPath, ['use.js'])).toBe('v1: PRE_COPY, v2: 5\nERR_SPEC EINVAL\n');
+  });
+
+  it('has declarations that name the files beside them', () => {
+    const files = readdirSync(join(installed, 'dist'), { recursive: true, encoding: 'utf8' });
+    const declarations = files.filter((file) => file.endsWith('.d.ts'));
+    expect(declarations.length).toBeGreaterThan(20);
+    const wrong = declarations.flatMap((file) => {
+      const path = join(installed, 'dist', file);
+      const imports = readFileSync(path, 'utf8').matchAll(/\b(?:from|import)\s*\(?\s*['"](\.[^'"]*)['"]/g);
+      return Array.from(imports, ([, specifier = '']) => specifier)
+        .filter((specifier) => !specifier.endsWith('.js') || !existsSync(join(path, '..', specifier)))
+        .map((specifier) => `${file}: ${specifier}`);
+    });
+    expect(wrong).toEqual([]);
+  });
+});
+
+/** A program that uses each entry point. */
+const consumer = `
+import { presentV1, presentV2, ShimError, type ErrorCode, type V1Device, type V2Device } from 'vfio-shim';
+import { VFIO_DEVICE_FEATURE, vfio_device_migration_info } from 'vfio-shim/abi';
+import { presentV1 as same, type PresentV1Options } from 'vfio-shim/bridge';
+import { createSim, parseSpec, type SimSpec } from 'vfio-shim/sim';
+import { V1, V1RegisterAccess, V1Save, v1StateName, type V1State } from 'vfio-shim/v1';
+import { statePath, V2, V2Save, v2StateName, type V2State } from 'vfio-shim/v2';
+
+const options: PresentV1Options = { onError: 'report', dataSection: new Uint8Array(65536) };
+const spec: SimSpec = parseSpec('qat,size=8K,seed=1');
+const sim = createSim(spec);
+if (sim.protocol !== 'v2') throw new Error(sim.protocol);
+const v2: V2Device = sim.device;
+const v1: V1Device = presentV1(v2, options);
+new V1Save(v1, (buffer: Uint8Array) => buffer.length).setup();
+const state: V1State = new V1RegisterAccess(v1).deviceState();
+const again: V2Device = presentV2(v1, { offerP2P: false });
+const path: V2State[] = statePath(again.migrationFlags, V2.STOP, V2.PRE_COPY);
+if (same !== presentV1 || state !== V1.PRE_COPY || path.map(v2StateName).join() !== 'RUNNING,PRE_COPY') throw new Error();
+if (VFIO_DEVICE_FEATURE !== 0x3b75 || vfio_device_migration_info.size !== 32) throw new Error();
+// @ts-expect-error a v1 device is no v2 device
+void ((): V2Save => new V2Save(v1, () => {}));
+console.log(\`v1: \${v1StateName(state)}, v2: \${again.migrationFlags}\`);
+try {
+  parseSpec('nonsense');
+} catch (error) {
+  if (!(error instanceof ShimError)) throw error;
+  const code: ErrorCode = error.code;
+  console.log(code, error.errno);
+}
+`;

@@ -1,0 +1,36 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe } from 'vitest';
+import { ci, fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from './binaries.ts';
+
+/** The compiled command, which `npm test` builds first. */
+export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+const FETCH_MS = 600_000;
+
+/**
+ * A group of tests that need these QEMUs. QEMU 10.0 is fetched where CI or VFIO_SHIM_FETCH is set. Without one of them the group
+ * is skipped on a developer's machine, and fails where CI is set.
+ */
+export function describeWithQemus(versions: readonly QemuVersion[], title: string, body: () => void): void {
+  const missing = versions.flatMap((version) => (isToBeFetched(version) ? [] : (missingQemu(version) ?? [])));
+  const reason = missing.length === 0 ? '' : ` (${missing.join('; ')})`;
+  describe.skipIf(missing.length > 0 && !ci)(`${title}${reason}`, () => {
+    beforeAll(async () => {
+      if (versions.some(isToBeFetched)) await fetchQemu();
+      const still = versions.flatMap((version) => missingQemu(version) ?? []);
+      if (still.length > 0) throw new Error(still.join('; '));
+    }, FETCH_MS);
+    body();
+  });
+}
+
+/** A group of tests that need QEMU 7 and no other. */
+export function describeWithQemu(title: string, body: () => void): void {
+  describeWithQemus(['7.2'], title, body);
+}
+
+/** Throws with what to do where the command is not built. */
+export function requireCli(): void {
+  if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build`);
+}

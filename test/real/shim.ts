@@ -1,0 +1,78 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DeviceReport } from '../../src/interpose/report.ts';
+import type { TestBed } from './bed.ts';
+import type { Vm, VmOptions } from './qemu.ts';
+import { CLI, requireCli } from './requirements.ts';
+
+/** A simulated device, as far as these tests configure one. */
+export interface DeviceOptions {
+  readonly driver?: string;
+  /** Guest-visible memory, e.g. `16M`. */
+  readonly size?: string;
+  readonly compat?: number | undefined;
+  readonly fault?: string | undefined;
+  /** vendor-v1: refuses transactions that are not the source's. */
+  readonly strict?: boolean;
+  /** vendor-v1: pages that it dirties itself with every buffer. */
+  readonly dirty?: number;
+}
+
+/** How a VM is run: its devices are presented in the protocol it knows unless told otherwise. */
+export interface ShimOptions extends VmOptions {
+  /** Options of `run`, e.g. `--present v2`. */
+  readonly run?: readonly string[];
+}
+
+/** The one place that knows how `--device` spells it. */
+function deviceSpec({ driver = 'qat', size = '16M', compat, fault, strict, dirty }: DeviceOptions = {}): string {
+  const options = [
+    `size=${size}`,
+    ...(compat === undefined ? [] : [`compat=${compat}`]),
+    ...(fault === undefined ? [] : [`fault=${fault}`]),
+    ...(strict === true ? ['strict=1'] : []),
+    ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
+  ];
+  return [driver, ...options].join(',');
+}
+
+/** Starts a VM with these devices under `vfio-shim run`. */
+export async function startShimmedVm(
+  bed: TestBed,
+  name: string,
+  devices: readonly DeviceOptions[],
+  { run = [], ...options }: ShimOptions = {},
+): Promise<Vm> {
+  requireCli();
+  const sysfs = bed.path(`${name}.sysfs`);
+  mkdirSync(sysfs);
+  const specs = devices.flatMap((device) => ['--device', deviceSpec(device)]);
+  const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--'];
+  const vfio = devices.map((_, index) => join(sysfs, `0000:${(0x90 + index).toString(16)}:00.0`));
+  return bed.startVm(name, { ...options, prefix, vfio });
+}
+
+/** What `run --json` printed at its end, one object per device in the order of `--device`. */
+function deviceReports(vm: Vm): DeviceReport[] {
+  return vm.child.stdout
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as DeviceReport);
+}
+
+/** Ends a VM and returns the reports of its devices; `sha256` is of all their final guest-visible memory. */
+export async function quitAndReports(vm: Vm): Promise<DeviceReport[]> {
+  await vm.quit();
+  const reports = deviceReports(vm);
+  if (reports.length === 0 || !reports.every(({ sha256 }) => /^[0-9a-f]{64}$/.test(sha256))) {
+    throw new Error(`run --json of VM ${vm.name} printed no report: ${vm.child.stdout}\n${vm.child.stderr}`);
+  }
+  return reports;
+}
+
+/** The same, of the first device. */
+export async function quitAndReport(vm: Vm): Promise<DeviceReport> {
+  const [report] = await quitAndReports(vm);
+  if (report === undefined) throw new Error('no device');
+  return report;
+}

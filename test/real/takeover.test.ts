@@ -1,0 +1,128 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { useTestBed } from './bed.ts';
+import { imprint, mismatches } from './imprint.ts';
+import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from './migration.ts';
+import type { Vm } from './qemu.ts';
+import { describeWithQemus } from './requirements.ts';
+import { quitAndReport, startShimmedVm } from './shim.ts';
+import { poll } from './wait.ts';
+
+const TIMEOUT = 90_000;
+
+/** The processes of ours that serve a VM: they are told by the plan that is their argument. */
+function serving(program: 'keeper-main' | 'supervisor-main', sysfs: string): number[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+        return command.includes(`${program}.js`) && command.includes(JSON.stringify(sysfs));
+      } catch {
+        return false; // gone meanwhile
+      }
+    })
+    .map(Number);
+}
+
+describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
+  const bed = useTestBed();
+
+  describe.each([
+    { title: 'QEMU 7.2 on a v2 driver', driver: 'qat', qemu: '7.2' },
+    { title: 'QEMU 10.0 on a v1 driver', driver: 'vendor-v1', qemu: '10.0' },
+  ] as const)('$title', ({ driver, qemu }) => {
+    const size = '64M';
+    const start = (name: string, options = {}): Promise<Vm> =>
+      startShimmedVm(bed(), name, [{ driver, size }], { qemu, ...options });
+    const sysfs = (vm: Vm): string => bed().path(`${vm.name}.sysfs`);
+
+    async function killSupervisor(vm: Vm): Promise<void> {
+      const [pid] = await poll(
+        async () => {
+          const found = serving('supervisor-main', sysfs(vm));
+          return found.length > 0 ? found : undefined;
+        },
+        10_000,
+        () => `a supervisor of VM ${vm.name}`,
+      );
+      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    }
+
+    it('is replaced, again and again, while a VM migrates through both', { timeout: TIMEOUT }, async () => {
+      const [source, destination] = await Promise.all([start('source'), start('destination', { incoming: true })]);
+      await source.waitForFirmware();
+      const mark = await imprint(source);
+      const migration = { goesOn: true };
+      let kills = 0;
+      const killing = (async () => {
+        while (migration.goesOn) {
+          for (const vm of [source, destination]) {
+            await killSupervisor(vm);
+            kills += 1;
+          }
+          await sleep(800);
+        }
+      })();
+      try {
+        const uri = await listen(destination, bed().path('migration'));
+        await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
+        await poll(async () => (kills > 3 ? true : undefined), 30_000, 'supervisors to be killed in pre-copy');
+        await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 25, 'downtime-limit': 10_000 });
+        await waitForMigration(source, 'completed', 60_000);
+      } finally {
+        migration.goesOn = false;
+        await killing;
+      }
+      await destination.waitForStatus('running');
+      expect(await mismatches(destination, mark)).toEqual([]);
+      const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
+      expect(to.sha256).toBe(from.sha256);
+      expect(to.bytesIn).toBe(from.bytesOut);
+      expect(kills).toBeGreaterThan(3);
+      expect(source.child.stderr).toContain('a successor takes over');
+    });
+
+    it.each(['before', 'in pre-copy'])('%s leaves a VM that migrates', { timeout: TIMEOUT }, async (when) => {
+      const [source, destination] = await Promise.all([start('source'), start('destination', { incoming: true })]);
+      await source.waitForFirmware();
+      const mark = await imprint(source);
+      const uri = await listen(destination, bed().path('migration'));
+      if (when === 'before') await killSupervisor(source);
+      await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
+      if (when === 'in pre-copy') {
+        await waitForMigration(source, 'active');
+        await killSupervisor(source);
+      }
+      await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 });
+      await waitForMigration(source, 'completed', 60_000);
+      await destination.waitForStatus('running');
+      expect(await mismatches(destination, mark)).toEqual([]);
+      expect((await quitAndReport(destination)).sha256).toBe((await quitAndReport(source)).sha256);
+    });
+
+    it('with its keeper leaves a VM that runs on', { timeout: TIMEOUT }, async () => {
+      const source = await start('source');
+      await source.waitForFirmware();
+      const mark = await imprint(source);
+      for (const pid of serving('keeper-main', sysfs(source))) process.kill(pid, 'SIGKILL');
+      await killSupervisor(source);
+      await source.waitForTicks();
+      expect(await mismatches(source, mark)).toEqual([]);
+      expect(await source.status()).toBe('running');
+    });
+
+    it('does not disturb a second migration', { timeout: TIMEOUT }, async () => {
+      const source = await start('source');
+      await source.waitForFirmware();
+      const mark = await imprint(source);
+      const second = await start('second', { incoming: true });
+      await migrateLive(source, second, bed().path('second.migration'), { returnPath: true });
+      await killSupervisor(second);
+      const third = await start('third', { incoming: true });
+      await migrateLive(second, third, bed().path('third.migration'), { returnPath: true });
+      expect(await mismatches(third, mark)).toEqual([]);
+    });
+  });
+});

@@ -1,0 +1,83 @@
+import { describe, expect, test } from 'vitest';
+import { createSim } from '../../src/sim/create.ts';
+import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../../src/sim/memory.ts';
+import { barSize, pciConfig } from '../../src/sim/pci.ts';
+import { DRIVERS, parseSpec } from '../../src/sim/spec.ts';
+import { sha256 } from '../support/bytes.ts';
+import { v1Sim, v2Sim } from '../support/sims.ts';
+
+function pattern(size: number, seed: number): Uint8Array {
+  const memory = new Uint8Array(size);
+  fillPattern(memory, seed);
+  return memory;
+}
+
+describe('fillPattern', () => {
+  test('makes no two pages alike', () => {
+    const memory = pattern(4 * 2 ** 20, 7);
+    const pages = Array.from({ length: 1024 }, (_, n) => sha256(memory.subarray(n * 4096, (n + 1) * 4096)));
+    expect(new Set(pages).size).toBe(1024);
+  });
+
+  test('makes no two seeds alike', () => {
+    const constant = 0x9e3779b9; // where the generator's own arithmetic could make two seeds meet
+    const seeds = [1, 2, 3, 2 ** 31, 2 ** 32 - 1, constant, constant ^ 1, (constant ^ 2) >>> 0].map(
+      (seed) => seed >>> 0,
+    );
+    expect(new Set(seeds).size).toBe(seeds.length);
+    expect(new Set(seeds.map((seed) => sha256(pattern(65_536, seed)))).size).toBe(seeds.length);
+  });
+
+  test('is the same for the same seed, a prefix for a smaller memory, and nothing for seed 0', () => {
+    expect(sha256(pattern(100_000, 9).subarray(0, 70_001))).toBe(sha256(pattern(70_001, 9)));
+    expect(sha256(pattern(4096, 0))).toBe(sha256(new Uint8Array(4096)));
+  });
+});
+
+describe('createSim', () => {
+  test.each(DRIVERS)('%s: the memory begins with the pattern of the seed', (driver) => {
+    const text = driver === 'mtty' ? 'mtty,seed=5' : `${driver},size=70000,seed=5`;
+    const { bar } = driver === 'vendor-v1' ? v1Sim(text) : v2Sim(text);
+    expect(sha256(bar)).toBe(sha256(pattern(bar.length, 5)));
+  });
+
+  test('needs memory for what was sent, and a data section, for v1 only', () => {
+    const sizes = ({ bar, section, sent }: SimMemory): number[] => [bar.length, section.length, sent.length];
+    expect(sizes(v1Sim('vendor-v1,size=10K,section=8K').memory)).toEqual([10_240, 8192, 10_240]);
+    expect(sizes(v2Sim('qat,size=10K').memory)).toEqual([10_240, 0, 0]);
+  });
+
+  test('keeps everything in the memory given: an object made later goes on where the first one stopped', () => {
+    const first = v2Sim('qat,seed=3,fault=read@3:EIO');
+    const session = first.device.setState(6);
+    session?.read(new Uint8Array(10));
+    const second = createSim(first.spec, first.memory);
+    if (second.protocol !== 'v2') throw new Error('unreachable');
+    expect(second.device.getState()).toBe(6);
+    expect(second.device.openSession()?.read(new Uint8Array(100))).toBe(22);
+    expect(() => second.device.openSession()?.read(new Uint8Array(1))).toThrow('read number 3 fails with EIO');
+    expect(first.memory.state).toHaveLength(SIM_STATE_SIZE);
+  });
+});
+
+describe('pciConfig', () => {
+  test.each([
+    ['qat', 65_536],
+    ['qat,size=1', 4096],
+    ['qat,size=65537', 131_072],
+    ['mtty', 4096],
+    ['vendor-v1,size=3G', 2 ** 32],
+  ])('of %s has a BAR0 of %i bytes', (text, size) => {
+    const spec = parseSpec(text);
+    expect(barSize(spec)).toBe(size);
+    const config = pciConfig(spec);
+    expect(config).toHaveLength(256);
+    // a 64-bit prefetchable BAR where firmware needs one
+    expect(config[0x10]).toBe(size > 2 ** 28 ? 0x0c : 0);
+  });
+
+  test('tells the drivers apart', () => {
+    const ids = DRIVERS.map((driver) => Buffer.from(pciConfig(parseSpec(driver))).readUInt32LE(0));
+    expect(new Set(ids).size).toBe(DRIVERS.length);
+  });
+});

@@ -1,0 +1,63 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe } from 'vitest';
+import { requireCli } from './cli.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const CC = process.env['CC'] ?? 'gcc';
+const FLAGS = ['-O1', '-g', '-Wall', '-Wextra', '-Werror', '-pthread'];
+/** What the programs may include of each other's, besides their own folder. */
+const SHARED = join(root, 'bench/c');
+
+/** The tests' C programs are in this folder. */
+export const PROGRAMS: string = join(root, 'test/interpose/c');
+
+/** Why C programs cannot be compiled here; `undefined` where they can. */
+function missingCompiler(): string | undefined {
+  const { status, error } = spawnSync(CC, ['--version'], { encoding: 'utf8' });
+  if (error !== undefined) return `no ${CC}: ${error.message}`;
+  return status === 0 ? undefined : `${CC} --version: exit code ${status}`;
+}
+
+const ci = !['', 'false', undefined].includes(process.env['CI']);
+
+/**
+ * A group of tests that run C programs under the compiled command. Without a compiler it is skipped on a developer's
+ * machine, and fails where CI is set.
+ */
+export function describeWithCompiler(title: string, body: () => void): void {
+  const missing = missingCompiler();
+  const reason = missing === undefined ? '' : ` (${missing})`;
+  describe.skipIf(missing !== undefined && !ci)(`${title}${reason}`, () => {
+    beforeAll(() => {
+      if (missing !== undefined) throw new Error(`${missing}; set CC to a C compiler`);
+      requireCli();
+    });
+    body();
+  });
+}
+
+/** Compiles `test/interpose/c/NAME.c` where that has not been done, and returns the program's path. */
+export function compiled(name: string): string {
+  const source = join(PROGRAMS, `${name}.c`);
+  const inputs = [source, ...headersIn(PROGRAMS), ...headersIn(SHARED)];
+  const hash = createHash('sha256').update([CC, ...FLAGS].join(' '));
+  for (const path of inputs) hash.update(basename(path)).update(readFileSync(path));
+  const program = join(root, '.cache/test-programs', `${name}-${hash.digest('hex').slice(0, 16)}`);
+  if (existsSync(program)) return program;
+  mkdirSync(dirname(program), { recursive: true });
+  const fresh = `${program}.${process.pid}`; // another test file may be compiling it too
+  const { status, stderr } = spawnSync(CC, [...FLAGS, '-I', SHARED, '-o', fresh, source], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${CC} ${source}: exit code ${status}\n${stderr}`);
+  renameSync(fresh, program);
+  return program;
+}
+
+function headersIn(directory: string): string[] {
+  return readdirSync(directory)
+    .filter((name) => name.endsWith('.h'))
+    .map((name) => join(directory, name));
+}

@@ -1,0 +1,40 @@
+import type { Arch } from '../../src/abi/arch.ts';
+import type { FdWindow } from '../../src/interpose/plan.ts';
+import type { SeccompData } from './bpf-machine.ts';
+
+const VFIO_IOCTLS = [0x3b64, 0x3b7d] as const;
+
+/** What the filter is for, in words of this language: true for a system call that a supervisor has to see. */
+export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
+  const [a0 = 0n, a1 = 0n, a2 = 0n, a3 = 0n, , a5 = 0n] = args;
+  const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
+  const inWindow = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 48n === 0x7656n;
+  const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
+  const isDataFd = dataFds !== undefined && low(a0) >= dataFds.first && low(a0) <= dataFds.last;
+  if (audit !== arch.auditArch) return false;
+  const name = Object.entries(arch.syscalls).find(([, number]) => number === nr)?.[0];
+  switch (name) {
+    case 'ioctl':
+      return low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1];
+    case 'pread64':
+    case 'pwrite64':
+      return inWindow(a3);
+    case 'mmap':
+      return inWindow(a5);
+    case 'openat':
+      return forBoth(a2);
+    case 'open':
+      return forBoth(a1);
+    case 'openat2':
+      return true;
+    case 'read':
+    case 'write':
+    case 'dup':
+    case 'dup2':
+    case 'dup3':
+    case 'fcntl':
+      return isDataFd;
+    default:
+      return false;
+  }
+}

@@ -1,0 +1,10 @@
+/** True for the long run: `VFIO_SHIM_FULL=1`. */
+export const FULL = (process.env['VFIO_SHIM_FULL'] ?? '') !== '';
+
+/** How often a property is tried: 200 times, in the long run at least 10,000 times. */
+export function numRuns(normal = 200): number {
+  return FULL ? Math.max(10_000, normal * 50) : normal;
+}
+
+/** Milliseconds that a property test may take. */
+export const PROPERTY_TIMEOUT = FULL ? 1_800_000 : 30_000;

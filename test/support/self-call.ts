@@ -1,0 +1,51 @@
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
+import { seccomp_notif } from '../../src/abi/seccomp.ts';
+import { Call } from '../../src/interpose/call.ts';
+import { memoryAt, syscall } from '../../src/sys/libc.ts';
+
+const PAGE = 4096;
+
+/** Memory of this process, with a page behind it that cannot be accessed; bytes that are to be at its very end can be. */
+export class GuardedMemory {
+  readonly bytes: Uint8Array;
+  readonly address: number;
+
+  constructor(pages = 4) {
+    const size = pages * PAGE;
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    this.address = syscall('memory', 'mmap', 0, size + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    syscall('guard', 'mprotect', this.address + size, PAGE, PROT_NONE);
+    this.bytes = memoryAt(this.address, size);
+  }
+
+  /** Fills the memory with a byte, puts some bytes so that `room` bytes from their beginning reach the end, and says where. */
+  put(bytes: Uint8Array, room = bytes.length): number {
+    this.bytes.fill(FILLER);
+    const at = this.bytes.length - room;
+    this.bytes.set(bytes.subarray(0, room), at);
+    return this.address + at;
+  }
+
+  /** The last `room` bytes. */
+  end(room: number): Uint8Array {
+    return this.bytes.slice(this.bytes.length - room);
+  }
+}
+
+export const FILLER = 0xa5;
+
+/** An address where there is no memory, in the first page. */
+export const BAD_ADDRESS = 8n;
+
+/** A trapped call of this process itself. */
+export function selfCall(nr: number, args: readonly (number | bigint)[], id = 1n): Call {
+  const [args0 = 0n, args1 = 0n, args2 = 0n, args3 = 0n, args4 = 0n, args5 = 0n] = args.map((value) =>
+    BigInt.asUintN(64, BigInt(value)),
+  );
+  return new Call(seccomp_notif.encode({ id, pid: process.pid, nr, args0, args1, args2, args3, args4, args5 }));
+}
+
+/** An ioctl of this process, with a number or an address as its argument. */
+export function selfIoctl(command: number, argument: number | bigint = 0, id = 1n): Call {
+  return selfCall(16, [3, command, argument], id);
+}

@@ -1,0 +1,189 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
+import type { DeviceReport } from '../../src/interpose/report.ts';
+import { findProcesses, killHard, MARK, type Exit, type FoundProcess } from '../real/processes.ts';
+import { poll, within } from '../real/wait.ts';
+import { CLI } from './cli.ts';
+
+export interface RunOptions {
+  /** `--device` values. */
+  readonly devices?: readonly string[];
+  /** More options of `run`. */
+  readonly options?: readonly string[];
+  /** Print reports at the end (`--json`). */
+  readonly json?: boolean;
+  readonly env?: NodeJS.ProcessEnv;
+  /** What the whole is started with, e.g. `setpriv ...`. */
+  readonly prefix?: readonly string[];
+  /** The run is not expected to remove its directory: its keeper is killed. */
+  readonly leavesDirectory?: boolean;
+}
+
+/** The keeper and the supervisor of a run, and everything else that the run started, the first process excepted. */
+interface Cast {
+  readonly keeper: FoundProcess | undefined;
+  readonly supervisor: FoundProcess | undefined;
+  readonly others: readonly FoundProcess[];
+}
+
+/** A command under `vfio-shim run`, with its input and output as pipes. */
+export class ShimRun {
+  stdout = '';
+  stderr = '';
+  exit: Exit | undefined;
+  /** Settles when the first process has ended and all its output has been read. */
+  readonly exited: Promise<Exit>;
+  readonly options: RunOptions;
+  readonly #mark = randomBytes(8).toString('hex');
+  readonly #process: ChildProcess;
+  readonly #onLine: ((line: string) => void)[] = [];
+  #partial = '';
+
+  constructor(command: readonly string[], options: RunOptions = {}) {
+    const { devices = ['qat'], options: more = [], json = false, prefix = [] } = options;
+    const specs = devices.flatMap((device) => ['--device', device]);
+    const shim = [process.execPath, CLI, 'run', ...specs, ...more, ...(json ? ['--json'] : []), '--', ...command];
+    const [file = '', ...args] = [...prefix, ...shim];
+    this.options = options;
+    this.#process = spawn(file, args, {
+      env: { ...process.env, ...options.env, [MARK]: this.#mark },
+      stdio: 'pipe',
+      detached: true,
+    });
+    this.#process.stdin?.on('error', () => {}); // the command may end before it has read everything
+    this.#process.stdout?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
+    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
+    this.exited = new Promise((resolve, reject) => {
+      this.#process.once('error', reject);
+      this.#process.once('exit', (code, signal) => (this.exit = { code, signal }));
+      this.#process.once('close', (code, signal) => resolve((this.exit = { code, signal })));
+    });
+    this.exited.catch(() => {}); // whoever waits for it is told
+  }
+
+  get pid(): number {
+    const { pid } = this.#process;
+    if (pid === undefined) throw new Error('the run did not start');
+    return pid;
+  }
+
+  write(text: string): void {
+    this.#process.stdin?.write(text);
+  }
+
+  /** Closes the command's input. */
+  end(text = ''): void {
+    this.#process.stdin?.end(text);
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#process.kill(signal);
+  }
+
+  onLine(listener: (line: string) => void): void {
+    this.#onLine.push(listener);
+  }
+
+  /** Waits for the end, which must come in time. */
+  async ended(ms = 20_000): Promise<Exit> {
+    return within(this.exited, ms, () => `the run does not end\n${this.describe()}`);
+  }
+
+  /** What `run --json` printed, in the order of the devices. */
+  reports(): DeviceReport[] {
+    const lines = this.stdout.split('\n').filter((line) => line.startsWith('{"name"'));
+    return lines.map((line) => JSON.parse(line) as DeviceReport);
+  }
+
+  cast(): Cast {
+    const all = this.processes();
+    const keeper = all.find(({ commandLine }) => commandLine.includes('keeper-main'));
+    const supervisor = all.find(({ commandLine }) => commandLine.includes('supervisor-main'));
+    return { keeper, supervisor, others: all.filter((found) => found !== keeper && found !== supervisor) };
+  }
+
+  /** The process id of the supervisor that serves now; waits for one, other than `not`. */
+  async supervisor(not?: number): Promise<number> {
+    const found = (): number | undefined => {
+      const pid = this.cast().supervisor?.pid;
+      return pid === not ? undefined : pid;
+    };
+    return poll(found, 10_000, () => `no supervisor\n${this.describe()}`);
+  }
+
+  processes(): FoundProcess[] {
+    return findProcesses(this.#mark, new Set([this.#process.pid ?? -1]));
+  }
+
+  /** The directory that the run made, as it said on stderr. */
+  get directory(): string | undefined {
+    return /sysfsdev directories are in (\S+)/.exec(this.stderr)?.[1];
+  }
+
+  describe(): string {
+    const fate = this.exit === undefined ? 'running' : JSON.stringify(this.exit);
+    return `${this.#process.spawnargs.join(' ')}\n${fate}\nstdout: ${this.stdout.slice(-2000)}\nstderr: ${this.stderr.slice(-4000)}`;
+  }
+
+  /** Ends what still runs; what the run should not have left behind is returned in words. */
+  async cleanUp(): Promise<string[]> {
+    this.end();
+    const alone = await poll(() => (this.processes().length === 0 ? true : undefined), 5000, '').catch(() => false);
+    const left = alone ? [] : this.processes();
+    for (const { pid } of left) killHard(pid);
+    const words = left.map((found) => `process ${found.pid}: ${found.commandLine.slice(0, 200)}`);
+    const { directory } = this;
+    if (directory !== undefined && existsSync(directory) && this.options.leavesDirectory !== true) {
+      words.push(`directory ${directory}`);
+    }
+    return words;
+  }
+
+  #read(text: string): void {
+    this.stdout += text;
+    const lines = (this.#partial + text).split('\n');
+    this.#partial = lines.pop() ?? '';
+    for (const line of lines) for (const listener of this.#onLine) listener(line);
+  }
+}
+
+/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. */
+export function useShimRuns(
+  scope: 'each' | 'all' = 'each',
+): (command: readonly string[], options?: RunOptions) => ShimRun {
+  let runs: ShimRun[] = [];
+  const begin = (): void => {
+    runs = [];
+  };
+  const finish = async (): Promise<void> => {
+    const left = await Promise.all(
+      runs.map(async (run) => {
+        const words = await run.cleanUp();
+        return words.length === 0 ? [] : [...words, run.describe()];
+      }),
+    );
+    expect(left.flat(), 'left behind').toEqual([]);
+  };
+  if (scope === 'all') {
+    beforeAll(begin);
+    afterAll(finish, 30_000);
+  } else {
+    beforeEach(begin);
+    afterEach(finish, 30_000);
+  }
+  return (command, options) => {
+    const run = new ShimRun(command, options);
+    runs.push(run);
+    return run;
+  };
+}
+
+/** A number of /proc/PID/status, such as `VmRSS` in kB. */
+export function statusOf(pid: number, field: string): number {
+  const text = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const value = new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(text)?.[1];
+  if (value === undefined) throw new Error(`/proc/${pid}/status has no ${field}`);
+  return Number(value);
+}

@@ -1,0 +1,376 @@
+import { expect } from 'vitest';
+import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
+import type { V1Device } from '../../src/v1/device.ts';
+import { V2, type V2State } from '../../src/v2/states.ts';
+import { join, noise } from './bytes.ts';
+import { chance } from './chance.ts';
+import { failure, notYet, outcome } from './errno.ts';
+import { v2Sim } from './sims.ts';
+import { SpyV2 } from './spy-v2.ts';
+import { v1User, writeRegister } from './v1-user.ts';
+import type { V1Step, Weather } from './v1-vmm-steps.ts';
+
+/*
+ * A model of what an old VMM may expect of presentV1 over a simulated v2 driver: it knows the v1 protocol and what the
+ * driver's stream is, and nothing of the bridge. Every step compares; the steps are random.
+ */
+
+const SECTION = 4096;
+const allowed: Readonly<Record<number, readonly number[]>> = {
+  0: [0, 1, 2, 3, 4],
+  1: [0, 1, 2, 3, 4],
+  2: [0, 1, 2],
+  3: [0, 1, 2, 3],
+  4: [0, 1, 4],
+  6: [],
+};
+type Kind = 'none' | 'saving' | 'resuming';
+
+export class V1VmmModel {
+  readonly #sim: ReturnType<typeof v2Sim>;
+  readonly #spy: SpyV2;
+  readonly #weather: Weather;
+  readonly #draw: (below: number) => number;
+  readonly #section = new Uint8Array(SECTION);
+  readonly #memory = new Uint8Array(PRESENT_V1_STATE_SIZE);
+  readonly #stream: Uint8Array;
+  readonly #setupLength: number;
+  readonly #hasPreCopy: boolean;
+  #device: V1Device;
+  #injected: 'read' | 'write' | 'setState' | undefined;
+  /** What the user believes: the session it is in, what it has of it, the buffer that it was shown. */
+  #session: Kind = 'none';
+  #lost: Kind = 'none';
+  #virtual = false;
+  #received: Uint8Array[] = [];
+  #count = 0;
+  #taken: Uint8Array | undefined;
+  #loaded = 0;
+
+  constructor(spec: string, faults: string, conditions: Weather) {
+    this.#sim = v2Sim(spec + faults);
+    this.#weather = conditions;
+    this.#draw = chance(conditions.seed);
+    const twin = v2Sim(spec).device;
+    this.#stream = new Uint8Array(twin.stopCopyLength());
+    twin.setState(V2.STOP_COPY)?.read(this.#stream);
+    this.#setupLength = this.#stream.length - this.#payload().length;
+    this.#hasPreCopy = (twin.migrationFlags & 4) !== 0;
+    this.#spy = new SpyV2(this.#sim.device, {
+      enomsg: conditions.enomsg,
+      before: (call) => this.#strike(call),
+      limit: (_, length) => (conditions.seed !== 0 && this.#draw(2) === 0 ? 1 + this.#draw(length) : length),
+    });
+    this.#device = this.#bridge();
+  }
+
+  #payload(): Uint8Array {
+    return this.#sim.spec.driver === 'mtty' ? new Uint8Array(36 * this.#sim.spec.ports) : this.#sim.bar;
+  }
+
+  #bridge(): V1Device {
+    const { onError } = this.#weather;
+    return presentV1(this.#spy, { dataSection: this.#section, state: this.#memory, onError });
+  }
+
+  get #user(): ReturnType<typeof v1User> {
+    return v1User(this.#device);
+  }
+
+  #strike(call: string): void {
+    if (this.#injected === call) {
+      this.#injected = undefined;
+      throw failure('EREMOTEIO');
+    }
+    if (this.#weather.seed === 0 || call === 'reset' || call === 'stopCopyLength') return;
+    const dice = this.#draw(8);
+    if (dice === 0) throw notYet();
+    if (dice === 1 && (call === 'read' || call === 'write')) throw failure('EINTR', 'ERR_SYSCALL');
+  }
+
+  /** Repeats an access while the answer is "not yet". */
+  #try<T>(access: () => T): { readonly answer: string; readonly value: T | undefined; readonly tries: number } {
+    for (let tries = 1; ; tries += 1) {
+      let value: T | undefined;
+      const answer = outcome(() => {
+        value = access();
+      });
+      if (answer !== 'EAGAIN') return { answer, value, tries };
+    }
+  }
+
+  run(step: V1Step): void {
+    switch (step.do) {
+      case 'state':
+        this.#writeState(step.value);
+        break;
+      case 'pending':
+        this.#pending();
+        break;
+      case 'take':
+        this.#take();
+        break;
+      case 'load':
+        this.#load(step.bytes);
+        break;
+      case 'look':
+        this.#notice();
+        expect(this.#user.state()).toBe(this.#shown());
+        break;
+      case 'replace':
+        this.#device = this.#bridge();
+        break;
+      case 'guest':
+        this.#sim.bar.set(noise(Math.min(64, this.#sim.bar.length), step.seed));
+        break;
+      case 'quiesce':
+        this.#quiesce();
+        break;
+      case 'reset':
+        this.#device.reset();
+        this.#forget();
+        this.#lost = 'none';
+        this.#virtual = false;
+        break;
+      case 'resetBehind':
+        this.#spy.reset();
+        break;
+      case 'break':
+        this.#spy.break();
+        break;
+      case 'inject':
+        this.#injected = step.call;
+        break;
+    }
+    this.#checkBounds();
+  }
+
+  /** The supervisor brings the device into its P2P state, where it has one. */
+  #quiesce(): void {
+    const now = this.#spy.getState();
+    const target = now === V2.RUNNING ? V2.RUNNING_P2P : now === V2.PRE_COPY ? V2.PRE_COPY_P2P : undefined;
+    if (target !== undefined && (this.#spy.migrationFlags & 2) !== 0) outcome(() => this.#sim.device.setState(target));
+  }
+
+  /** What the bridge finds out before it answers anything. */
+  #notice(): void {
+    if (this.#spy.getState() === V2.ERROR && this.#weather.onError === 'reset') {
+      // the bridge resets it; here only its consequences are drawn
+      this.#virtual = false;
+      this.#lose('none');
+      return;
+    }
+    this.#lose(kindOf(this.#spy.getState()));
+    if (![V2.RUNNING, V2.RUNNING_P2P].some((running) => running === this.#spy.getState())) this.#virtual = false;
+  }
+
+  #lose(now: Kind): void {
+    if (this.#session === 'none' || this.#session === now) return;
+    this.#lost = this.#session;
+    this.#forget();
+  }
+
+  #forget(): void {
+    this.#session = 'none';
+    this.#received = [];
+    this.#count = 0;
+    this.#taken = undefined;
+    this.#loaded = 0;
+  }
+
+  /** device_state as the tables of the protocol have it. */
+  #shown(): number {
+    const now = this.#spy.getState();
+    if (now === V2.ERROR && this.#weather.onError === 'reset') return 1;
+    if (this.#virtual) return 3;
+    return [6, 0, 1, 2, 4, 1, 3, 3][now] ?? Number.NaN;
+  }
+
+  #writeState(value: number): void {
+    this.#notice();
+    const before = this.#shown();
+    const { answer, tries } = this.#try(() => this.#user.setState(value));
+    if (allowed[before]?.includes(value) !== true) {
+      expect(answer).toBe('EINVAL');
+      expect(this.#user.state()).toBe(before);
+      return;
+    }
+    if (this.#lost !== 'none' && !(this.#lost === 'saving' && value === 0)) {
+      const refused = this.#lost === 'resuming' || value !== 1;
+      this.#lost = 'none';
+      if (refused) {
+        expect(answer).toBe('EIO');
+        expect(this.#user.state()).toBe(before);
+        return;
+      }
+    }
+    if (answer === 'OK') this.#entered(before, value);
+    else if (answer === 'EBUSY' || answer === 'ENXIO') this.#failedOnItsWay(before, answer === 'ENXIO', tries > 1);
+    else this.#refused(before, value, answer);
+  }
+
+  #entered(before: number, value: number): void {
+    this.#virtual = value === 3 && !this.#hasPreCopy;
+    const asked = [V2.STOP, V2.RUNNING, V2.STOP_COPY, this.#virtual ? V2.RUNNING : V2.PRE_COPY, V2.RESUMING][value];
+    expect(this.#spy.getState()).toBe(asked);
+    expect(this.#user.state()).toBe(value);
+    if (before === 4 && value !== 4) expect(this.#loaded).toBe(this.#stream.length);
+    const kind = kindOf(this.#spy.getState());
+    if (kind !== this.#session) {
+      this.#forget();
+      this.#session = kind;
+    }
+  }
+
+  /** A fault of the SPEC struck some hop: EBUSY leaves the device where it is, ENXIO in ERROR. */
+  #failedOnItsWay(before: number, fatal: boolean, repeated: boolean): void {
+    const now = kindOf(this.#spy.getState());
+    const running = [V2.RUNNING, V2.RUNNING_P2P].some((state) => state === this.#spy.getState());
+    this.#virtual = this.#virtual && running && !fatal;
+    if (fatal) expect(this.#user.state()).toBe(this.#weather.onError === 'reset' ? 1 : 6);
+    const wayBackFailed = this.#spy.log.slice(-2).every((line) => line.endsWith('failed'));
+    const comesBack = this.#session === 'none' && now === 'none' && !repeated && !wayBackFailed;
+    if (comesBack && !fatal) expect(this.#user.state()).toBe(before);
+    expect(this.#user.state()).toBe(this.#shown());
+    if (now !== this.#session) this.#forget(); // the user was told: nothing is lost
+    this.#session = now;
+  }
+
+  #refused(before: number, value: number, answer: string): void {
+    const incomplete = before === 4 && value !== 4 && this.#loaded < this.#stream.length;
+    expect(answer).toBe(incomplete && answer !== 'EREMOTEIO' ? 'EINVAL' : 'EREMOTEIO');
+    expect(this.#user.state()).toBe(before);
+    expect(kindOf(this.#spy.getState())).toBe(this.#session);
+  }
+
+  #pending(): void {
+    this.#notice();
+    const { answer, value: pending = Number.NaN } = this.#try(() => this.#user.pending());
+    if (this.#lost !== 'none') {
+      expect(answer).toBe('EIO');
+      return;
+    }
+    // also where the answer is an error: what was shown is consumed by asking
+    if (this.#taken !== undefined) {
+      this.#received.push(this.#taken);
+      this.#count += this.#taken.length;
+      this.#taken = undefined;
+    }
+    this.#checkReceived();
+    if (answer !== 'OK') {
+      expect([answer, this.#session]).toEqual(['EREMOTEIO', 'saving']);
+      return;
+    }
+    const shown = this.#shown();
+    if (shown === 3) expect(pending).toBe(this.#virtual ? 0 : Math.max(0, this.#setupLength - this.#count));
+    else if (shown === 2) {
+      const left = this.#stream.length - this.#count;
+      expect([pending === 0, left === 0]).toEqual([left === 0, left === 0]);
+      expect(pending).toBe(left);
+    } else expect(pending).toBe(0);
+  }
+
+  #take(): void {
+    this.#notice();
+    const { answer, value: bytes = new Uint8Array(0) } = this.#try(() => this.#user.buffer());
+    if (this.#lost !== 'none') {
+      expect(answer).toBe('EIO');
+      return;
+    }
+    if (answer !== 'OK') {
+      expect([answer, this.#session, this.#taken]).toEqual(['EREMOTEIO', 'saving', undefined]);
+      return;
+    }
+    if (this.#taken !== undefined) {
+      expect(Buffer.compare(bytes, this.#taken)).toBe(0);
+      return;
+    }
+    const shown = this.#shown();
+    const end = shown === 2 ? this.#stream.length : shown === 3 && !this.#virtual ? this.#setupLength : 0;
+    expect(bytes.length > 0).toBe(this.#count < end);
+    this.#taken = bytes.length > 0 ? bytes : undefined;
+  }
+
+  /** A transaction of the next bytes of a state that the device takes. */
+  #load(length: number): void {
+    this.#notice();
+    const piece = this.#stream.subarray(this.#loaded, this.#loaded + length);
+    if (this.#session !== 'saving') this.#device.write(4096, piece); // where it would overwrite what was shown
+    const { answer } = this.#try(() => writeRegister(this.#device, 'data_size', piece.length));
+    if (this.#lost !== 'none') {
+      expect(answer).toBe('EIO');
+      return;
+    }
+    if (this.#session !== 'resuming') {
+      expect(answer).toBe('EINVAL');
+      return;
+    }
+    expect(['OK', 'EREMOTEIO']).toContain(answer);
+    const taken = this.#spy.bytes('in');
+    if (answer === 'OK') expect(taken.length).toBe(this.#loaded + piece.length);
+    this.#loaded = taken.length;
+    expect(Buffer.compare(taken, this.#stream.subarray(0, taken.length))).toBe(0);
+  }
+
+  /** What the VMM has is what the driver gave, from its first byte on. */
+  #checkReceived(): void {
+    if (this.#session !== 'saving') return;
+    const produced = this.#spy.bytes('out');
+    expect(Buffer.compare(join(this.#received), produced.subarray(0, this.#count))).toBe(0);
+  }
+
+  /** Nothing is read ahead that the data section cannot hold. */
+  #checkBounds(): void {
+    if (this.#session !== 'saving' || kindOf(this.#spy.getState()) !== 'saving') return;
+    expect(this.#spy.bytes('out').length - this.#count).toBeLessThanOrEqual(SECTION);
+  }
+
+  /** Whatever has happened: after a reset the device can be saved, and what is saved can be restored. */
+  finish(): void {
+    this.#injected = undefined;
+    this.run({ do: 'reset' });
+    const user = this.#user;
+    const all = (access: () => unknown): void => {
+      for (let tries = 0; tries < 20; tries += 1) {
+        const { answer } = this.#try(access);
+        if (answer === 'OK') return;
+        expect(['EBUSY', 'ENXIO']).toContain(answer);
+        if (answer === 'ENXIO') this.#device.reset();
+      }
+      throw new Error('the device never gets ready');
+    };
+    all(() => user.setState(3));
+    this.#entered(1, 3);
+    for (const value of [3, 2]) {
+      if (value === 2) {
+        all(() => user.setState(user.state() === 1 ? 3 : 2)); // 1 after a fault that was fatal
+        all(() => user.setState(2));
+        if (kindOf(this.#spy.getState()) !== this.#session || this.#spy.bytes('out').length < this.#count)
+          this.#forget();
+        this.#entered(3, 2);
+      }
+      for (let more = true; more;) {
+        this.#pending();
+        this.#take();
+        more = this.#taken !== undefined;
+      }
+    }
+    expect(this.#count).toBe(this.#stream.length);
+
+    const target = v2Sim(
+      this.#sim.spec.driver === 'mtty'
+        ? `mtty,ports=${this.#sim.spec.ports}`
+        : `${this.#sim.spec.driver},size=${this.#sim.spec.size}`,
+    );
+    const there = v1User(presentV1(target.device, { dataSection: new Uint8Array(SECTION) }));
+    there.setState(4);
+    for (const buffer of this.#received) there.load(buffer);
+    there.setState(1);
+    expect(Buffer.compare(target.bar, this.#sim.bar)).toBe(0);
+  }
+}
+
+function kindOf(now: V2State): Kind {
+  if (now === V2.RESUMING) return 'resuming';
+  return now === V2.STOP_COPY || now === V2.PRE_COPY || now === V2.PRE_COPY_P2P ? 'saving' : 'none';
+}

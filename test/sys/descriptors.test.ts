@@ -1,0 +1,133 @@
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { release } from 'node:os';
+import { describe, expect, it } from 'vitest';
+import { POLLHUP, POLLIN } from '../../src/abi/fcntl.ts';
+import { OwnedFd, setCloseOnExec } from '../../src/sys/fd.ts';
+import { inodeOf, inodeOfOwn } from '../../src/sys/file.ts';
+import { kernelIsAtLeast } from '../../src/sys/kernel.ts';
+import { trySyscall } from '../../src/sys/libc.ts';
+import { createSharedMemory } from '../../src/sys/memory.ts';
+import { PollSet } from '../../src/sys/poll.ts';
+import { isSameFile } from '../../src/sys/process.ts';
+import { receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
+import { outcome } from '../support/errno.ts';
+
+const { pid } = process;
+const isOpen = (fd: number): boolean => existsSync(`/proc/self/fd/${fd}`);
+
+describe('OwnedFd', () => {
+  it('closes once, and is of no use afterwards', () => {
+    const fd = new OwnedFd(openSync('/dev/null', 'r'));
+    const { number } = fd;
+    expect(isOpen(number)).toBe(true);
+    fd.close();
+    expect(isOpen(number)).toBe(false);
+    const next = openSync('/dev/null', 'r');
+    expect(next).toBe(number);
+    fd.close();
+    expect(isOpen(next)).toBe(true);
+    closeSync(next);
+    expect(() => fd.number).toThrow('after close');
+  });
+
+  it('closes at the end of its scope', () => {
+    let number = -1;
+    {
+      using fd = new OwnedFd(openSync('/dev/null', 'r'));
+      ({ number } = fd);
+    }
+    expect(isOpen(number)).toBe(false);
+  });
+
+  it('is closed on exec, or not', () => {
+    using fd = new OwnedFd(openSync('/dev/null', 'r'));
+    const isCloseOnExec = (): boolean => {
+      const flags = /^flags:\s+([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd.number}`, 'utf8'))?.[1] ?? '';
+      return (Number.parseInt(flags, 8) & 0o2000000) !== 0;
+    };
+    expect(isCloseOnExec()).toBe(true);
+    setCloseOnExec(fd.number, false);
+    expect(isCloseOnExec()).toBe(false);
+    setCloseOnExec(fd.number, true);
+    expect(isCloseOnExec()).toBe(true);
+    expect(outcome(() => setCloseOnExec(9999, true))).toBe('EBADF');
+  });
+});
+
+describe('sockets', () => {
+  it('pass a descriptor, before the receiver looks', () => {
+    const [mine, theirs] = socketPair();
+    using file = createSharedMemory('test', 4096);
+    sendFd(mine.number, file.number);
+    mine.close();
+    const received = receiveFd(theirs.number);
+    expect(received?.number).not.toBe(file.number);
+    expect(isSameFile(pid, received?.number ?? -1, file.number)).toBe(true);
+    received?.close();
+    expect(receiveFd(theirs.number)).toBeUndefined();
+    theirs.close();
+  });
+
+  it('know no descriptor in a message without one', () => {
+    const [mine, theirs] = socketPair();
+    writeSync(mine.number, 'x');
+    expect(receiveFd(theirs.number)).toBeUndefined();
+    theirs.close();
+    expect(outcome(() => sendFd(mine.number, 0))).toBe('EPIPE');
+    expect(outcome(() => sendFd(mine.number, 9999))).toBe('EBADF');
+    mine.close();
+  });
+});
+
+describe('which file a descriptor is', () => {
+  it('isSameFile tells duplicates from files that were opened anew', () => {
+    using file = createSharedMemory('test', 4096);
+    using copy = new OwnedFd(trySyscall('dup', file.number));
+    using again = new OwnedFd(openSync(`/proc/self/fd/${file.number}`, 'r'));
+    expect(isSameFile(pid, copy.number, file.number)).toBe(true);
+    expect(isSameFile(pid, again.number, file.number)).toBe(false);
+    expect(isSameFile(pid, 9999, file.number)).toBe(false);
+    expect(isSameFile(pid, -1, file.number)).toBe(false);
+    expect(isSameFile(0x7fff_fff0, 0, file.number)).toBe(false);
+    expect(inodeOf(pid, copy.number)).toBe(inodeOfOwn(file.number));
+    expect(inodeOf(pid, again.number)).toBe(inodeOfOwn(file.number));
+    for (const fd of [9999, -1]) expect(inodeOf(pid, fd)).toBeUndefined();
+    expect(inodeOf(0x7fff_fff0, 0)).toBeUndefined();
+    // inode numbers of other file systems are not compared with those of shared memory
+    using other = new OwnedFd(openSync('/proc/self/exe', 'r'));
+    expect(inodeOfOwn(other.number)).toBeGreaterThan(0);
+    expect(inodeOf(pid, other.number)).toBe(0);
+  });
+});
+
+describe('PollSet', () => {
+  it('waits for what it watches, in its first places only', () => {
+    const [mine, theirs] = socketPair();
+    const set = new PollSet(2);
+    set.set(0, theirs.number, POLLIN);
+    set.set(1, -1, POLLIN);
+    expect(set.wait(2, 0)).toBe(false);
+    const begun = performance.now();
+    expect(set.wait(2, 20)).toBe(false);
+    expect(performance.now() - begun).toBeGreaterThan(15);
+    writeSync(mine.number, 'x');
+    expect(set.wait(0, 0)).toBe(false);
+    expect(set.wait(2)).toBe(true);
+    expect(set.events(0)).toBe(POLLIN);
+    expect(set.events(1)).toBe(0);
+    mine.close();
+    expect(set.wait(1, 1000)).toBe(true);
+    expect(set.events(0)).toBe(POLLIN | POLLHUP);
+    expect(set.events(7)).toBe(0);
+    expect(() => set.set(2, 0, POLLIN)).toThrow(RangeError);
+    theirs.close();
+  });
+});
+
+it('kernelIsAtLeast compares versions as numbers', () => {
+  const [major = 0, minor = 0] = release().split('.', 2).map(Number);
+  expect(kernelIsAtLeast(major, minor)).toBe(true);
+  expect(kernelIsAtLeast(major - 1, minor + 100)).toBe(true);
+  expect(kernelIsAtLeast(major, minor + 1)).toBe(false);
+  expect(kernelIsAtLeast(major + 1, 0)).toBe(false);
+});

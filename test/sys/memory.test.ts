@@ -1,0 +1,45 @@
+import { fstatSync, writeSync } from 'node:fs';
+import { expect, it } from 'vitest';
+import {
+  F_ADD_SEALS,
+  F_GET_SEALS,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
+  F_SEAL_SHRINK,
+  F_SEAL_WRITE,
+} from '../../src/abi/fcntl.ts';
+import { trySyscall } from '../../src/sys/libc.ts';
+import { createSharedMemory, mapSharedMemory } from '../../src/sys/memory.ts';
+import { outcome } from '../support/errno.ts';
+
+it('createSharedMemory makes zeros of a size that nobody can change', () => {
+  using file = createSharedMemory('test', 8192);
+  const fd = file.number;
+  expect(fstatSync(fd).size).toBe(8192);
+  expect(trySyscall('fcntl', fd, F_GET_SEALS)).toBe(F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+  expect(trySyscall('ftruncate', fd, 4096)).toBe(-1);
+  expect(trySyscall('ftruncate', fd, 16384)).toBe(-1);
+  expect(trySyscall('fcntl', fd, F_ADD_SEALS, F_SEAL_WRITE)).toBe(-1);
+  expect(() => writeSync(fd, 'x', 8192)).toThrow(/EPERM/);
+});
+
+it('mapSharedMemory shows the file, at an offset too, and outlives its descriptor', () => {
+  const file = createSharedMemory('test', 3 * 4096);
+  const whole = mapSharedMemory(file.number, 3 * 4096);
+  const last = mapSharedMemory(file.number, 4096, 8192);
+  last.bytes[5] = 77;
+  expect(whole.bytes[8197]).toBe(77);
+  expect(whole.bytes.length).toBe(3 * 4096);
+  file.close();
+  whole.bytes[8197] = 78;
+  expect(last.bytes[5]).toBe(78);
+});
+
+it('mapSharedMemory says why it cannot', () => {
+  using file = createSharedMemory('test', 4096);
+  const { number } = file;
+  expect(outcome(() => mapSharedMemory(number, 4096, 100))).toBe('EINVAL');
+  expect(outcome(() => mapSharedMemory(-1, 4096))).toBe('EBADF');
+  // V8 ends the process where it is asked for more
+  expect(outcome(() => mapSharedMemory(number, 2 ** 33))).toBe('ENOMEM');
+});

@@ -1,0 +1,84 @@
+import { describe, expect, test } from 'vitest';
+import { V1Restore } from '../../src/v1/restore.ts';
+import { noise, sha256 } from '../support/bytes.ts';
+import { sometimes, failure, outcome } from '../support/errno.ts';
+import { SpyV1 } from '../support/spy-v1.ts';
+import { TapeV1 } from '../support/tape-v1.ts';
+
+const quiet = (): void => {
+  // asks again at once
+};
+
+describe('V1Restore', () => {
+  test('reads data_offset, writes the data, writes data_size, as vfio_load_buffer of QEMU 7.2', () => {
+    const tape = new TapeV1();
+    const spy = new SpyV1(tape.device);
+    const restore = new V1Restore(spy);
+    restore.setup();
+    restore.load(noise(100));
+    restore.load(noise(50, 2));
+    restore.complete();
+    expect(spy.log).toEqual([
+      'read device_state 1',
+      'write device_state 4',
+      'read data_offset 4096',
+      'write data 4096+100',
+      'write data_size 100',
+      'read data_offset 4096',
+      'write data 4096+50',
+      'write data_size 50',
+      'read device_state 4',
+      'write device_state 1',
+    ]);
+    expect(tape.loaded.map((bytes) => sha256(bytes))).toEqual([sha256(noise(100)), sha256(noise(50, 2))]);
+  });
+
+  test.each([65_535, 65_536, 65_537, 200_000])('splits %i bytes at the end of the data section', (size) => {
+    const tape = new TapeV1();
+    const restore = new V1Restore(tape.device);
+    restore.setup();
+    restore.load(noise(size));
+    const expected = Array.from({ length: Math.ceil(size / 65_536) }, (_, n) => Math.min(65_536, size - n * 65_536));
+    expect(tape.loaded.map((bytes) => bytes.length)).toEqual(expected);
+    expect(sha256(...tape.loaded)).toBe(sha256(noise(size)));
+  });
+
+  test('complete(false) leaves the device stopped', () => {
+    const tape = new TapeV1();
+    const restore = new V1Restore(tape.device);
+    restore.setup();
+    restore.complete(false);
+    expect(tape.states).toEqual([4, 0]);
+  });
+
+  test('keeps the reserved bits of device_state', () => {
+    const tape = new TapeV1();
+    tape.reserved = 0xffff_fff8;
+    const restore = new V1Restore(tape.device);
+    restore.setup();
+    restore.complete();
+    expect(tape.states).toEqual([4, 1]);
+  });
+
+  test('repeats any access that is not ready, and doubles nothing', () => {
+    const tape = new TapeV1();
+    const inject = sometimes();
+    const spy = new SpyV1(tape.device, { before: inject });
+    const restore = new V1Restore(spy, quiet);
+    restore.setup();
+    restore.load(noise(70_000));
+    restore.complete();
+    expect(sha256(...tape.loaded)).toBe(sha256(noise(70_000)));
+    expect(tape.states).toEqual([4, 1]);
+  });
+
+  test('passes the errno of a refused transaction on', () => {
+    const tape = new TapeV1();
+    tape.onLoad = () => {
+      throw failure('EINVAL');
+    };
+    const restore = new V1Restore(tape.device);
+    restore.setup();
+    expect(outcome(() => restore.load(noise(10)))).toBe('EINVAL');
+  });
+});
