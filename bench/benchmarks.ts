@@ -1,0 +1,158 @@
+import { median, type Sample } from './paired.ts';
+import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
+import { vmm } from './vmm.ts';
+
+export interface Options {
+  /** The interposer's command, `dist/cli/main.js`. */
+  readonly cli: string;
+  /** Stop-copy only: both sides look at every byte, not at one per cache line. */
+  readonly checksum: boolean;
+}
+
+/** One line of the table: what is compared, and how. */
+export interface Row {
+  readonly key: string;
+  readonly title: string;
+  readonly unit: 'ns' | 'ms' | 'MiB/s';
+  readonly compare: 'ratio' | 'difference';
+  readonly target?: { readonly bound: 'at most' | 'at least'; readonly value: number };
+}
+
+/** The two sides, each to be run once per round. */
+export interface Sides {
+  readonly ours: () => Sample | Promise<Sample>;
+  readonly baseline: () => Sample | Promise<Sample>;
+}
+
+export interface Benchmark {
+  readonly name: string;
+  readonly about: string;
+  readonly rounds: number;
+  readonly rows: readonly Row[];
+  /** Why it cannot be run on this machine. */
+  readonly missing?: () => string | undefined;
+  readonly prepare: (options: Options) => Sides | Promise<Sides>;
+}
+
+const device = ['--device', 'qat'];
+const GiB = 2 ** 30;
+const MiB = 2 ** 20;
+
+const trap: Benchmark = {
+  name: 'trap',
+  about: 'one trapped pread of device_state, against a C supervisor that only answers',
+  rounds: 10,
+  rows: [
+    {
+      key: 'pread',
+      title: 'trap: pread of device_state',
+      unit: 'ns',
+      compare: 'ratio',
+      target: { bound: 'at most', value: 1.5 },
+    },
+    { key: 'written', title: 'trap: the C supervisor writes the 4 bytes too', unit: 'ns', compare: 'ratio' },
+  ],
+  prepare({ cli }) {
+    const client = compile('trap-client');
+    const supervisor = compile('null-supervisor');
+    const calls = '100000';
+    return {
+      ours() {
+        const pread = numberOf(output('trap-client', interposed(cli, device, [client, calls])), 'nsPerCall');
+        return { pread, written: pread };
+      },
+      baseline: () => ({
+        pread: numberOf(output('null-supervisor', [supervisor, calls]), 'nsPerCall'),
+        written: numberOf(output('null-supervisor', [supervisor, calls, 'write']), 'nsPerCall'),
+      }),
+    };
+  },
+};
+
+const stopCopy: Benchmark = {
+  name: 'stop-copy',
+  about: '1 GiB of v1 stop-and-copy state through a 16 MiB data section, against read() of the same amount',
+  rounds: 7,
+  rows: [
+    {
+      key: 'whole',
+      title: 'stop-copy: throughput',
+      unit: 'MiB/s',
+      compare: 'ratio',
+      target: { bound: 'at least', value: 0.9 },
+    },
+    { key: 'data', title: 'stop-copy: less state changes', unit: 'MiB/s', compare: 'ratio' },
+  ],
+  prepare({ cli, checksum }) {
+    const client = compile('v1-save');
+    const reader = compile('read-source');
+    const consume = checksum ? ['checksum'] : [];
+    let bytes = GiB;
+    return {
+      ours() {
+        const run = ['--data-size', '16M', '--device', 'qat,size=1G,seed=1'];
+        const saved = output('v1-save', interposed(cli, run, [client, ...consume]));
+        bytes = numberOf(saved, 'bytes');
+        if (bytes < GiB) throw new Error(`v1-save: ${bytes} bytes of state, not ${GiB}`);
+        return {
+          whole: bytes / MiB / numberOf(saved, 'seconds'),
+          data: bytes / MiB / numberOf(saved, 'loopSeconds'),
+        };
+      },
+      baseline() {
+        const source = output('read-source', [reader, String(bytes), ...consume]);
+        const throughput = bytes / MiB / numberOf(source, 'seconds');
+        return { whole: throughput, data: throughput };
+      },
+    };
+  },
+};
+
+const untrapped: Benchmark = {
+  name: 'untrapped',
+  about: 'what system calls that are none of ours cost more under the interposer',
+  rounds: 10,
+  rows: ['getppid', 'pread', 'ioctl'].map((key) => ({
+    key,
+    title: `untrapped: ${key}`,
+    unit: 'ns',
+    compare: 'difference',
+    target: { bound: 'at most', value: 100 },
+  })),
+  prepare({ cli }) {
+    const program = compile('untrapped');
+    const sample = (command: readonly string[]): Sample => {
+      const result = output('untrapped', command);
+      return {
+        getppid: median(numbersOf(result, 'getppid')),
+        pread: median(numbersOf(result, 'pread')),
+        ioctl: median(numbersOf(result, 'ioctl')),
+      };
+    };
+    return {
+      ours: () => sample(interposed(cli, device, [program])),
+      baseline: () => sample([program]),
+    };
+  },
+};
+
+const startUp: Benchmark = {
+  name: 'start-up',
+  about: 'run --device qat -- /bin/true, against /bin/true',
+  rounds: 10,
+  rows: [
+    {
+      key: 'time',
+      title: 'start-up: /bin/true',
+      unit: 'ms',
+      compare: 'difference',
+      target: { bound: 'at most', value: 150 },
+    },
+  ],
+  prepare: ({ cli }) => ({
+    ours: () => ({ time: time(interposed(cli, device, ['/bin/true'])) }),
+    baseline: () => ({ time: time(['/bin/true']) }),
+  }),
+};
+
+export const benchmarks: readonly Benchmark[] = [trap, stopCopy, untrapped, startUp, ...vmm];
