@@ -206,9 +206,10 @@ class PresentedV2 implements V2Device {
       this.#registers.setDeviceState(V1.RUNNING);
     } catch (error) {
       if (!isNotReady(error)) {
+        const state = this.#registers.deviceState(); // first: "not yet" here leaves the stop owed, for the call's repetition
         my.held = 0;
         my.p2p = 0;
-        if (this.#registers.deviceState() === V1.RESUMING) my.session = Session.RESUMING;
+        if (state === V1.RESUMING) my.session = Session.RESUMING;
       }
       throw error;
     }

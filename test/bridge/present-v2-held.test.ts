@@ -74,6 +74,31 @@ describe('presentV2 on a driver that refuses 4 to 0', () => {
     expect(device.getState()).toBe(V2.RUNNING);
   });
 
+  test('"not yet" after a refusal of 4 to 1: the repetition is refused too, and leads back to RESUMING', () => {
+    const tape = refusingStop();
+    tape.refusals.set('4 1', { error: failure('EINVAL'), always: true });
+    let notYets = 0;
+    const writeDeviceState = tape.writeDeviceState.bind(tape);
+    const readDeviceState = tape.readDeviceState.bind(tape);
+    tape.writeDeviceState = (to: number): void => {
+      if (to === 1 && tape.state === 4) notYets += 1;
+      writeDeviceState(to);
+    };
+    tape.readDeviceState = (): number => {
+      if (notYets !== 1) return readDeviceState();
+      notYets += 1;
+      throw notYet();
+    };
+    const { device, begin } = newVmm(tape, { offerP2P: true });
+    begin(V2.RESUMING);
+    device.setState(V2.RUNNING_P2P);
+    expect(outcome(() => device.setState(V2.RESUMING))).toBe('EAGAIN');
+    expect(device.getState()).toBe(V2.STOP);
+    expect(outcome(() => device.setState(V2.RESUMING))).toBe('EINVAL');
+    expect(device.getState()).toBe(V2.RESUMING);
+    expect(device.openSession()?.write(state)).toBe(30);
+  });
+
   test('4 to 1 that ends in ERROR is ERROR', () => {
     const tape = refusingStop();
     tape.refusals.set('4 1', { error: failure('EIO'), now: 6 });
