@@ -1,6 +1,6 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { expect } from 'vitest';
-import type { TestBed } from './bed.ts';
+import type { TestBed } from './test-bed.ts';
 import type { Vm, VmOptions } from './qemu.ts';
 
 /** The PCI slot of an ordinary device whose BAR 2 is memory that migrates with the VM. */
@@ -44,7 +44,8 @@ export async function expectArrived(vm: Vm, { pattern, ticks }: { pattern: Buffe
   await vm.waitForStatus('running');
   const bar = await vm.bar(PLAIN_SLOT, 2);
   const seen = await vm.memory.read(bar.address, pattern.length);
-  expect(seen.equals(pattern)).toBe(true);
-  expect(await vm.ticks()).toBeGreaterThanOrEqual(ticks);
+  assert.ok(seen.equals(pattern), `VM ${vm.name}: the shared memory differs`);
+  const now = await vm.ticks();
+  assert.ok(now >= ticks, `VM ${vm.name}: ${now} ticks, after ${ticks}`);
   await vm.waitForTicks();
 }

@@ -55,6 +55,15 @@ export class QtestClient {
     await this.#request(`outl 0x${port.toString(16)} 0x${value.toString(16)}`);
   }
 
+  async outb(port: number, value: number): Promise<void> {
+    await this.#request(`outb 0x${port.toString(16)} 0x${value.toString(16)}`);
+  }
+
+  /** Reads an I/O port, as the guest's CPU would. */
+  async inb(port: number): Promise<number> {
+    return Number(await this.#request(`inb 0x${port.toString(16)}`));
+  }
+
   close(): void {
     this.#socket.destroy();
   }

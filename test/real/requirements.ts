@@ -1,10 +1,7 @@
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { beforeAll, describe } from 'vitest';
 import { ci, fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from './binaries.ts';
 
-/** The compiled command, which `npm test` builds first. */
-export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+export { CLI, requireCli } from './cli.ts';
 
 const FETCH_MS = 600_000;
 
@@ -28,9 +25,4 @@ export function describeWithQemus(versions: readonly QemuVersion[], title: strin
 /** A group of tests that need QEMU 7 and no other. */
 export function describeWithQemu(title: string, body: () => void): void {
   describeWithQemus(['7.2'], title, body);
-}
-
-/** Throws with what to do where the command is not built. */
-export function requireCli(): void {
-  if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build`);
 }

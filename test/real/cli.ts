@@ -1,0 +1,10 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** The compiled command, which `npm test` builds first. */
+export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+/** Throws with what to do where the command is not built. */
+export function requireCli(): void {
+  if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build`);
+}
