@@ -20,7 +20,11 @@ export function createSharedMemory(name: string, size: number): OwnedFd {
 }
 
 /** Maps shared memory for reading and writing, for the life of this process. `offset` is page aligned. */
-export function mapSharedMemory(fd: number, size: number, offset = 0): { bytes: Uint8Array; address: number } {
+export function mapSharedMemory(
+  fd: number,
+  size: number,
+  offset: number | bigint = 0,
+): { bytes: Uint8Array; address: number } {
   if (size > constants.MAX_LENGTH) {
     const limit = constants.MAX_LENGTH;
     throw new ShimError('ERR_ARGUMENT', `map shared memory: ${size} bytes, and Node maps ${limit} at most`, {

@@ -1,0 +1,166 @@
+import { readFileSync } from 'node:fs';
+import { F_GETFL, F_SETFL, O_NONBLOCK } from '../abi/fcntl.ts';
+import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
+import { vfio_precopy_info } from '../abi/vfio-v2.ts';
+import { ShimError } from '../error.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { ioctl } from '../sys/ioctl.ts';
+import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
+import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
+import { dataError, deviceError } from './errors.ts';
+import { kernel_live, kernel_state, Live } from './session-state.ts';
+
+export type DataFdEvents = (call: 'read' | 'write' | 'precopy info', bytes: number) => void;
+
+export interface DataFdMemory {
+  readonly my: ReturnType<typeof kernel_state.view>;
+  readonly live: ReturnType<typeof kernel_live.view>;
+}
+
+/**
+ * The data fd of a kernel driver. It does not block where the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
+ * drivers of Linux 6.12 have all data at hand and ignore the flag.
+ *
+ * A process that takes over finds what its predecessor moved by the file's position, in which the drivers count
+ * (drivers/vfio/pci: `pos = &filp->f_pos`): bytes that were read lie where the predecessor's read put them, in shared memory,
+ * and are counted once more, not read. Of a write that was cut off it is not known whether the driver accepted it: that is an
+ * error.
+ */
+export class KernelDataFd implements V2DataSession {
+  readonly #fd: OwnedFd;
+  readonly #my: DataFdMemory['my'];
+  readonly #live: DataFdMemory['live'];
+  readonly #happened: DataFdEvents;
+  #closed = false;
+  /** Bytes that a predecessor has moved and not counted. */
+  #uncounted = 0;
+  /** What a predecessor's last call ended with, to be told to the call that repeats it. */
+  #owed: ShimError | undefined;
+
+  constructor(fd: OwnedFd, { my, live }: DataFdMemory, happened: DataFdEvents) {
+    this.#fd = fd;
+    this.#my = my;
+    this.#live = live;
+    this.#happened = happened;
+  }
+
+  get pollFd(): number {
+    return this.#fd.number;
+  }
+
+  /** For a session that begins with this object. */
+  begin(): void {
+    const flags = syscall('data fd: flags', 'fcntl', this.#fd.number, F_GETFL);
+    syscall('data fd: do not block', 'fcntl', this.#fd.number, F_SETFL, flags | O_NONBLOCK);
+    this.#my.position = 0;
+    this.#note(Live.IDLE);
+    this.#live.tracked = 0;
+  }
+
+  /** For a session that another process has begun. */
+  adopt(writing: boolean): void {
+    const { session, status, position, tracked } = this.#live;
+    if (session !== this.#my.session) return; // nothing was moved yet
+    let moved = position;
+    if (status === Live.CALLING) {
+      const now = filePosition(this.#fd.number);
+      if (tracked === 0 || now < position || (writing && now !== position)) {
+        this.#owed = new ShimError(
+          'ERR_SESSION_ENDED',
+          'migration data: a supervisor was killed while the driver moved data; what became of it cannot be known',
+          { errno: 'EIO' },
+        );
+        return;
+      }
+      moved = now;
+    }
+    this.#uncounted = Math.max(0, moved - this.#my.position);
+    if (status === Live.FAILED) this.#owed = dataError(writing ? 'write' : 'read', this.#live.errno);
+  }
+
+  read(into: Uint8Array): number {
+    return this.#move('read', into);
+  }
+
+  write(from: Uint8Array): number {
+    return from.length === 0 ? 0 : this.#move('write', from);
+  }
+
+  precopyInfo(): PrecopyInfo {
+    this.#checkOpen();
+    const bytes = vfio_precopy_info.encode({ argsz: vfio_precopy_info.size });
+    try {
+      ioctl(this.#fd.number, 'VFIO_MIG_GET_PRECOPY_INFO', VFIO_MIG_GET_PRECOPY_INFO, bytes);
+    } catch (error) {
+      throw deviceError('VFIO_MIG_GET_PRECOPY_INFO', error);
+    }
+    const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
+    const initialBytes = clamped(initial_bytes);
+    const dirtyBytes = clamped(dirty_bytes);
+    this.#happened('precopy info', initialBytes + dirtyBytes);
+    return { initialBytes, dirtyBytes };
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#fd.close();
+  }
+
+  #move(call: 'read' | 'write', bytes: Uint8Array): number {
+    this.#checkOpen();
+    const my = this.#my;
+    if (this.#uncounted > 0) {
+      const length = Math.min(this.#uncounted, bytes.length);
+      this.#uncounted -= length;
+      my.position += length;
+      return length;
+    }
+    if (this.#owed !== undefined) {
+      const error = this.#owed;
+      if (error.code !== 'ERR_SESSION_ENDED') this.#owed = undefined;
+      throw error;
+    }
+    this.#note(Live.CALLING);
+    // SAFETY: `bytes` stays referenced during the call; its length is its own
+    const result = trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
+    if (result < 0) {
+      this.#live.errno = -result;
+      this.#note(Live.FAILED);
+      this.#happened(call, result);
+      throw dataError(call, -result);
+    }
+    my.position += result;
+    this.#note(Live.IDLE);
+    if (this.#live.tracked === 0 && result > 0 && my.position === result) {
+      this.#live.tracked = filePosition(this.#fd.number) === result ? 1 : 0;
+    }
+    this.#happened(call, result);
+    return result;
+  }
+
+  /** `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
+  #note(status: number): void {
+    const live = this.#live;
+    if (status !== Live.CALLING) {
+      live.position = this.#my.position;
+      live.session = this.#my.session;
+    }
+    live.status = status;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) {
+      throw new ShimError('ERR_SESSION_ENDED', 'migration data: its session has ended', { errno: 'ENODEV' });
+    }
+  }
+}
+
+/** `f_pos` of an open file of this process; -1 where it cannot be told. */
+function filePosition(fd: number): number {
+  const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  return pos === undefined ? -1 : Number(pos);
+}
+
+function clamped(bytes: bigint): number {
+  return bytes > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : Number(bytes);
+}

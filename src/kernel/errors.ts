@@ -1,0 +1,25 @@
+import { errnoName } from '../abi/errno.ts';
+import { ShimError, type ErrorCode } from '../error.ts';
+
+const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
+  EAGAIN: 'ERR_NO_DATA_YET',
+  ENOMSG: 'ERR_NO_DATA_NOW',
+  ENODEV: 'ERR_SESSION_ENDED',
+};
+
+/** What a driver answered to a read or write of migration data, with the codes that the core knows. */
+export function dataError(call: string, number: number): ShimError {
+  const errno = errnoName(number) ?? 'EIO';
+  return new ShimError(codes[errno] ?? 'ERR_DEVICE', `migration data: ${call} failed with ${errno}`, {
+    errno,
+    syscall: call,
+  });
+}
+
+/** A failed call on a device, as the driver's answer. */
+export function deviceError(doing: string, error: unknown): unknown {
+  if (!(error instanceof ShimError) || error.errno === undefined) return error;
+  const { errno, syscall = '' } = error;
+  const code = errno === 'EAGAIN' ? 'ERR_NO_DATA_YET' : 'ERR_DEVICE';
+  return new ShimError(code, `${doing}: the driver answers ${errno}`, { errno, syscall, cause: error });
+}

@@ -1,0 +1,17 @@
+import { addressOf, syscallError, tryIoctl } from './libc.ts';
+
+/** ioctl on a struct in memory, which the kernel may fill in. Throws `ERR_SYSCALL` with the errno; `name` is the ioctl's. */
+export function ioctl(fd: number, name: string, request: number, argument: Uint8Array): number {
+  // SAFETY: `argument` stays referenced during the call, and its argsz says no more than its length
+  return checked(name, tryIoctl(fd, request, addressOf(argument)));
+}
+
+/** ioctl with a number as its argument, or with none. */
+export function ioctlValue(fd: number, name: string, request: number, argument = 0): number {
+  return checked(name, tryIoctl(fd, request, argument));
+}
+
+function checked(name: string, result: number): number {
+  if (result < 0) throw syscallError('VFIO', `ioctl(${name})`, -result);
+  return result;
+}
