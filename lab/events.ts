@@ -1,0 +1,25 @@
+/** What the guest tells the host, one JSON object a line, in the file `events` of the results. */
+export type LabEvent =
+  | { readonly type: 'job'; readonly job: string }
+  | CheckEvent
+  | { readonly type: 'end'; readonly job: string };
+
+export interface CheckEvent {
+  readonly type: 'check';
+  readonly job: string;
+  readonly name: string;
+  readonly ms: number;
+  /** Why it failed; `undefined` where it passed. */
+  readonly why?: string;
+  /** What helps to find out more about a failure. */
+  readonly log?: string;
+}
+
+/** Names in the directory of results. */
+export const EVENTS = 'events';
+export const JOBS = 'jobs.json';
+
+/** In the guest: where the results are. */
+export const RESULTS = '/results';
+/** The descriptor on which a job reports its checks to the runner. */
+export const REPORT_FD = 3;

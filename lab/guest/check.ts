@@ -1,0 +1,46 @@
+import { writeSync } from 'node:fs';
+import { TestBed } from '../../test/real/test-bed.ts';
+import { within } from '../../test/real/wait.ts';
+import { REPORT_FD, type CheckEvent } from '../events.ts';
+import { Mtty } from './mtty.ts';
+
+/** The name of the running job. */
+export const job = process.env['VFIO_SHIM_LAB_JOB'] ?? '';
+
+/** Far more than any check needs here, where everything is emulated and the machine may be busy. */
+const TIMEOUT_MS = 180_000;
+
+/**
+ * One named check of a job: runs `body` with a test bed of its own and reports how it went. It fails where the body throws, takes
+ * too long, or leaves processes behind. Devices that it creates are removed after it. A job goes on after a failed check, except after one that took too long, since its body
+ * still runs.
+ */
+export async function check(
+  name: string,
+  body: (bed: TestBed) => Promise<void> | void,
+  { ms = TIMEOUT_MS } = {},
+): Promise<void> {
+  const bed = new TestBed();
+  const kept = Mtty.all();
+  const begin = performance.now();
+  let late = false;
+  const failures: string[] = [];
+  try {
+    await within(Promise.resolve(body(bed)), ms, () => ((late = true), 'the check'));
+  } catch (error) {
+    failures.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+  const elapsed = Math.round(performance.now() - begin);
+  const story = failures.length > 0 ? bed.describe() : '';
+  const left = await bed.cleanUp(15_000);
+  if (left.length > 0) failures.push(`processes outlived the check: ${left.join('; ')}`);
+  if (process.getuid?.() === 0) Mtty.removeAllBut(kept); // an ordinary user's are removed after the job
+  const failed = failures.length > 0;
+  report({ type: 'check', job, name, ms: elapsed, ...(failed ? { why: failures.join('\n'), log: story } : {}) });
+  if (failed) process.exitCode = 1;
+  if (late) process.exit();
+}
+
+function report(event: CheckEvent): void {
+  writeSync(REPORT_FD, `${JSON.stringify(event)}\n`);
+}

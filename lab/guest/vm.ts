@@ -1,0 +1,36 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, rmSync } from 'node:fs';
+import { CLI, requireCli } from '../../test/real/cli.ts';
+import type { Vm, VmOptions } from '../../test/real/qemu.ts';
+import type { TestBed } from '../../test/real/test-bed.ts';
+import type { Mtty } from './mtty.ts';
+
+/** QEMU 10.0 would have mtty's DMA_LOGGING_REPORT say which pages are dirty, and that says EOPNOTSUPP. */
+const WITHOUT_DIRTY_TRACKING = ['x-device-dirty-page-tracking=off'];
+
+/** Starts a VM that has these devices. */
+export function startMttyVm(bed: TestBed, name: string, mttys: readonly Mtty[], options: VmOptions = {}): Promise<Vm> {
+  const tracking = options.qemu === '10.0' ? WITHOUT_DIRTY_TRACKING : [];
+  return bed.startVm(name, {
+    ...options,
+    vfio: mttys.map(({ sysfs }) => sysfs),
+    vfioProperties: [...tracking, ...(options.vfioProperties ?? [])],
+  });
+}
+
+/** `prefix` of a VM that runs under `vfio-shim run`, with options of that. */
+export function underShim(...options: readonly string[]): string[] {
+  requireCli();
+  return [process.execPath, CLI, 'run', ...options, '--'];
+}
+
+/** A hash over the VM's memory; meaningful while its CPU is stopped. */
+export async function hashOfMemory(vm: Vm, bed: TestBed, bytes = 64 * 1024 * 1024): Promise<string> {
+  const file = bed.path(`${vm.name}.memory`);
+  await vm.qmp.execute('pmemsave', { val: 0, size: bytes, filename: file }, 60_000);
+  try {
+    return createHash('sha256').update(readFileSync(file)).digest('hex');
+  } finally {
+    rmSync(file);
+  }
+}

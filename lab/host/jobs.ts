@@ -1,0 +1,47 @@
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { LabEvent } from '../events.ts';
+import type { GuestRun } from './guest.ts';
+import type { Report } from './report.ts';
+
+const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
+
+/** The names of all jobs. */
+export function allJobs(): string[] {
+  return readdirSync(JOBS)
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => name.slice(0, -'.ts'.length))
+    .toSorted();
+}
+
+/**
+ * Runs jobs in as few boots as there can be: one, and another for the rest after each guest that broke. With `apart`, one boot
+ * for each. A guest that breaks fails the job that it ran, or ran last, whatever that job's checks said.
+ */
+export async function runJobs(
+  names: readonly string[],
+  apart: boolean,
+  report: Report,
+  boot: (jobs: readonly string[], onevent: (event: LabEvent) => void) => Promise<GuestRun>,
+): Promise<void> {
+  let rest = [...names];
+  while (rest.length > 0) {
+    const batch = apart ? rest.slice(0, 1) : rest;
+    let begun: string | undefined;
+    const { problem, log } = await boot(batch, (event) => {
+      if (event.type === 'check') report.check(event);
+      else begun = event.job;
+    });
+    if (problem === undefined && begun === batch.at(-1)) {
+      rest = rest.slice(batch.length);
+      continue;
+    }
+    report.fail(begun ?? batch[0] ?? '', problem ?? 'the guest ended before its jobs did');
+    report.quote(log);
+    if (begun === undefined) {
+      for (const job of rest.slice(1)) report.fail(job, 'no guest to run it in');
+      return;
+    }
+    rest = rest.slice(rest.indexOf(begun) + 1);
+  }
+}

@@ -1,0 +1,72 @@
+import { execFileSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Image } from '../image/image.ts';
+import { Unavailable } from '../unavailable.ts';
+
+const FETCH = fileURLToPath(new URL('../../scripts/qemu10.mjs', import.meta.url));
+
+/** QEMU 10.0, which the guest runs under and which is also in the guest. */
+export interface Qemu10 {
+  readonly command: string;
+  /** Where its packages are unpacked. */
+  readonly root: string;
+}
+
+/** Finds it in the cache, or fetches it. */
+export function findQemu10(): Qemu10 {
+  try {
+    const command = execFileSync(process.execPath, [FETCH], { encoding: 'utf8', stdio: ['ignore', 'pipe', 2] }).trim();
+    return { command, root: join(dirname(command), 'root') };
+  } catch (error) {
+    throw new Unavailable('QEMU 10.0 cannot be fetched', { cause: error });
+  }
+}
+
+/** Shares and console of a guest. */
+export interface GuestOptions {
+  readonly project: string;
+  readonly results: string;
+  /** A file, or `stdio`. */
+  readonly serial: string;
+  /** More for the kernel's command line. */
+  readonly append?: string;
+}
+
+/** An oops ends the guest, since nothing it says afterwards counts; slowness is no lockup. */
+const KERNEL = 'console=ttyS0 quiet panic=-1 oops=panic nowatchdog nokaslr mitigations=off tsc=unstable';
+const MACHINE = `-accel tcg,thread=multi,tb-size=512 -machine q35 -cpu max -smp 2 -m 2048
+  -nodefaults -no-user-config -display none -no-reboot`;
+
+/** The command line of a guest. KVM is not used, so that it is the same on every machine. */
+export function guestCommand(qemu: Qemu10, image: Image, options: GuestOptions): string[] {
+  const serial = options.serial === 'stdio' ? 'stdio,id=serial,signal=off' : `file,id=serial,path=${options.serial}`;
+  const share = (tag: string, path: string, flags: string): string[] => [
+    '-fsdev',
+    `local,id=${tag},path=${path},security_model=none${flags}`,
+    '-device',
+    `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`,
+  ];
+  return [
+    qemu.command,
+    ...MACHINE.split(/\s+/),
+    '-chardev',
+    serial,
+    '-serial',
+    'chardev:serial',
+    '-kernel',
+    image.kernel,
+    '-initrd',
+    image.initramfs,
+    '-append',
+    [KERNEL, options.append ?? ''].join(' ').trim(),
+    '-drive',
+    `if=none,id=root,file=${image.root},format=raw,readonly=on`,
+    '-device',
+    'virtio-blk-pci,drive=root',
+    '-device',
+    'virtio-rng-pci',
+    ...share('project', options.project, ',readonly=on'),
+    ...share('results', options.results, ''),
+  ];
+}

@@ -1,0 +1,37 @@
+import type { CheckEvent } from '../events.ts';
+
+/** Prints how checks went, and counts. */
+export class Report {
+  passed = 0;
+  failed = 0;
+  skipped = 0;
+
+  check({ job, name, ms, why, log }: CheckEvent): void {
+    if (why === undefined) {
+      this.passed++;
+      console.log(`ok ${job}: ${name} ${ms} ms`);
+      return;
+    }
+    this.failed++;
+    console.log(`not ok ${job}: ${name}: ${why.trim()}`);
+    this.quote(log ?? '');
+  }
+
+  /** A job that did not come to its end, or whose kernel broke. */
+  fail(job: string, why: string): void {
+    this.check({ type: 'check', job, name: 'the guest', ms: 0, why });
+  }
+
+  skip(job: string, why: string): void {
+    this.skipped++;
+    console.log(`skipped ${job}: ${why}`);
+  }
+
+  quote(log: string): void {
+    if (log.trim() !== '') console.log(log.trim().replaceAll(/^/gm, '  | '));
+  }
+
+  close(): void {
+    console.log(`${this.passed} passed, ${this.failed} failed, ${this.skipped} skipped`);
+  }
+}

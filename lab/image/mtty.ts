@@ -1,0 +1,36 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { unpack } from '../../scripts/lib/apt.mjs';
+import { run } from '../../scripts/lib/process.mjs';
+import type { Packages } from './packages.ts';
+
+const FILE = 'linux-source-6.12/samples/vfio-mdev/mtty.c';
+
+/**
+ * Compiles the kernel's sample driver mtty, which Debian does not, against Debian's headers; returns the module. The headers
+ * name their place and the compiler of the build machine in two files, which are written anew.
+ */
+export async function buildMtty({ release, headers, source }: Packages, scratch: string): Promise<string> {
+  const root = join(scratch, 'headers');
+  const module = join(scratch, 'mtty');
+  for (const directory of [root, module]) mkdirSync(directory);
+  await unpack(headers, root);
+  const build = join(root, 'usr/src', `linux-headers-${release}`);
+  const common = join(root, 'usr/src', `linux-headers-${release.replace(/-amd64$/, '-common')}`);
+  writeFileSync(join(build, 'Makefile'), `include ${common}/Makefile\n`);
+  writeFileSync(join(build, '.kernelvariables'), `override ARCH = x86\noverride KERNELRELEASE = ${release}\n`);
+
+  await extractSource(source, module);
+  writeFileSync(join(module, 'Kbuild'), 'obj-m := mtty.o\n');
+  // Module BTF needs pahole and the kernel's own, and nothing here reads it.
+  await run('make', ['-C', build, `M=${module}`, 'CC=gcc', 'CONFIG_DEBUG_INFO_BTF_MODULES=', 'modules']);
+  await run('strip', ['--strip-debug', join(module, 'mtty.ko')]);
+  return join(module, 'mtty.ko');
+}
+
+/** The package is an archive that holds an archive. tar stops when it has the file, which breaks the pipe behind it. */
+async function extractSource(deb: string, directory: string): Promise<void> {
+  const script = `dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/src/linux-source-6.12.tar.xz |
+    tar -xJ -C "$2" --occurrence=1 --strip-components=3 ${FILE}`;
+  await run('bash', ['-c', script, 'extract', deb, directory]);
+}

@@ -1,0 +1,99 @@
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { unpack } from '../../scripts/lib/apt.mjs';
+import { ARCHITECTURES, commandLine, wrapperText, type Architecture } from '../../scripts/lib/own-loader.mjs';
+import { Failure, run } from '../../scripts/lib/process.mjs';
+
+const START = fileURLToPath(new URL('start.sh', import.meta.url));
+/** Where the guest has QEMU 10.0. */
+const QEMU10 = '/opt/qemu-10';
+const IMAGE_MB = 640;
+
+export interface Programs {
+  /** QEMU 7.2, busybox and what they depend on. */
+  readonly debs: readonly string[];
+  /** The directory that QEMU 10.0 is unpacked in. */
+  readonly qemu10: string;
+}
+
+/** The versions that the programs themselves name. */
+export interface Versions {
+  readonly node: string;
+  readonly qemu72: string;
+  readonly qemu10: string;
+}
+
+/** Makes the root file system as a directory: Debian's programs, busybox for everything else, the host's node. */
+export async function makeRoot(tree: string, { debs, qemu10 }: Programs): Promise<Versions> {
+  const arch = ARCHITECTURES['x64'];
+  if (arch === undefined) throw new Error('no architecture x64');
+  for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
+    mkdirSync(join(tree, 'usr', name), { recursive: true });
+    symlinkSync(`usr/${name}`, join(tree, name));
+  }
+  await unpack(debs, tree);
+  const mountPoints = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'project', 'results', 'lab', 'opt'];
+  for (const name of mountPoints) mkdirSync(join(tree, name), { recursive: true });
+  await linkApplets(tree);
+
+  cpSync(qemu10, join(tree, QEMU10, 'root'), { recursive: true, verbatimSymlinks: true });
+  writeProgram(join(tree, QEMU10, 'qemu-system-x86_64'), wrapperText(join(QEMU10, 'root'), arch));
+  cpSync(realpathSync(process.execPath), join(tree, 'usr/bin/node'));
+  writeProgram(join(tree, 'lab/start'), readFileSync(START, 'utf8'));
+  writeFileSync(
+    join(tree, 'etc/passwd'),
+    'root:x:0:0:root:/root:/bin/sh\nlab:x:1000:1000:an ordinary user:/tmp:/bin/sh\n',
+  );
+  writeFileSync(join(tree, 'etc/group'), 'root:x:0:\nlab:x:1000:\n');
+  for (const root of [tree, join(tree, QEMU10, 'root')]) {
+    for (const name of ['doc', 'man', 'locale', 'info', 'lintian']) {
+      rmSync(join(root, 'usr/share', name), { recursive: true, force: true });
+    }
+  }
+  return checkPrograms(tree, arch);
+}
+
+/** An image of the directory, by mke2fs, which needs neither root nor loop devices. */
+export async function makeImage(tree: string, image: string): Promise<void> {
+  const features = ['-O', '^has_journal', '-E', 'root_owner=0:0', '-m', '0'];
+  await run('mke2fs', ['-q', '-t', 'ext4', '-d', tree, ...features, image, `${IMAGE_MB}M`]);
+}
+
+function writeProgram(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+  chmodSync(path, 0o755);
+}
+
+/** A link to busybox for each of its commands that no package brings. */
+async function linkApplets(tree: string): Promise<void> {
+  const busybox = join(tree, 'bin/busybox');
+  const applets = (await run(busybox, ['--list'])).trim().split('\n');
+  for (const applet of applets) {
+    const taken = ['usr/bin', 'usr/sbin'].some((directory) => existsSync(join(tree, directory, applet)));
+    if (!taken) symlinkSync('busybox', join(tree, 'usr/bin', applet));
+  }
+}
+
+/** The guest's programs must run with the guest's libraries, which the host's kernel can try as well. */
+async function checkPrograms(tree: string, arch: Architecture): Promise<Versions> {
+  const [loader = '', ...options] = commandLine(tree, arch);
+  const library = options.slice(0, options.indexOf('--library-path') + 2);
+  const node = run(loader, [...library, join(tree, 'usr/bin/node'), '--version']).catch((error: unknown) => {
+    throw new Failure(`this node does not run with the libraries of Debian 12: ${String(error)}`);
+  });
+  return {
+    node: (await node).trim(),
+    qemu72: await qemuVersion(commandLine(tree, arch), '7.2'),
+    qemu10: await qemuVersion(commandLine(join(tree, QEMU10, 'root'), arch), '10.0'),
+  };
+}
+
+async function qemuVersion([file = '', ...args]: readonly string[], wanted: string): Promise<string> {
+  const text = await run(file, [...args, '--version']);
+  const version = /^QEMU emulator version (\S+)/.exec(text)?.[1];
+  if (version?.startsWith(`${wanted}.`) !== true) throw new Failure(`Debian has QEMU ${version}, not ${wanted}`);
+  return version;
+}

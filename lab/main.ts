@@ -1,0 +1,110 @@
+import { cpSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { openShell, runGuest } from './host/guest.ts';
+import { allJobs, runJobs } from './host/jobs.ts';
+import { findQemu10 } from './host/qemu.ts';
+import { Report } from './host/report.ts';
+import { Share } from './host/share.ts';
+import { prepareImage } from './image/image.ts';
+import { Unavailable } from './unavailable.ts';
+import { ci } from '../test/real/binaries.ts';
+
+const usage = `npm run lab -- [options] JOB...
+
+Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEMU 10.0.
+
+  --all            all jobs
+  --list           say which there are
+  --shell          a console in the guest instead
+  --apart          a boot for each job, instead of one for all
+  --silence S      kill a guest that says nothing for S seconds, 300 by default
+  --results DIR    copy the results and the logs there`;
+
+class UsageError extends Error {}
+
+const say = (text: string): void => console.error(`lab: ${text}`);
+
+function parse(argv: readonly string[]) {
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...argv],
+      allowPositionals: true,
+      options: {
+        all: { type: 'boolean', default: false },
+        list: { type: 'boolean', default: false },
+        shell: { type: 'boolean', default: false },
+        apart: { type: 'boolean', default: false },
+        silence: { type: 'string', default: '300' },
+        results: { type: 'string' },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    const silence = Number(values.silence);
+    if (!(silence > 0)) throw new Error(`--silence is not a positive number: ${values.silence}`);
+    const known = allJobs();
+    const unknown = positionals.find((name) => !known.includes(name));
+    if (unknown !== undefined) throw new Error(`no such job: ${unknown}; there are ${known.join(', ')}`);
+    const jobs = values.all ? known : positionals;
+    if (jobs.length === 0 && !values.list && !values.shell && !values.help) throw new Error(usage);
+    return { ...values, silence, jobs };
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
+type Options = ReturnType<typeof parse>;
+
+/** Everything that a guest needs; throws `Unavailable` where that cannot be had. */
+async function prepare() {
+  if (process.arch !== 'x64' || process.platform !== 'linux') throw new Unavailable('the lab needs Linux on x86-64');
+  const qemu = findQemu10();
+  const image = await prepareImage(qemu.root, say);
+  const { linux, qemu72, qemu10, node } = image.versions;
+  say(`Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
+  return { qemu, image };
+}
+
+async function runAll({ jobs, apart, silence, results }: Options): Promise<number> {
+  const report = new Report();
+  try {
+    const { qemu, image } = await prepare();
+    using share = new Share();
+    const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
+    let boots = 0;
+    await runJobs(jobs, apart, report, async (batch, onevent) => {
+      const paths = { project: share.project, results: share.results(++boots) };
+      const run = await runGuest(qemu, image, paths, batch, limits, onevent);
+      if (results !== undefined) cpSync(paths.results, `${results}/boot-${boots}`, { recursive: true });
+      return run;
+    });
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    for (const job of jobs) {
+      if (ci) report.fail(job, error.message);
+      else report.skip(job, error.message);
+    }
+  }
+  report.close();
+  return report.failed > 0 ? 1 : 0;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const options = parse(argv);
+  if (options.help || options.list) {
+    console.log(options.help ? usage : allJobs().join('\n'));
+    return 0;
+  }
+  if (!options.shell) return runAll(options);
+  const { qemu, image } = await prepare();
+  using share = new Share();
+  await openShell(qemu, image, { project: share.project, results: share.results(0) });
+  return 0;
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  say(error instanceof Error ? error.message : String(error));
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+}
