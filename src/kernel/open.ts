@@ -1,5 +1,6 @@
 import { constants, openSync } from 'node:fs';
 import { basename } from 'node:path';
+import type { ErrnoName } from '../abi/errno.ts';
 import { vfio_device_bind_iommufd, vfio_group_status } from '../abi/vfio-device.ts';
 import { VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU } from '../abi/vfio-device.ts';
 import {
@@ -150,6 +151,7 @@ function openNode(path: string, hint: string): OwnedFd {
       EPERM: 'permission denied',
       EBUSY: 'is in use by another process',
     };
-    throw new ShimError('ERR_DEVICE', `${path}: ${reasons[code] ?? code}`, { cause: error });
+    const errno = code as ErrnoName; // Node names what the kernel answered
+    throw new ShimError('ERR_DEVICE', `${path}: ${reasons[code] ?? code}`, { errno, syscall: 'open', cause: error });
   }
 }
