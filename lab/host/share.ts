@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +18,8 @@ export class Share implements Disposable {
 
   constructor() {
     process.once('exit', this.#remove);
-    for (const name of ['dist', 'package.json']) {
+    copyDist(join(this.project, 'dist'));
+    for (const name of ['package.json', 'test/vectors']) {
       cpSync(join(PROJECT, name), join(this.project, name), { recursive: true });
     }
     copyDependencies('package.json', this.project);
@@ -36,6 +37,25 @@ export class Share implements Disposable {
   [Symbol.dispose](): void {
     process.off('exit', this.#remove);
     this.#remove();
+  }
+}
+
+/** A build may put another dist/ into its place meanwhile. */
+function copyDist(target: string): void {
+  const dist = join(PROJECT, 'dist');
+  for (let attempt = 1; ; attempt++) {
+    const identity = (): string | undefined => {
+      const found = statSync(dist, { bigint: true, throwIfNoEntry: false });
+      return found === undefined ? undefined : `${found.ino} ${found.ctimeNs}`;
+    };
+    const before = identity();
+    try {
+      cpSync(dist, target, { recursive: true });
+      if (identity() === before) return;
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
+    rmSync(target, { recursive: true, force: true });
   }
 }
 
