@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Image } from '../image/image.ts';
@@ -15,12 +15,11 @@ export interface Qemu10 {
 
 /** Finds it in the cache, or fetches it. */
 export function findQemu10(): Qemu10 {
-  try {
-    const command = execFileSync(process.execPath, [FETCH], { encoding: 'utf8', stdio: ['ignore', 'pipe', 2] }).trim();
-    return { command, root: join(dirname(command), 'root') };
-  } catch (error) {
-    throw new Unavailable('QEMU 10.0 cannot be fetched', { cause: error });
-  }
+  const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH], { encoding: 'utf8' });
+  process.stderr.write(stderr);
+  if (status !== 0) throw new Unavailable(stderr.trim().split('\n').at(-1) ?? 'QEMU 10.0 cannot be fetched');
+  const command = stdout.trim();
+  return { command, root: join(dirname(command), 'root') };
 }
 
 /** Shares and console of a guest. */

@@ -17,7 +17,7 @@ export class Report {
     this.quote(log ?? '');
   }
 
-  /** A job that did not come to its end, or whose kernel broke. */
+  /** A job whose guest was not to be had, broke or did not come to its end. */
   fail(job: string, why: string): void {
     this.check({ type: 'check', job, name: 'the guest', ms: 0, why });
   }
