@@ -26,7 +26,7 @@ const REPORT_FD = 'VFIO_SHIM_REPORT_FD';
 export function add(program: Command): void {
   program
     .command('run')
-    .description('run a VMM with emulated VFIO devices, presented in the migration protocol it knows')
+    .description('run a VMM whose VFIO devices are presented in the migration protocol that it knows')
     .passThroughOptions()
     .argument('<command...>', 'the VMM and its arguments, behind --')
     .addOption(
@@ -34,8 +34,13 @@ export function add(program: Command): void {
         .choices(['v1', 'v2', 'auto'])
         .default('auto'),
     )
-    .option('--device <spec>', 'emulate a device; may be given several times', collect, [])
-    .option('--sysfs <dir>', 'where the sysfsdev directories appear (default: a fresh directory)')
+    .option(
+      '--device <spec>',
+      'emulate a device, may be given several times; without it, the devices that the VMM opens are bridged',
+      collect,
+      [],
+    )
+    .option('--sysfs <dir>', 'where the sysfsdev directories of emulated devices appear (default: a fresh directory)')
     .option('--data-size <size>', "size of the v1 region's data section", '16M')
     .addOption(
       new Option('--on-error <what>', 'a device in ERROR is reset, or shown as device_state 6')
@@ -57,29 +62,33 @@ export function add(program: Command): void {
 const help = `
 ${specHelp()}
 
-COMMAND gets VFIO_SHIM_SYSFS, the directory of the sysfsdev directories, and VFIO_SHIM_DEVICES, space-separated
+With --device, COMMAND gets VFIO_SHIM_SYSFS, the directory of the sysfsdev directories, and VFIO_SHIM_DEVICES, space-separated
 GROUP_PATH=NAME, e.g. /dev/vfio/9000=0000:90:00.0. Its exit status is that of this command; 127 where it is not found,
 126 where it cannot be executed.
 
-Example:
+Examples:
+  vfio-shim run --present v1 -- qemu-system-x86_64 -device vfio-pci,host=0000:01:00.0,x-enable-migration=on
   vfio-shim run --device qat --sysfs /tmp/s -- qemu-system-x86_64 -device \\
     vfio-pci,sysfsdev=/tmp/s/0000:90:00.0,x-enable-migration=on`;
 
 async function run(command: string[], options: RunOptions): Promise<void> {
-  const devices = planned(options);
+  const dataSection = dataSectionOf(options);
+  const devices = planned(options, dataSection);
   const reportFd = process.env[REPORT_FD];
   if (options.json === true && reportFd === undefined) {
     await runAndReport();
     return;
   }
-  const { dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
+  const { checkTracing, dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
+  checkTracing();
   if (options.trace !== undefined) checkWritable(options.trace);
-  const sysfs = writeSysfs(options.sysfs, devices);
+  const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
   // written at once: a stream of Node's would change what the target inherits
-  if (sysfs.fresh) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
+  if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const plan: Plan = {
     devices,
+    dataSection,
     present: options.present,
     roundTrip: options.roundTrip === true,
     segmentation: options.segmentation,
@@ -89,11 +98,11 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     trace: options.trace === undefined ? undefined : resolve(options.trace),
     sysfs,
   };
-  const env: NodeJS.ProcessEnv = {
-    ...process.env,
-    VFIO_SHIM_SYSFS: sysfs.path,
-    VFIO_SHIM_DEVICES: devices.map((device) => `${groupPath(device)}=${device.name}`).join(' '),
-  };
+  const env: NodeJS.ProcessEnv = { ...process.env };
+  if (sysfs !== undefined) {
+    env['VFIO_SHIM_SYSFS'] = sysfs.path;
+    env['VFIO_SHIM_DEVICES'] = devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
+  }
   Reflect.deleteProperty(env, REPORT_FD);
   launch(plan, command, env);
 }
@@ -107,20 +116,25 @@ function checkWritable(file: string): void {
   }
 }
 
-function planned(options: RunOptions): Plan['devices'] {
-  if (options.device.length === 0) {
-    throw new ShimError('ERR_ARGUMENT', 'run: give at least one --device, e.g. --device qat');
-  }
+function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   if (options.device.length > MAX_EMULATED) {
     throw new ShimError('ERR_ARGUMENT', `run: at most ${MAX_EMULATED} devices, ${options.device.length} were given`);
   }
+  if (options.device.length === 0 && options.sysfs !== undefined) {
+    throw new ShimError(
+      'ERR_ARGUMENT',
+      '--sysfs: is for emulated devices, give at least one --device, e.g. --device qat',
+    );
+  }
+  return options.device.map((text, n) => planDevice(n, text, parseSpec(text), dataSection));
+}
+
+function dataSectionOf(options: RunOptions): number {
   const bad = (): ShimError =>
     new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a size, e.g. 16M`);
-  const dataSize = parseSize(options.dataSize, bad);
-  if (dataSize < 4096 || dataSize % 4096 !== 0 || dataSize > 2 ** 30) {
-    throw new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a multiple of 4096 up to 1G`);
-  }
-  return options.device.map((text, n) => planDevice(n, text, parseSpec(text), dataSize));
+  const size = parseSize(options.dataSize, bad);
+  if (size >= 4096 && size % 4096 === 0 && size <= 2 ** 30) return size;
+  throw new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a multiple of 4096 up to 1G`);
 }
 
 function collect(value: string, previous: readonly string[]): string[] {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { sha256 } from './hash.ts';
+import { guestHash, sha256 } from './hash.ts';
 import type { Qemu } from './qemu.ts';
 import { QemuVm } from './qemu-vm.ts';
 import { verified, type PartResult } from './result.ts';
@@ -51,8 +51,8 @@ export async function migrateWithQemu(stage: Stage, qemu: Qemu): Promise<PartRes
     readSha256,
     transferSeconds: Math.max(downtime, 1) / 1000,
     downtimeSeconds: downtime / 1000,
-    source: { states: from.states, bytes: from.bytesOut, buffers: from.buffersOut, sha256: from.sha256 },
-    destination: { states: to.states, bytes: to.bytesIn, buffers: to.buffersIn, sha256: to.sha256 },
+    source: { states: from.states, bytes: from.bytesOut, buffers: from.buffersOut, sha256: guestHash(from) },
+    destination: { states: to.states, bytes: to.bytesIn, buffers: to.buffersIn, sha256: guestHash(to) },
   });
 }
 

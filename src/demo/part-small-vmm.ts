@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream';
+import { guestHash } from './hash.ts';
 import { fileURLToPath } from 'node:url';
 import { ShimError } from '../error.ts';
 import { v1StateName } from '../v1/states.ts';
@@ -45,8 +46,8 @@ export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
     readSha256: step(told, 'destination', 'guest memory').sha256,
     transferSeconds: downtimeSeconds,
     downtimeSeconds,
-    source: { states: from.states, bytes: from.bytesOut, buffers: from.buffersOut, sha256: from.sha256 },
-    destination: { states: to.states, bytes: to.bytesIn, buffers: to.buffersIn, sha256: to.sha256 },
+    source: { states: from.states, bytes: from.bytesOut, buffers: from.buffersOut, sha256: guestHash(from) },
+    destination: { states: to.states, bytes: to.bytesIn, buffers: to.buffersIn, sha256: guestHash(to) },
   });
 }
 

@@ -24,9 +24,6 @@ import {
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_REQ_IRQ_INDEX,
   VFIO_PCI_VGA_REGION_INDEX,
-  VFIO_REGION_INFO_CAP_SPARSE_MMAP,
-  VFIO_REGION_INFO_CAP_TYPE,
-  VFIO_REGION_INFO_FLAG_CAPS,
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
@@ -34,18 +31,14 @@ import {
   vfio_irq_info,
   vfio_irq_set,
   vfio_region_info,
-  vfio_region_info_cap_sparse_mmap,
-  vfio_region_info_cap_type,
-  vfio_region_sparse_mmap_area,
 } from '../abi/vfio.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { barSize } from '../sim/pci.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V2Device } from '../v2/device.ts';
 import { refuse, type Call } from './call.ts';
 import { deviceFeature, type OpenDataFd } from './feature.ts';
-import { REGION_SPAN, regionSize, type PlannedDevice } from './plan.ts';
-import { regionOffset } from './window.ts';
+import { migrationRegionInfo } from './migration-region.ts';
+import { REGION_SPAN, type PlannedDevice } from './plan.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
 export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
@@ -110,7 +103,7 @@ function getRegionInfo(call: Call, plan: PlannedDevice, device: number, host: De
   if (!isThere) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
   const readWrite = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
   if (index === MIGRATION_REGION_INDEX) {
-    call.writeArg(2, migrationRegionInfo(argsz, plan, device));
+    call.writeArg(2, migrationRegionInfo(argsz, { index, place: device, dataSection: plan.dataSection }));
     return 0;
   }
   const sizes: Readonly<Record<number, number>> = {
@@ -123,50 +116,6 @@ function getRegionInfo(call: Call, plan: PlannedDevice, device: number, host: De
   const flags = size === 0 ? 0 : readWrite | mappable;
   call.writeArg(2, vfio_region_info.encode({ argsz, flags, index, size: BigInt(size), offset }));
   return 0;
-}
-
-/** The region's info with its two capabilities, or where `argsz` is too small for them, without, saying how much is needed. */
-export function migrationRegionInfo(argsz: number, plan: PlannedDevice, device: number): Uint8Array {
-  const typeAt = vfio_region_info.size;
-  const sparseAt = typeAt + vfio_region_info_cap_type.size;
-  const areaAt = sparseAt + vfio_region_info_cap_sparse_mmap.size;
-  const total = areaAt + vfio_region_sparse_mmap_area.size;
-  const fits = argsz >= total;
-  const bytes = new Uint8Array(total);
-  vfio_region_info.encode(
-    {
-      argsz: Math.max(argsz, total),
-      flags:
-        VFIO_REGION_INFO_FLAG_READ |
-        VFIO_REGION_INFO_FLAG_WRITE |
-        VFIO_REGION_INFO_FLAG_MMAP |
-        VFIO_REGION_INFO_FLAG_CAPS,
-      index: MIGRATION_REGION_INDEX,
-      cap_offset: fits ? typeAt : 0,
-      size: BigInt(regionSize(plan)),
-      offset: regionOffset(device),
-    },
-    bytes,
-  );
-  vfio_region_info_cap_type.encode(
-    {
-      id: VFIO_REGION_INFO_CAP_TYPE,
-      version: 1,
-      next: sparseAt,
-      type: VFIO_REGION_TYPE_MIGRATION,
-      subtype: VFIO_REGION_SUBTYPE_MIGRATION,
-    },
-    bytes,
-    typeAt,
-  );
-  vfio_region_info_cap_sparse_mmap.encode(
-    { id: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version: 1, nr_areas: 1 },
-    bytes,
-    sparseAt,
-  );
-  const section = regionSize(plan) - plan.dataSection;
-  vfio_region_sparse_mmap_area.encode({ offset: BigInt(section), size: BigInt(plan.dataSection) }, bytes, areaAt);
-  return fits ? bytes : bytes.subarray(0, vfio_region_info.size);
 }
 
 function getIrqInfo(call: Call): number {

@@ -27,8 +27,8 @@ interface FabricState {
 
 /** A device, as far as its group and its users' descriptors go. */
 export interface FabricDevice {
-  readonly plan: { readonly name: string };
-  readonly files: { readonly device: number; readonly group: number };
+  readonly name: string;
+  readonly driver: { readonly files: { readonly device: number; readonly group: number } };
   /** A user gets the device's fd. */
   opened(): void;
 }
@@ -49,7 +49,7 @@ export class Fabric implements ContainerHost {
     this.ledger = new Ledger(journal, FABRIC_ARENA_SIZE);
     this.mappings = new DmaMappings(mappings);
     this.#devices = devices;
-    this.#groupInodes = devices.map(({ files }) => inodeOfOwn(files.group));
+    this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
     this.#send = send;
     this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
   }
@@ -108,7 +108,7 @@ export class Fabric implements ContainerHost {
     groups[group] = 0;
     this.save();
     try {
-      this.#send(call, this.#device(group).files.group, closeOnExec);
+      this.#send(call, this.#device(group).driver.files.group, closeOnExec);
     } catch (error) {
       groups[group] = before; // there is no new one
       this.save();
@@ -164,12 +164,12 @@ export class Fabric implements ContainerHost {
     const name = readProcessString(call.tid, call.count(2), 4096);
     if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
     const device = this.#device(group);
-    if (name !== device.plan.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
+    if (name !== device.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
     if (container === undefined || container.iommu === 0) {
       throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
     }
     device.opened();
-    this.#send(call, device.files.device, true);
+    this.#send(call, device.driver.files.device, true);
     return ANSWERED;
   }
 

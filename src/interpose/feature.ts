@@ -18,6 +18,18 @@ import { refuse, type Call } from './call.ts';
 const HEADER = vfio_device_feature.size;
 const BOTH = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
 
+const MIGRATION_FEATURES: ReadonlySet<number> = new Set([
+  VFIO_DEVICE_FEATURE_MIGRATION,
+  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+]);
+
+/** True for a `VFIO_DEVICE_FEATURE` that deviceFeature() answers; the others of a real device are its driver's. */
+export function isMigrationFeature(call: Call): boolean {
+  const { flags } = vfio_device_feature.decode(call.readArg(2, HEADER));
+  return MIGRATION_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
+}
+
 /** Gives the target a data fd for a session that has begun, and returns its number there. */
 export type OpenDataFd = (call: Call, session: V2DataSession) => number;
 

@@ -1,7 +1,15 @@
 import type { Arch } from '../abi/arch.ts';
 import { O_ACCMODE, O_RDWR } from '../abi/fcntl.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../abi/seccomp.ts';
-import { VFIO_DEVICE_FEATURE, VFIO_GET_API_VERSION, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_MIG_GET_PRECOPY_INFO,
+} from '../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from './plan.ts';
 import { WINDOW_HIGH, WINDOW_MASK } from './window.ts';
@@ -17,6 +25,14 @@ const ARCH_AT = fields.arch[1];
 const low = (argument: keyof typeof fields): number => fields[argument][1];
 const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
 
+/** What a filter has to let through to the supervisor. */
+interface Traps {
+  readonly ioctls: Step[];
+  /** Opening files for reading and writing. */
+  readonly opens: boolean;
+  readonly dataFds: FdWindow | undefined;
+}
+
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
  * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
@@ -24,6 +40,36 @@ const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
  * duplications of descriptors in the window of the stand-in data fds are trapped too; closing them is the kernel's business.
  */
 export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+  return filter(arch, {
+    ioctls: [{ unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' }],
+    opens: true,
+    dataFds,
+  });
+}
+
+/**
+ * The filter of a target whose devices are the kernel's. It traps as little as serves: what a device is and how it is reset,
+ * and accesses at offsets in the added regions' window. Where v2 is presented, the features and the data fds too. So whatever
+ * becomes of the supervisor, DMA mappings, interrupts and the device's own regions go on.
+ */
+export function bridgingFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+  const trapped = [
+    VFIO_GROUP_GET_DEVICE_FD,
+    VFIO_DEVICE_GET_INFO,
+    VFIO_DEVICE_GET_REGION_INFO,
+    VFIO_DEVICE_RESET,
+    ...(dataFds === undefined ? [] : [VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO]),
+  ];
+  const ioctls: Step[] = [
+    { unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' },
+    ...trapped.map((command) => ({ ifEqual: command, then: 'vfio' })),
+    { ret: SECCOMP_RET_ALLOW },
+    { label: 'vfio' },
+  ];
+  return filter(arch, { ioctls, opens: false, dataFds });
+}
+
+function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint8Array {
   const { syscalls, auditArch } = arch;
   const inWindow = (name: string, argument: keyof typeof fields): Step[] => [
     { label: name },
@@ -57,7 +103,12 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
   const { read, write, dup, dup3, fcntl } = syscalls;
   const legacyDup = 'dup2' in syscalls ? [Number(syscalls.dup2)] : [];
   const onDataFds = dataFds === undefined ? [] : [read, write, dup, dup3, fcntl, ...legacyDup];
-  const legacyOpen: Step[] = 'open' in syscalls ? [{ ifEqual: Number(syscalls.open), then: 'open' }] : [];
+  const hasOpen = trapsOpens && 'open' in syscalls;
+  const openCalls: Step[] = [
+    ...(trapsOpens ? [{ ifEqual: syscalls.openat, then: 'openat' }] : []),
+    ...(hasOpen ? [{ ifEqual: Number(syscalls.open), then: 'open' }] : []),
+    ...(trapsOpens ? [{ ifEqual: syscalls.openat2, then: 'openat2' }] : []),
+  ];
   return assemble([
     { load: ARCH_AT },
     { unlessEqual: auditArch, then: 'allow' },
@@ -66,23 +117,21 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
     { ifEqual: syscalls.pread64, then: 'offset' },
     { ifEqual: syscalls.pwrite64, then: 'offset' },
     { ifEqual: syscalls.mmap, then: 'mmap' },
-    { ifEqual: syscalls.openat, then: 'openat' },
-    ...legacyOpen,
-    { ifEqual: syscalls.openat2, then: 'openat2' },
+    ...openCalls,
     ...onDataFds.map((nr) => ({ ifEqual: nr, then: 'data fd' })),
     { label: 'allow' },
     { ret: SECCOMP_RET_ALLOW },
     { label: 'ioctl' },
     { load: low('args1') },
-    { unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' },
+    ...ioctls,
     { label: 'openat2' },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },
     ...inWindow('offset', 'args3'),
     ...inWindow('mmap', 'args5'),
-    ...opens('openat', 'args2'),
-    ...(legacyOpen.length > 0 ? opens('open', 'args1') : []),
+    ...(trapsOpens ? opens('openat', 'args2') : []),
+    ...(hasOpen ? opens('open', 'args1') : []),
     ...dataFd,
   ]);
 }

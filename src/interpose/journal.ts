@@ -25,11 +25,16 @@ const served_call = struct('served_call', 24, {
 });
 
 const slot_header = struct('slot_header', 8, { generation: ['u32', 0] });
+/** Behind it, up to the first slot: what counts at once, without a commit. */
+const LIVE_AT = 16;
+const SLOTS_AT = 64;
 
 /** Two slots and the number that says which counts: even the first, odd the second; 0 is neither, the beginning. */
 export class Ledger {
   /** The working copy. */
   readonly arena: Uint8Array;
+  /** Memory that counts at once: what is under way when a supervisor is killed. */
+  readonly live: Uint8Array;
   readonly #work: Uint8Array;
   readonly #call: ReturnType<typeof served_call.view>;
   readonly #header: ReturnType<typeof slot_header.view>;
@@ -40,7 +45,9 @@ export class Ledger {
     const slotSize = arenaSize + served_call.size;
     const work = new Uint8Array(slotSize);
     this.#header = slot_header.view(memory);
-    this.#slots = [memory.subarray(64, 64 + slotSize), memory.subarray(64 + slotSize, 64 + 2 * slotSize)];
+    this.live = memory.subarray(LIVE_AT, SLOTS_AT);
+    const second = SLOTS_AT + slotSize;
+    this.#slots = [memory.subarray(SLOTS_AT, second), memory.subarray(second, second + slotSize)];
     this.arena = work.subarray(0, arenaSize);
     this.#call = served_call.view(work, arenaSize);
     this.#work = work;
@@ -78,15 +85,15 @@ export class Ledger {
 }
 
 export function ledgerSize(arenaSize: number): number {
-  return Math.ceil((64 + 2 * (arenaSize + served_call.size)) / PAGE) * PAGE;
+  return Math.ceil((SLOTS_AT + 2 * (arenaSize + served_call.size)) / PAGE) * PAGE;
 }
 
 /**
- * A device's arena: the simulated device, the bridges (with a round trip, one more around them), what the report says, and
- * its data fd.
+ * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
+ * more around them); what the report says; and its data fd.
  */
 export const deviceArena = {
-  sim: { offset: 0, size: SIM_STATE_SIZE },
+  driver: { offset: 0, size: SIM_STATE_SIZE },
   presentV1: { offset: 512, size: PRESENT_V1_STATE_SIZE },
   presentV2: { offset: 640, size: PRESENT_V2_STATE_SIZE },
   outer: { offset: 832, size: Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE) },

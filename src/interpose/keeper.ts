@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { createSharedMemory } from '../sys/memory.ts';
-import { receiveFd } from '../sys/socket.ts';
+import { receiveFd, socketPair } from '../sys/socket.ts';
 import { becomeSessionLeader } from '../sys/process.ts';
 import { JournalLayout } from './journal.ts';
 import { warn } from './log.ts';
-import { CANNOT_BEGIN, sharedFiles, type Plan } from './plan.ts';
+import { CANNOT_BEGIN, placesOf, sharedFiles, vaultsOf, type Plan } from './plan.ts';
 
 /*
  * The keeper: holds what a supervisor must not take with it when it dies (the listener, the shared memory), and starts a
@@ -28,14 +28,15 @@ export function keep(plan: Plan): void {
   }
   becomeSessionLeader();
   process.chdir('/');
-  const layout = new JournalLayout(plan.devices.length);
-  const files = sharedFiles(plan.devices, layout.size).map(({ name, size }) => createSharedMemory(name, size));
+  const layout = new JournalLayout(placesOf(plan));
+  const files = sharedFiles(plan, layout.size).map(({ name, size }) => createSharedMemory(name, size));
+  const vaults = Array.from({ length: vaultsOf(plan) }, () => socketPair()).flat();
   const listener = receiveFd(LAUNCHER_FD);
   if (listener === undefined) {
     cleanUp(plan); // the launcher gave up; it has said why
     return;
   }
-  const inherited = [listener, ...files].map(({ number }) => number);
+  const inherited = [listener, ...files, ...vaults].map(({ number }) => number);
   const report = plan.reportFd === undefined ? [] : [plan.reportFd];
   let pause = 0;
   let began: number | undefined;
@@ -64,6 +65,6 @@ export function keep(plan: Plan): void {
 }
 
 function cleanUp(plan: Plan): void {
-  if (plan.sysfs.fresh) rmSync(plan.sysfs.path, { recursive: true, force: true });
+  if (plan.sysfs?.fresh === true) rmSync(plan.sysfs.path, { recursive: true, force: true });
   process.exit(0);
 }

@@ -1,14 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
 import { arch } from '../sys/libc.ts';
 import { allowTracer, descriptorLimit, dieWithParent, execute } from '../sys/process.ts';
 import { installFilter } from '../sys/seccomp.ts';
 import { sendFd, socketPair } from '../sys/socket.ts';
-import { emulationFilter } from './filter.ts';
+import { bridgingFilter, emulationFilter } from './filter.ts';
 import type { FdWindow, Plan } from './plan.ts';
 
 const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
@@ -30,9 +31,13 @@ export function launch(plan: Plan, command: readonly string[], env: NodeJS.Proce
   theirs.close();
   allowTracer(keeper);
   if (plan.reportFd !== undefined) dieWithParent(); // who waits for the report stands for the target
-  const listener = installFilter(emulationFilter(arch, plan.dataFds));
+  const listener = installFilter(filterOf(plan));
   sendFd(mine.number, listener.number);
   return execute(path, command, env, given);
+}
+
+function filterOf(plan: Plan): Uint8Array {
+  return plan.devices.length > 0 ? emulationFilter(arch, plan.dataFds) : bridgingFilter(arch, plan.dataFds);
 }
 
 /** The numbers for stand-in data fds: few programs get so far, and those that do lose nothing but time. */
@@ -60,6 +65,32 @@ function startKeeper(plan: Plan, socket: number): number {
   if (status !== 0 || !(pid > 0))
     throw new ShimError('ERR_TARGET', 'the keeper process could not be started', { cause: error });
   return pid;
+}
+
+/**
+ * Throws `ERR_KERNEL_FEATURE` where Yama keeps a process from reaching its descendants' memory and descriptors, which is what
+ * a supervisor does: scope 2 without `CAP_SYS_PTRACE`, and scope 3 (Documentation/admin-guide/LSM/Yama.rst).
+ */
+export function checkTracing(): void {
+  const scope = yamaScope();
+  if (scope < 2 || (scope === 2 && hasCapability(CAP_SYS_PTRACE))) return;
+  const need = scope === 2 ? 'needs CAP_SYS_PTRACE' : 'is not possible';
+  throw new ShimError('ERR_KERNEL_FEATURE', `run ${need} where kernel.yama.ptrace_scope is ${scope}`, {
+    errno: 'EPERM',
+  });
+}
+
+function yamaScope(): number {
+  try {
+    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'latin1'));
+  } catch {
+    return 0; // no Yama
+  }
+}
+
+function hasCapability(capability: number): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
 }
 
 /** The program that a command names, as a shell finds it. Throws `ERR_COMMAND` with `ENOENT` or `EACCES`. */

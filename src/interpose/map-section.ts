@@ -17,7 +17,7 @@ import { ANSWERED, refuse, type Call } from './call.ts';
 export function mapSection(
   call: Call,
   listener: Listener,
-  memory: { fd: number; size: number },
+  memory: { readonly fd: number; readonly offset: number; readonly size: number },
   offset: number,
 ): number {
   const length = call.count(1);
@@ -35,7 +35,7 @@ export function mapSection(
   listener.respond(call.words, 0, inTarget < 0 ? inTarget : -errnoNumber('ENODEV'));
   if (inTarget < 0) throw refuse(errnoName(-inTarget) ?? 'ENOMEM', 'mmap: no descriptor to be had in the target');
   thread.waitUntilStopped();
-  const args = [call.arg(0), call.arg(1), call.arg(2), call.arg(3), BigInt(inTarget), BigInt(at)];
+  const args = [call.arg(0), call.arg(1), call.arg(2), call.arg(3), BigInt(inTarget), BigInt(memory.offset + at)];
   const address = thread.inject('mmap', args);
   thread.inject('close', [BigInt(inTarget)]);
   thread.finish(address);

@@ -6,7 +6,10 @@ import { simMemorySizes } from '../sim/memory.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
+  /** The devices that are emulated. Where there are none, the devices of the kernel that the target opens are bridged. */
   readonly devices: readonly PlannedDevice[];
+  /** Bytes of the v1 region's data section of a device of the kernel. */
+  readonly dataSection: number;
   /** Which protocol's interface the devices show; `auto` is both, and the VMM takes the one it knows. */
   readonly present: 'v1' | 'v2' | 'auto';
   /** Each device is presented in the other protocol and back. */
@@ -19,8 +22,8 @@ export interface Plan {
   readonly reportFd: number | undefined;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: string | undefined;
-  /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. */
-  readonly sysfs: { readonly path: string; readonly fresh: boolean };
+  /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
+  readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
 }
 
 /** A range of descriptor numbers, both ends included. */
@@ -70,15 +73,17 @@ export function deviceFileSize(index: number): number {
   return Number(regionOffset(index)) + DATA_OFFSET;
 }
 
-/** Bytes of the region that the window shows: registers and data section. */
-export function regionSize(device: PlannedDevice): number {
-  return DATA_OFFSET + device.dataSection;
+/** How many devices of the kernel can be bridged at once. */
+export const BRIDGED = 32;
+
+/** How many devices a run has places for. */
+export function placesOf(plan: Plan): number {
+  return plan.devices.length === 0 ? BRIDGED : plan.devices.length;
 }
 
 /**
- * The shared memory of a run, in the order in which the keeper hands it to a supervisor, from descriptor `FIRST_FD` on:
- * the journal, then for each device the file behind its fd, its data section, what vendor-v1 remembers, its group, the
- * data section inside a round trip, and what bridges carry over a state change.
+ * The shared memory of a run, in the order in which the keeper hands it to a supervisor, from descriptor `FIRST_FD` on: the
+ * journal, then what the devices need.
  */
 export interface SharedFile {
   readonly name: string;
@@ -92,18 +97,36 @@ export const LISTENER_FD = 3;
 export const FIRST_FD = 4;
 export const FILES_PER_DEVICE = 7;
 
-export function sharedFiles(devices: readonly PlannedDevice[], journalSize: number): SharedFile[] {
+/** Bytes in the memory of the bridged devices from one part to the next: the largest data section. It is sparse. */
+export const PART_SPAN = 2 ** 30;
+/** The parts of one bridged device: data section, the one inside a round trip, and what two bridges carry. */
+export const PARTS = { section: 0, inner: 1, carry: 2, carryOuter: 3 } as const;
+const PART_COUNT = Object.keys(PARTS).length;
+
+/** Where a part of the n-th bridged device begins in the memory that they share. */
+export function partOffset(device: number, part: keyof typeof PARTS): number {
+  return (device * PART_COUNT + PARTS[part]) * PART_SPAN;
+}
+
+export function sharedFiles(plan: Plan, journalSize: number): SharedFile[] {
+  const journal = { name: 'vfio-shim-journal', size: journalSize };
+  if (plan.devices.length === 0) return [journal, { name: 'vfio-shim-sections', size: partOffset(BRIDGED, 'section') }];
+  return [journal, ...plan.devices.flatMap(emulatedFiles)];
+}
+
+/**
+ * For an emulated device: the file behind its fd, its data section, what vendor-v1 remembers, its group, the data section
+ * inside a round trip, and what bridges carry over a state change.
+ */
+function emulatedFiles(device: PlannedDevice, index: number): SharedFile[] {
   return [
-    { name: 'vfio-shim-journal', size: journalSize },
-    ...devices.flatMap((device, index) => [
-      { name: `vfio-${device.name}`, size: deviceFileSize(index) },
-      { name: `vfio-${device.name}-data`, size: device.dataSection },
-      { name: `vfio-${device.name}-sent`, size: Math.max(4096, pages(simMemorySizes(device.spec).sent)) },
-      { name: `vfio-group-${device.group}`, size: 4096 },
-      { name: `vfio-${device.name}-inner`, size: device.dataSection },
-      { name: `vfio-${device.name}-carry`, size: device.dataSection },
-      { name: `vfio-${device.name}-carry-outer`, size: device.dataSection },
-    ]),
+    { name: `vfio-${device.name}`, size: deviceFileSize(index) },
+    { name: `vfio-${device.name}-data`, size: device.dataSection },
+    { name: `vfio-${device.name}-sent`, size: Math.max(4096, pages(simMemorySizes(device.spec).sent)) },
+    { name: `vfio-group-${device.group}`, size: 4096 },
+    { name: `vfio-${device.name}-inner`, size: device.dataSection },
+    { name: `vfio-${device.name}-carry`, size: device.dataSection },
+    { name: `vfio-${device.name}-carry-outer`, size: device.dataSection },
   ];
 }
 
@@ -116,9 +139,21 @@ export function pages(bytes: number): number {
   return Math.ceil(bytes / 4096) * 4096;
 }
 
-/** How many shared files a run has. */
-export function sharedFileCount(devices: number): number {
-  return 1 + devices * FILES_PER_DEVICE;
+/** How many pairs of sockets a run has, behind the shared files: a vault for the data fd of each bridged device. */
+export function vaultsOf(plan: Plan): number {
+  return plan.devices.length === 0 ? BRIDGED : 0;
+}
+
+/** The descriptor behind all that the keeper hands to a supervisor. */
+export function firstFreeFd(plan: Plan): number {
+  const files = plan.devices.length === 0 ? 2 : 1 + plan.devices.length * FILES_PER_DEVICE;
+  return FIRST_FD + files + 2 * vaultsOf(plan);
+}
+
+/** The two ends of the n-th bridged device's vault. */
+export function vaultFds(device: number): readonly [into: number, out: number] {
+  const first = FIRST_FD + 2 + 2 * device;
+  return [first, first + 1];
 }
 
 /** The plan that another process of this package passed as its argument. */

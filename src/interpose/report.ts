@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { struct } from '../abi/struct.ts';
 import { v2StateName } from '../v2/states.ts';
 import { v1StateName } from '../v1/states.ts';
-import type { PlannedDevice } from './plan.ts';
 
 /** The most states that a report lists; later ones are counted. */
 const LISTED = 160;
@@ -18,7 +17,10 @@ const device_report = struct('device_report', 64, {
   reset_due: ['u8', 44],
 });
 
-/** One line of `run --json`. Bytes and buffers are those of the migration data; `sha256` is of all guest-visible memory. */
+/**
+ * One line of `run --json`. Bytes and buffers are those of the migration data; `sha256` is of all guest-visible memory, null
+ * for a device of the kernel, whose memory is not ours to see.
+ */
 export interface DeviceReport {
   readonly name: string;
   readonly device: string;
@@ -30,7 +32,7 @@ export interface DeviceReport {
   readonly trappedCalls: number;
   readonly states: readonly string[];
   readonly statesOmitted: number;
-  readonly sha256: string;
+  readonly sha256: string | null;
 }
 
 export class ReportCounter {
@@ -66,12 +68,12 @@ export class ReportCounter {
     }
   }
 
-  report(device: PlannedDevice, guestMemory: Uint8Array): DeviceReport {
+  report(name: string, device: string, guestMemory: Uint8Array | undefined): DeviceReport {
     const { counts } = this;
     const listed = Math.min(counts.states, LISTED);
     return {
-      name: device.name,
-      device: device.text,
+      name,
+      device,
       protocol: this.#protocol,
       bytesOut: counts.bytes_out,
       buffersOut: counts.buffers_out,
@@ -80,7 +82,7 @@ export class ReportCounter {
       trappedCalls: counts.calls,
       states: Array.from(this.#states.subarray(0, listed), this.#stateName),
       statesOmitted: counts.states - listed,
-      sha256: sha256(guestMemory),
+      sha256: guestMemory === undefined ? null : sha256(guestMemory),
     };
   }
 }

@@ -1,5 +1,5 @@
 import { messageOf, warn } from './log.ts';
-import { CANNOT_BEGIN, FIRST_FD, parsePlan, sharedFileCount } from './plan.ts';
+import { CANNOT_BEGIN, parsePlan } from './plan.ts';
 import { Supervisor } from './supervisor.ts';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGPIPE'] as const) {
@@ -10,7 +10,7 @@ const supervisor = begin();
 supervisor.run();
 if (plan.reportFd !== undefined) {
   try {
-    supervisor.writeReports(FIRST_FD + sharedFileCount(plan.devices.length));
+    supervisor.writeReports();
   } catch {
     // nobody is left to read them, and a successor could not write them either
   }

@@ -9,7 +9,8 @@ import { Listener } from '../sys/seccomp.ts';
 import { ANSWERED, Call, CONTINUE, PREPARED } from './call.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
 import { warn } from './log.ts';
-import { FIRST_FD, LISTENER_FD, type Plan } from './plan.ts';
+import { FIRST_FD, firstFreeFd, LISTENER_FD, placesOf, type Plan } from './plan.ts';
+import type { DeviceReport } from './report.ts';
 import { Router } from './router.ts';
 import { Trace } from './trace.ts';
 
@@ -23,6 +24,7 @@ const MAX_ATTEMPTS = 3;
  * makes a call take 8 microseconds. A call that has to wait for its device is parked, and others are served meanwhile.
  */
 export class Supervisor {
+  readonly #plan: Plan;
   readonly #layout: JournalLayout;
   readonly #journal: Uint8Array;
   readonly #listener: Listener;
@@ -33,13 +35,15 @@ export class Supervisor {
   readonly #trace: Trace | undefined;
 
   constructor(plan: Plan) {
-    this.#layout = new JournalLayout(plan.devices.length);
+    this.#plan = plan;
+    this.#layout = new JournalLayout(placesOf(plan));
     this.#journal = mapSharedMemory(FIRST_FD, this.#layout.size).bytes;
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();
-    this.#router = new Router(plan, this.#listener, this.#layout, this.#journal);
-    this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#trace = plan.trace === undefined ? undefined : new Trace(plan.trace);
+    const gone = (report: DeviceReport): void => this.#writeReport(report);
+    this.#router = new Router(plan, this.#listener, this.#layout, this.#journal, { trace: this.#trace, gone });
+    this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#poll.set(0, LISTENER_FD, POLLIN);
   }
 
@@ -73,8 +77,12 @@ export class Supervisor {
   }
 
   /** One line of JSON for each device. */
-  writeReports(fd: number): void {
-    for (const device of this.#router.devices) writeSync(fd, `${JSON.stringify(device.report())}\n`);
+  writeReports(): void {
+    for (const report of this.#router.devices.reports()) this.#writeReport(report);
+  }
+
+  #writeReport(report: DeviceReport): void {
+    if (this.#plan.reportFd !== undefined) writeSync(firstFreeFd(this.#plan), `${JSON.stringify(report)}\n`);
   }
 
   /** What a supervisor that was killed left behind: calls that it had begun, answered or not, and calls that wait. */
@@ -89,7 +97,7 @@ export class Supervisor {
       const attempts = this.#layout.attempts(this.#journal, place);
       const attempt = (attempts[0] ?? 0) + 1;
       attempts[0] = attempt;
-      const done = this.#router.ledgers().find((ledger) => ledger.isOf(call.words));
+      const done = this.#router.devices.ledgers().find((ledger) => ledger.isOf(call.words));
       if (done !== undefined)
         this.#listener.respond(call.words, done.answer.value, done.answer.error, done.answer.flags);
       else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));

@@ -1,7 +1,7 @@
 import { openSync, writeSync } from 'node:fs';
 import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
 
-/** `--trace`: a line of JSON for each trapped call that was not left to the kernel. */
+/** `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for what drivers of it were asked. */
 export class Trace {
   readonly #fd: number;
 
@@ -15,5 +15,10 @@ export class Trace {
     const result = value === ANSWERED ? 'fd' : value === PREPARED ? call.count(2) : value;
     const line = { time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error };
     writeSync(this.#fd, `${JSON.stringify(line)}\n`);
+  }
+
+  /** What the driver of a bridged device was asked while a call was served, and its answer: bytes, a number, or an errno. */
+  asked(device: string, what: string, answer: number | string): void {
+    writeSync(this.#fd, `${JSON.stringify({ time: Date.now(), device, driver: what, answer })}\n`);
   }
 }

@@ -11,7 +11,7 @@ import { hasErrno, ShimError } from '../error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { ioctlValue } from '../sys/ioctl.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
-import { isSaving, isV2State, V2, type V2State } from '../v2/states.ts';
+import { isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { KernelDataFd, type DataFdMemory } from './data-fd.ts';
 import { deviceError } from './errors.ts';
 import { getFeature, setFeature } from './feature.ts';
@@ -21,7 +21,10 @@ import { noStore, type SessionStore } from './session-store.ts';
 
 /** What a device was asked and how it answered, for a transcript. */
 export interface KernelEvents {
+  /** One call on the device or its data fd: a name, and the result or errno. */
   asked?(what: string, value: number | string): void;
+  /** The driver is seen, or was brought, in this state. */
+  state?(state: V2State): void;
 }
 
 export interface KernelV2Options {
@@ -75,7 +78,8 @@ export class KernelV2Device implements V2Device {
     if (!isV2State(state)) {
       throw new ShimError('ERR_STATE_UNKNOWN', `MIG_DEVICE_STATE: the driver shows ${state}`, { errno: 'EIO' });
     }
-    this.#events.asked?.('GET', state);
+    this.#events.asked?.('GET MIG_DEVICE_STATE', v2StateName(state));
+    this.#events.state?.(state);
     if (!hasSession(state) && this.#session !== undefined) this.#endSession();
     return state;
   }
@@ -87,10 +91,14 @@ export class KernelV2Device implements V2Device {
       const answer = setFeature(this.#device, 'MIG_DEVICE_STATE', VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, data);
       fd = vfio_device_feature_mig_state.decode(answer).data_fd;
     } catch (error) {
-      this.#events.asked?.(`SET ${target}`, error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO');
+      this.#events.asked?.(
+        `SET MIG_DEVICE_STATE ${v2StateName(target)}`,
+        error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO',
+      );
       throw deviceError('MIG_DEVICE_STATE', error);
     }
-    this.#events.asked?.(`SET ${target}`, fd < 0 ? -1 : 'fd');
+    this.#events.asked?.(`SET MIG_DEVICE_STATE ${v2StateName(target)}`, fd < 0 ? -1 : 'data_fd');
+    this.#events.state?.(target);
     if (fd < 0) {
       if (!hasSession(target)) this.#endSession();
       return undefined;
@@ -116,7 +124,7 @@ export class KernelV2Device implements V2Device {
       const bytes = getFeature(this.#device, 'MIG_DATA_SIZE', VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, size);
       const { stop_copy_length } = vfio_device_feature_mig_data_size.decode(bytes);
       const length = Math.min(Number(stop_copy_length), Number.MAX_SAFE_INTEGER);
-      this.#events.asked?.('MIG_DATA_SIZE', length);
+      this.#events.asked?.('GET MIG_DATA_SIZE', length);
       return length;
     } catch (error) {
       throw deviceError('MIG_DATA_SIZE', error);
@@ -127,10 +135,10 @@ export class KernelV2Device implements V2Device {
     try {
       ioctlValue(this.#device.number, 'VFIO_DEVICE_RESET', VFIO_DEVICE_RESET);
     } catch (error) {
-      this.#events.asked?.('RESET', error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO');
+      this.#events.asked?.('VFIO_DEVICE_RESET', error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO');
       throw deviceError('VFIO_DEVICE_RESET', error);
     }
-    this.#events.asked?.('RESET', 0);
+    this.#events.asked?.('VFIO_DEVICE_RESET', 0);
     this.#endSession();
   }
 

@@ -1,5 +1,5 @@
 import { readdirSync, readlinkSync } from 'node:fs';
-import { F_SETFD, FD_CLOEXEC } from '../abi/fcntl.ts';
+import { F_GETSIG, F_SETFD, F_SETSIG, FD_CLOEXEC } from '../abi/fcntl.ts';
 import { syscall, trySyscall } from './libc.ts';
 
 /** A file descriptor that this object owns and closes, once. */
@@ -28,6 +28,19 @@ export class OwnedFd implements Disposable {
 
 export function setCloseOnExec(fd: number, on: boolean): void {
   syscall(`descriptor ${fd}: set close-on-exec`, 'fcntl', fd, F_SETFD, on ? FD_CLOEXEC : 0);
+}
+
+/**
+ * Marks an open file with a number from 1 to 64, which all its descriptors in all processes show, and which ends with it:
+ * the signal that a file would send if it were asked to send any (fcntl(2), `F_SETSIG`).
+ */
+export function markFile(fd: number, mark: number): void {
+  syscall(`descriptor ${fd}: mark`, 'fcntl', fd, F_SETSIG, mark);
+}
+
+/** The number of markFile(), 0 for a file without one. */
+export function markOf(fd: number): number {
+  return Math.max(0, trySyscall('fcntl', fd, F_GETSIG));
 }
 
 /** What Node opens for itself, by the links in /proc/self/fd. */

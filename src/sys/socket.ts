@@ -1,7 +1,7 @@
 import { struct } from '../abi/struct.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, syscall } from './libc.ts';
+import { addressOf, failedWith, syscall, syscallError, trySyscall } from './libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_SEQPACKET = 5;
@@ -10,6 +10,8 @@ const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const MSG_NOSIGNAL = 0x4000;
+const MSG_PEEK = 2;
+const MSG_DONTWAIT = 0x40;
 
 /** `struct msghdr` and `struct cmsghdr` with one descriptor (linux/socket.h, 64-bit). */
 const msghdr = struct('user_msghdr', 56, {
@@ -35,34 +37,75 @@ export function socketPair(): [OwnedFd, OwnedFd] {
   return [new OwnedFd(fds[0] ?? -1), new OwnedFd(fds[1] ?? -1)];
 }
 
-/** One message in memory, laid out for sendmsg and recvmsg: a byte, and room for a descriptor. */
-function message(): { header: Uint8Array; control: Uint8Array; keep: Uint8Array[] } {
-  const byte = new Uint8Array(1);
+/** One message in memory, laid out for sendmsg and recvmsg: a number of 8 bytes, and room for a descriptor. */
+function message(): { header: Uint8Array; control: Uint8Array; number: BigUint64Array; keep: Uint8Array[] } {
+  const number = new BigUint64Array(1);
   const control = new Uint8Array(cmsg_rights.size);
-  const vector = iovec.encode({ iov_base: BigInt(addressOf(byte)), iov_len: 1n });
+  const vector = iovec.encode({ iov_base: BigInt(addressOf(number)), iov_len: 8n });
   const header = msghdr.encode({
     msg_iov: BigInt(addressOf(vector)),
     msg_iovlen: 1n,
     msg_control: BigInt(addressOf(control)),
     msg_controllen: BigInt(control.length),
   });
-  return { header, control, keep: [byte, vector] };
+  return { header, control, number, keep: [vector] };
 }
 
 /** Sends a descriptor: it stays in the message until received, whether or not the receiver has started yet. */
-export function sendFd(socket: number, fd: number): void {
-  const { header, control, keep } = message();
+export function sendFd(socket: number, fd: number, number = 0n): void {
+  const { header, control, number: payload, keep } = message();
+  payload[0] = number;
   cmsg_rights.encode({ cmsg_len: 20n, cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS, fd }, control);
-  syscall('pass a descriptor', 'sendmsg', socket, addressOf(header), MSG_NOSIGNAL);
+  syscall('pass a descriptor', 'sendmsg', socket, addressOf(header), MSG_NOSIGNAL | MSG_DONTWAIT);
   keep.length = 0;
 }
 
 /** Waits for a descriptor; `undefined` where the other end closed without sending one. */
 export function receiveFd(socket: number): OwnedFd | undefined {
-  const { header, control, keep } = message();
-  const length = syscall('receive a descriptor', 'recvmsg', socket, addressOf(header), MSG_CMSG_CLOEXEC);
+  return receive(socket, 0)?.fd;
+}
+
+function receive(socket: number, flags: number): { fd: OwnedFd; number: number } | undefined {
+  const { header, control, number, keep } = message();
+  const length = trySyscall('recvmsg', socket, addressOf(header), MSG_CMSG_CLOEXEC | flags);
   keep.length = 0;
+  if (failedWith(length, 'EAGAIN')) return undefined;
+  if (length < 0) throw syscallError('receive a descriptor', 'recvmsg', -length);
   const { cmsg_len, cmsg_level, cmsg_type, fd } = cmsg_rights.decode(control);
   if (length === 0 || cmsg_len !== 20n || cmsg_level !== SOL_SOCKET || cmsg_type !== SCM_RIGHTS) return undefined;
-  return new OwnedFd(fd);
+  return { fd: new OwnedFd(fd), number: Number(number[0]) };
+}
+
+/**
+ * A place for one open file, with a number beside it: a message in the queue of a socket. It stays there as long as any
+ * process has the two ends, without any of them having to do something, so what a process puts there outlives it.
+ */
+export class FdVault {
+  readonly #in: number;
+  readonly #out: number;
+
+  /** The descriptors of a socketPair(). */
+  constructor(into: number, out: number) {
+    this.#in = into;
+    this.#out = out;
+  }
+
+  /** Replaces what is there. A process that is killed meanwhile leaves nothing, or the new file. */
+  put(number: number, fd: OwnedFd): void {
+    this.clear();
+    sendFd(this.#in, fd.number, BigInt(number));
+  }
+
+  /** Another descriptor of the file that is there. */
+  peek(): { readonly fd: OwnedFd; readonly number: number } | undefined {
+    return receive(this.#out, MSG_PEEK | MSG_DONTWAIT);
+  }
+
+  clear(): void {
+    for (;;) {
+      const found = receive(this.#out, MSG_DONTWAIT);
+      if (found === undefined) return;
+      found.fd.close();
+    }
+  }
 }

@@ -55,7 +55,7 @@ describeWithCompiler('a program of its own as VMM', () => {
   async function hashes(user: VfioPuppet): Promise<string[]> {
     user.puppet.run.end();
     expect(await user.puppet.run.ended()).toEqual({ code: 0, signal: null });
-    return user.puppet.run.reports().map(({ sha256 }) => sha256);
+    return user.puppet.run.reports().map(({ sha256 }) => String(sha256));
   }
 
   it('finds container, group and device as the kernel would show them', async () => {

@@ -56,8 +56,8 @@ beforeEach(() => {
   files = [0, 1, 2, 3].map((n) => createSharedMemory(`test-${n}`, 4096));
   const number = (n: number): number => files[n]?.number ?? -1;
   devices = [0, 1].map((n) => ({
-    plan: { name: `0000:9${n}:00.0` },
-    files: { device: number(2 * n), group: number(2 * n + 1) },
+    name: `0000:9${n}:00.0`,
+    driver: { files: { device: number(2 * n), group: number(2 * n + 1) } },
     opened: () => opened.push(`0000:9${n}:00.0`),
   }));
   journal = new Uint8Array(ledgerSize(FABRIC_ARENA_SIZE));
@@ -154,7 +154,7 @@ describe('a group', () => {
     expect(opened).toEqual([]);
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('OK');
     expect(opened).toEqual(['0000:90:00.0']);
-    expect(inodeOfOwn(sent.at(-1)?.fd ?? -1)).toBe(inodeOfOwn(devices[0]?.files.device ?? -1));
+    expect(inodeOfOwn(sent.at(-1)?.fd ?? -1)).toBe(inodeOfOwn(devices[0]?.driver.files.device ?? -1));
     expect(sent.at(-1)?.closeOnExec).toBe(true);
   });
 

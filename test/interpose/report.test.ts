@@ -28,18 +28,21 @@ describe('ReportCounter', () => {
       statesOmitted: 0,
       sha256: sha256(noise(5000)),
     };
-    expect(counter.report(plan, noise(5000))).toEqual(expected);
+    expect(counter.report(plan.name, plan.text, noise(5000))).toEqual(expected);
     // a successor goes on counting
     const successor = new ReportCounter(memory, 'v2');
     successor.state(1);
     successor.state(2);
-    expect(successor.report(plan, noise(5000))).toEqual({ ...expected, states: [...expected.states, 'RUNNING'] });
+    expect(successor.report(plan.name, plan.text, noise(5000))).toEqual({
+      ...expected,
+      states: [...expected.states, 'RUNNING'],
+    });
   });
 
   it('names the states of a v1 device', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v1');
     for (const state of [1, 3, 2, 0, 4, 6]) counter.state(state);
-    const { states, protocol } = counter.report(plan, new Uint8Array(0));
+    const { states, protocol } = counter.report(plan.name, plan.text, new Uint8Array(0));
     expect(states).toEqual(['RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'ERROR']);
     expect(protocol).toBe('v1');
   });
@@ -48,7 +51,7 @@ describe('ReportCounter', () => {
     const memory = new Uint8Array(300).fill(0xee, 256);
     const counter = new ReportCounter(memory.subarray(0, 256), 'v2');
     for (let n = 0; n < 1000; n += 1) counter.state(1 + (n % 2));
-    const { states, statesOmitted } = counter.report(plan, new Uint8Array(0));
+    const { states, statesOmitted } = counter.report(plan.name, plan.text, new Uint8Array(0));
     expect(states.length + statesOmitted).toBe(1000);
     expect(states.length).toBeGreaterThan(100);
     expect(states.slice(0, 3)).toEqual(['STOP', 'RUNNING', 'STOP']);
@@ -59,7 +62,7 @@ describe('ReportCounter', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v2');
     // 2 GiB and a page of zeros: never written, so hardly any of it is there
     const memory = new Uint8Array(2 ** 31 + 4096);
-    const { sha256: hash } = counter.report(plan, memory);
+    const { sha256: hash } = counter.report(plan.name, plan.text, memory);
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
   });
 });

@@ -157,7 +157,7 @@ describe('vfio-shim run', () => {
   it('refuses wrong options with status 2 and one line', async () => {
     const plain = file('occupied', 'a file');
     const cases: [RunOptions, RegExp][] = [
-      [{ devices: [] }, /give at least one --device/],
+      [{ devices: [], options: ['--sysfs', join(directory, 'none')] }, /give at least one --device/],
       [{ devices: ['qatt'] }, /no driver "qatt"/],
       [{ devices: ['qat,size=x'] }, /size=x/],
       [{ devices: ['qat,colour=3'] }, /no option "colour"/],

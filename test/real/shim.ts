@@ -64,7 +64,7 @@ function deviceReports(vm: Vm): DeviceReport[] {
 export async function quitAndReports(vm: Vm): Promise<DeviceReport[]> {
   await vm.quit();
   const reports = deviceReports(vm);
-  if (reports.length === 0 || !reports.every(({ sha256 }) => /^[0-9a-f]{64}$/.test(sha256))) {
+  if (reports.length === 0 || !reports.every(({ sha256 }) => /^[0-9a-f]{64}$/.test(String(sha256)))) {
     throw new Error(`run --json of VM ${vm.name} printed no report: ${vm.child.stdout}\n${vm.child.stderr}`);
   }
   return reports;

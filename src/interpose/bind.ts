@@ -1,0 +1,52 @@
+import { ShimError } from '../error.ts';
+import { deviceInfo, findMigrationRegion } from '../kernel/device-info.ts';
+import type { DeviceHandle } from '../kernel/handle.ts';
+import { KernelV1Device } from '../kernel/v1-device.ts';
+import { migrationFlagsOf } from '../kernel/v2-device.ts';
+import type { BridgeOptions } from './bridged-driver.ts';
+import { startAnew } from './bridged-facts.ts';
+import type { Ledger } from './journal.ts';
+import { PART_SPAN } from './plan.ts';
+
+/**
+ * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. False for a device
+ * that cannot be migrated, and for one that speaks what is to be presented: these are left alone.
+ */
+export function bind(device: DeviceHandle, name: string, ledger: Ledger, options: BridgeOptions): boolean {
+  const { present, roundTrip, warn } = options;
+  const flags = migrationFlagsOf(device);
+  if (flags !== 0) {
+    if (present === 'v2' && !roundTrip) return false;
+    const facts = startAnew(ledger, name);
+    ledger.live.fill(0);
+    facts.flags = flags;
+    facts.region = deviceInfo(device).regions;
+    facts.used = 1;
+    return true;
+  }
+  const region = findMigrationRegion(device);
+  if (region === undefined) return false;
+  if (present === 'v1') {
+    if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);
+    return false;
+  }
+  const { dataSection } = new KernelV1Device(device, region, false);
+  if (dataSection.size > PART_SPAN) {
+    throw new ShimError(
+      'ERR_DEVICE',
+      `v1 driver: a data section of ${dataSection.size} bytes, ${PART_SPAN} is the limit`,
+      {
+        errno: 'EFBIG',
+      },
+    );
+  }
+  const facts = startAnew(ledger, name);
+  facts.region = region.index;
+  facts.region_flags = region.flags;
+  facts.region_size = region.size;
+  facts.region_offset = region.offset;
+  facts.section_offset = dataSection.offset;
+  facts.section_size = dataSection.size;
+  facts.used = 1;
+  return true;
+}

@@ -1,0 +1,57 @@
+import type { DeviceHandle } from '../kernel/handle.ts';
+import { markOf, type OwnedFd } from '../sys/fd.ts';
+import { duplicateFd } from '../sys/pidfd.ts';
+import { refuse } from './call.ts';
+
+/**
+ * The target's descriptor of a device, borrowed for the time of a call: a duplicate that was kept would keep the device open
+ * when the target has closed it. That it is the device that is meant is told by the mark on the open file.
+ */
+export class BorrowedFd implements DeviceHandle {
+  readonly #mark: number;
+  #tid = 0;
+  #fd = -1;
+  #own: OwnedFd | undefined;
+
+  constructor(mark: number) {
+    this.#mark = mark;
+  }
+
+  /** The device is that descriptor of that thread's process, until giveBack(). False where it is another file. */
+  borrow(tid: number, fd: number): boolean {
+    this.giveBack();
+    this.#tid = tid;
+    this.#fd = fd;
+    return this.#take() !== undefined;
+  }
+
+  /** As borrow(), with a duplicate that somebody has already made. */
+  lend(tid: number, fd: number, own: OwnedFd): void {
+    this.giveBack();
+    this.#tid = tid;
+    this.#fd = fd;
+    this.#own = own;
+  }
+
+  get number(): number {
+    const own = this.#own ?? this.#take();
+    if (own === undefined) throw refuse('ENODEV', 'the target has closed the device');
+    return own.number;
+  }
+
+  giveBack(): void {
+    this.#own?.close();
+    this.#own = undefined;
+  }
+
+  #take(): OwnedFd | undefined {
+    const own = duplicateFd(this.#tid, this.#fd);
+    if (own === undefined) return undefined;
+    if (markOf(own.number) !== this.#mark) {
+      own.close();
+      return undefined;
+    }
+    this.#own = own;
+    return own;
+  }
+}

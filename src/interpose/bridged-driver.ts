@@ -1,0 +1,171 @@
+import type { RegionInfo } from '../kernel/device-info.ts';
+import { KernelV1Device } from '../kernel/v1-device.ts';
+import { KernelV2Device } from '../kernel/v2-device.ts';
+import { mapSharedMemory } from '../sys/memory.ts';
+import { FdVault } from '../sys/socket.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { V1RegisterAccess } from '../v1/registers.ts';
+import { V1 } from '../v1/states.ts';
+import { V2 } from '../v2/states.ts';
+import { BorrowedFd } from './borrowed-fd.ts';
+import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
+import type { Backend } from './fronts.ts';
+import type { Ledger } from './journal.ts';
+import { FIRST_FD, partOffset, vaultFds, type PARTS } from './plan.ts';
+import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
+
+/** The shared memory of all bridged devices, behind the journal. */
+const SECTIONS_FD = FIRST_FD + 1;
+
+export interface BridgeOptions extends ServeOptions {
+  /** Bytes of the data section of a region that is added. */
+  readonly dataSection: number;
+  /** Is told what a driver was asked, and its answer. */
+  readonly asked: ((device: string, what: string, value: number | string) => void) | undefined;
+}
+
+export type BridgedDevice = ServedDevice<BridgedDriver>;
+
+/** The device of which a ledger has the facts, with the mark that its open file has. */
+export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOptions): BridgedDevice {
+  const facts = bridgedFacts(ledger);
+  const isV2 = facts.flags !== 0;
+  const size = isV2 ? options.dataSection : facts.section_size;
+  const map = (part: keyof typeof PARTS): { bytes: Uint8Array; address: number } =>
+    mapSharedMemory(SECTIONS_FD, size, partOffset(place, part));
+  let mapped: { bytes: Uint8Array; address: number } | undefined;
+  const section = (): { bytes: Uint8Array; address: number } => (mapped ??= map('section'));
+  const { present, roundTrip } = options;
+  const parts = {
+    name: bridgedName(ledger),
+    ledger,
+    section: { fd: SECTIONS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
+    memory: {
+      section: () => section().bytes,
+      inner: () => map('inner').bytes,
+      carry: () => map('carry').bytes,
+      carryOuter: () => map('carryOuter').bytes,
+      arena: ledger.arena,
+    },
+    protocol: isV2 ? ('v2' as const) : ('v1' as const),
+    // what the driver speaks itself is left to it, unless it is to be taken there and back
+    shows: { v1: isV2 && present !== 'v2', v2: (!isV2 || roundTrip) && present !== 'v1' },
+  };
+  return new ServedDevice(parts, options, (events) => new BridgedDriver(place, ledger, events, options));
+}
+
+/** The mark of the open file of the device in a place. */
+export function markFor(place: number): number {
+  return place + 1;
+}
+
+/** A driver of the kernel, reached through the target's own descriptor. */
+export class BridgedDriver implements Driver {
+  readonly place: number;
+  readonly facts: BridgedFacts;
+  readonly backend: Backend;
+  readonly text: string;
+  readonly guestMemory = undefined;
+  readonly borrowed: BorrowedFd;
+  readonly vault: FdVault;
+  readonly #registers: V1RegisterAccess | undefined;
+  #inherited = false;
+
+  constructor(place: number, ledger: Ledger, events: DriverEvents, options: BridgeOptions) {
+    const name = bridgedName(ledger);
+    this.place = place;
+    this.facts = bridgedFacts(ledger);
+    this.borrowed = new BorrowedFd(markFor(place));
+    this.vault = new FdVault(...vaultFds(place));
+    this.text = `vfio:${name}`;
+    const { flags } = this.facts;
+    if (flags === 0) {
+      const device = new KernelV1Device(this.borrowed, regionOf(this.facts), false);
+      this.backend = { protocol: 'v1', device };
+      this.#registers = new V1RegisterAccess(device);
+      return;
+    }
+    const { asked } = options;
+    const { vault } = this;
+    const device = new KernelV2Device(this.borrowed, flags, {
+      state: kernelState(ledger),
+      live: ledger.live,
+      store: {
+        put: (session, fd) => vault.put(session, fd),
+        take: () => {
+          const kept = vault.peek();
+          return kept === undefined ? undefined : { session: kept.number, fd: kept.fd };
+        },
+        clear: () => vault.clear(),
+      },
+      events: {
+        state: events.state,
+        ...(asked === undefined ? {} : { asked: (what, value) => asked(name, what, value) }),
+      },
+    });
+    this.backend = { protocol: 'v2', device };
+  }
+
+  enter(tid: number, fd?: number): boolean {
+    const { facts, borrowed } = this;
+    if (!borrowed.borrow(fd === undefined ? facts.tid : tid, fd ?? facts.fd)) return false;
+    if (fd !== undefined) this.#usedBy(tid, fd);
+    this.#takeOver();
+    return true;
+  }
+
+  /** As enter(), with a duplicate that somebody has made, and that leave() closes. */
+  lend(tid: number, fd: number, own: OwnedFd): void {
+    this.borrowed.lend(tid, fd, own);
+    this.#usedBy(tid, fd);
+    this.#takeOver();
+  }
+
+  leave(): void {
+    this.borrowed.giveBack();
+  }
+
+  /** The device is new to us: a state that a dead VMM left behind must not be met. */
+  begin(warn: (message: string) => void): void {
+    const { backend, text } = this;
+    const isRunning =
+      backend.protocol === 'v2'
+        ? backend.device.getState() === V2.RUNNING
+        : this.#registers?.deviceState() === V1.RUNNING;
+    if (isRunning) return;
+    warn(`${text}: an earlier user has left it in another state than running, it is reset`);
+    backend.device.reset();
+  }
+
+  /** This process took over from another, which may have been killed in the middle of something. */
+  inherit(): void {
+    this.#inherited = true;
+  }
+
+  #takeOver(): void {
+    if (!this.#inherited) return;
+    this.#inherited = false;
+    if (this.backend.device instanceof KernelV2Device) this.backend.device.abandonLostSession();
+  }
+
+  #usedBy(tid: number, fd: number): void {
+    this.facts.tid = tid;
+    this.facts.fd = fd;
+  }
+
+  /** A v2 driver's states are told as they are seen. */
+  state(): number | undefined {
+    return this.#registers?.deviceState();
+  }
+}
+
+function regionOf(facts: BridgedFacts): RegionInfo {
+  return {
+    index: facts.region,
+    flags: facts.region_flags,
+    size: facts.region_size,
+    offset: facts.region_offset,
+    type: undefined,
+    sparse: facts.section_size > 0 ? [{ offset: facts.section_offset, size: facts.section_size }] : undefined,
+  };
+}

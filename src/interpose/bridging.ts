@@ -1,0 +1,253 @@
+import { readlinkSync, readdirSync } from 'node:fs';
+import { basename } from 'node:path';
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_GROUP_GET_DEVICE_FD,
+  vfio_device_info,
+  vfio_region_info,
+} from '../abi/vfio.ts';
+import { hasErrno } from '../error.ts';
+import { ioctl } from '../sys/ioctl.ts';
+import { markFile, markOf, type OwnedFd } from '../sys/fd.ts';
+import { duplicateFd, processOf } from '../sys/pidfd.ts';
+import { readProcessString } from '../sys/process-memory.ts';
+import { bind } from './bind.ts';
+import { bridgedDevice, markFor, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
+import { bridgedFacts } from './bridged-facts.ts';
+import { CONTINUE, type Call } from './call.ts';
+import type { Devices, DevicesHost } from './devices.ts';
+import { deviceFeature, isMigrationFeature } from './feature.ts';
+import { DEVICE_ARENA_SIZE, Ledger, type JournalLayout } from './journal.ts';
+import { messageOf } from './log.ts';
+import { migrationRegionInfo } from './migration-region.ts';
+import { BRIDGED } from './plan.ts';
+import type { DeviceReport } from './report.ts';
+
+/** Names that were asked for and whose device has not been seen yet: how many are remembered. */
+const MAX_NAMES = 64;
+/** `struct vfio_device_info` as it is now, without capabilities. */
+const INFO_SIZE = 24;
+/** The longest answer with capabilities that is passed on. */
+const MAX_INFO = 64 * 1024;
+
+export interface BridgingOptions extends BridgeOptions {
+  /** Is told of a device that the target has closed. */
+  readonly gone: (report: DeviceReport) => void;
+}
+
+/**
+ * The devices of the kernel that the target opens. A device is found when the target first asks what it is, and gets a place
+ * if there is something to bridge; all others, and all calls that the bridge has nothing to do with, are left to the kernel.
+ */
+export class Bridging implements Devices {
+  readonly #devices: (BridgedDevice | undefined)[];
+  readonly #ledgers: readonly Ledger[];
+  readonly #options: BridgingOptions;
+  readonly #host: DevicesHost;
+  /** The device that a thread has asked a group for, as the target named it. */
+  readonly #names = new Map<number, string>();
+  #unreachable = false;
+
+  constructor(layout: JournalLayout, journal: Uint8Array, options: BridgingOptions, host: DevicesHost) {
+    this.#options = options;
+    this.#host = host;
+    const places = Array.from({ length: BRIDGED }, (_, place) => place);
+    this.#ledgers = places.map((place) => new Ledger(layout.device(journal, place), DEVICE_ARENA_SIZE));
+    this.#devices = this.#ledgers.map((ledger, place) =>
+      bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, options) : undefined,
+    );
+    for (const device of this.#devices) device?.driver.inherit();
+  }
+
+  at(place: number): BridgedDevice | undefined {
+    return this.#devices[place];
+  }
+
+  withDataFd(inode: number): BridgedDevice | undefined {
+    return this.#devices.find((device) => device?.dataFds?.inode === inode);
+  }
+
+  ledgers(): readonly Ledger[] {
+    return this.#ledgers;
+  }
+
+  reports(): DeviceReport[] {
+    return this.#devices.flatMap((device) => (device === undefined ? [] : [device.report()]));
+  }
+
+  open(): number {
+    return CONTINUE;
+  }
+
+  ioctl(call: Call, command: number): number {
+    switch (command) {
+      case VFIO_GROUP_GET_DEVICE_FD:
+        this.#noteName(call);
+        return CONTINUE;
+      case VFIO_DEVICE_GET_INFO:
+        return this.#on(call, true, (device, fd) => this.#getInfo(call, device, fd));
+      case VFIO_DEVICE_GET_REGION_INFO:
+        return this.#on(call, false, (device) => this.#getRegionInfo(call, device));
+      case VFIO_DEVICE_RESET:
+        return this.#on(call, false, (device) => {
+          device.reset();
+          return 0;
+        });
+      case VFIO_DEVICE_FEATURE:
+        return this.#on(call, true, (device) => this.#feature(call, device));
+      default:
+        return CONTINUE;
+    }
+  }
+
+  #noteName(call: Call): void {
+    const name = readProcessString(call.tid, call.count(2), 256);
+    if (name === undefined) return;
+    if (this.#names.size >= MAX_NAMES) this.#names.clear();
+    this.#names.set(call.tid, name);
+  }
+
+  /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
+  #on(call: Call, find: boolean, serve: (device: BridgedDevice, fd: OwnedFd) => number): number {
+    const fd = this.#duplicate(call);
+    if (fd === undefined) return CONTINUE;
+    let device = this.#devices[markOf(fd.number) - 1];
+    if (device === undefined && find) device = this.#find(call, fd);
+    if (device === undefined) {
+      fd.close();
+      return CONTINUE;
+    }
+    device.driver.lend(call.tid, call.s32(0), fd);
+    try {
+      this.#host.touch(device.ledger);
+      device.counted();
+      return serve(device, fd);
+    } finally {
+      device.driver.leave();
+    }
+  }
+
+  #duplicate(call: Call): OwnedFd | undefined {
+    try {
+      return duplicateFd(call.tid, call.s32(0));
+    } catch (error) {
+      if (!hasErrno(error, 'ESRCH') && !this.#unreachable) {
+        this.#unreachable = true;
+        this.#options.warn(`devices of process ${call.tid} cannot be bridged: ${messageOf(error)}`);
+      }
+      return undefined;
+    }
+  }
+
+  /** Gives a device its place, if it is one and there is something to do for it. */
+  #find(call: Call, fd: OwnedFd): BridgedDevice | undefined {
+    const link = readlinkSync(`/proc/self/fd/${fd.number}`);
+    const isCdev = link.startsWith('/dev/vfio/devices/');
+    if (!isCdev && link !== 'anon_inode:[vfio-device]') return undefined;
+    const name = (isCdev ? basename(link) : this.#names.get(call.tid)) ?? `descriptor ${call.s32(0)}`;
+    this.#names.delete(call.tid);
+    this.#dropClosed();
+    const place = this.#devices.indexOf(undefined);
+    const ledger = this.#ledgers[place];
+    if (ledger === undefined) {
+      this.#options.warn(`${name}: is not bridged: ${BRIDGED} devices are the limit`);
+      return undefined;
+    }
+    try {
+      if (!bind(fd, name, ledger, this.#options)) return undefined;
+      const device = bridgedDevice(place, ledger, this.#options);
+      device.driver.lend(call.tid, call.s32(0), fd);
+      device.driver.begin(this.#options.warn);
+      ledger.commit();
+      markFile(fd.number, markFor(place)); // last: what is marked has its place
+      this.#devices[place] = device;
+      return device;
+    } catch (error) {
+      bridgedFacts(ledger).used = 0;
+      ledger.commit();
+      this.#options.warn(`${name}: is not bridged: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+
+  /** Forgets devices that the target has closed, where a new one comes. */
+  #dropClosed(): void {
+    for (const [place, device] of this.#devices.entries()) {
+      if (device === undefined || this.#isOpen(device, place)) continue;
+      this.#options.gone(device.report());
+      device.driver.vault.clear();
+      device.driver.facts.used = 0;
+      device.ledger.commit();
+      this.#devices[place] = undefined;
+    }
+  }
+
+  /** Whether the process that was last seen to use a device still has a descriptor of it, whatever its number. */
+  #isOpen(device: BridgedDevice, place: number): boolean {
+    const { tid } = device.driver.facts;
+    const has = (fd: number): boolean => {
+      using own = duplicateFd(tid, fd);
+      return own !== undefined && markOf(own.number) === markFor(place);
+    };
+    try {
+      if (has(device.driver.facts.fd)) return true;
+      const directory = `/proc/${processOf(tid) ?? tid}/fd`;
+      return readdirSync(directory).some(
+        (fd) =>
+          /^anon_inode:\[vfio-device\]|^\/dev\/vfio\/devices\//.test(linkOf(`${directory}/${fd}`)) && has(Number(fd)),
+      );
+    } catch {
+      return false; // the process is gone
+    }
+  }
+
+  /** The kernel's own answer, with one more region. */
+  #getInfo(call: Call, device: BridgedDevice, fd: OwnedFd): number {
+    if (device.v1 === undefined) return CONTINUE;
+    const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
+    if (argsz < 16) return CONTINUE; // it says EINVAL
+    const ask = (size: number): Uint8Array => {
+      const bytes = call.readArg(2, size);
+      new DataView(bytes.buffer).setUint32(0, size, true);
+      ioctl(fd.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, bytes);
+      return bytes;
+    };
+    let bytes = ask(Math.min(argsz, INFO_SIZE));
+    const needed = new DataView(bytes.buffer).getUint32(0, true);
+    if (needed > bytes.length && needed <= Math.min(argsz, MAX_INFO)) bytes = ask(needed);
+    const regions = vfio_device_info.fields.num_regions[1];
+    const view = new DataView(bytes.buffer);
+    view.setUint32(regions, view.getUint32(regions, true) + 1, true);
+    // where it holds all that there is, argsz stays what the caller said
+    if (view.getUint32(0, true) <= bytes.length) view.setUint32(0, argsz, true);
+    call.writeArg(2, bytes);
+    return 0;
+  }
+
+  #getRegionInfo(call: Call, device: BridgedDevice): number {
+    const { facts, place } = device.driver;
+    const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+    if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
+    call.writeArg(2, migrationRegionInfo(argsz, { index, place, dataSection: device.section.size }));
+    return 0;
+  }
+
+  #feature(call: Call, device: BridgedDevice): number {
+    const { v2 } = device;
+    if (v2 === undefined || !isMigrationFeature(call)) return CONTINUE;
+    const result = device.onDataFd(() => deviceFeature(call, v2, () => this.#host.openDataFd(call, device)));
+    device.noteState();
+    return result;
+  }
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return '';
+  }
+}

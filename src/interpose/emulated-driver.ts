@@ -1,0 +1,151 @@
+import { createSim } from '../sim/create.ts';
+import { fillPattern, simMemorySizes } from '../sim/memory.ts';
+import { pciConfig } from '../sim/pci.ts';
+import { mapSharedMemory } from '../sys/memory.ts';
+import { isSameFile } from '../sys/process.ts';
+import { DATA_OFFSET } from '../v1/region.ts';
+import { V1RegisterAccess } from '../v1/registers.ts';
+import type { Backend } from './fronts.ts';
+import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
+import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
+import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
+import { regionOffset } from './window.ts';
+
+const CONFIG_AT = 7 * REGION_SPAN;
+/** How long an answer about which file a descriptor of the target is may be used again, in milliseconds. */
+export const ANSWER_HOLDS = 1;
+
+/** The descriptors of a device's shared memory, in the order in which the keeper hands them over. */
+export interface DeviceFiles {
+  readonly device: number;
+  readonly section: number;
+  readonly sent: number;
+  readonly group: number;
+  readonly inner: number;
+  readonly carry: number;
+  readonly carryOuter: number;
+}
+
+function deviceFiles(n: number): DeviceFiles {
+  const first = FIRST_FD + 1 + n * FILES_PER_DEVICE;
+  return {
+    device: first,
+    section: first + 1,
+    sent: first + 2,
+    group: first + 3,
+    inner: first + 4,
+    carry: first + 5,
+    carryOuter: first + 6,
+  };
+}
+
+export type EmulatedDevice = ServedDevice<EmulatedDriver>;
+
+/** The n-th emulated device, over memory that outlives us. */
+export function emulatedDevice(
+  plan: PlannedDevice,
+  index: number,
+  journal: Uint8Array,
+  options: ServeOptions,
+): EmulatedDevice {
+  const files = deviceFiles(index);
+  const ledger = new Ledger(journal, DEVICE_ARENA_SIZE);
+  const { dataSection } = plan;
+  const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
+  const section = mapSharedMemory(files.section, dataSection);
+  const parts = {
+    name: plan.name,
+    ledger,
+    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address },
+    memory: {
+      section: () => section.bytes,
+      inner: () => map(files.inner),
+      carry: () => map(files.carry),
+      carryOuter: () => map(files.carryOuter),
+      arena: ledger.arena,
+    },
+    protocol: plan.spec.driver === 'vendor-v1' ? ('v1' as const) : ('v2' as const),
+    shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
+  };
+  // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own
+  const innermost = (): Uint8Array => (parts.protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes);
+  return new ServedDevice(
+    parts,
+    options,
+    (events) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, events),
+  );
+}
+
+/** A simulated driver, and the files by which the target knows its device. */
+export class EmulatedDriver implements Driver {
+  readonly plan: PlannedDevice;
+  readonly index: number;
+  readonly files: DeviceFiles;
+  readonly backend: Backend;
+  readonly text: string;
+  readonly guestMemory: Uint8Array;
+  /** Of a v1 driver. */
+  readonly #registers: V1RegisterAccess | undefined;
+  readonly #lastUser = { tid: 0, fd: -1, until: 0 };
+  /** The page of the device's file from which the kernel reads what the target asks for. */
+  readonly #shownRegisters: Uint8Array;
+  readonly #shownViews = new Map<number, Uint8Array>();
+
+  constructor(
+    parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
+    events: DriverEvents,
+  ) {
+    const { plan, index, files, ledger, section } = parts;
+    const { spec } = plan;
+    const bar = mapSharedMemory(files.device, mappedBar(plan)).bytes.subarray(0, spec.size);
+    if (ledger.isFresh) {
+      fillPattern(bar, spec.seed);
+      mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
+    }
+    const { offset, size } = deviceArena.driver;
+    const state = ledger.arena.subarray(offset, offset + size);
+    const sent = simMemorySizes(spec).sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
+    this.plan = plan;
+    this.index = index;
+    this.files = files;
+    this.text = plan.text;
+    this.guestMemory = bar;
+    this.backend = createSim(spec, { bar, state, section, sent }, events.bridge);
+    this.#registers = this.backend.protocol === 'v1' ? new V1RegisterAccess(this.backend.device) : undefined;
+    this.#shownRegisters = mapSharedMemory(files.device, DATA_OFFSET, Number(regionOffset(index))).bytes;
+  }
+
+  /**
+   * An answer about a descriptor holds for a millisecond: the target could only deceive itself by putting another file in
+   * its place, and the question costs as much as the rest of the call.
+   */
+  enter(tid: number, fd?: number): boolean {
+    if (fd === undefined) return true;
+    const now = performance.now();
+    const last = this.#lastUser;
+    if (tid === last.tid && fd === last.fd && now < last.until) return true;
+    if (!isSameFile(tid, fd, this.files.device)) return false;
+    last.tid = tid;
+    last.fd = fd;
+    last.until = now + ANSWER_HOLDS;
+    return true;
+  }
+
+  leave(): void {
+    // nothing was borrowed
+  }
+
+  state(): number {
+    return this.backend.protocol === 'v2' ? this.backend.device.getState() : (this.#registers?.deviceState() ?? 0);
+  }
+
+  shownAt(offset: number, width: 4 | 8): Uint8Array {
+    const key = offset * 16 + width;
+    let bytes = this.#shownViews.get(key);
+    if (bytes === undefined) {
+      bytes = this.#shownRegisters.subarray(offset, offset + width);
+      if (offset < 32) this.#shownViews.set(key, bytes); // there are no others, whatever the target asks for
+    }
+    return bytes;
+  }
+}

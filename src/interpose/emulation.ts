@@ -1,0 +1,106 @@
+import { errnoName } from '../abi/errno.ts';
+import { O_CLOEXEC } from '../abi/fcntl.ts';
+import { inodeOf, inodeOfOwn } from '../sys/file.ts';
+import { arch, failedWith } from '../sys/libc.ts';
+import { readProcessString } from '../sys/process-memory.ts';
+import type { Listener } from '../sys/seccomp.ts';
+import { CONTINUE, refuse, type Call } from './call.ts';
+import { deviceIoctl } from './device.ts';
+import type { Devices, DevicesHost } from './devices.ts';
+import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import { Fabric } from './fabric.ts';
+import type { JournalLayout, Ledger } from './journal.ts';
+import { groupPath, type Plan } from './plan.ts';
+import type { DeviceReport } from './report.ts';
+import type { ServeOptions } from './served-device.ts';
+
+const numbers = arch.syscalls;
+const PATH_MAX = 4096;
+
+/** Whole devices that are not there, with their groups and containers: for machines without hardware. */
+export class Emulation implements Devices {
+  readonly #devices: readonly EmulatedDevice[];
+  readonly #host: DevicesHost;
+  readonly #listener: Listener;
+  readonly #fabric: Fabric;
+  readonly #nodes: ReadonlyMap<string, number>;
+  readonly #deviceInodes: readonly number[];
+
+  constructor(plan: Plan, layout: JournalLayout, journal: Uint8Array, options: ServeOptions, host: DevicesHost) {
+    this.#host = host;
+    this.#listener = host.listener;
+    this.#devices = plan.devices.map((device, n) => {
+      const served = emulatedDevice(device, n, layout.device(journal, n), options);
+      if (served.ledger.isFresh) served.ledger.commit();
+      return served;
+    });
+    this.#deviceInodes = this.#devices.map(({ driver }) => inodeOfOwn(driver.files.device));
+    const { fabric, mappings } = layout.parts(journal);
+    const send = (call: Call, fd: number, closeOnExec: boolean): void => this.#sendFd(call, fd, closeOnExec);
+    this.#fabric = new Fabric(this.#devices, fabric, mappings, send);
+    if (this.#fabric.ledger.isFresh) {
+      this.#fabric.save();
+      this.#fabric.ledger.commit();
+    }
+    const groups = plan.devices.map((device, n) => [groupPath(device), n] as const);
+    this.#nodes = new Map([['/dev/vfio/vfio', -1], ...groups]);
+  }
+
+  at(place: number): EmulatedDevice | undefined {
+    return this.#devices[place];
+  }
+
+  withDataFd(inode: number): EmulatedDevice | undefined {
+    return this.#devices.find(({ dataFds }) => dataFds?.inode === inode);
+  }
+
+  ledgers(): Ledger[] {
+    return [this.#fabric.ledger, ...this.#devices.map(({ ledger }) => ledger)];
+  }
+
+  reports(): DeviceReport[] {
+    return this.#devices.map((device) => device.report());
+  }
+
+  ioctl(call: Call, command: number): number {
+    const inode = inodeOf(call.tid, call.s32(0));
+    if (inode === undefined) return CONTINUE;
+    const device = this.#devices[this.#deviceInodes.indexOf(inode)];
+    if (device !== undefined) {
+      this.#host.touch(device.ledger);
+      device.counted();
+      const { plan, index } = device.driver;
+      const result = device.onDataFd(() =>
+        deviceIoctl(call, command, plan, index, device, () => this.#host.openDataFd(call, device)),
+      );
+      device.noteState();
+      return result;
+    }
+    const group = this.#fabric.group(inode);
+    const container = this.#fabric.container(inode);
+    if (group < 0 && container === undefined) return CONTINUE;
+    if (!this.#listener.isValid(call.id)) throw refuse('EINTR', 'the caller is gone');
+    this.#host.touch(this.#fabric.ledger);
+    return container === undefined
+      ? this.#fabric.groupIoctl(call, command, group)
+      : this.#fabric.containerIoctl(call, command, container);
+  }
+
+  open(call: Call): number {
+    const pathArgument = call.nr === numbers.openat ? 1 : 0;
+    const path = readProcessString(call.tid, call.count(pathArgument), PATH_MAX);
+    const node = path === undefined ? undefined : this.#nodes.get(path);
+    if (node === undefined || !this.#listener.isValid(call.id)) return CONTINUE;
+    const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
+    this.#host.touch(this.#fabric.ledger);
+    return node < 0 ? this.#fabric.openContainer(call, closeOnExec) : this.#fabric.openGroup(call, node, closeOnExec);
+  }
+
+  /** Answers a call with a descriptor of the target's. What the call changed is committed before the target sees it. */
+  #sendFd(call: Call, fd: number, closeOnExec: boolean): void {
+    this.#fabric.ledger.commit();
+    const result = this.#listener.addFd(call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
+    if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
+    throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
+  }
+}

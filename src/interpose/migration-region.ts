@@ -1,0 +1,66 @@
+import {
+  VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+  VFIO_REGION_INFO_CAP_TYPE,
+  VFIO_REGION_INFO_FLAG_CAPS,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+  vfio_region_info,
+  vfio_region_info_cap_sparse_mmap,
+  vfio_region_info_cap_type,
+  vfio_region_sparse_mmap_area,
+} from '../abi/vfio.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { DATA_OFFSET } from '../v1/region.ts';
+import { regionOffset } from './window.ts';
+
+/** A migration region that we add: its index, the device's place in the window, and bytes of the data section. */
+export interface AddedRegion {
+  readonly index: number;
+  readonly place: number;
+  readonly dataSection: number;
+}
+
+/** The region's info with its two capabilities, or where `argsz` is too small for them, without, saying how much is needed. */
+export function migrationRegionInfo(argsz: number, { index, place, dataSection }: AddedRegion): Uint8Array {
+  const typeAt = vfio_region_info.size;
+  const sparseAt = typeAt + vfio_region_info_cap_type.size;
+  const areaAt = sparseAt + vfio_region_info_cap_sparse_mmap.size;
+  const total = areaAt + vfio_region_sparse_mmap_area.size;
+  const fits = argsz >= total;
+  const bytes = new Uint8Array(total);
+  vfio_region_info.encode(
+    {
+      argsz: Math.max(argsz, total),
+      flags:
+        VFIO_REGION_INFO_FLAG_READ |
+        VFIO_REGION_INFO_FLAG_WRITE |
+        VFIO_REGION_INFO_FLAG_MMAP |
+        VFIO_REGION_INFO_FLAG_CAPS,
+      index,
+      cap_offset: fits ? typeAt : 0,
+      size: BigInt(DATA_OFFSET + dataSection),
+      offset: regionOffset(place),
+    },
+    bytes,
+  );
+  vfio_region_info_cap_type.encode(
+    {
+      id: VFIO_REGION_INFO_CAP_TYPE,
+      version: 1,
+      next: sparseAt,
+      type: VFIO_REGION_TYPE_MIGRATION,
+      subtype: VFIO_REGION_SUBTYPE_MIGRATION,
+    },
+    bytes,
+    typeAt,
+  );
+  vfio_region_info_cap_sparse_mmap.encode(
+    { id: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version: 1, nr_areas: 1 },
+    bytes,
+    sparseAt,
+  );
+  const area = { offset: BigInt(DATA_OFFSET), size: BigInt(dataSection) };
+  vfio_region_sparse_mmap_area.encode(area, bytes, areaAt);
+  return fits ? bytes : bytes.subarray(0, vfio_region_info.size);
+}

@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs';
+import { PIDFD_THREAD } from '../abi/prctl.ts';
+import { OwnedFd } from './fd.ts';
+import { failedWith, syscallError, trySyscall } from './libc.ts';
+
+/**
+ * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
+ * `undefined` where it has no such descriptor. Throws `ERR_SYSCALL`: `EPERM` where this process may not trace that one,
+ * `ESRCH` where it is gone.
+ */
+export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
+  const process = openThread(tid);
+  if (process < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -process);
+  using pidfd = new OwnedFd(process);
+  const result = trySyscall('pidfd_getfd', pidfd.number, fd, 0);
+  if (result >= 0) return new OwnedFd(result);
+  if (failedWith(result, 'EBADF')) return undefined;
+  throw syscallError(`descriptor ${fd} of process ${tid}`, 'pidfd_getfd', -result);
+}
+
+/** A pidfd of a thread's process; from Linux 6.9 on of the thread itself, which is as good and needs no look into /proc. */
+function openThread(tid: number): number {
+  const leader = trySyscall('pidfd_open', tid, 0);
+  if (leader >= 0) return leader;
+  const thread = trySyscall('pidfd_open', tid, PIDFD_THREAD);
+  if (thread >= 0) return thread;
+  const tgid = processOf(tid);
+  return tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+}
+
+/** The id of a thread's process; `undefined` where the thread is gone. */
+export function processOf(tid: number): number | undefined {
+  try {
+    return Number(/^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${tid}/status`, 'latin1'))?.[1]);
+  } catch {
+    return undefined;
+  }
+}
