@@ -27,7 +27,7 @@ export class BorrowedFd implements DeviceHandle {
 
   /** As borrow(), with a duplicate that somebody has already made. */
   lend(tid: number, fd: number, own: OwnedFd): void {
-    this.giveBack();
+    if (this.#own !== own) this.giveBack();
     this.#tid = tid;
     this.#fd = fd;
     this.#own = own;
