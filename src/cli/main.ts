@@ -17,6 +17,8 @@ const program = new Command('vfio-shim')
 const commands: Readonly<Record<string, () => Promise<{ add(program: Command): void }>>> = {
   run: () => import('./run.ts'),
   probe: () => import('./probe.ts'),
+  save: () => import('./save.ts'),
+  restore: () => import('./restore.ts'),
   fsm: () => import('./fsm.ts'),
   demo: () => import('./demo.ts'),
 };

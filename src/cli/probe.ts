@@ -1,42 +1,123 @@
 import { type Command } from 'commander';
-import { ShimError } from '../error.ts';
-import { createSim } from '../sim/create.ts';
-import { barSize } from '../sim/pci.ts';
-import { parseSpec, specHelp } from '../sim/spec.ts';
-import { V1RegisterAccess } from '../v1/registers.ts';
-import { v1StateName } from '../v1/states.ts';
-import { v2StateName } from '../v2/states.ts';
+import {
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+} from '../abi/vfio-device.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
+import type { RegionInfo } from '../kernel/device-info.ts';
+import type { MigratableDevice } from '../state-file/device.ts';
+import { openDevice, type OpenDevice } from './device.ts';
+import { deviceHelp, parseDevice } from './device-name.ts';
+import { outlook } from './outlook.ts';
+import { table } from './table.ts';
+import { useLogs } from './logs.ts';
 
 export function add(program: Command): void {
   program
     .command('probe')
-    .description('what a device is and which migration protocol it speaks')
-    .argument('<device>', 'sim:SPEC, a simulated device')
+    .description('what a device is, which migration protocol its driver speaks, and which VMM can migrate it')
+    .argument('<device>', 'the device, see below')
     .option('--json', 'print JSON')
-    .addHelpText('after', `\n${specHelp()}`)
-    .action((device: string, options: { json?: true }) => {
-      const facts = probe(device);
-      if (options.json === true) process.stdout.write(`${JSON.stringify(facts)}\n`);
-      else
-        for (const [name, value] of Object.entries(facts))
-          process.stdout.write(`${name.padEnd(16)} ${String(value)}\n`);
+    .option('-v, --verbose', 'log what is done, on stderr')
+    .addHelpText('after', deviceHelp)
+    .action((text: string, options: { json?: true; verbose?: true }) => {
+      useLogs(options.verbose === true);
+      const name = parseDevice(text);
+      using device = openDevice(name, { look: true });
+      const findings = probe(device);
+      process.stdout.write(options.json === true ? `${JSON.stringify(findings)}\n` : inWords(findings));
     });
 }
 
-function probe(device: string): Record<string, string | number> {
-  const [kind, ...rest] = device.split(':');
-  if (kind !== 'sim') {
-    throw new ShimError('ERR_ARGUMENT', `device ${JSON.stringify(device)}: this version probes sim:SPEC only`);
+type Findings = ReturnType<typeof probe>;
+
+function probe(device: OpenDevice) {
+  const { text, name, migratable, facts, foundIn } = device;
+  const protocol = migratable?.protocol ?? 'none';
+  const migrationFlags = migratable?.protocol === 'v2' ? migratable.device.migrationFlags : 0;
+  return {
+    device: text,
+    name,
+    driver: facts.driver ?? null,
+    sysfs: facts.sysfs,
+    id: facts.identity['id'] ?? null,
+    protocol,
+    migrationFlags,
+    flags: namesOf(migrationFlags, MIGRATION_FLAGS),
+    state: foundIn ?? null,
+    stale: foundIn !== undefined && foundIn !== 'RUNNING',
+    dataSize: dataSize(migratable),
+    regions: facts.regions.map(describeRegion),
+    irqs: facts.irqs,
+    dmaLogging: facts.dmaLogging,
+    migration: outlook({ protocol, migrationFlags, dmaLogging: facts.dmaLogging }),
+  };
+}
+
+const MIGRATION_FLAGS = [
+  [VFIO_MIGRATION_STOP_COPY, 'STOP_COPY'],
+  [VFIO_MIGRATION_P2P, 'P2P'],
+  [VFIO_MIGRATION_PRE_COPY, 'PRE_COPY'],
+] as const;
+
+const REGION_FLAGS = [
+  [VFIO_REGION_INFO_FLAG_READ, 'READ'],
+  [VFIO_REGION_INFO_FLAG_WRITE, 'WRITE'],
+  [VFIO_REGION_INFO_FLAG_MMAP, 'MMAP'],
+] as const;
+
+function namesOf(flags: number, names: readonly (readonly [number, string])[]): string[] {
+  return names.filter(([flag]) => (flags & flag) !== 0).map(([, name]) => name);
+}
+
+function describeRegion({ index, size, flags, type }: RegionInfo) {
+  const isMigration =
+    type?.type === VFIO_REGION_TYPE_MIGRATION && type.subtype === VFIO_REGION_SUBTYPE_MIGRATION ? 'migration' : null;
+  return {
+    index,
+    size,
+    flags: namesOf(flags, REGION_FLAGS),
+    type: isMigration ?? (type === undefined ? null : `${type.type}/${type.subtype}`),
+  };
+}
+
+/** `MIG_DATA_SIZE`; null where the driver has not got it, as none of v1 has. */
+function dataSize(migratable: MigratableDevice | undefined): number | null {
+  if (migratable?.protocol !== 'v2') return null;
+  try {
+    return migratable.device.stopCopyLength();
+  } catch {
+    return null;
   }
-  const spec = parseSpec(rest.join(':'));
-  const sim = createSim({ ...spec, size: Math.min(spec.size, 4096), seed: 0 });
-  const common = { device, driver: spec.driver, protocol: sim.protocol, guestMemory: spec.size, bar0: barSize(spec) };
-  if (sim.protocol === 'v1') {
-    const { dataSection } = sim.device;
-    const state = v1StateName(new V1RegisterAccess(sim.device).deviceState());
-    return { ...common, deviceState: state, dataSectionOffset: dataSection.offset, dataSectionSize: dataSection.size };
-  }
-  const { migrationFlags } = sim.device;
-  const names = ['STOP_COPY', 'P2P', 'PRE_COPY'].filter((_, bit) => (migrationFlags & (1 << bit)) !== 0);
-  return { ...common, deviceState: v2StateName(sim.device.getState()), migrationFlags, flags: names.join(' | ') };
+}
+
+function inWords(found: Findings): string {
+  const { sysfs, state, stale, protocol } = found;
+  const size = found.dataSize === null ? 'not known before it is saved' : `${found.dataSize} bytes`;
+  const flags = `${found.migrationFlags} (${found.flags.join(' | ')})`;
+  const staleNote = stale ? ', left behind by an earlier user; save and restore reset it' : '';
+  const facts = table([
+    ['device', found.device],
+    ['driver', found.driver ?? 'not known'],
+    ['type', sysfs.mdevTypeName ?? sysfs.mdevType],
+    ['id', found.id ?? undefined],
+    ['sysfs', sysfs.path],
+    ['protocol', protocol],
+    ['migrationFlags', protocol === 'v2' ? flags : undefined],
+    ['state', state === null ? undefined : `${state}${staleNote}`],
+    ['dataSize', protocol === 'none' ? undefined : size],
+    ...found.regions.map(
+      ({ index, size: bytes, flags: names, type }) =>
+        [
+          `region ${index}`,
+          [`${bytes} bytes`, names.join(' | '), ...(type === null ? [] : [type])].join(', '),
+        ] as const,
+    ),
+    ['irqs', String(found.irqs)],
+    ['dmaLogging', found.dmaLogging ? 'yes' : "no: all of the guest's memory may count as dirty"],
+  ]);
+  const verdicts = found.migration.map(({ vmm, works, why }) => [vmm, `${works ? 'yes' : 'no'}: ${why}`] as const);
+  return `${facts}\nMigration with\n${table(verdicts)}`;
 }

@@ -13,11 +13,12 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   sys: ['abi'],
   bridge: ['abi', 'v1', 'v2'],
   sim: ['abi', 'v1', 'v2'],
+  'state-file': ['abi', 'v1', 'v2'],
   kernel: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim'],
   'vfio-user': ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim'],
   interpose: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'kernel'],
   demo: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'kernel', 'vfio-user', 'interpose'],
-  cli: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'kernel', 'vfio-user', 'interpose', 'demo'],
+  cli: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'state-file', 'kernel', 'vfio-user', 'interpose', 'demo'],
 };
 const names = Object.keys(rooms);
 const root = fileURLToPath(new URL('../..', import.meta.url));

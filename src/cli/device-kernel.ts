@@ -1,0 +1,74 @@
+import {
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
+  VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_SET,
+} from '../abi/vfio-v2.ts';
+import { ShimError } from '../error.ts';
+import { deviceInfo, regionInfo, type RegionInfo } from '../kernel/device-info.ts';
+import { hasFeature } from '../kernel/feature.ts';
+import { kernelDevice } from '../kernel/identify.ts';
+import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
+import { pciId } from '../kernel/pci-id.ts';
+import type { MigratableDevice } from '../state-file/device.ts';
+import type { DeviceFacts, Opened } from './opened.ts';
+import { sysfsFacts } from './sysfs-facts.ts';
+
+/** More than any device has. */
+const MAX_REGIONS = 4096;
+
+/** A device behind /dev/vfio. */
+export function openKernel(path: string, look: boolean): Opened {
+  const device = openKernelDevice(path);
+  try {
+    return {
+      name: device.name,
+      migratable: migratable(device, !look),
+      facts: () => kernelFacts(device),
+      close: () => device.close(),
+    };
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
+function migratable(device: OpenedDevice, map: boolean): MigratableDevice | undefined {
+  try {
+    return kernelDevice(device, { map });
+  } catch (error) {
+    if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
+    throw error;
+  }
+}
+
+function kernelFacts(device: OpenedDevice): DeviceFacts {
+  const { flags, regions: count, irqs } = deviceInfo(device);
+  const regions = Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) => regionInfo(device, index)).filter(
+    (region): region is RegionInfo => region !== undefined && region.size > 0,
+  );
+  const sysfs = sysfsFacts(device.name);
+  const { bus, driver, mdevType } = sysfs;
+  const logs = ([index, operation]: readonly [number, number]): boolean => hasFeature(device, index, operation);
+  return {
+    driver,
+    sysfs,
+    flags,
+    regions,
+    irqs,
+    dmaLogging: DMA_LOGGING.every(logs),
+    identity: {
+      ...(bus !== undefined && mdevType === undefined && { bus }),
+      ...pciId(device, regions),
+      ...(driver !== undefined && { driver }),
+      ...(mdevType !== undefined && { mdevType }),
+    },
+  };
+}
+
+const DMA_LOGGING = [
+  [VFIO_DEVICE_FEATURE_DMA_LOGGING_START, VFIO_DEVICE_FEATURE_SET],
+  [VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, VFIO_DEVICE_FEATURE_SET],
+  [VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_GET],
+] as const;

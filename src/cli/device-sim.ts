@@ -1,0 +1,66 @@
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_NUM_IRQS,
+  VFIO_PCI_NUM_REGIONS,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+} from '../abi/vfio-device.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import type { RegionInfo } from '../kernel/device-info.ts';
+import { pciIdOf } from '../kernel/pci-id.ts';
+import { createSim, newSimMemory, type Sim } from '../sim/create.ts';
+import { SIM_STATE_SIZE } from '../sim/memory.ts';
+import { barSize, pciConfig } from '../sim/pci.ts';
+import type { SimSpec } from '../sim/spec.ts';
+import type { DeviceFacts, Opened } from './opened.ts';
+
+/** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
+export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
+  const sim = createSim(spec, look ? noMemory(spec) : newSimMemory(spec));
+  const { protocol } = sim;
+  return {
+    name: text.slice(text.indexOf(':') + 1),
+    migratable: protocol === 'v1' ? { protocol, device: sim.device } : { protocol, device: sim.device },
+    guestMemory: sim.bar,
+    facts: () => simFacts(spec, sim),
+    close: () => {},
+  };
+}
+
+/** Enough for a device that nobody reads: a SPEC may name more memory than there is. */
+function noMemory(spec: SimSpec): Parameters<typeof createSim>[1] {
+  const none = new Uint8Array(0);
+  return { bar: none, state: new Uint8Array(SIM_STATE_SIZE), section: new Uint8Array(spec.section), sent: none };
+}
+
+function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
+  const { driver, size, compat, ports } = spec;
+  const sizes = { memory: String(size), compat: String(compat), ports: String(ports) };
+  return {
+    driver: `${driver} (simulated)`,
+    sysfs: {},
+    flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
+    regions: regionsOf(spec, sim),
+    irqs: VFIO_PCI_NUM_IRQS,
+    dmaLogging: false,
+    identity: { bus: 'pci', ...pciIdOf(pciConfig(spec)), driver: `sim:${driver}`, ...sizes },
+  };
+}
+
+function regionsOf(spec: SimSpec, sim: Sim): RegionInfo[] {
+  const plain = { offset: 0n, type: undefined, sparse: undefined };
+  const flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+  const mappable = flags | VFIO_REGION_INFO_FLAG_MMAP;
+  const own: RegionInfo[] = [
+    { ...plain, index: VFIO_PCI_BAR0_REGION_INDEX, size: barSize(spec), flags: mappable },
+    { ...plain, index: VFIO_PCI_CONFIG_REGION_INDEX, size: pciConfig(spec).length, flags },
+  ];
+  if (sim.protocol === 'v2') return own;
+  const { regionSize: size, dataSection } = sim.device;
+  const type = { type: VFIO_REGION_TYPE_MIGRATION, subtype: VFIO_REGION_SUBTYPE_MIGRATION };
+  return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, flags: mappable, type, sparse: [dataSection] }];
+}

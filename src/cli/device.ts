@@ -1,0 +1,69 @@
+import { VFIO_DEVICE_FLAGS_PCI, VFIO_PCI_ROM_REGION_INDEX } from '../abi/vfio-device.ts';
+import { ShimError } from '../error.ts';
+import type { Identity } from '../state-file/identity.ts';
+import { stateName, type MigratableDevice } from '../state-file/device.ts';
+import type { DeviceName } from './device-name.ts';
+import { openKernel } from './device-kernel.ts';
+import { openSim } from './device-sim.ts';
+import type { DeviceFacts } from './opened.ts';
+
+/** An open device, the same to every command whatever kind it is. */
+export interface OpenDevice extends Disposable {
+  /** DEVICE, as it was given. */
+  readonly text: string;
+  /** As in sysfs; of a simulated device, its SPEC. */
+  readonly name: string;
+  /** `undefined` where the driver does not support migration. */
+  readonly migratable: MigratableDevice | undefined;
+  readonly facts: DeviceFacts;
+  /** The state in which it was found, which is not RUNNING where a VMM died over it. */
+  readonly foundIn: string | undefined;
+  /** What the guest sees of a simulated device. */
+  readonly guestMemory: Uint8Array | undefined;
+}
+
+export interface OpenOptions {
+  /** To look at the device only: a simulated one then has no memory of its own. */
+  readonly look?: boolean;
+}
+
+/** Opens DEVICE. Its state is asked for before anything else. */
+export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDevice {
+  const look = options.look === true;
+  const opened = name.kind === 'sim' ? openSim(name.spec, name.text, look) : openKernel(name.path, look);
+  try {
+    const { migratable } = opened;
+    const foundIn = migratable === undefined ? undefined : stateName(migratable);
+    return {
+      text: name.text,
+      name: opened.name,
+      migratable,
+      foundIn,
+      facts: opened.facts(),
+      guestMemory: opened.guestMemory,
+      [Symbol.dispose]: () => opened.close(),
+    };
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
+}
+
+/** The device in the protocol that it speaks. Throws `ERR_FEATURE_UNSUPPORTED` where it speaks none. */
+export function migratableOf({ text, migratable }: OpenDevice): MigratableDevice {
+  if (migratable !== undefined) return migratable;
+  throw new ShimError(
+    'ERR_FEATURE_UNSUPPORTED',
+    `${text}: its driver does not support migration: it has neither VFIO_DEVICE_FEATURE_MIGRATION nor a migration region`,
+    { errno: 'ENOTTY' },
+  );
+}
+
+/** Everything by which a device is told from one that its state is not for. */
+export function identityOf({ facts }: OpenDevice): Identity {
+  const isPci = (facts.flags & VFIO_DEVICE_FLAGS_PCI) !== 0;
+  const own = facts.regions.filter(
+    ({ index, size, type }) => size > 0 && type === undefined && (!isPci || index < VFIO_PCI_ROM_REGION_INDEX),
+  );
+  return { ...facts.identity, regions: own.map(({ index, size }) => `${index}=${size}`).join(' ') };
+}

@@ -1,0 +1,28 @@
+import type { RegionInfo } from '../kernel/device-info.ts';
+import type { MigratableDevice } from '../state-file/device.ts';
+import type { Identity } from '../state-file/identity.ts';
+import type { SysfsFacts } from './sysfs-facts.ts';
+
+/** What there is to know about a device without changing its state. */
+export interface DeviceFacts {
+  /** The driver's name, where it is known. */
+  readonly driver: string | undefined;
+  readonly sysfs: SysfsFacts;
+  /** `VFIO_DEVICE_FLAGS_*` */
+  readonly flags: number;
+  readonly regions: readonly RegionInfo[];
+  readonly irqs: number;
+  /** The driver logs which memory its device writes to (features DMA_LOGGING_*). */
+  readonly dmaLogging: boolean;
+  /** What its state file says of it, sizes apart. */
+  readonly identity: Identity;
+}
+
+/** How a kind of device is opened. */
+export interface Opened {
+  readonly name: string;
+  readonly migratable: MigratableDevice | undefined;
+  readonly guestMemory?: Uint8Array;
+  facts(): DeviceFacts;
+  close(): void;
+}

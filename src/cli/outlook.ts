@@ -1,0 +1,56 @@
+import { VFIO_MIGRATION_P2P } from '../abi/vfio-v2.ts';
+
+/** What decides which VMM can migrate a device. */
+export interface Capabilities {
+  readonly protocol: 'v1' | 'v2' | 'none';
+  /** `VFIO_MIGRATION_*`, 0 without v2. */
+  readonly migrationFlags: number;
+  readonly dmaLogging: boolean;
+}
+
+/** Whether a kind of VMM can migrate the device, and why, or why not. */
+export interface Outlook {
+  readonly vmm: string;
+  readonly works: boolean;
+  readonly why: string;
+}
+
+const OLD = 'QEMU 5.2 to 7.2';
+const NEW = 'QEMU 8.0 and later';
+const NO_DRIVER = 'the driver does not support migration';
+
+/**
+ * Old VMMs speak v1 only, new ones v2 only (QEMU: hw/vfio/migration.c up to 7.2 and from 8.0 on); `vfio-shim run` presents
+ * either as the other. It translates what a driver offers and adds nothing: no P2P, no log of DMA.
+ */
+export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities): Outlook[] {
+  const speaks = protocol === 'v1' ? { old: true, new: false } : { old: false, new: true };
+  const oldWay = 'needs x-enable-migration=on';
+  const newWay = dmaLogging ? 'its log of DMA is used' : 'needs enable-migration=on, as no DMA is logged';
+  const natively = (vmm: string, works: boolean, way: string): Outlook => ({
+    vmm,
+    works,
+    why: works ? way : `the VMM speaks ${vmm === OLD ? 'v1' : 'v2'} only, the driver ${protocol} only`,
+  });
+  const shimmed = (vmm: string, isNative: boolean, way: string): Outlook => ({
+    vmm: `${vmm}, under vfio-shim run`,
+    works: true,
+    why: `${isNative ? 'nothing to translate' : `${protocol} presented as ${protocol === 'v1' ? 'v2' : 'v1'}`}; ${way}`,
+  });
+  const all = [
+    natively(OLD, speaks.old, oldWay),
+    shimmed(OLD, speaks.old, oldWay),
+    natively(NEW, speaks.new, newWay),
+    shimmed(NEW, speaks.new, newWay),
+    several(protocol, migrationFlags),
+  ];
+  return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: NO_DRIVER })) : all;
+}
+
+/** QEMU 10 migrates a VM with several VFIO devices where each of them can stop its DMA to the others first. */
+function several(protocol: Capabilities['protocol'], flags: number): Outlook {
+  const works = protocol === 'v2' && (flags & VFIO_MIGRATION_P2P) !== 0;
+  const lacks = protocol === 'v1' ? 'v1 has no P2P states' : 'the driver has no P2P states';
+  const why = works ? 'the driver has P2P states; the other devices need them too' : lacks;
+  return { vmm: 'QEMU 10, several devices in a VM', works, why };
+}

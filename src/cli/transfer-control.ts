@@ -1,0 +1,86 @@
+/** What the command's two threads share while a state is moved: one moves it, the other watches signals and shows progress. */
+export class TransferControl {
+  static readonly SIZE = 32;
+  readonly memory: SharedArrayBuffer;
+  readonly #flags: Int32Array;
+  readonly #counts: Float64Array;
+
+  constructor(memory: SharedArrayBuffer = new SharedArrayBuffer(TransferControl.SIZE)) {
+    this.memory = memory;
+    this.#flags = new Int32Array(memory, 0, 1);
+    this.#counts = new Float64Array(memory, 8, 2);
+  }
+
+  get interrupted(): boolean {
+    return Atomics.load(this.#flags, 0) === 1;
+  }
+
+  interrupt(): void {
+    Atomics.store(this.#flags, 0, 1);
+  }
+
+  /** Bytes that have been moved. */
+  get done(): number {
+    return this.#counts[0] ?? 0;
+  }
+
+  set done(bytes: number) {
+    this.#counts[0] = bytes;
+  }
+
+  /** Bytes that are to be moved, as far as that is known. */
+  get total(): number {
+    return Math.max(this.done, this.#counts[1] ?? 0);
+  }
+
+  set total(bytes: number) {
+    this.#counts[1] = bytes;
+  }
+}
+
+/** What is to be done: `save DEVICE FILE` or `restore DEVICE FILE`. */
+export interface TransferOrder {
+  readonly command: 'save' | 'restore';
+  readonly device: string;
+  readonly file: string;
+  readonly force: boolean;
+  readonly verbose: boolean;
+  readonly control: SharedArrayBuffer;
+}
+
+/** The line of `--json`. */
+export interface TransferResult {
+  readonly command: 'save' | 'restore';
+  readonly device: string;
+  readonly protocol: 'v1' | 'v2';
+  readonly file: string;
+  /** Bytes and buffers of migration data. */
+  readonly bytes: number;
+  readonly buffers: number;
+  readonly seconds: number;
+  readonly mibPerSecond: number;
+  /** Of the file, behind its header. */
+  readonly sha256: string;
+  /** The states that the device was brought to, in order. */
+  readonly states: readonly string[];
+  /** Of a simulated device: of all memory that the guest sees. */
+  readonly guestSha256?: string;
+}
+
+/** A failure, as one thread tells the other. */
+export interface Failure {
+  readonly message: string;
+  readonly stack: string | undefined;
+  /** Of a ShimError. */
+  readonly shim: {
+    readonly code: string;
+    readonly errno: string | undefined;
+    readonly syscall: string | undefined;
+  } | null;
+}
+
+export type TransferMessage =
+  | { readonly kind: 'note'; readonly text: string }
+  | { readonly kind: 'temporary'; readonly path: string }
+  | { readonly kind: 'done'; readonly result: TransferResult }
+  | { readonly kind: 'failed'; readonly failure: Failure };

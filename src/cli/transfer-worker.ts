@@ -1,0 +1,24 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { ShimError } from '../error.ts';
+import { useLogs } from './logs.ts';
+import type { Failure, TransferMessage, TransferOrder } from './transfer-control.ts';
+import { carryOut } from './transfer-steps.ts';
+
+/** The thread that moves a state: devices block as system calls do, and signals have to be seen meanwhile. */
+const order = workerData as TransferOrder;
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a port within this process has no origin
+const tell = (message: TransferMessage): void => parentPort?.postMessage(message);
+
+useLogs(order.verbose);
+try {
+  tell({ kind: 'done', result: carryOut(order, tell) });
+} catch (error) {
+  tell({ kind: 'failed', failure: failureOf(error) });
+}
+
+function failureOf(error: unknown): Failure {
+  if (!(error instanceof Error)) return { message: String(error), stack: undefined, shim: null };
+  const { message, stack } = error;
+  const { code, errno, syscall } = error as ShimError;
+  return { message, stack, shim: error instanceof ShimError ? { code, errno, syscall } : null };
+}

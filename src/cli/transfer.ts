@@ -1,0 +1,91 @@
+import { rmSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import type { ErrnoName } from '../abi/errno.ts';
+import { ShimError, type ErrorCode } from '../error.ts';
+import { fail } from './fail.ts';
+import { showProgress } from './progress.ts';
+import { table } from './table.ts';
+import { TransferControl, type Failure, type TransferMessage, type TransferOrder } from './transfer-control.ts';
+import type { TransferResult } from './transfer-control.ts';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** `save` or `restore`, with its result on stdout and all else on stderr. A signal ends it when all is in order again. */
+export async function transfer(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<void> {
+  const control = new TransferControl();
+  const progress = showProgress(order.command, control, process.stderr);
+  let temporary: string | undefined;
+  let received: NodeJS.Signals | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (received !== undefined) {
+      if (temporary !== undefined) rmSync(temporary, { force: true });
+      dieOf(signal); // the second time at once; the kernel resets the device when it is closed
+    }
+    received = signal;
+    control.interrupt();
+  };
+  for (const signal of SIGNALS) process.on(signal, onSignal);
+  try {
+    const result = await inThread({ ...order, control: control.memory }, (message) => {
+      if (message.kind === 'temporary') temporary = message.path;
+      else if (message.kind === 'note') progress.note(`vfio-shim: ${message.text}\n`);
+    });
+    progress.stop();
+    process.stdout.write(json ? `${JSON.stringify(result)}\n` : inWords(result));
+  } catch (error) {
+    progress.stop();
+    if (received === undefined) throw error;
+    fail(error);
+    dieOf(received);
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, onSignal);
+  }
+}
+
+function dieOf(signal: NodeJS.Signals): void {
+  for (const each of SIGNALS) process.removeAllListeners(each);
+  process.kill(process.pid, signal);
+}
+
+/** Runs an order in a thread of its own, and settles when that has ended: by then all its files are closed. */
+async function inThread(order: TransferOrder, tell: (message: TransferMessage) => void): Promise<TransferResult> {
+  const worker = new Worker(new URL('./transfer-worker.js', import.meta.url), { workerData: order });
+  let last: TransferMessage | undefined;
+  worker.on('message', (message: TransferMessage) => {
+    last = message;
+    tell(message);
+  });
+  await new Promise<void>((resolve, reject) => {
+    worker.once('error', reject);
+    worker.once('exit', () => resolve());
+  });
+  if (last?.kind === 'done') return last.result;
+  throw last?.kind === 'failed'
+    ? errorOf(last.failure)
+    : new Error(`${order.command}: its thread ended without a word`);
+}
+
+function errorOf({ message, stack, shim }: Failure): Error {
+  const error =
+    shim === null
+      ? new Error(message)
+      : new ShimError(shim.code as ErrorCode, message, {
+          ...(shim.errno !== undefined && { errno: shim.errno as ErrnoName }),
+          ...(shim.syscall !== undefined && { syscall: shim.syscall }),
+        });
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}
+
+function inWords(result: TransferResult): string {
+  const { device, protocol, file, bytes, buffers, seconds, mibPerSecond, sha256, states, guestSha256 } = result;
+  return table([
+    ['device', `${device}, ${protocol}`],
+    ['file', file],
+    ['data', `${bytes} bytes in ${buffers} buffers`],
+    ['time', `${seconds} s, ${mibPerSecond} MiB/s`],
+    ['states', states.join(' ')],
+    ['sha256', sha256],
+    ['guest memory', guestSha256 === undefined ? undefined : `sha256 ${guestSha256}`],
+  ]);
+}

@@ -1,0 +1,124 @@
+import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
+import { V1RegisterAccess } from '../v1/registers.ts';
+import type { V1Device } from '../v1/device.ts';
+import { V1, v1StateName, withoutReserved } from '../v1/states.ts';
+import type { V2Device } from '../v2/device.ts';
+import { V2, v2StateName } from '../v2/states.ts';
+import { ShimError } from '../error.ts';
+import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
+
+/** A device whose state can be saved and restored, in the protocol that it speaks. */
+export type MigratableDevice =
+  | { readonly protocol: 'v1'; readonly device: V1Device }
+  | { readonly protocol: 'v2'; readonly device: V2Device };
+
+/** The name of the state that a device is in, the same names in both protocols; `(5)` for one that is none. */
+export function stateName(target: MigratableDevice): string {
+  try {
+    if (target.protocol === 'v2') return v2StateName(target.device.getState());
+    return v1StateName(new V1RegisterAccess(target.device).deviceState());
+  } catch (error) {
+    if (!(error instanceof ShimError) || error.code !== 'ERR_STATE_UNKNOWN') throw error;
+    return 'UNKNOWN';
+  }
+}
+
+/** How long a device that was told to run may say "not yet", in milliseconds, before it is reset. */
+const PATIENCE = 5000;
+
+/**
+ * The end of a failed procedure: the device runs, by a reset where it does not otherwise or is to begin anew. Throws where
+ * not even that helps.
+ */
+export function recover(target: MigratableDevice, how: 'run' | 'reset'): void {
+  if (how === 'run') {
+    const end = performance.now() + PATIENCE;
+    const patiently: WaitForDevice = () => {
+      if (performance.now() > end)
+        throw new ShimError('ERR_DEVICE', 'the device is never ready', { errno: 'ETIMEDOUT' });
+      sleepUntilReady();
+    };
+    try {
+      run(target, patiently);
+      return;
+    } catch {
+      // reset below
+    }
+  }
+  target.device.reset();
+  const state = stateName(target);
+  if (state === 'RUNNING') return;
+  throw new ShimError('ERR_DEVICE', `after a reset the device is in ${state}`, { errno: 'EIO' });
+}
+
+/** Lets a device run. Throws where it then does not. */
+export function run(target: MigratableDevice, wait: WaitForDevice): void {
+  if (target.protocol === 'v2') whenReady(() => target.device.setState(V2.RUNNING), wait);
+  else {
+    const registers = new V1RegisterAccess(target.device);
+    whenReady(() => registers.setDeviceState(V1.RUNNING), wait);
+  }
+  const state = stateName(target);
+  if (state !== 'RUNNING')
+    throw new ShimError('ERR_DEVICE', `the device is in ${state}, not RUNNING`, { errno: 'EIO' });
+}
+
+/** Does what a procedure is for; where that fails, recovers the device and throws the failure. */
+export function recovering(target: MigratableDevice, how: 'run' | 'reset', procedure: () => void): void {
+  try {
+    procedure();
+  } catch (error) {
+    try {
+      recover(target, how);
+    } catch (second) {
+      throw unrecovered(error, second);
+    }
+    throw error;
+  }
+}
+
+function unrecovered(first: unknown, second: unknown): unknown {
+  if (!(first instanceof ShimError) || !(second instanceof Error)) return first;
+  const { code, message, errno, syscall } = first;
+  const text = `${message}; and the device could not be made to run again: ${second.message}`;
+  return new ShimError(code, text, { cause: first, ...(errno && { errno }), ...(syscall && { syscall }) });
+}
+
+const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+
+/** A device that tells of each state that it was brought to, by name, and of each reset. */
+export function watched(target: MigratableDevice, entered: (state: string) => void): MigratableDevice {
+  const reset = (): void => {
+    target.device.reset();
+    entered('reset');
+  };
+  if (target.protocol === 'v2') {
+    const { device } = target;
+    const around: V2Device = {
+      migrationFlags: device.migrationFlags,
+      getState: () => device.getState(),
+      setState(state) {
+        const session = device.setState(state);
+        entered(v2StateName(state));
+        return session;
+      },
+      openSession: () => device.openSession(),
+      stopCopyLength: () => device.stopCopyLength(),
+      reset,
+    };
+    return { protocol: 'v2', device: around };
+  }
+  const { device } = target;
+  const around: V1Device = {
+    regionSize: device.regionSize,
+    dataSection: device.dataSection,
+    mapped: device.mapped,
+    read: (offset, into) => device.read(offset, into),
+    write(offset, from) {
+      device.write(offset, from);
+      if (offset === DEVICE_STATE_AT) entered(v1StateName(withoutReserved(from[0] ?? 0)));
+    },
+    reset,
+  };
+  return { protocol: 'v1', device: around };
+}

@@ -1,0 +1,107 @@
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { onFile } from './errors.ts';
+import { corrupt, decodeHeader, fileSize, HEADER_SIZE, LENGTH_SIZE, truncated, type StateHeader } from './format.ts';
+
+/** Where a state file is read from: fills `into` as far as the file goes, and returns how far. */
+export interface ByteSource {
+  readonly size: number;
+  read(into: Uint8Array, position: number): number;
+}
+
+/** Called with the bytes of migration data that have gone by. */
+export type Watch = (bytes: number) => void;
+
+const BLOCK = 1024 * 1024;
+
+/** A state file. The header is checked when it is opened, all else by check(), and once more whenever it is read. */
+export class StateReader {
+  readonly header: StateHeader;
+  readonly #source: ByteSource;
+  readonly #whole: number;
+
+  /** Throws `ERR_FILE_CORRUPT`, `ERR_FILE_TRUNCATED` or `ERR_FILE_VERSION`. */
+  constructor(source: ByteSource) {
+    const page = new Uint8Array(HEADER_SIZE);
+    this.#source = source;
+    this.header = decodeHeader(page.subarray(0, source.read(page, 0)), source.size);
+    this.#whole = fileSize(this.header);
+  }
+
+  /** Reads all of it. Throws where a single bit is not as it was written. */
+  check(watch: Watch = () => {}): void {
+    for (const piece of this.buffers(BLOCK)) watch(piece.length);
+  }
+
+  /**
+   * The buffers, in memory that is reused; one of more than `most` bytes in pieces of `most`. Throws at the end where the
+   * hash is not the header's.
+   */
+  *buffers(most: number): Generator<Uint8Array, void> {
+    const hash = createHash('sha256');
+    const length = new Uint8Array(LENGTH_SIZE);
+    let memory = new Uint8Array(0);
+    let position = HEADER_SIZE;
+    const fill = (into: Uint8Array): void => {
+      const read = this.#source.read(into, position);
+      if (read < into.length) throw truncated(position + read, this.#whole);
+      hash.update(into);
+      position += read;
+    };
+    for (let n = 0; n < this.header.buffers; n += 1) {
+      fill(length);
+      let left = this.#lengthOf(length, position);
+      if (memory.length < Math.min(left, most)) memory = new Uint8Array(Math.min(left, most));
+      while (left > 0) {
+        const piece = memory.subarray(0, Math.min(left, most));
+        fill(piece);
+        left -= piece.length;
+        yield piece;
+      }
+    }
+    if (position !== this.#whole || hash.digest('hex') !== this.header.sha256) {
+      throw corrupt('is damaged: its data is not what was written');
+    }
+  }
+
+  /** A length that the rest of the file has room for. */
+  #lengthOf(bytes: Uint8Array, position: number): number {
+    const length = new DataView(bytes.buffer).getBigUint64(0, true);
+    if (length > 0n && length <= this.#whole - position) return Number(length);
+    throw corrupt(`is damaged: a buffer of ${length} bytes at ${position - LENGTH_SIZE}`);
+  }
+}
+
+/** An open file. Every failure names it. */
+export class OpenFile implements ByteSource, Disposable {
+  readonly path: string;
+  readonly size: number;
+  readonly #fd: number;
+
+  /** Does not wait where somebody put a pipe in place of the file. */
+  constructor(path: string) {
+    this.path = path;
+    this.#fd = onFile(path, () => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+    const status = fstatSync(this.#fd);
+    this.size = status.size;
+    if (status.isFile()) return;
+    closeSync(this.#fd);
+    throw corrupt(`${path}: is not a plain file`);
+  }
+
+  read(into: Uint8Array, position: number): number {
+    return onFile(this.path, () => {
+      let done = 0;
+      while (done < into.length) {
+        const read = readSync(this.#fd, into, done, into.length - done, position + done);
+        if (read === 0) break;
+        done += read;
+      }
+      return done;
+    });
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
+  }
+}

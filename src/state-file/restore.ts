@@ -1,0 +1,35 @@
+import { V1Restore } from '../v1/restore.ts';
+import { V2Restore } from '../v2/restore.ts';
+import { ShimError } from '../error.ts';
+import type { WaitForDevice } from '../wait.ts';
+import { recovering, stateName, type MigratableDevice } from './device.ts';
+
+/** What a v2 VMM writes at once (QEMU 10: VFIO_MIG_DEFAULT_DATA_BUFFER_SIZE). */
+const V2_PIECE = 1024 * 1024;
+
+/**
+ * Restores a device as a VMM does: RESUMING, the buffers, RUNNING. To a v1 driver each buffer that its data section can hold
+ * goes as the one transaction that it was at the source. On any failure, of `buffers` too, the device is reset.
+ */
+export function restoreDevice(
+  target: MigratableDevice,
+  buffers: (most: number) => Iterable<Uint8Array>,
+  wait: WaitForDevice,
+): void {
+  recovering(target, 'reset', () => {
+    const isV1 = target.protocol === 'v1';
+    const restore = isV1 ? new V1Restore(target.device, wait) : new V2Restore(target.device, wait);
+    const most = isV1 ? target.device.dataSection.size : V2_PIECE;
+    try {
+      restore.setup();
+      for (const buffer of buffers(most)) restore.load(buffer);
+      restore.complete();
+    } finally {
+      if (restore instanceof V2Restore) restore.cleanup();
+    }
+    const state = stateName(target);
+    if (state !== 'RUNNING') {
+      throw new ShimError('ERR_DEVICE', `the device took the state and is in ${state}, not RUNNING`, { errno: 'EIO' });
+    }
+  });
+}
