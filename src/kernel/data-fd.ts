@@ -64,7 +64,8 @@ export class KernelDataFd implements V2DataSession {
     let moved = position;
     if (status === Live.CALLING) {
       const now = filePosition(this.#fd.number);
-      if (tracked === 0 || now < position || (writing && now !== position)) {
+      const says = tracked === 1 || now > position; // whether the file's position tells what was moved
+      if (!says || now < position || (writing && now !== position)) {
         this.#owed = new ShimError(
           'ERR_SESSION_ENDED',
           'migration data: a supervisor was killed while the driver moved data; what became of it cannot be known',

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ARCH, AUDIT_ARCH_AARCH64, AUDIT_ARCH_X86_64, type Arch } from '../../src/abi/arch.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF } from '../../src/abi/seccomp.ts';
 import * as vfio from '../../src/abi/vfio-ioctl.ts';
-import { emulationFilter } from '../../src/interpose/filter.ts';
+import { bridgingFilter, emulationFilter } from '../../src/interpose/filter.ts';
 import { regionOffset } from '../../src/interpose/window.ts';
 import { BpfMachine } from '../support/bpf-machine.ts';
 import { isTrapped } from '../support/filter-model.ts';
@@ -112,5 +112,53 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
 
   it('is short on the way of calls that are not ours', () => {
     expect(machine.length).toBeLessThan(70);
+  });
+});
+
+describe.each(filters)('bridgingFilter ($name)', ({ arch, dataFds }) => {
+  const machine = new BpfMachine(bridgingFilter(arch, dataFds));
+  const { syscalls } = arch as Arch & { syscalls: { open?: number } };
+
+  function trapped(nr: number, args: readonly (number | bigint)[] = []): boolean {
+    const values = Array.from({ length: 6 }, (_, n) => BigInt(args[n] ?? 0));
+    return machine.run({ nr, arch: arch.auditArch, args: values }) === SECCOMP_RET_USER_NOTIF;
+  }
+
+  it('traps the few ioctls that serve, and leaves DMA mappings, interrupts and all others to the kernel', () => {
+    const always = [
+      vfio.VFIO_GROUP_GET_DEVICE_FD,
+      vfio.VFIO_DEVICE_GET_INFO,
+      vfio.VFIO_DEVICE_GET_REGION_INFO,
+      vfio.VFIO_DEVICE_RESET,
+    ];
+    const forV2 = [vfio.VFIO_DEVICE_FEATURE, vfio.VFIO_MIG_GET_PRECOPY_INFO];
+    const expected = new Set(dataFds === undefined ? always : [...always, ...forV2]);
+    for (let number = 0x3b60; number < 0x3b90; number += 1) {
+      expect(trapped(syscalls.ioctl, [3, number]), `0x${number.toString(16)}`).toBe(expected.has(number));
+      expect(trapped(syscalls.ioctl, [3, BigInt(number) | (7n << 32n)])).toBe(expected.has(number));
+    }
+    for (const number of [vfio.VFIO_DEVICE_SET_IRQS, vfio.VFIO_IOMMU_MAP_DMA, vfio.VFIO_GROUP_SET_CONTAINER]) {
+      expect(expected.has(number)).toBe(false);
+    }
+  });
+
+  it('traps accesses in the window, and data fds, as with emulated devices; opening files is not trapped', () => {
+    const emulation = new BpfMachine(emulationFilter(arch, dataFds));
+    const opens = new Set([syscalls.openat, syscalls.openat2, syscalls.open]);
+    const offsets = [0n, regionOffset(0), regionOffset(31) + 5n, regionOffset(255) + 2n ** 40n, 7n << 40n];
+    let seen = 0;
+    for (const nr of Object.values(syscalls)) {
+      if (nr === syscalls.ioctl) continue;
+      for (const fd of [3, WINDOW.first, WINDOW.last, WINDOW.last + 1]) {
+        for (const offset of offsets) {
+          const args = [BigInt(fd), 2n, 2n, offset, 0n, offset];
+          const call = { nr, arch: arch.auditArch, args };
+          const expected = !opens.has(nr) && emulation.run(call) === SECCOMP_RET_USER_NOTIF;
+          expect(trapped(nr, args)).toBe(expected);
+          if (expected) seen += 1;
+        }
+      }
+    }
+    expect(seen).toBeGreaterThan(20);
   });
 });

@@ -1,15 +1,16 @@
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { POLLHUP, POLLIN } from '../../src/abi/fcntl.ts';
-import { OwnedFd, setCloseOnExec } from '../../src/sys/fd.ts';
+import { markFile, markOf, OwnedFd, setCloseOnExec } from '../../src/sys/fd.ts';
 import { inodeOf, inodeOfOwn } from '../../src/sys/file.ts';
 import { kernelIsAtLeast } from '../../src/sys/kernel.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
+import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
 import { isSameFile } from '../../src/sys/process.ts';
-import { receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
+import { FdVault, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
 import { outcome } from '../support/errno.ts';
 
 const { pid } = process;
@@ -130,4 +131,63 @@ it('kernelIsAtLeast compares versions as numbers', () => {
   expect(kernelIsAtLeast(major - 1, minor + 100)).toBe(true);
   expect(kernelIsAtLeast(major, minor + 1)).toBe(false);
   expect(kernelIsAtLeast(major + 1, 0)).toBe(false);
+});
+
+describe('FdVault', () => {
+  it('keeps one open file and its number, until another comes or it is cleared', () => {
+    const [into, out] = socketPair();
+    const vault = new FdVault(into.number, out.number);
+    expect(vault.peek()).toBeUndefined();
+    const keep = (number: number): number => {
+      using file = createSharedMemory(`vault-${number}`, 0);
+      vault.put(number, file);
+      return inodeOfOwn(file.number);
+    };
+    const first = keep(2 ** 40 + 1);
+    for (let n = 0; n < 3; n += 1) {
+      const found = vault.peek();
+      expect(found?.number).toBe(2 ** 40 + 1);
+      expect(inodeOfOwn(found?.fd.number ?? -1)).toBe(first); // though the one that put it there is closed
+      found?.fd.close();
+    }
+    const second = keep(5);
+    // another process has the ends only
+    const successor = new FdVault(into.number, out.number);
+    const found = successor.peek();
+    expect([found?.number, inodeOfOwn(found?.fd.number ?? -1)]).toEqual([5, second]);
+    found?.fd.close();
+    successor.clear();
+    expect(vault.peek()).toBeUndefined();
+    successor.clear();
+    into.close();
+    out.close();
+  });
+});
+
+describe('duplicateFd and marks', () => {
+  it('another descriptor of the same open file, and of its mark, by any thread of the process', () => {
+    using file = createSharedMemory('marked', 0);
+    expect(markOf(file.number)).toBe(0);
+    markFile(file.number, 33);
+    using copy = duplicateFd(pid, file.number) ?? new OwnedFd(-1);
+    expect(isSameFile(pid, copy.number, file.number)).toBe(true);
+    expect(markOf(copy.number)).toBe(33);
+    using other = new OwnedFd(openSync(`/proc/self/fd/${file.number}`, 'r'));
+    expect(markOf(other.number), 'a file that was opened anew').toBe(0);
+    const threads = readdirSync('/proc/self/task').map(Number);
+    expect(threads.length).toBeGreaterThan(1);
+    for (const thread of threads) {
+      using byThread = duplicateFd(thread, file.number) ?? new OwnedFd(-1);
+      expect(markOf(byThread.number)).toBe(33);
+      expect(processOf(thread)).toBe(pid);
+    }
+    expect(outcome(() => markFile(file.number, 65))).toBe('EINVAL');
+  });
+
+  it('no descriptor is undefined, no process an error', () => {
+    expect(duplicateFd(pid, 1_000_000)).toBeUndefined();
+    expect(duplicateFd(pid, -1)).toBeUndefined();
+    expect(outcome(() => duplicateFd(2 ** 22 + 1, 0))).not.toBe('OK');
+    expect(processOf(2 ** 22 + 1)).toBeUndefined();
+  });
 });
