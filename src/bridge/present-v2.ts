@@ -241,6 +241,11 @@ class PresentedV2 implements V2Device {
   }
 
   /** @internal */
+  room(length: number): Uint8Array | undefined {
+    return this.#writer.room(length);
+  }
+
+  /** @internal */
   precopyInfo(id: number): PrecopyInfo {
     const state = this.getState();
     if (!isPreCopy(state)) {
@@ -274,6 +279,12 @@ class PresentedSession implements V2DataSession {
     this.#checkOpen(Session.RESUMING, 'EBADF');
     this.#device.checkSession(this.#id);
     return from.length === 0 ? 0 : this.#device.writeData(from);
+  }
+
+  room(length: number): Uint8Array | undefined {
+    this.#checkOpen(Session.RESUMING, 'EBADF');
+    this.#device.checkSession(this.#id);
+    return length === 0 ? undefined : this.#device.room(length);
   }
 
   precopyInfo(): PrecopyInfo {

@@ -30,17 +30,32 @@ export class TransactionWriter {
     return this.#framed ? this.#writeFramed(from) : this.#writeTransaction(from, Number.POSITIVE_INFINITY);
   }
 
+  /** Where the next bytes of a transaction lie in the driver's mapped data section. A frame's header lies elsewhere. */
+  room(length: number): Uint8Array | undefined {
+    const { mapped, dataSection } = this.#device;
+    const my = this.#my;
+    if (this.#framed || mapped === undefined) return undefined;
+    this.#openTransaction(Number.POSITIVE_INFINITY);
+    const at = my.space_offset + my.filled - dataSection.offset;
+    const end = Math.min(at + length, my.space_offset + my.space_size - dataSection.offset, mapped.length);
+    return at >= 0 && end > at ? mapped.subarray(at, end) : undefined;
+  }
+
+  #openTransaction(left: number): void {
+    const my = this.#my;
+    if (my.filled > 0 && my.filled === my.space_size) this.#finishTransaction();
+    if (my.filled > 0) return;
+    const { offset, size } = this.#registers.dataSpace();
+    my.space_offset = offset;
+    my.space_size = Math.min(size, left);
+  }
+
   /** Adds bytes to the current transaction, which ends when the data section is full or `left` bytes are there. */
   #writeTransaction(from: Uint8Array, left: number): number {
     const my = this.#my;
-    if (my.filled > 0 && my.filled === my.space_size) this.#finishTransaction();
-    if (my.filled === 0) {
-      const { offset, size } = this.#registers.dataSpace();
-      my.space_offset = offset;
-      my.space_size = Math.min(size, left);
-    }
+    this.#openTransaction(left);
     const piece = from.subarray(0, my.space_size - my.filled);
-    this.#device.write(my.space_offset + my.filled, piece);
+    if (!this.#isInPlace(piece)) this.#device.write(my.space_offset + my.filled, piece);
     my.filled += piece.length;
     if (my.filled === my.space_size) {
       try {
@@ -50,6 +65,14 @@ export class TransactionWriter {
       }
     }
     return piece.length;
+  }
+
+  /** True where the bytes are the data section's own, at their place, as room() gave them. */
+  #isInPlace(piece: Uint8Array): boolean {
+    const { mapped, dataSection } = this.#device;
+    const { space_offset, filled } = this.#my;
+    const at = space_offset + filled - dataSection.offset;
+    return piece.buffer === mapped?.buffer && at >= 0 && piece.byteOffset === mapped.byteOffset + at;
   }
 
   #writeFramed(from: Uint8Array): number {

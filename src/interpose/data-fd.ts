@@ -78,8 +78,10 @@ export class DataFds {
     const session = this.#session();
     const unread = this.#unread;
     const count = Math.min(call.count(2), unread?.length ?? BOUNCE);
-    if (this.#isResuming()) throw refuse('EBADF', 'data fd: read of a session that resumes');
-    if (count === 0) return 0;
+    if (count === 0) {
+      if (this.#isResuming()) throw refuse('EBADF', 'data fd: read of a session that resumes');
+      return 0;
+    }
     if (unread !== undefined) bounce.set(unread);
     const length = unread === undefined ? session.read(bounce.subarray(0, count)) : count;
     try {
@@ -96,10 +98,10 @@ export class DataFds {
 
   write(call: Call): number {
     const session = this.#session();
-    if (!this.#isResuming()) throw refuse('EBADF', 'data fd: write of a session that saves');
-    const count = Math.min(call.count(2), BOUNCE);
-    const piece = bounce.subarray(0, count);
-    readProcessMemoryTo(call.tid, call.count(1), bounceAt, count);
+    const count = call.count(2);
+    const room = session.room?.(count);
+    const piece = room ?? bounce.subarray(0, Math.min(count, BOUNCE));
+    readProcessMemoryTo(call.tid, call.count(1), room === undefined ? bounceAt : addressOf(room), piece.length);
     const length = session.write(piece);
     if (length > 0) this.#device.moved('in', length);
     return length;

@@ -19,6 +19,11 @@ export interface V2DataSession {
   read(into: Uint8Array): number;
   /** Takes at most `from.length` bytes and returns how many. Throws `EAGAIN` as read() does. */
   write(from: Uint8Array): number;
+  /**
+   * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then calls
+   * write() with it spares a copy. `undefined` where there is none; the same memory again until write() takes it.
+   */
+  room?(length: number): Uint8Array | undefined;
   /** `VFIO_MIG_GET_PRECOPY_INFO`. Throws `EINVAL` outside PRE_COPY and PRE_COPY_P2P, after the session's end too. */
   precopyInfo(): PrecopyInfo;
   /** A file descriptor that polls readable or writable once an `EAGAIN` is over; without one, callers ask again. */

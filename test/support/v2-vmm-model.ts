@@ -104,7 +104,8 @@ export class V2VmmModel {
         this.#read(step.bytes);
         break;
       case 'write':
-        this.#write(step.bytes);
+      case 'writeInPlace':
+        this.#write(step.bytes, step.do === 'writeInPlace');
         break;
       case 'info':
         this.#info();
@@ -305,12 +306,19 @@ export class V2VmmModel {
     }
   }
 
-  #write(bytes: number): void {
+  /** `inPlace`: into the memory that the session has for it, where it has some. */
+  #write(bytes: number, inPlace: boolean): void {
     if (this.#session === undefined || kindOf(this.#state) === 'none') return;
     const session = this.#session;
     const piece = this.#stream.subarray(this.#written, this.#written + bytes);
     if (piece.length === 0) return;
-    const { answer, value: length = 0 } = this.#try(() => session.write(piece));
+    const { answer, value: length = 0 } = this.#try(() => {
+      const room = inPlace ? session.room?.(piece.length) : undefined;
+      if (room === undefined) return session.write(piece);
+      expect(room.length).toBeLessThanOrEqual(piece.length);
+      room.set(piece.subarray(0, room.length));
+      return session.write(room);
+    });
     if (kindOf(this.#state) === 'saving') {
       expect(answer).toBe('EBADF');
       return;

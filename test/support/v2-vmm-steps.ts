@@ -4,7 +4,7 @@ import * as fc from 'fast-check';
 type Plain = 'info' | 'look' | 'reset' | 'resetBehind' | 'replace' | 'readOld';
 export type V2Step =
   | { readonly do: 'state'; readonly target: number }
-  | { readonly do: 'read' | 'write'; readonly bytes: number }
+  | { readonly do: 'read' | 'write' | 'writeInPlace'; readonly bytes: number }
   | { readonly do: Plain }
   | { readonly do: 'guest'; readonly seed: number }
   | { readonly do: 'inject'; readonly what: 'pending_bytes' | 'data_offset' | 'data_size' | 'device_state' };
@@ -17,6 +17,7 @@ export const v2Step: fc.Arbitrary<V2Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(0, 8, 255).map((target): V2Step => ({ do: 'state', target })) },
   { weight: 14, arbitrary: fc.integer({ min: 1, max: 9000 }).map((bytes): V2Step => ({ do: 'read', bytes })) },
   { weight: 8, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'write', bytes })) },
+  { weight: 4, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'writeInPlace', bytes })) },
   { weight: 3, arbitrary: plain('info') },
   { weight: 2, arbitrary: plain('look') },
   { weight: 2, arbitrary: plain('replace') },
