@@ -29,7 +29,8 @@ export const PIDFD_THREAD = 0o200;
 /** Type of kcmp(2): do two descriptors refer to one open file? 0 is yes (linux/kcmp.h, 3.5). */
 export const KCMP_FILE = 0;
 
-/** Resource of prlimit64(2): one more than the highest descriptor (asm-generic/resource.h). */
+/** Resources of prlimit64(2): the largest file, and one more than the highest descriptor (asm-generic/resource.h). */
+export const RLIMIT_FSIZE = 1;
 export const RLIMIT_NOFILE = 7;
 
 /** Capability that allows to trace any process (linux/capability.h). */

@@ -79,13 +79,10 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     await runAndReport();
     return;
   }
-  const { checkTracing, dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
+  const { checkLimits, checkTracing, dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
   if (options.trace !== undefined) checkWritable(options.trace);
-  const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
-  // written at once: a stream of Node's would change what the target inherits
-  if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const plan: Plan = {
     devices,
     dataSection,
@@ -96,15 +93,19 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     onError: options.onError,
     reportFd: reportFd === undefined ? undefined : Number(reportFd),
     trace: options.trace === undefined ? undefined : resolve(options.trace),
-    sysfs,
+    sysfs: undefined,
   };
+  checkLimits(plan);
+  const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
+  // written at once: a stream of Node's would change what the target inherits
+  if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
     env['VFIO_SHIM_SYSFS'] = sysfs.path;
     env['VFIO_SHIM_DEVICES'] = devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
   }
   Reflect.deleteProperty(env, REPORT_FD);
-  launch(plan, command, env);
+  launch({ ...plan, sysfs }, command, env);
 }
 
 function checkWritable(file: string): void {
@@ -148,13 +149,17 @@ const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2
  * the reports and ends as the target did.
  */
 async function runAndReport(): Promise<void> {
+  const { inheritedDescriptors } = await import('../sys/fd.ts');
+  const given = new Set([0, 1, 2, ...inheritedDescriptors()]);
+  const reportFd = Math.max(...given) + 1;
+  const stdio = Array.from({ length: reportFd }, (_, fd) => (given.has(fd) ? fd : ('ignore' as const)));
   const child = spawn(process.execPath, process.argv.slice(1), {
-    stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
-    env: { ...process.env, [REPORT_FD]: '3' },
+    stdio: [...stdio, 'pipe'],
+    env: { ...process.env, [REPORT_FD]: String(reportFd) },
   });
   for (const signal of FORWARDED) process.on(signal, () => child.kill(signal));
   const pieces: Buffer[] = [];
-  child.stdio[3]?.on('data', (piece: Buffer) => pieces.push(piece));
+  child.stdio[reportFd as 3]?.on('data', (piece: Buffer) => pieces.push(piece));
   const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (...how) => resolve(how));
@@ -166,5 +171,7 @@ async function runAndReport(): Promise<void> {
   }
   process.exitCode = 128 + constants.signals[signal];
   for (const forwarded of FORWARDED) process.removeAllListeners(forwarded);
+  const { resetSignals } = await import('../sys/process.ts');
+  resetSignals(); // of SIGPIPE, a process of Node does not die
   process.kill(process.pid, signal);
 }

@@ -6,11 +6,11 @@ import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
 import { arch } from '../sys/libc.ts';
-import { allowTracer, descriptorLimit, dieWithParent, execute } from '../sys/process.ts';
+import { allowTracer, descriptorLimit, dieWithParent, execute, fileSizeLimit } from '../sys/process.ts';
 import { installFilter } from '../sys/seccomp.ts';
 import { sendFd, socketPair } from '../sys/socket.ts';
 import { bridgingFilter, emulationFilter } from './filter.ts';
-import type { FdWindow, Plan } from './plan.ts';
+import { firstFreeFd, sharedFiles, type FdWindow, type Plan } from './plan.ts';
 
 const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
 
@@ -26,6 +26,7 @@ export function launch(plan: Plan, command: readonly string[], env: NodeJS.Proce
   const path = findCommand(name, env['PATH']);
   const given = inheritedDescriptors().filter((fd) => fd !== plan.reportFd);
   for (const fd of given) setCloseOnExec(fd, true); // they are the target's, not the keeper's
+  if (plan.reportFd !== undefined) setCloseOnExec(plan.reportFd, true); // it is the keeper's, not the target's
   const [mine, theirs] = socketPair();
   const keeper = startKeeper(plan, theirs.number);
   theirs.close();
@@ -47,8 +48,6 @@ const USUAL_DATA_FDS: FdWindow = { first: 0x3f00, last: 0x3fff };
 export function dataFdWindow(): FdWindow {
   const limit = descriptorLimit();
   if (limit > USUAL_DATA_FDS.last) return USUAL_DATA_FDS;
-  if (limit < 128)
-    throw new ShimError('ERR_ARGUMENT', `RLIMIT_NOFILE: ${limit} is too low to present v2, which needs 128`);
   return { first: limit - 64, last: limit - 1 };
 }
 
@@ -78,6 +77,30 @@ export function checkTracing(): void {
   throw new ShimError('ERR_KERNEL_FEATURE', `run ${need} where kernel.yama.ptrace_scope is ${scope}`, {
     errno: 'EPERM',
   });
+}
+
+/** Descriptors that Node itself has open, with some to spare. */
+const NODES_OWN = 40;
+
+/** Throws `ERR_SYSCALL` where resource limits do not allow the keeper to hold what this plan needs. */
+export function checkLimits(plan: Plan): void {
+  const largest = Math.max(...sharedFiles(plan, 4096).map(({ size }) => size));
+  if (fileSizeLimit() < largest) {
+    throw new ShimError(
+      'ERR_SYSCALL',
+      `RLIMIT_FSIZE: ${fileSizeLimit()} is too low, run needs sparse files without limit`,
+      {
+        errno: 'EFBIG',
+      },
+    );
+  }
+  const needed = Math.max(firstFreeFd(plan) + NODES_OWN, plan.present === 'v1' ? 0 : 128);
+  const limit = descriptorLimit();
+  if (limit < needed) {
+    throw new ShimError('ERR_SYSCALL', `RLIMIT_NOFILE: ${limit} is too low, this run needs ${needed}`, {
+      errno: 'EMFILE',
+    });
+  }
 }
 
 function yamaScope(): number {

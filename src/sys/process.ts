@@ -1,7 +1,8 @@
-import { KCMP_FILE, PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_NOFILE } from '../abi/prctl.ts';
 import { constants } from 'node:os';
+import { KCMP_FILE, PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_FSIZE, RLIMIT_NOFILE } from '../abi/prctl.ts';
+import { ShimError } from '../error.ts';
 import { setCloseOnExec } from './fd.ts';
-import { addressOf, cString, syscallError, trySyscall } from './libc.ts';
+import { addressOf, cString, failedWith, syscallError, trySyscall } from './libc.ts';
 
 const pid = process.pid;
 
@@ -46,17 +47,25 @@ export function execute(
   // SAFETY: file, argv.keep and envp.keep stay referenced until the call returns, which it does only on failure.
   const result = trySyscall('execve', addressOf(file), addressOf(argv.memory), addressOf(envp.memory));
   if (argv.keep.length + envp.keep.length < 0) throw new Error('unreachable');
+  if (failedWith(result, 'ENOENT')) {
+    throw new ShimError('ERR_COMMAND', `${path}: its interpreter does not exist`, {
+      errno: 'ENOENT',
+      syscall: 'execve',
+    });
+  }
   throw syscallError(`start ${path}`, 'execve', -result);
 }
 
-/** The kernel's `struct sigaction` (x86-64 and aarch64): handler, flags, restorer or mask; all zero is the default. */
-function resetSignals(): void {
+/**
+ * Gives the signals that Node ignores (node.cc: PlatformInit) their default actions. What its parent ignored is lost: Node
+ * resets that when it starts.
+ */
+export function resetSignals(): void {
   const SIGSET_SIZE = 8;
-  const action = new Uint8Array(32);
-  for (const signal of [constants.signals.SIGPIPE])
+  const action = new Uint8Array(32); // the kernel's `struct sigaction` (x86-64 and aarch64); all zero is the default
+  for (const signal of [constants.signals.SIGPIPE, constants.signals.SIGXFSZ]) {
     trySyscall('rt_sigaction', signal, addressOf(action), 0, SIGSET_SIZE);
-  const SIG_SETMASK = 2;
-  trySyscall('rt_sigprocmask', SIG_SETMASK, addressOf(action), 0, SIGSET_SIZE);
+  }
 }
 
 /** Leaves the terminal's session: what is typed there does not reach this process. Already a leader is as good. */
@@ -64,10 +73,21 @@ export function becomeSessionLeader(): void {
   trySyscall('setsid');
 }
 
+const UNLIMITED = 2 ** 30;
+
 /** The most descriptors this process may have open: its numbers are below that. */
 export function descriptorLimit(): number {
+  return Math.min(UNLIMITED, Number(softLimit(RLIMIT_NOFILE)));
+}
+
+/** The largest file that this process may make, in bytes; infinite where there is no limit. */
+export function fileSizeLimit(): number {
+  const limit = softLimit(RLIMIT_FSIZE);
+  return limit === 2n ** 64n - 1n ? Number.POSITIVE_INFINITY : Number(limit);
+}
+
+function softLimit(resource: number): bigint {
   const limits = new BigUint64Array(2);
-  trySyscall('prlimit64', 0, RLIMIT_NOFILE, 0, addressOf(limits));
-  const soft = limits[0] ?? 0n;
-  return soft > 2n ** 30n ? 2 ** 30 : Number(soft);
+  trySyscall('prlimit64', 0, resource, 0, addressOf(limits));
+  return limits[0] ?? 0n;
 }
