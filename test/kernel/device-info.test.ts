@@ -1,0 +1,136 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { VFIO_DEVICE_GET_REGION_INFO } from '../../src/abi/vfio-ioctl.ts';
+import { ShimError } from '../../src/error.ts';
+import { deviceInfo, findMigrationRegion, regionInfo } from '../../src/kernel/device-info.ts';
+import { join } from '../support/bytes.ts';
+import { outcome, thrownBy } from '../support/errno.ts';
+import { failed, FakeVfio, sparseCap, typeCap, type FakeRegion } from '../support/fake-vfio.ts';
+import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
+
+let fake = new FakeVfio();
+vi.mock('../../src/sys/ioctl.ts', () => ({
+  ioctl: (...args: Parameters<FakeVfio['ioctl']>) => fake.ioctl(...args),
+  ioctlValue: (...args: Parameters<FakeVfio['ioctlValue']>) => fake.ioctlValue(...args),
+}));
+
+const device = { number: 7 };
+beforeEach(() => {
+  fake = new FakeVfio();
+});
+
+function info(region: FakeRegion): ReturnType<typeof regionInfo> {
+  fake.regions.set(4, region);
+  return regionInfo(device, 4);
+}
+
+describe('deviceInfo', () => {
+  it('gives flags and counts', () => {
+    fake.regionCount = 9;
+    expect(deviceInfo(device)).toEqual({ flags: 3, regions: 9, irqs: 5 });
+  });
+});
+
+describe('regionInfo', () => {
+  it('of a plain region has no capabilities, and is asked for once', () => {
+    expect(info({ size: 4096n, flags: 7, offset: 2n ** 63n })).toEqual({
+      index: 4,
+      flags: 7,
+      size: 4096,
+      offset: 2n ** 63n,
+      type: undefined,
+      sparse: undefined,
+    });
+    expect(fake.asked).toHaveLength(1);
+  });
+
+  it('asks again with room for the capabilities', () => {
+    const areas = [
+      { offset: 4096n, size: 8192n },
+      { offset: 65536n, size: 4096n },
+    ];
+    const found = info({ size: 2n ** 20n, caps: join([typeCap(3, 1, 48), sparseCap(areas)]) });
+    expect(found?.type).toEqual({ type: 3, subtype: 1 });
+    expect(found?.sparse).toEqual([
+      { offset: 4096, size: 8192 },
+      { offset: 65_536, size: 4096 },
+    ]);
+    expect(fake.asked).toHaveLength(2);
+  });
+
+  it('is none where the driver has none, and throws for any other failure', () => {
+    expect(regionInfo(device, 11)).toBeUndefined();
+    fake.answer = () => {
+      throw failed('ENODEV');
+    };
+    expect(outcome(() => regionInfo(device, 11))).toBe('ENODEV');
+  });
+
+  it.each<[string, FakeRegion, string]>([
+    ['to itself', { size: 1n, caps: typeCap(3, 1, 32) }, 'type'],
+    ['back into the struct', { size: 1n, caps: typeCap(3, 1, 8) }, 'type'],
+    ['beyond the bytes', { size: 1n, caps: typeCap(3, 1, 40_000) }, 'type'],
+    ['to the last byte', { size: 1n, caps: typeCap(3, 1, 47) }, 'type'],
+    ['nowhere', { size: 1n, caps: typeCap(3, 1), capOffset: 0 }, 'none'],
+    ['far from the beginning', { size: 1n, caps: typeCap(3, 1), capOffset: 0xffff_fff8 }, 'none'],
+    ['and is cut', { size: 1n, caps: typeCap(3, 1).subarray(0, 8) }, 'none'],
+    ['into room that was not given', { size: 1n, caps: typeCap(3, 1), argsz: 0xffff_ffff }, 'none'],
+    ['into no room', { size: 1n, caps: typeCap(3, 1), argsz: 8 }, 'none'],
+    ['with a list without end', { size: 1n, caps: sparseCap([{ offset: 0n, size: 9n }], 0, 0xffff_ffff) }, 'sparse'],
+  ])('follows a chain that leads %s no further than it goes', (_what, region, found) => {
+    const result = info(region);
+    expect(result?.type).toEqual(found === 'type' ? { type: 3, subtype: 1 } : undefined);
+    expect(result?.sparse).toEqual(found === 'sparse' ? [{ offset: 0, size: 9 }] : undefined);
+  });
+
+  it('refuses sizes that there are no numbers for', () => {
+    const areas = [{ offset: 2n ** 60n, size: 1n }];
+    for (const region of [{ size: 2n ** 64n - 1n }, { size: 1n, caps: sparseCap(areas) }]) {
+      expect(thrownBy(() => info(region))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
+    }
+  });
+
+  it('survives any answer', { timeout: PROPERTY_TIMEOUT }, () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ minLength: 32, maxLength: 200 }),
+        fc.nat(255),
+        fc.nat(255),
+        (answer, argsz, first) => {
+          const bytes = answer.slice();
+          new DataView(bytes.buffer).setUint32(0, argsz, true);
+          new DataView(bytes.buffer).setUint32(12, first, true);
+          fake.answer = (_fd, request, argument) => {
+            expect(request).toBe(VFIO_DEVICE_GET_REGION_INFO);
+            (argument as Uint8Array).set(bytes.subarray(0, (argument as Uint8Array).length));
+            return 0;
+          };
+          try {
+            expect(regionInfo(device, 3)).toMatchObject({ index: 3 });
+          } catch (error) {
+            expect(error).toBeInstanceOf(ShimError);
+          }
+        },
+      ),
+      { numRuns: numRuns() },
+    );
+  });
+});
+
+describe('findMigrationRegion', () => {
+  it('finds the region by its type, wherever it is', () => {
+    fake.regions.set(0, { size: 4096n });
+    fake.regions.set(9, { size: 4096n, caps: typeCap(1, 1) });
+    fake.regions.set(10, { size: 4096n, caps: typeCap(3, 2) });
+    fake.regions.set(12, { size: 8192n, caps: typeCap(3, 1) });
+    expect(findMigrationRegion(device)).toMatchObject({ index: 12, size: 8192 });
+    fake.regions.delete(12);
+    expect(findMigrationRegion(device)).toBeUndefined();
+  });
+
+  it('does not look for ever', () => {
+    fake.regionCount = 0xffff_ffff;
+    expect(findMigrationRegion(device)).toBeUndefined();
+    expect(fake.asked.length).toBeLessThan(5000);
+  });
+});
