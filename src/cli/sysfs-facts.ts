@@ -16,7 +16,7 @@ export interface SysfsFacts {
 
 /** Looks for a device by its name on a bus (`0000:01:00.0`, a UUID), or by that of its own node (`vfio0`). */
 export function sysfsFacts(name: string, root = '/sys'): SysfsFacts {
-  if (name.includes('/') || name.startsWith('.')) return {};
+  if (name === '' || name.includes('/') || name.startsWith('.')) return {};
   const path = placeOf(name, root);
   if (path === undefined) return {};
   const type = attempt(() => basename(realpathSync(join(path, 'mdev_type'))));

@@ -1,0 +1,166 @@
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseDevice } from '../../src/cli/device-name.ts';
+import { outlook, type Capabilities } from '../../src/cli/outlook.ts';
+import { sysfsFacts } from '../../src/cli/sysfs-facts.ts';
+import { requireCli } from '../support/cli.ts';
+import { FAILED, OK, runCli } from '../support/cli-run.ts';
+import { thrownBy } from '../support/errno.ts';
+
+describe('outlook', () => {
+  const verdicts = (capabilities: Partial<Capabilities>): string =>
+    outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: false, ...capabilities })
+      .map(({ works }) => (works ? 'yes' : 'no'))
+      .join(' ');
+
+  it.each([
+    // old VMM: natively, under run; new VMM: natively, under run; several devices
+    [{ protocol: 'v1', migrationFlags: 0 }, 'yes yes no yes no'],
+    [{ protocol: 'v2', migrationFlags: 7 }, 'no yes yes yes yes'],
+    [{ protocol: 'v2', migrationFlags: 3 }, 'no yes yes yes yes'],
+    [{ protocol: 'v2', migrationFlags: 5 }, 'no yes yes yes no'],
+    [{ protocol: 'v2', migrationFlags: 1 }, 'no yes yes yes no'],
+    [{ protocol: 'none', migrationFlags: 0 }, 'no no no no no'],
+  ] as const)('of %j is %s', (capabilities, expected) => {
+    expect(verdicts(capabilities)).toBe(expected);
+  });
+
+  it('says why', () => {
+    const why = (capabilities: Partial<Capabilities>): string[] =>
+      outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: false, ...capabilities }).map((each) => each.why);
+    expect(why({})[0]).toBe('the VMM speaks v1 only, the driver v2 only');
+    expect(why({})[1]).toMatch(/^v2 presented as v1; /);
+    expect(why({ protocol: 'v1' })[2]).toBe('the VMM speaks v2 only, the driver v1 only');
+    expect(why({ protocol: 'v1' })[4]).toBe('v1 has no P2P states');
+    expect(why({})[2]).toMatch(/no DMA is logged/);
+    expect(why({ dmaLogging: true })[2]).not.toMatch(/no DMA is logged/);
+    expect(new Set(why({ protocol: 'none' }))).toEqual(new Set(['the driver does not support migration']));
+  });
+});
+
+describe('parseDevice', () => {
+  it.each([
+    ['sim:qat,size=64K', { kind: 'sim', spec: { driver: 'qat', size: 65_536 } }],
+    ['vfio:/dev/vfio/26:0000:01:00.0', { kind: 'vfio', path: '/dev/vfio/26:0000:01:00.0' }],
+    ['vfio:/dev/vfio/noiommu-0:a', { kind: 'vfio', path: '/dev/vfio/noiommu-0:a' }],
+    ['vfio:/dev/vfio/devices/vfio0', { kind: 'vfio', path: '/dev/vfio/devices/vfio0' }],
+  ])('takes %s', (text, parts) => {
+    expect(parseDevice(text)).toMatchObject({ text, ...parts });
+  });
+
+  it.each([
+    '',
+    'qat',
+    'sim',
+    'vfio:',
+    'vfio:/dev/vfio/26',
+    'vfio:/dev/vfio/26:',
+    'vfio:26:a',
+    'vfio:/dev/vfio/26:../a',
+  ])('refuses %j', (text) => {
+    expect(thrownBy(() => parseDevice(text)).code).toBe('ERR_ARGUMENT');
+  });
+
+  it('refuses a SPEC as parseSpec() does', () => {
+    expect(thrownBy(() => parseDevice('sim:nothing')).code).toBe('ERR_SPEC');
+  });
+});
+
+describe('sysfsFacts', () => {
+  const root = mkdtempSync(join(tmpdir(), 'vfio-shim-sysfs-'));
+  const uuid = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
+  afterAll(() => rmSync(root, { recursive: true }));
+  beforeAll(() => {
+    const make = (path: string): string => {
+      mkdirSync(join(root, path), { recursive: true });
+      return join(root, path);
+    };
+    const pci = make('devices/pci0000:00/0000:01:00.0');
+    symlinkSync(make('bus/pci/drivers/qat_vfio_pci'), join(pci, 'driver'));
+    symlinkSync(join(root, 'bus/pci'), join(pci, 'subsystem'));
+    symlinkSync(pci, join(make('bus/pci/devices'), '0000:01:00.0'));
+    symlinkSync(pci, join(make('class/vfio-dev/vfio0'), 'device'));
+    const mdev = make(`devices/virtual/mtty/mtty/${uuid}`);
+    const type = make('devices/virtual/mtty/mtty/mdev_supported_types/mtty-2');
+    writeFileSync(join(type, 'name'), 'Dual port serial\n');
+    symlinkSync(type, join(mdev, 'mdev_type'));
+    symlinkSync(make('bus/mdev/drivers/mtty'), join(mdev, 'driver'));
+    symlinkSync(mdev, join(make('bus/mdev/devices'), uuid));
+  });
+
+  it('finds a PCI device by its address and by its own node', () => {
+    const facts = { bus: 'pci', driver: 'qat_vfio_pci' };
+    expect(sysfsFacts('0000:01:00.0', root)).toEqual({ ...facts, path: join(root, 'bus/pci/devices/0000:01:00.0') });
+    expect(sysfsFacts('vfio0', root)).toEqual({ ...facts, path: join(root, 'devices/pci0000:00/0000:01:00.0') });
+  });
+
+  it('finds a mediated device and its type', () => {
+    const path = join(root, 'bus/mdev/devices', uuid);
+    const type = { mdevType: 'mtty-2', mdevTypeName: 'Dual port serial' };
+    expect(sysfsFacts(uuid, root)).toEqual({ path, bus: 'mdev', driver: 'mtty', ...type });
+  });
+
+  it('knows nothing of what is not there', () => {
+    for (const name of ['0000:02:00.0', '..', '.', '', '../pci', 'a/b']) expect(sysfsFacts(name, root)).toEqual({});
+    expect(sysfsFacts('0000:01:00.0', join(root, 'nowhere'))).toEqual({});
+  });
+});
+
+describe('vfio-shim probe', () => {
+  let directory = '';
+  beforeAll(() => {
+    requireCli();
+    directory = mkdtempSync(join(tmpdir(), 'vfio-shim-probe-'));
+    chmodSync(directory, 0o755);
+  });
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  const setpriv = process.getuid?.() === 0 && spawnSync('setpriv', ['--version']).status === 0;
+
+  it('tells about a device that there is no memory for', async () => {
+    const { exit, stdout } = await runCli(['probe', 'sim:qat,size=1T', '--json']);
+    expect(exit).toEqual(OK);
+    expect(JSON.parse(stdout)).toMatchObject({
+      device: 'sim:qat,size=1T',
+      driver: 'qat (simulated)',
+      protocol: 'v2',
+      migrationFlags: 7,
+      flags: ['STOP_COPY', 'P2P', 'PRE_COPY'],
+      state: 'RUNNING',
+      stale: false,
+      dataSize: 2 ** 40 + 32,
+      regions: [
+        { index: 0, size: 2 ** 40, flags: ['READ', 'WRITE', 'MMAP'], type: null },
+        { index: 7, size: 256, flags: ['READ', 'WRITE'], type: null },
+      ],
+      irqs: 5,
+      dmaLogging: false,
+    });
+  });
+
+  it('tells about a v1 device what there is to tell', async () => {
+    const { stdout } = await runCli(['probe', 'sim:vendor-v1,section=1M']);
+    expect(stdout).toMatch(/^dataSize +not known before it is saved$/m);
+    expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration$/m);
+    expect(stdout).not.toContain('migrationFlags');
+  });
+
+  it('says in one line why a node does not open', async () => {
+    const group = join(directory, 'group');
+    const device = `vfio:${group}:0000:01:00.0`;
+    expect(await runCli(['probe', device])).toMatchObject({
+      exit: FAILED,
+      stdout: '',
+      stderr: `vfio-shim: ${group}: does not exist; is the device bound to a vfio driver? [ERR_DEVICE, ENOENT]\n`,
+    });
+    expect((await runCli(['probe', 'vfio:/dev/vfio/devices/vfio77'])).stderr).toMatch(/\[ERR_DEVICE, ENOENT\]\n$/);
+    writeFileSync(group, '', { mode: 0o600 });
+    expect((await runCli(['probe', device])).stderr).toMatch(/\[ERR_\w+, E\w+\]\n$/);
+    if (!setpriv) return;
+    const { stderr } = await runCli(['probe', device], {}, ['setpriv', '--reuid=65534', '--clear-groups']);
+    expect(stderr).toBe(`vfio-shim: ${group}: permission denied [ERR_DEVICE, EACCES]\n`);
+  });
+});
