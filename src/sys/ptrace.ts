@@ -171,9 +171,14 @@ export class TracedThread implements Disposable {
     throw new ShimError('ERR_TARGET', `thread ${this.#tid} does not stop`, { errno: 'ETIMEDOUT' });
   }
 
-  /** The thread's id where it has stopped or ended, 0 where it runs, or a negative errno. */
+  /**
+   * The thread's id where it has stopped or ended, 0 where it runs, or a negative errno. It was woken on this CPU, which it
+   * needs to get on: waiting without giving that up would take until the scheduler does.
+   */
   #poll(): number {
-    return trySyscall('wait4', this.#tid, addressOf(this.#status), __WALL | WNOHANG, 0);
+    const result = trySyscall('wait4', this.#tid, addressOf(this.#status), __WALL | WNOHANG, 0);
+    if (result === 0) trySyscall('sched_yield');
+    return result;
   }
 
   #unexpected(status: number): ShimError {
