@@ -42,7 +42,7 @@ export function keep(plan: Plan): void {
   let began: number | undefined;
 
   const start = (): void => {
-    const child = spawn(process.execPath, ['--no-warnings', '--no-lazy', '--no-flush-bytecode', supervisorPath, JSON.stringify(plan)], {
+    const child = spawn(process.execPath, ['--no-warnings', '--no-flush-bytecode', supervisorPath, JSON.stringify(plan)], {
       stdio: ['ignore', 'inherit', 'inherit', ...inherited, ...report],
     });
     child.on('error', (error) => {
