@@ -10,17 +10,18 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio-device.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { ShimError } from '../error.ts';
 import type { RegionInfo } from '../kernel/device-info.ts';
 import { pciIdOf } from '../kernel/pci-id.ts';
 import { createSim, newSimMemory, type Sim } from '../sim/create.ts';
-import { SIM_STATE_SIZE } from '../sim/memory.ts';
+import { SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
 import { barSize, pciConfig } from '../sim/pci.ts';
 import type { SimSpec } from '../sim/spec.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 
 /** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
 export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
-  const sim = createSim(spec, look ? noMemory(spec) : newSimMemory(spec));
+  const sim = createSim(spec, look ? noMemory(spec) : memoryFor(spec));
   const { protocol } = sim;
   return {
     name: text.slice(text.indexOf(':') + 1),
@@ -31,8 +32,20 @@ export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
   };
 }
 
+function memoryFor(spec: SimSpec): SimMemory {
+  try {
+    return newSimMemory(spec);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new ShimError('ERR_DEVICE', `simulated device: no ${spec.size} bytes of memory can be had`, {
+      errno: 'ENOMEM',
+      cause: error,
+    });
+  }
+}
+
 /** Enough for a device that nobody reads: a SPEC may name more memory than there is. */
-function noMemory(spec: SimSpec): Parameters<typeof createSim>[1] {
+function noMemory(spec: SimSpec): SimMemory {
   const none = new Uint8Array(0);
   return { bar: none, state: new Uint8Array(SIM_STATE_SIZE), section: new Uint8Array(spec.section), sent: none };
 }

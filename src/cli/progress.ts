@@ -15,7 +15,7 @@ export function showProgress(title: string, control: TransferControl, stream: No
   if (!stream.isTTY) return { note: (line) => void stream.write(line), stop: () => {} };
   const bar = new SingleBar(
     {
-      format: `${title} {bar} {percentage}% | {value} of {total} MiB`,
+      format: '{step} {bar} {percentage}% | {value} of {total} MiB',
       stream,
       hideCursor: true,
       clearOnComplete: true,
@@ -23,21 +23,24 @@ export function showProgress(title: string, control: TransferControl, stream: No
     },
     Presets.shades_classic,
   );
+  let drawn = false;
   const draw = (): void => {
-    bar.setTotal(mib(control.total));
-    bar.update(mib(control.done));
+    const { total, done } = control;
+    if (total === 0) return; // nothing is known yet
+    const step = { step: control.checking ? 'check file' : title };
+    if (!drawn) bar.start(mib(total), mib(done), step);
+    drawn = true;
+    bar.setTotal(mib(total));
+    bar.update(mib(done), step);
   };
-  bar.start(0, 0);
   const timer = setInterval(draw, INTERVAL);
-  const erase = (): void => void stream.write('\r\u001B[K');
   return {
     note(line) {
-      erase();
-      stream.write(line);
+      stream.write(drawn ? `\r\u001B[K${line}` : line);
     },
     stop() {
       clearInterval(timer);
-      bar.stop();
+      if (drawn) bar.stop();
     },
   };
 }

@@ -7,7 +7,7 @@ export class TransferControl {
 
   constructor(memory: SharedArrayBuffer = new SharedArrayBuffer(TransferControl.SIZE)) {
     this.memory = memory;
-    this.#flags = new Int32Array(memory, 0, 1);
+    this.#flags = new Int32Array(memory, 0, 2);
     this.#counts = new Float64Array(memory, 8, 2);
   }
 
@@ -19,7 +19,16 @@ export class TransferControl {
     Atomics.store(this.#flags, 0, 1);
   }
 
-  /** Bytes that have been moved. */
+  /** The file is being checked; the device comes later. */
+  get checking(): boolean {
+    return Atomics.load(this.#flags, 1) === 1;
+  }
+
+  set checking(on: boolean) {
+    Atomics.store(this.#flags, 1, on ? 1 : 0);
+  }
+
+  /** Bytes that have been moved, or checked. */
   get done(): number {
     return this.#counts[0] ?? 0;
   }

@@ -73,12 +73,15 @@ class Transfer {
     using file = new OpenFile(path);
     const reader = onFile(path, () => new StateReader(file));
     const { header } = reader;
-    this.#control.total = 2 * header.bytes; // once to check it, once to load it
+    this.#control.checking = true;
+    this.#control.total = header.bytes;
     const watch = (bytes: number): void => {
       this.#goOn();
       this.#control.done += bytes;
     };
     onFile(path, () => reader.check(watch));
+    this.#control.checking = false;
+    this.#control.done = 0;
     logFile('%s: as it was written, %d bytes of data from a %s device', path, header.bytes, header.protocol);
     using device = openDevice(name);
     this.#compare(header, device);

@@ -18,8 +18,9 @@ export async function transfer(order: Omit<TransferOrder, 'control'>, json: bool
   let received: NodeJS.Signals | undefined;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (received !== undefined) {
+      progress.stop();
       if (temporary !== undefined) rmSync(temporary, { force: true });
-      dieOf(signal); // the second time at once; the kernel resets the device when it is closed
+      dieOf(signal); // the second time at once: the driver hangs, or the user will not wait
     }
     received = signal;
     control.interrupt();
@@ -34,6 +35,7 @@ export async function transfer(order: Omit<TransferOrder, 'control'>, json: bool
     process.stdout.write(json ? `${JSON.stringify(result)}\n` : inWords(result));
   } catch (error) {
     progress.stop();
+    if (temporary !== undefined) rmSync(temporary, { force: true }); // where not even the thread's own end removed it
     if (received === undefined) throw error;
     fail(error);
     dieOf(received);

@@ -20,10 +20,20 @@ describe('showProgress', () => {
     const terminal = stream(true);
     const control = new TransferControl();
     const progress = showProgress('save', control, terminal.stream);
+    control.checking = true;
+    await sleep(150);
+    expect(terminal.text()).toBe('');
     control.total = 8 * MIB;
     control.done = 2 * MIB;
+    const checking = (): boolean => /check file \S+ 25% \| 2 of 8 MiB/.test(terminal.text());
     await poll(
-      () => (terminal.text().includes('25% | 2 of 8 MiB') ? true : undefined),
+      () => checking() || undefined,
+      5000,
+      () => terminal.text(),
+    );
+    control.checking = false;
+    await poll(
+      () => (/save \S+ 25% \| 2 of 8 MiB/.test(terminal.text()) ? true : undefined),
       5000,
       () => terminal.text(),
     );
@@ -59,6 +69,7 @@ describe('TransferControl', () => {
     mine.interrupt();
     mine.total = 2 ** 40 + 1;
     mine.done = 7;
-    expect([theirs.interrupted, theirs.done, theirs.total]).toEqual([true, 7, 2 ** 40 + 1]);
+    mine.checking = true;
+    expect([theirs.interrupted, theirs.done, theirs.total, theirs.checking]).toEqual([true, 7, 2 ** 40 + 1, true]);
   });
 });

@@ -198,6 +198,11 @@ describe('save and restore of simulated devices', () => {
       expect(resultOf(forced)).toMatchObject({ states: ['RUNNING', 'RESUMING', 'RUNNING'], guestSha256: sampleSha256 });
     });
 
+    it('of more memory than there is leaves no file', async () => {
+      refused(await runCli(['save', 'sim:qat,size=1T', file]), /no 1099511627776 bytes .* \[ERR_DEVICE, ENOMEM\]/);
+      expect(files()).toEqual([]);
+    });
+
     it('of a lower version refuses the state by itself', async () => {
       await saved('sim:qat,version=2');
       refused(await runCli(['restore', 'sim:qat', file]), /incompatible device \[ERR_DEVICE, EINVAL\]/);
