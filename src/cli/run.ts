@@ -12,6 +12,8 @@ interface RunOptions {
   readonly present: Plan['present'];
   readonly segmentation: Plan['segmentation'];
   readonly roundTrip?: true;
+  readonly offerP2p?: true;
+  readonly countStopCopy?: true;
   readonly device: readonly string[];
   readonly sysfs?: string;
   readonly dataSize: string;
@@ -52,6 +54,11 @@ export function add(program: Command): void {
         .choices(['raw', 'framed'])
         .default('raw'),
     )
+    .option(
+      '--offer-p2p',
+      'v1 devices presented in v2 offer P2P, with a full stop in its place: QEMU 10 migrates several',
+    )
+    .option('--count-stop-copy', 'v2 devices presented in v1 count in pre-copy what stop-and-copy will cost')
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
@@ -89,6 +96,8 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     present: options.present,
     roundTrip: options.roundTrip === true,
     segmentation: options.segmentation,
+    offerP2P: options.offerP2p === true,
+    countStopCopy: options.countStopCopy === true,
     dataFds: options.present === 'v1' ? undefined : dataFdWindow(),
     onError: options.onError,
     reportFd: reportFd === undefined ? undefined : Number(reportFd),

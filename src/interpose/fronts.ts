@@ -25,6 +25,8 @@ export interface FrontMemory {
 export interface FrontOptions {
   readonly roundTrip: boolean;
   readonly segmentation: Plan['segmentation'];
+  readonly offerP2P: boolean;
+  readonly countStopCopy: boolean;
   readonly onError: Plan['onError'];
   /** For the region that the VMM sees: what moves through it is what counts. */
   readonly events: BridgeEvents;
@@ -39,15 +41,21 @@ export interface Fronts {
 }
 
 export function makeFronts(backend: Backend, memory: FrontMemory, options: FrontOptions): Fronts {
-  const { roundTrip, segmentation, onError, events, warnings } = options;
+  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, events, warnings } = options;
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
   };
   const shown = (device: V2Device, state: Uint8Array): V1Device =>
-    presentV1(device, { dataSection: memory.section(), state, onError, events });
+    presentV1(device, {
+      dataSection: memory.section(),
+      state,
+      onError,
+      pendingIncludesStopCopy: countStopCopy,
+      events,
+    });
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device =>
-    presentV2(device, { carry, state, segmentation, events: warnings });
+    presentV2(device, { carry, state, segmentation, offerP2P, events: warnings });
 
   if (backend.protocol === 'v2') {
     const inside = (): V1Device =>

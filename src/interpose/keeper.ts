@@ -42,9 +42,13 @@ export function keep(plan: Plan): void {
   let began: number | undefined;
 
   const start = (): void => {
-    const child = spawn(process.execPath, ['--no-warnings', '--no-flush-bytecode', supervisorPath, JSON.stringify(plan)], {
-      stdio: ['ignore', 'inherit', 'inherit', ...inherited, ...report],
-    });
+    const child = spawn(
+      process.execPath,
+      ['--no-warnings', '--no-flush-bytecode', supervisorPath, JSON.stringify(plan)],
+      {
+        stdio: ['ignore', 'inherit', 'inherit', ...inherited, ...report],
+      },
+    );
     child.on('error', (error) => {
       warn(`supervisor: ${error.message}`);
       cleanUp(plan);

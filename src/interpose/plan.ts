@@ -15,6 +15,10 @@ export interface Plan {
   /** Each device is presented in the other protocol and back. */
   readonly roundTrip: boolean;
   readonly segmentation: 'raw' | 'framed';
+  /** A v1 device that is presented in v2 offers P2P. */
+  readonly offerP2P: boolean;
+  /** A v2 device that is presented in v1 counts in pre-copy what stop-and-copy will cost. */
+  readonly countStopCopy: boolean;
   /** Where the stand-in data fds of presented v2 devices are put in the target; none where v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
   readonly onError: 'reset' | 'report';

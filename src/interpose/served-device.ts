@@ -16,6 +16,8 @@ export interface ServeOptions {
   readonly present: Plan['present'];
   readonly roundTrip: boolean;
   readonly segmentation: Plan['segmentation'];
+  readonly offerP2P: boolean;
+  readonly countStopCopy: boolean;
   readonly onError: Plan['onError'];
   readonly dataFds: FdWindow | undefined;
   readonly warn: (message: string) => void;
@@ -99,9 +101,9 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
         if (this.#countsRegion) this.moved(direction, bytes);
       },
     };
-    const { roundTrip, segmentation, onError } = options;
-    this.driver = makeDriver({ bridge: roundTrip ? {} : events, state: (state) => counter.state(state) });
-    const fronts = makeFronts(this.driver.backend, memory, { roundTrip, segmentation, onError, events, warnings });
+    const bridge = options.roundTrip ? {} : events;
+    this.driver = makeDriver({ bridge, state: (state) => counter.state(state) });
+    const fronts = makeFronts(this.driver.backend, memory, { ...options, events, warnings });
     this.#outermost = fronts.outermost;
     if (shows.v1) this.v1 = fronts.v1;
     if (shows.v2) this.v2 = fronts.v2;
