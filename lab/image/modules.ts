@@ -10,16 +10,16 @@ export interface Module {
 
 /** The guest's disk, its file systems, random numbers, VFIO; what these depend on comes of itself. */
 const WANTED = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4', '9p', '9pnet_virtio', 'virtio_rng'];
-const VFIO = ['vfio', 'vfio_iommu_type1', 'mdev', 'mtty'];
+const VFIO = ['vfio', 'vfio_iommu_type1', 'mdev', 'mtty', 'v1mem'];
 
 /** The modules that the guest loads, each after those it depends on. */
-export async function collectModules(tree: string, mtty: string): Promise<Module[]> {
+export async function collectModules(tree: string, drivers: Readonly<Record<string, string>>): Promise<Module[]> {
   const files = new Map(
     readdirSync(join(tree, 'kernel'), { recursive: true, encoding: 'utf8' })
       .filter((path) => /\.ko(\.xz)?$/.test(path))
       .map((path) => [moduleName(path), join(tree, 'kernel', path)]),
   );
-  files.set('mtty', mtty);
+  for (const [name, file] of Object.entries(drivers)) files.set(name, file);
   const builtIn = new Set(readFileSync(join(tree, 'modules.builtin'), 'utf8').trim().split('\n').map(moduleName));
   const modules = new Map<string, Module>();
   const add = async (name: string): Promise<void> => {
