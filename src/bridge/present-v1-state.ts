@@ -31,4 +31,5 @@ export const present_v1_state = struct('present_v1_state', 64, {
   lost_errno: ['u32', 44],
 });
 
+export type PresentV1State = ReturnType<typeof present_v1_state.view>;
 export const PRESENT_V1_STATE_SIZE: number = present_v1_state.size;

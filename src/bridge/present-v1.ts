@@ -1,15 +1,17 @@
-import { errnoName } from '../abi/errno.ts';
 import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
-import { hasErrno, isNotReady, ShimError } from '../error.ts';
+import { isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
 import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
-import { readData, writeData } from '../v2/data-fd.ts';
+import { writeData } from '../v2/data-fd.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { stateMemory, type BridgeEvents } from './options.ts';
-import { PRESENT_V1_STATE_SIZE, present_v1_state } from './present-v1-state.ts';
+import { refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
+import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
+import { requestedAs, shownAs } from './present-v1-states.ts';
 import { Session, sessionOf } from './session.ts';
+import { Staging } from './staging.ts';
 
 export interface PresentV1Options {
   /** The memory of the data section, a multiple of 4096 bytes; the bridge stages data nowhere else. Default 16 MiB. */
@@ -30,25 +32,6 @@ export interface PresentV1Options {
 
 const DEFAULT_BUFFER = 2 * 1024 * 1024;
 
-const shownAs: Readonly<Record<V2State, V1State>> = {
-  [V2.ERROR]: V1.ERROR,
-  [V2.STOP]: V1.STOP,
-  [V2.RUNNING]: V1.RUNNING,
-  [V2.STOP_COPY]: V1.STOP_COPY,
-  [V2.RESUMING]: V1.RESUMING,
-  [V2.RUNNING_P2P]: V1.RUNNING,
-  [V2.PRE_COPY]: V1.PRE_COPY,
-  [V2.PRE_COPY_P2P]: V1.PRE_COPY,
-};
-
-const requestedAs: Readonly<Record<Exclude<V1State, 6>, V2State>> = {
-  [V1.STOP]: V2.STOP,
-  [V1.RUNNING]: V2.RUNNING,
-  [V1.STOP_COPY]: V2.STOP_COPY,
-  [V1.PRE_COPY]: V2.PRE_COPY,
-  [V1.RESUMING]: V2.RESUMING,
-};
-
 /**
  * Shows a v2 device as a v1 device: an old VMM drives a new driver.
  *
@@ -67,13 +50,15 @@ class PresentedV1 implements V1Registers {
   readonly #device: V2Device;
   readonly #section: Uint8Array;
   readonly #options: PresentV1Options;
-  readonly #my: ReturnType<typeof present_v1_state.view>;
+  readonly #my: PresentV1State;
+  readonly #staging: Staging;
 
   constructor(device: V2Device, section: Uint8Array, options: PresentV1Options) {
     this.#device = device;
     this.#section = section;
     this.#options = options;
     this.#my = present_v1_state.view(stateMemory(PRESENT_V1_STATE_SIZE, options.state));
+    this.#staging = new Staging(section, options.bufferSize ?? DEFAULT_BUFFER, this.#my);
   }
 
   readDeviceState(): number {
@@ -84,7 +69,7 @@ class PresentedV1 implements V1Registers {
     const now = this.#look();
     const from = this.#shown(now);
     if (!isV1Transition(from, value)) throw refused(from, value);
-    this.#refuseAfterLoss(value);
+    refuseStateAfterLoss(this.#my, value);
 
     const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
     const target = virtual ? V2.RUNNING : requestedAs[value];
@@ -97,7 +82,7 @@ class PresentedV1 implements V1Registers {
 
   readPendingBytes(): number {
     const state = this.#look();
-    this.#refuseDataAfterLoss();
+    refuseDataAfterLoss(this.#my);
     const my = this.#my;
     if (my.shown === 1) {
       this.#options.events?.moved?.('out', my.staged);
@@ -115,7 +100,7 @@ class PresentedV1 implements V1Registers {
 
   readDataOffset(): number {
     const state = this.#look();
-    this.#refuseDataAfterLoss();
+    refuseDataAfterLoss(this.#my);
     if (isSaving(state)) {
       this.#stage(state);
       this.#my.shown = this.#my.staged > 0 ? 1 : 0;
@@ -125,13 +110,13 @@ class PresentedV1 implements V1Registers {
 
   readDataSize(): number {
     const state = this.#look();
-    this.#refuseDataAfterLoss();
+    refuseDataAfterLoss(this.#my);
     return isSaving(state) ? this.#my.staged : 0;
   }
 
   writeDataSize(size: number): void {
     const state = this.#look();
-    this.#refuseDataAfterLoss();
+    refuseDataAfterLoss(this.#my);
     if (state !== V2.RESUMING) {
       throw new ShimError('ERR_ACCESS', `write of data_size: the device is in ${v2StateName(state)}, not RESUMING`, {
         errno: 'EINVAL',
@@ -251,40 +236,13 @@ class PresentedV1 implements V1Registers {
     my.ended = 0;
   }
 
-  /** Reads ahead into the empty data section, until it is full or the driver has no more (now, or for good). */
+  /** Reads ahead, where the data section is empty. */
   #stage(state: V2State): void {
-    const my = this.#my;
-    if (my.staged > 0 || my.ended === 1) return;
-    if (my.deferred_errno !== 0) {
-      const errno = errnoName(my.deferred_errno) ?? 'EIO';
-      my.deferred_errno = 0;
-      throw new ShimError('ERR_DEVICE', `data fd: read failed with ${errno}`, { errno, syscall: 'read' });
-    }
-    const session = this.#session();
-    const length = Math.min(this.#section.length, this.#options.bufferSize ?? DEFAULT_BUFFER);
-    let filled = 0;
     try {
-      while (filled < length) {
-        const got = readData(session, this.#section.subarray(filled, length));
-        if (got === 0) {
-          if (state === V2.STOP_COPY) my.ended = 1;
-          break;
-        }
-        filled += got;
-      }
+      this.#staging.fill(state, () => this.#session());
     } catch (error) {
-      const noDataNow = isPreCopy(state) && hasErrno(error, 'ENOMSG');
-      if (!noDataNow && filled === 0) {
-        if (!isNotReady(error)) this.#recover();
-        throw error;
-      }
-      if (!noDataNow && !isNotReady(error)) {
-        if (!(error instanceof ShimError)) throw error;
-        my.deferred_errno = error.errnoNumber;
-      }
-    } finally {
-      my.staged = filled;
-      my.read_total += filled;
+      if (!isNotReady(error)) this.#recover();
+      throw error;
     }
   }
 
@@ -311,23 +269,6 @@ class PresentedV1 implements V1Registers {
     }
   }
 
-  #refuseDataAfterLoss(): void {
-    const { lost, lost_errno } = this.#my;
-    if (lost !== Session.NONE) throw lostSession(lost, lost_errno);
-  }
-
-  /**
-   * A session that ended by itself must reach the user as an error, or a new one would be taken for its continuation:
-   * the next write that begins a session fails, as does one that runs or stops a device whose resuming was lost. A VM
-   * stop during a save that was lost says nothing yet, since its user may not know; running the device gives the save up.
-   */
-  #refuseAfterLoss(value: V1State): void {
-    const { lost, lost_errno } = this.#my;
-    if (lost === Session.NONE || (lost === Session.SAVING && value === V1.STOP)) return;
-    this.#my.lost = Session.NONE;
-    if (lost === Session.RESUMING || value !== V1.RUNNING) throw lostSession(lost, lost_errno);
-  }
-
   #report(state: V2State): void {
     const mark = this.#mark(state);
     if (this.#my.reported === mark) return;
@@ -343,12 +284,5 @@ class PresentedV1 implements V1Registers {
 function refused(from: V1State, value: number): ShimError {
   return new ShimError('ERR_TRANSITION', `device_state: ${v1StateName(from)} does not lead to ${v1StateName(value)}`, {
     errno: 'EINVAL',
-  });
-}
-
-function lostSession(kind: number, errno: number): ShimError {
-  const what = kind === Session.SAVING ? 'saving' : 'resuming';
-  return new ShimError('ERR_SESSION_ENDED', `migration data: the ${what} session ended behind the user's back`, {
-    errno: errnoName(errno) ?? 'EIO',
   });
 }

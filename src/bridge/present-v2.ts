@@ -1,5 +1,4 @@
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
-import type { ErrnoName } from '../abi/errno.ts';
 import { hasErrno, isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
@@ -10,6 +9,7 @@ import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states
 import { BufferReader } from './buffer-reader.ts';
 import { stateMemory, type BridgeEvents } from './options.ts';
 import { headerMemory, PRESENT_V2_STATE_SIZE, present_v2_state, type PresentV2State } from './present-v2-state.ts';
+import { PresentedSession, type SessionOwner } from './presented-session.ts';
 import { Session, sessionOf } from './session.ts';
 import { TransactionWriter } from './transaction-writer.ts';
 
@@ -44,7 +44,7 @@ export function presentV2(device: V1Device, options: PresentV2Options = {}): V2D
   return new PresentedV2(device, options);
 }
 
-class PresentedV2 implements V2Device {
+class PresentedV2 implements V2Device, SessionOwner {
   readonly migrationFlags: number;
   readonly #device: V1Device;
   readonly #registers: V1RegisterAccess;
@@ -223,29 +223,24 @@ class PresentedV2 implements V2Device {
     Object.assign(my, { session_id, largest_pending, held, p2p });
   }
 
-  /** @internal */
   checkSession(id: number): V2State {
     const state = this.getState();
     if (this.#my.session !== Session.NONE && this.#my.session_id === id) return state;
     throw new ShimError('ERR_SESSION_ENDED', 'data fd: its session has ended', { errno: 'ENODEV' });
   }
 
-  /** @internal */
   readData(state: V2State, into: Uint8Array): number {
     return this.#reader.read(state, into);
   }
 
-  /** @internal */
   writeData(from: Uint8Array): number {
     return this.#writer.write(from);
   }
 
-  /** @internal */
   room(length: number): Uint8Array | undefined {
     return this.#writer.room(length);
   }
 
-  /** @internal */
   precopyInfo(id: number): PrecopyInfo {
     const state = this.getState();
     if (!isPreCopy(state)) {
@@ -255,49 +250,5 @@ class PresentedV2 implements V2Device {
     }
     this.checkSession(id);
     return this.#reader.precopyInfo();
-  }
-}
-
-class PresentedSession implements V2DataSession {
-  readonly #device: PresentedV2;
-  readonly #id: number;
-  readonly #kind: number;
-  #closed = false;
-
-  constructor(device: PresentedV2, id: number, kind: number) {
-    this.#device = device;
-    this.#id = id;
-    this.#kind = kind;
-  }
-
-  read(into: Uint8Array): number {
-    this.#checkOpen(Session.SAVING, 'EBADF');
-    return this.#device.readData(this.#device.checkSession(this.#id), into);
-  }
-
-  write(from: Uint8Array): number {
-    this.#checkOpen(Session.RESUMING, 'EBADF');
-    this.#device.checkSession(this.#id);
-    return from.length === 0 ? 0 : this.#device.writeData(from);
-  }
-
-  room(length: number): Uint8Array | undefined {
-    this.#checkOpen(Session.RESUMING, 'EBADF');
-    this.#device.checkSession(this.#id);
-    return length === 0 ? undefined : this.#device.room(length);
-  }
-
-  precopyInfo(): PrecopyInfo {
-    this.#checkOpen(Session.SAVING, 'ENOTTY');
-    return this.#device.precopyInfo(this.#id);
-  }
-
-  close(): void {
-    this.#closed = true;
-  }
-
-  #checkOpen(kind: number, errno: ErrnoName): void {
-    if (this.#closed) throw new ShimError('ERR_SESSION_ENDED', 'data fd: closed', { errno: 'EBADF' });
-    if (this.#kind !== kind) throw new ShimError('ERR_ACCESS', 'data fd: not open for this', { errno });
   }
 }
