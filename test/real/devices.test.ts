@@ -1,17 +1,19 @@
 import { expect, it } from 'vitest';
 import { useTestBed } from './bed.ts';
+import type { QemuVersion } from './binaries.ts';
 import { imprint, mismatches } from './imprint.ts';
 import { migrateLive } from './migration.ts';
-import { VFIO_MIGRATION, VFIO_SLOT, type Vm } from './qemu.ts';
-import { describeWithQemu } from './requirements.ts';
-import { poll } from './wait.ts';
+import { VFIO_SLOT, type Vm } from './qemu.ts';
+import { describeWithQemu, describeWithQemus } from './requirements.ts';
 import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } from './shim.ts';
+import { unplug } from './unplug.ts';
 
 const TIMEOUT = 90_000;
 
-/** ACPI PCI hot-plug registers of the pc machine (docs/specs/acpi_pci_hotplug.rst of QEMU): what a guest's OS writes. */
-const ACPI_PCI_EJECT = 0xae08;
-const ACPI_PCI_BUS = 0xae10;
+/** PCI's configuration mechanism #1. */
+const PCI_CONFIG_ADDRESS = 0xcf8;
+const PCI_CONFIG_DATA = 0xcfc;
+const PCI_COMMAND_MEMORY = 2;
 
 describeWithQemu('devices of one VM under QEMU 7.2', () => {
   const bed = useTestBed();
@@ -37,40 +39,55 @@ describeWithQemu('devices of one VM under QEMU 7.2', () => {
     expect(to.map(({ bytesIn }) => bytesIn)).toEqual(from.map(({ bytesOut }) => bytesOut));
     expect(from.every(({ states }) => states.includes('STOP_COPY'))).toBe(true);
   });
+});
 
-  /** Unplugs a device as a guest that gives it back, and waits until QEMU has let it go. */
-  async function unplug(vm: Vm, id: string, slot: number): Promise<void> {
-    await vm.qmp.execute('device_del', { id });
-    await vm.memory.outl(ACPI_PCI_BUS, 0);
-    await vm.memory.outl(ACPI_PCI_EJECT, 1 << slot);
-    await poll(
-      async () => (vm.qmp.events.some(({ event }) => event === 'DEVICE_DELETED') ? true : undefined),
-      10_000,
-      `${id} to be unplugged`,
-    );
-  }
+describeWithQemus(['7.2', '10.0'], 'a device that was unplugged and plugged in again', () => {
+  const bed = useTestBed();
 
-  it('migrates one that was unplugged and plugged in again', { timeout: TIMEOUT }, async () => {
-    const device: DeviceOptions = { driver: 'qat', size: '4M' };
-    const source = await startShimmedVm(bed(), 'source', [device]);
+  /** The properties that make it migrate, as device_add takes them: each QEMU has its own types. */
+  const PROPERTIES: Readonly<Record<QemuVersion, object>> = {
+    '7.2': { 'x-enable-migration': true },
+    '10.0': { 'enable-migration': 'on', 'migration-events': true },
+  };
+
+  it.each<[QemuVersion, string]>([
+    ['7.2', 'qat'],
+    ['10.0', 'vendor-v1'],
+    ['10.0', 'qat'],
+  ])('is migrated by QEMU %s: %s', { timeout: TIMEOUT }, async (qemu, driver) => {
+    const device: DeviceOptions = { driver, size: '4M' };
+    const source = await startShimmedVm(bed(), 'source', [device], { qemu });
     await source.waitForFirmware();
+    const { address } = await source.bar(VFIO_SLOT, 0);
     await imprint(source);
     await unplug(source, 'vfio0', VFIO_SLOT);
-    const properties = Object.fromEntries(VFIO_MIGRATION['7.2'].map((property) => [property.split('=')[0], true]));
+    await expect(source.bar(VFIO_SLOT, 0)).rejects.toThrow('no PCI device in slot 4');
     await source.qmp.execute('device_add', {
       driver: 'vfio-pci',
       sysfsdev: `${bed().path('source.sysfs')}/0000:90:00.0`,
       id: 'vfio0',
       addr: VFIO_SLOT.toString(16),
-      ...properties,
+      ...PROPERTIES[qemu],
     });
-    const destination = await startShimmedVm(bed(), 'destination', [device], { incoming: true });
+    await placeBar(source, VFIO_SLOT, address);
+    const mark = await imprint(source);
+    const destination = await startShimmedVm(bed(), 'destination', [device], { qemu, incoming: true });
     await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
     await destination.waitForStatus('running');
-    const to = await quitAndReport(destination);
-    const from = await quitAndReport(source);
+    await destination.waitForTicks();
+    expect(await mismatches(destination, mark)).toEqual([]);
+    const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
     expect(to.sha256).toBe(from.sha256);
     expect(to.bytesIn).toBe(from.bytesOut);
     expect(to.bytesIn).toBeGreaterThan(4 * 1024 * 1024);
   });
 });
+
+/** Places BAR 0 and enables it as a guest's OS does after a hot-plug. */
+async function placeBar(vm: Vm, slot: number, address: number): Promise<void> {
+  const at = (register: number): number => 0x8000_0000 + (slot << 11) + register;
+  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(0x10));
+  await vm.memory.outl(PCI_CONFIG_DATA, address);
+  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(0x04));
+  await vm.memory.outl(PCI_CONFIG_DATA, PCI_COMMAND_MEMORY);
+}
