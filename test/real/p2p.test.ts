@@ -1,0 +1,99 @@
+import { expect, it } from 'vitest';
+import { useTestBed } from './bed.ts';
+import { imprint, mismatches } from './imprint.ts';
+import { listen, migrateLive, startMigration, waitForMigration } from './migration.ts';
+import { VFIO_SLOT } from './qemu.ts';
+import { describeWithQemus } from './requirements.ts';
+import { quitAndReports, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
+
+const TIMEOUT = 90_000;
+
+describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
+  const bed = useTestBed();
+  const oldOnes: readonly DeviceOptions[] = [
+    { driver: 'vendor-v1', size: '4M' },
+    { driver: 'vendor-v1', size: '1M' },
+  ];
+  const oldAndNew: readonly DeviceOptions[] = [
+    { driver: 'vendor-v1', size: '1M' },
+    { driver: 'qat', size: '4M' },
+  ];
+  const without: ShimOptions = { qemu: '10.0', run: ['--present', 'v2'] };
+  const withP2P: ShimOptions = { qemu: '10.0', run: ['--present', 'v2', '--offer-p2p'] };
+
+  /** What each driver is asked for at the source: a v1 driver stops where one with P2P turns quiet. QEMU begins with a start. */
+  const STATES: Readonly<Record<string, readonly string[]>> = {
+    'vendor-v1': ['RUNNING', 'STOP', 'RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP'],
+    qat: ['RUNNING', 'RUNNING_P2P', 'RUNNING', 'PRE_COPY', 'PRE_COPY_P2P', 'STOP_COPY', 'STOP'],
+  };
+
+  it.each([
+    { title: 'two vendor-v1', devices: oldOnes },
+    { title: 'vendor-v1 and qat', devices: oldAndNew },
+  ])('with --offer-p2p $title migrate together', { timeout: TIMEOUT }, async ({ devices }) => {
+    const [source, destination] = await Promise.all([
+      startShimmedVm(bed(), 'source', devices, withP2P),
+      startShimmedVm(bed(), 'destination', devices, { ...withP2P, incoming: true }),
+    ]);
+    await source.waitForFirmware();
+    const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
+    await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
+    await destination.waitForStatus('running');
+    await destination.waitForTicks();
+    for (const [index, mark] of marks.entries()) {
+      expect(await mismatches(destination, mark, VFIO_SLOT + index)).toEqual([]);
+    }
+    const [to, from] = [await quitAndReports(destination), await quitAndReports(source)];
+    expect(to.map(({ sha256 }) => sha256)).toEqual(from.map(({ sha256 }) => sha256));
+    expect(new Set(to.map(({ sha256 }) => sha256)).size).toBe(2);
+    expect(to.map(({ bytesIn }) => bytesIn)).toEqual(from.map(({ bytesOut }) => bytesOut));
+    expect(from.map(({ states }) => states)).toEqual(devices.map(({ driver = '' }) => STATES[driver]));
+    for (const [index, { bytesOut }] of from.entries()) {
+      expect(source.vfioStates(index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
+      expect(bytesOut).toBeGreaterThan(1024 * 1024);
+    }
+  });
+
+  it.each([
+    { title: 'two vendor-v1, without,', devices: oldOnes, options: without },
+    { title: 'vendor-v1 and qat, without,', devices: oldAndNew, options: without },
+    // a v2 driver's own flags are left as they are
+    { title: 'two hisi, with --offer-p2p too,', devices: [{ driver: 'hisi' }, { driver: 'hisi' }], options: withP2P },
+  ])('$title are refused', { timeout: TIMEOUT }, async ({ devices, options }) => {
+    await expect(startShimmedVm(bed(), 'vm', devices, options)).rejects.toThrow(
+      /vfio 0000:91:00\.0: Multiple VFIO devices migration is supported only if all of them support P2P migration$/,
+    );
+  });
+
+  // pds has no pre-copy: the destination finds out when both devices have stopped
+  it(
+    'with --offer-p2p both go on where the destination refuses one, and migrate again',
+    { timeout: TIMEOUT },
+    async () => {
+      const old: DeviceOptions = { driver: 'vendor-v1', size: '4M' };
+      const late: DeviceOptions = { driver: 'pds', size: '1M' };
+      const incoming = { ...withP2P, incoming: true };
+      const [source, first] = await Promise.all([
+        startShimmedVm(bed(), 'source', [old, late], withP2P),
+        startShimmedVm(bed(), 'first', [old, { ...late, compat: 2 }], incoming),
+      ]);
+      await source.waitForFirmware();
+      const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
+      await startMigration(source, await listen(first, bed().path('first.migration')), { returnPath: true });
+      await waitForMigration(source, 'failed');
+      await source.waitForStatus('running');
+      await source.waitForTicks();
+      expect((await first.waitForExit()).code).toBe(1);
+
+      const second = await startShimmedVm(bed(), 'second', [old, late], incoming);
+      await migrateLive(source, second, bed().path('second.migration'), { returnPath: true });
+      await second.waitForStatus('running');
+      for (const [index, mark] of marks.entries()) {
+        expect(await mismatches(second, mark, VFIO_SLOT + index)).toEqual([]);
+      }
+      const [to, from] = [await quitAndReports(second), await quitAndReports(source)];
+      expect(to.map(({ sha256 }) => sha256)).toEqual(from.map(({ sha256 }) => sha256));
+      for (const { states } of from) expect(states.filter((state) => state === 'STOP_COPY').length).toBe(2);
+    },
+  );
+});
