@@ -8,7 +8,7 @@ export interface MigrationInfo {
   readonly 'error-desc'?: string;
   readonly downtime?: number;
   readonly 'total-time'?: number;
-  readonly ram?: { readonly transferred: number };
+  readonly ram?: { readonly transferred: number; readonly remaining: number; readonly 'dirty-sync-count': number };
   readonly vfio?: { readonly transferred: number };
 }
 
