@@ -7,8 +7,8 @@ import { Mtty } from './mtty.ts';
 /** The name of the running job. */
 export const job = process.env['VFIO_SHIM_LAB_JOB'] ?? '';
 
-/** Far more than any check needs here, where everything is emulated and the machine may be busy. */
-const TIMEOUT_MS = 180_000;
+/** Far more than any check needs, and it is waited for with patience. */
+const TIMEOUT_MS = 80_000;
 
 /**
  * One named check of a job: runs `body` with a test bed of its own and reports how it went. It fails where the body throws, takes

@@ -11,6 +11,8 @@ import { Mtty } from './mtty.ts';
 /** Runs jobs one after the other, each in a process of its own, and leaves no process and no device of theirs. */
 
 const LAST_WORDS = 4000;
+/** Everything is emulated here, and the machine may be busy. */
+const PATIENCE = '3';
 
 function tell(event: LabEvent): void {
   appendFileSync(join(RESULTS, EVENTS), `${JSON.stringify(event)}\n`);
@@ -24,7 +26,7 @@ async function runJob(job: string): Promise<void> {
   const file = fileURLToPath(new URL(`../jobs/${job}.js`, import.meta.url));
   const child = spawn(process.execPath, [file], {
     stdio: ['ignore', output, output, 'pipe'],
-    env: { ...process.env, VFIO_SHIM_LAB_JOB: job, VFIO_SHIM_LAB_RESULTS: directory },
+    env: { ...process.env, VFIO_SHIM_LAB_JOB: job, VFIO_SHIM_LAB_RESULTS: directory, VFIO_SHIM_PATIENCE: PATIENCE },
   });
   const checks: CheckEvent[] = [];
   createInterface({ input: child.stdio[REPORT_FD] as Readable }).on('line', (line) => {

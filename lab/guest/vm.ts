@@ -4,6 +4,7 @@ import { CLI, requireCli } from '../../test/real/cli.ts';
 import type { Vm, VmOptions } from '../../test/real/qemu.ts';
 import type { TestBed } from '../../test/real/test-bed.ts';
 import type { Mtty } from './mtty.ts';
+import { markOf } from './serving.ts';
 
 /** QEMU 10.0 would have mtty's DMA_LOGGING_REPORT say which pages are dirty, and that says EOPNOTSUPP. */
 const WITHOUT_DIRTY_TRACKING = ['x-device-dirty-page-tracking=off'];
@@ -18,10 +19,10 @@ export function startMttyVm(bed: TestBed, name: string, mttys: readonly Mtty[], 
   });
 }
 
-/** `prefix` of a VM that runs under `vfio-shim run`, with options of that. */
-export function underShim(...options: readonly string[]): string[] {
+/** What a program runs under to be under `vfio-shim run` with these options; `name` is what serving() finds it by. */
+export function underShim(name: string, ...options: readonly string[]): string[] {
   requireCli();
-  return [process.execPath, CLI, 'run', ...options, '--'];
+  return ['env', markOf(name), process.execPath, CLI, 'run', ...options, '--'];
 }
 
 /** A hash over the VM's memory; meaningful while its CPU is stopped. */

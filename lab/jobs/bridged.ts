@@ -1,10 +1,9 @@
 import { loadFromFile, migrateLive, migrateToFile } from '../../test/real/migration.ts';
 import { check } from '../guest/check.ts';
-import { assertArrived, NEW, OLD, startDestination, startSource, type End } from '../guest/pair.ts';
+import { assertArrived, NEW, OLD, ROUND, startBoth, startDestination, startSource, type End } from '../guest/pair.ts';
 
 /** Unmodified old and new VMMs migrate a device of a real v2 driver, to each other and back. */
 
-const ROUND: End = { qemu: '10.0', shim: ['--present', 'v2', '--round-trip'] };
 const AUTO: End = { qemu: '7.2', shim: [] };
 
 const pairs: readonly (readonly [title: string, from: End, to: End])[] = [
@@ -20,8 +19,7 @@ let seed = 0x21;
 for (const [title, from, to] of pairs) {
   await check(`live, ${title}`, async (bed) => {
     const mark = (seed += 0x17);
-    const source = await startSource(bed, from, mark);
-    const destination = await startDestination(bed, to);
+    const { source, destination } = await startBoth(bed, from, to, mark);
     await migrateLive(source.vm, destination.vm, bed.path('migration'), { returnPath: true });
     await assertArrived(bed, source, destination, mark);
   });

@@ -17,7 +17,7 @@ becomeUser();
 function startVm(bed: TestBed, name: string, qemu: QemuVersion, options: VmOptions = {}): Promise<Vm> {
   const sysfs = bed.path(`${name}.sysfs`);
   mkdirSync(sysfs);
-  const prefix = underShim('--device', 'qat,size=1M', '--sysfs', sysfs);
+  const prefix = underShim(name, '--device', 'qat,size=1M', '--sysfs', sysfs);
   return bed.startVm(name, { ...options, qemu, prefix, vfio: [`${sysfs}/0000:90:00.0`] });
 }
 
