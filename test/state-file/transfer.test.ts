@@ -12,11 +12,12 @@ import { sleepUntilReady } from '../../src/wait.ts';
 import { STEPS } from '../../src/sim/spec.ts';
 import { createSim, parseSpec } from '../../src/sim/index.ts';
 import { sha256 } from '../support/bytes.ts';
-import { thrownBy } from '../support/errno.ts';
+import { failure, thrownBy } from '../support/errno.ts';
 import { EndlessV2, mark } from '../support/endless.ts';
 import { FULL, numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
-import { v1Sim } from '../support/sims.ts';
+import { v1Sim, v2Sim } from '../support/sims.ts';
 import { SpyV1 } from '../support/spy-v1.ts';
+import { SpyV2 } from '../support/spy-v2.ts';
 import { buffersOf, MemoryFile } from '../support/state-files.ts';
 
 const wait = sleepUntilReady;
@@ -161,6 +162,18 @@ describe('saveDevice', () => {
     saveDevice(target, () => {}, { wait, expect: (bytes) => expected.push(bytes) });
     expect(expected).toEqual([10_032]);
   });
+});
+
+it.each(['read', 'write'] as const)('a data fd whose %s failed is closed', (call) => {
+  const spy = new SpyV2(v2Sim('qat,size=64K').device, {
+    before(called) {
+      if (called === call) throw failure('EIO');
+    },
+  });
+  const target = { protocol: 'v2', device: spy } as const;
+  const whole = saved(sim('qat,size=64K').target);
+  expect(thrownBy(() => (call === 'read' ? saved(target) : restored(target, whole))).errno).toBe('EIO');
+  expect(spy.log).toContain('close');
 });
 
 describe('the buffers of a v1 device', () => {
