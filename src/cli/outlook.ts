@@ -50,7 +50,10 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
 /** QEMU 10 migrates a VM with several VFIO devices where each of them can stop its DMA to the others first. */
 function several(protocol: Capabilities['protocol'], flags: number): Outlook {
   const works = protocol === 'v2' && (flags & VFIO_MIGRATION_P2P) !== 0;
-  const lacks = protocol === 'v1' ? 'v1 has no P2P states' : 'the driver has no P2P states';
+  const lacks =
+    protocol === 'v1'
+      ? 'v1 has no P2P states; run --offer-p2p shows a full stop in their place'
+      : 'the driver has no P2P states';
   const why = works ? 'the driver has P2P states; the other devices need them too' : lacks;
   return { vmm: 'QEMU 10, several devices in a VM', works, why };
 }
