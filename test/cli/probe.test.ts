@@ -34,7 +34,7 @@ describe('outlook', () => {
     expect(why({})[0]).toBe('the VMM speaks v1 only, the driver v2 only');
     expect(why({})[1]).toMatch(/^v2 presented as v1; /);
     expect(why({ protocol: 'v1' })[2]).toBe('the VMM speaks v2 only, the driver v1 only');
-    expect(why({ protocol: 'v1' })[4]).toBe('v1 has no P2P states');
+    expect(why({ protocol: 'v1' })[4]).toBe('v1 has no P2P states; run --offer-p2p shows a full stop in their place');
     expect(why({})[2]).toMatch(/no DMA is logged/);
     expect(why({ dmaLogging: true })[2]).not.toMatch(/no DMA is logged/);
     expect(new Set(why({ protocol: 'none' }))).toEqual(new Set(['the driver does not support migration']));
