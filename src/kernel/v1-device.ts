@@ -40,11 +40,23 @@ export class KernelV1Device implements V1Device {
   }
 
   read(offset: number, into: Uint8Array): void {
-    this.#access('pread64', offset, into);
+    const part = this.#mappedPart(offset, into.length);
+    if (part === undefined) this.#access('pread64', offset, into);
+    else into.set(part);
   }
 
   write(offset: number, from: Uint8Array): void {
-    this.#access('pwrite64', offset, from);
+    const part = this.#mappedPart(offset, from.length);
+    if (part === undefined) this.#access('pwrite64', offset, from);
+    else part.set(from);
+  }
+
+  #mappedPart(offset: number, length: number): Uint8Array | undefined {
+    const at = offset - this.dataSection.offset;
+    const { mapped } = this;
+    return mapped !== undefined && at >= 0 && at + length <= mapped.length
+      ? mapped.subarray(at, at + length)
+      : undefined;
   }
 
   reset(): void {

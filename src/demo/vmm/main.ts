@@ -5,15 +5,16 @@
  *   main.js source|destination < SOCKET      with VFIO_SHIM_DEVICES=GROUP_PATH=NAME
  */
 import { writeSync } from 'node:fs';
+import { openKernelDevice } from '../../kernel/open.ts';
 import { takeIn } from './destination.ts';
 import { FdDevice } from './fd-device.ts';
 import { migrateAway } from './source.ts';
 import { tell } from './steps.ts';
-import { openDevice } from './vfio.ts';
 
 try {
   const [groupPath = '', name = ''] = process.env['VFIO_SHIM_DEVICES']?.split(' ')[0]?.split('=') ?? [];
-  const device = new FdDevice(openDevice(groupPath, name));
+  const handle = openKernelDevice(`${groupPath}:${name}`); // open until this process ends
+  const device = new FdDevice(handle);
   tell({ step: 'opened', device: name, dataSection: device.dataSection.size, guestMemory: device.bar.length });
   if (process.argv[2] === 'source') migrateAway(device);
   else takeIn(device);
