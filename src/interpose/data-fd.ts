@@ -1,6 +1,7 @@
 import { openSync, readFileSync, readlinkSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
-import { F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, O_ACCMODE, O_CLOEXEC, O_RDONLY, O_WRONLY } from '../abi/fcntl.ts';
+import { F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL } from '../abi/fcntl.ts';
+import { O_ACCMODE, O_APPEND, O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_WRONLY } from '../abi/fcntl.ts';
 import { struct } from '../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { vfio_precopy_info } from '../abi/vfio-v2.ts';
@@ -138,14 +139,14 @@ export function isStandIn(tid: number, fd: number): boolean {
 export function duplicate(call: Call, listener: Listener, window: FdWindow): number {
   const fd = call.s32(0);
   const path = `/proc/${call.tid}/fd/${fd}`;
-  const access = accessOf(call.tid, fd);
+  const flags = flagsOf(call.tid, fd);
   switch (call.nr) {
     case numbers.dup:
-      return give(call, listener, window, path, access, false);
+      return give(call, listener, window, path, flags, false);
     case numbers.fcntl:
-      if (call.u32(1) === F_GETFL) return access === O_WRONLY ? O_RDONLY : O_WRONLY; // what the data fd would be
+      if (call.u32(1) === F_GETFL) return asOfDataFd(flags);
       if (call.u32(1) !== F_DUPFD && call.u32(1) !== F_DUPFD_CLOEXEC) return CONTINUE;
-      return give(call, listener, window, path, access, call.u32(1) === F_DUPFD_CLOEXEC);
+      return give(call, listener, window, path, flags, call.u32(1) === F_DUPFD_CLOEXEC);
     case numbers.dup3:
     case dup2: {
       const wanted = call.s32(1);
@@ -154,21 +155,26 @@ export function duplicate(call: Call, listener: Listener, window: FdWindow): num
         throw refuse('EINVAL', `data fd: a duplicate has to lie between ${window.first} and ${window.last}`);
       }
       const closeOnExec = call.nr === numbers.dup3 && (call.u32(2) & O_CLOEXEC) !== 0;
-      return giveAt(call, listener, path, access, closeOnExec, wanted);
+      return giveAt(call, listener, path, flags, closeOnExec, wanted);
     }
     default:
       return CONTINUE;
   }
 }
 
-/** The access mode of a stand-in's file, which is the opposite of the session's. Throws `EBADF`. */
-function accessOf(tid: number, fd: number): number {
+/** How a stand-in's file is open, as far as its duplicates are to be open so too. Throws `EBADF`. */
+function flagsOf(tid: number, fd: number): number {
   try {
     const flags = /^flags:\s+([0-7]+)$/m.exec(readFileSync(`/proc/${tid}/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0';
-    return Number.parseInt(flags, 8) & O_ACCMODE;
+    return Number.parseInt(flags, 8) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
   } catch {
     throw refuse('EBADF', 'data fd: closed');
   }
+}
+
+/** The flags that the data fd would have: the access mode of a stand-in's file is the opposite of the session's. */
+function asOfDataFd(flags: number): number {
+  return (flags & ~O_ACCMODE) | ((flags & O_ACCMODE) === O_WRONLY ? O_RDONLY : O_WRONLY);
 }
 
 /** Opens a stand-in's file anew and gives it to the target at the first free number of the window. */
@@ -177,24 +183,17 @@ function give(
   listener: Listener,
   window: FdWindow,
   path: string,
-  access: number,
+  flags: number,
   closeOnExec: boolean,
 ): number {
   for (let fd = window.first; fd <= window.last; fd += 1) {
-    if (inodeOf(call.tid, fd) === undefined) return giveAt(call, listener, path, access, closeOnExec, fd);
+    if (inodeOf(call.tid, fd) === undefined) return giveAt(call, listener, path, flags, closeOnExec, fd);
   }
   throw refuse('EMFILE', `data fd: all numbers from ${window.first} to ${window.last} are taken`);
 }
 
-function giveAt(
-  call: Call,
-  listener: Listener,
-  path: string,
-  access: number,
-  closeOnExec: boolean,
-  at: number,
-): number {
-  using file = new OwnedFd(openSync(path, access | O_CLOEXEC));
+function giveAt(call: Call, listener: Listener, path: string, flags: number, closeOnExec: boolean, at: number): number {
+  using file = new OwnedFd(openSync(path, flags | O_CLOEXEC));
   const result = listener.addFd(call.id, file.number, { at, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
   if (result === -errnoNumber('EBADF')) {
     throw refuse('EMFILE', `data fd: RLIMIT_NOFILE of the target is below ${at + 1}`);
