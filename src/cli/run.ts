@@ -20,6 +20,7 @@ interface RunOptions {
   readonly onError: 'reset' | 'report';
   readonly trace?: string;
   readonly json?: true;
+  readonly verbose?: true;
 }
 
 /** Set for the process that becomes the target, by the one that waits for it: the descriptor for reports. */
@@ -62,6 +63,7 @@ export function add(program: Command): void {
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
+    .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*')
     .addHelpText('after', help)
     .action(run);
 }
@@ -101,6 +103,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     dataFds: options.present === 'v1' ? undefined : dataFdWindow(),
     onError: options.onError,
     reportFd: reportFd === undefined ? undefined : Number(reportFd),
+    verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     trace: options.trace === undefined ? undefined : resolve(options.trace),
     sysfs: undefined,
   };

@@ -164,6 +164,10 @@ export class Bridging implements Devices {
       ledger.commit();
       markFile(fd.number, markFor(place)); // last: what is marked has its place
       this.#devices[place] = device;
+      const { protocol } = device.driver.backend;
+      this.#options.log?.(
+        `${name}: speaks ${protocol}, and is presented in ${protocol === 'v1' || device.v1 === undefined ? 'v2' : 'v1'}`,
+      );
       return device;
     } catch (error) {
       bridgedFacts(ledger).used = 0;

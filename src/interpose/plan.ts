@@ -24,6 +24,8 @@ export interface Plan {
   readonly onError: 'reset' | 'report';
   /** Where the supervisor writes one line of JSON per device at the end; none without. */
   readonly reportFd: number | undefined;
+  /** What devices go through is said on stderr. */
+  readonly verbose: boolean;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: string | undefined;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */

@@ -49,12 +49,14 @@ export class ReportCounter {
     this.#stateName = protocol === 'v1' ? v1StateName : v2StateName;
   }
 
-  state(value: number): void {
+  /** Notes a state; its name where it is another than the last one. */
+  state(value: number): string | undefined {
     const { counts } = this;
     const last = counts.states - 1;
-    if (last >= 0 && last < LISTED && this.#states[last] === value) return;
+    if (last >= 0 && last < LISTED && this.#states[last] === value) return undefined;
     if (counts.states < LISTED) this.#states[counts.states] = value;
     counts.states += 1;
+    return this.#stateName(value);
   }
 
   moved(direction: 'out' | 'in', bytes: number): void {

@@ -48,7 +48,7 @@ export class Router implements DevicesHost {
   ) {
     this.#plan = plan;
     this.listener = listener;
-    const options = { ...plan, warn };
+    const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
     const { trace, gone } = watchers;
     const asked = trace === undefined ? undefined : trace.asked.bind(trace);
     this.devices =

@@ -21,6 +21,8 @@ export interface ServeOptions {
   readonly onError: Plan['onError'];
   readonly dataFds: FdWindow | undefined;
   readonly warn: (message: string) => void;
+  /** Where what devices go through is said, if anywhere. */
+  readonly log: ((message: string) => void) | undefined;
 }
 
 /** The data section as the target maps it: a file, where the section begins in it, its bytes, and where they are here. */
@@ -78,6 +80,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly dataFds: DataFds | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device;
+  readonly #log: ServeOptions['log'];
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
   /** Buffers are counted where the VMM sees them: by the region's events, or by reads and writes of the data fd. */
@@ -102,7 +105,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       },
     };
     const bridge = options.roundTrip ? {} : events;
-    this.driver = makeDriver({ bridge, state: (state) => counter.state(state) });
+    this.#log = options.log;
+    this.driver = makeDriver({ bridge, state: (state) => this.#note(state) });
     const fronts = makeFronts(this.driver.backend, memory, { ...options, events, warnings });
     this.#outermost = fronts.outermost;
     if (shows.v1) this.v1 = fronts.v1;
@@ -125,7 +129,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** Notes the state that the device's own driver is in after a call that may have changed it. */
   noteState(): void {
     const state = this.driver.state?.();
-    if (state !== undefined) this.#counter.state(state);
+    if (state !== undefined) this.#note(state);
+  }
+
+  #note(state: number): void {
+    const entered = this.#counter.state(state);
+    if (entered !== undefined) this.#log?.(`${this.name}: the device is in ${entered}`);
   }
 
   report(): DeviceReport {

@@ -10,7 +10,8 @@ describe('ReportCounter', () => {
   it('counts what moved and lists the states that the device was in, each change once', () => {
     const memory = new Uint8Array(256);
     const counter = new ReportCounter(memory, 'v2');
-    for (const state of [2, 2, 6, 6, 3, 1]) counter.state(state);
+    const entered = [2, 2, 6, 6, 3, 1].map((state) => counter.state(state));
+    expect(entered).toEqual(['RUNNING', undefined, 'PRE_COPY', undefined, 'STOP_COPY', 'STOP']);
     counter.moved('out', 100);
     counter.moved('out', 2 ** 40);
     counter.moved('in', 7);

@@ -286,6 +286,23 @@ describeWithCompiler('the process that vfio-shim run becomes', () => {
     expect((await user.ioctl(device?.fd ?? -1, VFIO_DEVICE_RESET)).errno).toBe('OK');
   });
 
+  it.each<[string, RunOptions, boolean]>([
+    ['without -v', {}, false],
+    ['with -v', { options: ['-v'] }, true],
+    ['with DEBUG', { env: { DEBUG: 'vfio-shim:*' } }, true],
+  ])('says what devices go through where that is asked for (%s)', async (_, options, says) => {
+    const user = await open(options);
+    const { devices } = await user.openDevices();
+    for (const state of [3, 2, 0]) await devices[0]?.enter(state);
+    user.puppet.run.end();
+    await user.puppet.run.ended();
+    const lines = user.puppet.run.stderr.split('\n').filter((line) => line.includes('the device is in'));
+    const expected = ['RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP'].map(
+      (state) => `vfio-shim: 0000:90:00.0: the device is in ${state}`,
+    );
+    expect(lines).toEqual(says ? expected : []);
+  });
+
   it('writes a line of JSON per trapped call where that is asked for', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'shim-trace-'));
     try {
