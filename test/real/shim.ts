@@ -10,6 +10,8 @@ export interface DeviceOptions {
   readonly driver?: string;
   /** Guest-visible memory, e.g. `16M`. */
   readonly size?: string;
+  /** The memory begins with a pattern. */
+  readonly seed?: number;
   readonly compat?: number | undefined;
   readonly fault?: string | undefined;
   /** vendor-v1: refuses transactions that are not the source's. */
@@ -25,9 +27,10 @@ export interface ShimOptions extends VmOptions {
 }
 
 /** The one place that knows how `--device` spells it. */
-function deviceSpec({ driver = 'qat', size = '16M', compat, fault, strict, dirty }: DeviceOptions = {}): string {
+function deviceSpec({ driver = 'qat', size = '16M', seed, compat, fault, strict, dirty }: DeviceOptions = {}): string {
   const options = [
     `size=${size}`,
+    ...(seed === undefined ? [] : [`seed=${seed}`]),
     ...(compat === undefined ? [] : [`compat=${compat}`]),
     ...(fault === undefined ? [] : [`fault=${fault}`]),
     ...(strict === true ? ['strict=1'] : []),
@@ -61,8 +64,8 @@ function deviceReports(vm: Vm): DeviceReport[] {
 }
 
 /** Ends a VM and returns the reports of its devices; `sha256` is of all their final guest-visible memory. */
-export async function quitAndReports(vm: Vm): Promise<DeviceReport[]> {
-  await vm.quit();
+export async function quitAndReports(vm: Vm, ms?: number): Promise<DeviceReport[]> {
+  await vm.quit(ms);
   const reports = deviceReports(vm);
   if (reports.length === 0 || !reports.every(({ sha256 }) => /^[0-9a-f]{64}$/.test(String(sha256)))) {
     throw new Error(`run --json of VM ${vm.name} printed no report: ${vm.child.stdout}\n${vm.child.stderr}`);
@@ -71,8 +74,8 @@ export async function quitAndReports(vm: Vm): Promise<DeviceReport[]> {
 }
 
 /** The same, of the first device. */
-export async function quitAndReport(vm: Vm): Promise<DeviceReport> {
-  const [report] = await quitAndReports(vm);
+export async function quitAndReport(vm: Vm, ms?: number): Promise<DeviceReport> {
+  const [report] = await quitAndReports(vm, ms);
   if (report === undefined) throw new Error('no device');
   return report;
 }
