@@ -92,7 +92,7 @@ describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
       await makeDisk(bed(), disk(), 'qcow2');
       const source = await start('source', 'qat', qemu, { paused: true });
       expect(await source.qmp.hmp('savevm one')).toBe('');
-      await source.quit();
+      expect((await quitAndReport(source)).states).toContain('PRE_COPY'); // a VM that has never run
       const incompatible = [{ driver: 'qat', size: '16M', compat: 2 }];
       const args = [...diskArgs(disk(), 'qcow2'), '-loadvm', 'one'];
       await expect(startShimmedVm(bed(), 'other', incompatible, { qemu, args })).rejects.toThrow(
