@@ -1,24 +1,20 @@
 import { expect, it } from 'vitest';
 import { useTestBed } from './bed.ts';
 import { imprint, mismatches, type Imprint } from './imprint.ts';
-import {
-  listen,
-  migrateLive,
-  queryMigration,
-  startMigration,
-  waitForMigration,
-  type MigrationInfo,
-} from './migration.ts';
+import { listen, queryMigration, startMigration, waitForMigration, type MigrationInfo } from './migration.ts';
 import type { Vm } from './qemu.ts';
 import { describeWithQemu } from './requirements.ts';
 import { quitAndReport, startShimmedVm, type DeviceOptions } from './shim.ts';
 import { poll } from './wait.ts';
 
 const TIMEOUT = 90_000;
-const SIZE = 64 * 1024 * 1024;
+const SIZE = 16 * 1024 * 1024;
 
 /** A downtime in which no machine moves SIZE bytes: QEMU may stop the VM only where it takes the rest for far less. */
 const PARAMETERS = { 'max-bandwidth': 2 ** 30, 'downtime-limit': 1 };
+
+/** As often QEMU has looked whether it may stop the VM where that is taken for not yet. */
+const LOOKS = 50;
 
 describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', () => {
   const bed = useTestBed();
@@ -65,7 +61,7 @@ describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', ()
     const mark = await imprint(source);
     await begin(source, destination);
     const { downtime, ram } = await waitForMigration(source, 'completed');
-    expect(ram?.['dirty-sync-count']).toBe(2);
+    expect(ram?.['dirty-sync-count']).toBeLessThan(LOOKS);
     expect(downtime).toBeGreaterThan(PARAMETERS['downtime-limit']);
     await expectArrived(source, destination, mark);
   });
@@ -76,34 +72,46 @@ describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', ()
     async (driver) => {
       const { source, destination } = await start(driver, ['--count-stop-copy']);
       await begin(source, destination);
-      const info = await waitForLooks(source, 50);
+      const info = await waitForLooks(source, LOOKS);
       // of what the device has to send, query-migrate does not tell
       expect(info).toMatchObject({ status: 'active', ram: { remaining: 0 } });
       expect(await source.status()).toBe('running');
       await source.waitForTicks();
       const mark = await imprint(source);
-      await waitForLooks(source, (info.ram?.['dirty-sync-count'] ?? 0) + 50);
+      await waitForLooks(source, (info.ram?.['dirty-sync-count'] ?? 0) + LOOKS);
       expect(await queryMigration(source)).toMatchObject({ status: 'active' });
 
+      // the bandwidth that QEMU measures is what it sends, next to nothing now: even 10 s were not enough
       await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 2_000_000 });
       await waitForMigration(source, 'completed');
       await expectArrived(source, destination, mark);
     },
   );
 
-  it('is enough to give up: cancelled, the VM runs on, and migrates where it may', { timeout: TIMEOUT }, async () => {
+  it('is enough to give up: cancelled, the VM runs on', { timeout: TIMEOUT }, async () => {
     const { source, destination } = await start('qat', ['--count-stop-copy']);
     const mark = await imprint(source);
     await begin(source, destination);
-    await waitForLooks(source, 50);
+    await waitForLooks(source, LOOKS);
     await source.qmp.execute('migrate_cancel');
     await waitForMigration(source, 'cancelled');
-    await destination.waitForExit();
+    expect((await destination.waitForExit()).code).toBe(1);
+    expect(await source.status()).toBe('running');
     await source.waitForTicks();
     expect(await mismatches(source, mark)).toEqual([]);
-    const device = { driver: 'qat', size: String(SIZE) };
-    const second = await startShimmedVm(bed(), 'second', [device], { incoming: true });
-    await migrateLive(source, second, bed().path('second.migration'), { returnPath: true });
-    await expectArrived(source, second, mark);
+    const { states } = await quitAndReport(source);
+    expect(states).toEqual(['RUNNING', 'PRE_COPY', 'RUNNING', 'STOP']);
+  });
+
+  it('does not hold up a VM that its user stops meanwhile', { timeout: TIMEOUT }, async () => {
+    const { source, destination } = await start('qat', ['--count-stop-copy']);
+    const mark = await imprint(source);
+    await begin(source, destination);
+    await waitForLooks(source, LOOKS);
+    await source.stop();
+    await waitForMigration(source, 'completed');
+    await destination.waitForStatus('paused');
+    await destination.cont();
+    await expectArrived(source, destination, mark);
   });
 });
