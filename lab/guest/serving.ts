@@ -30,13 +30,24 @@ export function serving(part: Part, name: string): number[] {
     .map(Number);
 }
 
-/** Kills the supervisor of a program; returns what it was. */
-export async function killSupervisor(name: string): Promise<number> {
-  const found = (): number | undefined => serving('supervisor-main', name)[0];
-  const pid = await poll(found, START_MS, `a supervisor of ${name}`);
+/** SECCOMP_IOCTL_NOTIF_RECV on the listener, as /proc/PID/syscall shows a process that waits in it. */
+const RECEIVING = /^16 0x3 0xc0502100 /;
+
+function isReceiving(pid: number): boolean {
+  try {
+    return RECEIVING.test(readFileSync(`/proc/${pid}/syscall`, 'latin1'));
+  } catch {
+    return false; // gone meanwhile
+  }
+}
+
+/** Kills the supervisor of a program, once it serves. */
+export async function killSupervisor(name: string): Promise<void> {
+  const first = (): number | undefined => serving('supervisor-main', name)[0];
+  const ready = (): number | undefined => [first()].find((pid) => pid !== undefined && isReceiving(pid));
+  const pid = await poll(ready, START_MS, `a supervisor of ${name} to serve`);
   killHard(pid);
-  await poll(() => (found() === pid ? undefined : true), START_MS, `supervisor ${pid} to die`);
-  return pid;
+  await poll(() => (first() === pid ? undefined : true), START_MS, `supervisor ${pid} to die`);
 }
 
 /** Waits until nothing serves a program any more. */

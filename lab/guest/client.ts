@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { fileURLToPath } from 'node:url';
+import type { TestBed } from '../../test/real/test-bed.ts';
+import { within } from '../../test/real/wait.ts';
+import { openKernelDevice } from '../../src/kernel/open.ts';
+import { kernelDevice } from '../../src/kernel/identify.ts';
+import { addressOf, syscall } from '../../src/sys/libc.ts';
+import type { V2Device } from '../../src/v2/device.ts';
+import { V2Restore } from '../../src/v2/restore.ts';
+import { V2Save } from '../../src/v2/save.ts';
+import type { Mtty } from './mtty.ts';
+import { imprintOf, Port, type PortState } from './uart.ts';
+import { underShim } from './vm.ts';
+
+/** Programs of ours in the place of a VMM: v1 under the shim, v2 on the device itself. */
+
+const V1_CLIENT = fileURLToPath(new URL('./v1-client.js', import.meta.url));
+
+/** `GROUP:UUID`, as the device is named for our own programs. */
+export const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
+
+export interface V1ClientResult {
+  readonly accesses?: number;
+  readonly killed?: readonly number[];
+}
+
+/** Has a v1 program under the shim save or restore a device. */
+export async function runV1Client(
+  bed: TestBed,
+  name: string,
+  args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
+  mtty: Mtty,
+): Promise<V1ClientResult & { readonly stderr: string }> {
+  const prefix = underShim(name, '--present', 'v1');
+  const child = bed.spawn([...prefix, process.execPath, V1_CLIENT, ...args, pathOf(mtty)]);
+  const exit = await within(child.exited, 80_000, () => `${name} to end: ${child.stderr}`);
+  assert.deepEqual(exit, { code: 0, signal: null }, child.stderr);
+  return { ...(JSON.parse(child.stdout) as V1ClientResult), stderr: child.stderr };
+}
+
+/** Gives a v2 device that nobody stands between to `use`; it is reset first, since an earlier user may have left a state. */
+function onDevice<T>(mtty: Mtty, use: (device: V2Device) => T): T {
+  using opened = openKernelDevice(pathOf(mtty));
+  const found = kernelDevice(opened);
+  if (found.protocol !== 'v2') throw new Error('the driver does not speak v2');
+  found.device.reset();
+  return use(found.device);
+}
+
+/** All of a running device's state, as a v2 program saves it; it runs on. */
+export function saveNatively(mtty: Mtty): Buffer {
+  return onDevice(mtty, (device) => {
+    const pieces: Buffer[] = [];
+    const saving = new V2Save(device, (piece) => void pieces.push(Buffer.from(piece)));
+    saving.setup();
+    while (saving.iterate() > 0);
+    saving.complete();
+    device.reset();
+    return Buffer.concat(pieces);
+  });
+}
+
+export function restoreNatively(mtty: Mtty, bytes: Uint8Array): void {
+  onDevice(mtty, (device) => {
+    const restoring = new V2Restore(device);
+    restoring.setup();
+    restoring.load(bytes);
+    restoring.complete();
+  });
+}
+
+/** Regions lie where vfio-pci has them. */
+const regionOffset = (index: number): bigint => BigInt(index) << 40n;
+
+/** A port of an mtty without a VM. */
+class NativePort extends Port {
+  readonly #fd: number;
+  readonly #port: number;
+
+  constructor(fd: number, port: number) {
+    super();
+    this.#fd = fd;
+    this.#port = port;
+  }
+
+  read(register: number): Promise<number> {
+    const byte = new Uint8Array(1);
+    this.#access('pread64', byte, register);
+    return Promise.resolve(byte[0] ?? 0);
+  }
+
+  write(register: number, value: number): Promise<void> {
+    this.#access('pwrite64', Uint8Array.of(value), register);
+    return Promise.resolve();
+  }
+
+  #access(call: 'pread64' | 'pwrite64', byte: Uint8Array, register: number): void {
+    // SAFETY: `byte` stays referenced during the call, which is for its one byte
+    syscall('UART', call, this.#fd, addressOf(byte), 1, regionOffset(this.#port) + BigInt(register));
+  }
+}
+
+/** Puts a pattern into all ports of a device that nobody uses. */
+export async function imprintNatively(mtty: Mtty, seed: number): Promise<void> {
+  using opened = openKernelDevice(pathOf(mtty));
+  for (let port = 0; port < mtty.ports; port += 1) await new NativePort(opened.number, port).imprint(seed + port);
+}
+
+/** The same ports, as they are and as the pattern has them. */
+export async function assertNatively(mtty: Mtty, seed: number): Promise<void> {
+  using opened = openKernelDevice(pathOf(mtty));
+  const states: PortState[] = [];
+  const wanted: PortState[] = [];
+  for (let port = 0; port < mtty.ports; port += 1) {
+    states.push(await new NativePort(opened.number, port).state());
+    wanted.push(imprintOf(seed + port));
+  }
+  assert.deepEqual(states, wanted);
+}

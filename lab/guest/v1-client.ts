@@ -1,0 +1,47 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { findMigrationRegion } from '../../src/kernel/device-info.ts';
+import { openKernelDevice } from '../../src/kernel/open.ts';
+import { KernelV1Device } from '../../src/kernel/v1-device.ts';
+import type { V1Device } from '../../src/v1/device.ts';
+import { V1Restore } from '../../src/v1/restore.ts';
+import { V1Save } from '../../src/v1/save.ts';
+import { Interrupted } from './interrupted.ts';
+
+/**
+ * A small v1 program without a VM, for `vfio-shim run`: `save FILE GROUP:UUID` or `restore FILE GROUP:UUID`. With `--interrupt`
+ * before the device, the supervisor is killed before each access to the region. Prints a line of JSON.
+ */
+
+const [action, file = '', ...rest] = process.argv.slice(2);
+const name = process.env['VFIO_SHIM_LAB_NAME'] ?? '';
+using opened = openKernelDevice(rest.at(-1) ?? '');
+const region = findMigrationRegion(opened);
+if (region === undefined) throw new Error('the device has no migration region');
+const plain = new KernelV1Device(opened, region, true);
+const interrupted = rest.includes('--interrupt') ? new Interrupted(plain, name) : undefined;
+const device: V1Device = interrupted ?? plain;
+
+if (action === 'save') writeFileSync(file, save(device));
+else restore(device, readFileSync(file));
+console.log(JSON.stringify({ accesses: interrupted?.accesses, killed: interrupted?.killed }));
+
+/** All of a running device's state, with pre-copy; it runs on. */
+function save(from: V1Device): Buffer {
+  const pieces: Buffer[] = [];
+  const saving = new V1Save(from, (piece) => void pieces.push(Buffer.from(piece)));
+  saving.setup();
+  while (saving.pending() > 0 && saving.iterate() > 0);
+  saving.stop();
+  saving.complete();
+  saving.cancel();
+  return Buffer.concat(pieces);
+}
+
+/** In two pieces, which are not the source's. */
+function restore(to: V1Device, bytes: Buffer): void {
+  const restoring = new V1Restore(to);
+  restoring.setup();
+  restoring.load(bytes.subarray(0, 40));
+  restoring.load(bytes.subarray(40));
+  restoring.complete();
+}
