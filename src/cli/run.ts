@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
+import { constants as bufferConstants } from 'node:buffer';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { ShimError } from '../error.ts';
-import { groupPath, MAX_EMULATED, planDevice, type Plan } from '../interpose/plan.ts';
+import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Plan } from '../interpose/plan.ts';
 import { writeSysfs } from '../interpose/sysfs.ts';
 import { parseSize, parseSpec, specHelp } from '../sim/spec.ts';
 
@@ -22,6 +23,9 @@ interface RunOptions {
   readonly json?: true;
   readonly verbose?: true;
 }
+
+/** What Node maps at once: a device's BAR is mapped by its supervisor. */
+const LARGEST_MAPPING = bufferConstants.MAX_LENGTH;
 
 /** Set for the process that becomes the target, by the one that waits for it: the descriptor for reports. */
 const REPORT_FD = 'VFIO_SHIM_REPORT_FD';
@@ -139,7 +143,14 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
       '--sysfs: is for emulated devices, give at least one --device, e.g. --device qat',
     );
   }
-  return options.device.map((text, n) => planDevice(n, text, parseSpec(text), dataSection));
+  return options.device.map((text, n) => {
+    const device = planDevice(n, text, parseSpec(text), dataSection);
+    if (mappedBar(device) <= LARGEST_MAPPING) return device;
+    throw new ShimError(
+      'ERR_ARGUMENT',
+      `--device ${text}: a BAR of ${mappedBar(device)} bytes, ${LARGEST_MAPPING} is the limit`,
+    );
+  });
 }
 
 function dataSectionOf(options: RunOptions): number {

@@ -22,6 +22,8 @@ export const kernel_live = struct('kernel_live', 40, {
   position: ['count', 16],
   /** The driver counts in the file's position, as all of Linux 6.12 do: seen to agree after the first bytes. */
   tracked: ['u32', 24],
+  /** A change of state is under way: its data fd, if there is one, may not be in its place yet. */
+  changing: ['u32', 28],
 });
 
 export const Live = { IDLE: 0, CALLING: 1, FAILED: 2 } as const;

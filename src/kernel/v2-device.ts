@@ -55,6 +55,8 @@ export class KernelV2Device implements V2Device {
   readonly #memory: DataFdMemory;
   readonly #events: KernelEvents;
   #session: KernelDataFd | undefined;
+  /** There may be a data fd in the store: this process has put it there, or one before it. */
+  #kept = true;
 
   constructor(device: DeviceHandle, migrationFlags: number, options: KernelV2Options = {}) {
     this.#device = device;
@@ -80,11 +82,21 @@ export class KernelV2Device implements V2Device {
     }
     this.#events.asked?.('GET MIG_DEVICE_STATE', v2StateName(state));
     this.#events.state?.(state);
-    if (!hasSession(state) && this.#session !== undefined) this.#endSession();
+    if (!hasSession(state) && this.#kept) this.#endSession();
     return state;
   }
 
   setState(target: V2State): V2DataSession | undefined {
+    const { live } = this.#memory;
+    live.changing = 1;
+    try {
+      return this.#setState(target);
+    } finally {
+      live.changing = 0;
+    }
+  }
+
+  #setState(target: V2State): V2DataSession | undefined {
     const data = vfio_device_feature_mig_state.encode({ device_state: target, data_fd: -1 });
     let fd: number;
     try {
@@ -106,6 +118,7 @@ export class KernelV2Device implements V2Device {
     const { my } = this.#memory;
     this.#endSession();
     const owned = new OwnedFd(fd);
+    this.#kept = true;
     this.#store.put(my.session + 1, owned);
     my.session += 1;
     this.#session = this.#dataFd(owned);
@@ -144,9 +157,12 @@ export class KernelV2Device implements V2Device {
 
   /**
    * For a process that takes over: a session whose data fd was lost, because its predecessor was killed before it could be
-   * kept, is given up. Nothing of it was seen by anybody; the call that asked for it is repeated and begins another.
+   * kept, is given up. Nothing of it was seen by anybody; the call that asked for it is repeated and begins another. A session
+   * that was not ours to begin (a VMM that speaks v2 itself) is none of that.
    */
   abandonLostSession(): void {
+    if (this.#memory.live.changing === 0) return;
+    this.#memory.live.changing = 0;
     const state = this.getState();
     if (!hasSession(state) || this.openSession() !== undefined) return;
     try {
@@ -187,6 +203,7 @@ export class KernelV2Device implements V2Device {
     this.#session?.close();
     this.#session = undefined;
     this.#store.clear();
+    this.#kept = false;
   }
 }
 

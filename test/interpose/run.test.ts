@@ -162,6 +162,7 @@ describe('vfio-shim run', () => {
       [{ devices: ['qat,size=x'] }, /size=x/],
       [{ devices: ['qat,colour=3'] }, /no option "colour"/],
       [{ devices: ['qat,size=0'] }, /size=0/],
+      [{ devices: ['qat,size=5G'] }, /a BAR of 8589934592 bytes/],
       [{ devices: [''] }, /no driver ""/],
       [{ devices: Array.from({ length: 65 }, () => 'qat') }, /at most 64 devices/],
       [{ options: ['--data-size', '5000'] }, /multiple of 4096/],
