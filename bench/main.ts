@@ -1,6 +1,7 @@
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
-import { benchmarks, type Benchmark, type Options } from './benchmarks.ts';
+import type { Benchmark, Options } from './benchmark.ts';
+import { benchmarks } from './benchmarks.ts';
 import { paired } from './paired.ts';
 import { defaultCli } from './programs.ts';
 import { resultsOf, table, type Result } from './report.ts';

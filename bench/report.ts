@@ -1,4 +1,4 @@
-import type { Benchmark, Row } from './benchmarks.ts';
+import type { Benchmark, Row } from './benchmark.ts';
 import { summarize, type Pair, type Sample, type Summary } from './paired.ts';
 
 /** A row of the table, measured. `ours`, `compared` and `met` are null where only the baseline was run. */

@@ -7,7 +7,7 @@ import { Child, killHard } from '../test/real/processes.ts';
 import { qemuCommand, Vm } from '../test/real/qemu.ts';
 import { poll } from '../test/real/wait.ts';
 import { parseSpec } from '../src/sim/spec.ts';
-import type { Benchmark, Row } from './benchmarks.ts';
+import type { Benchmark, Row } from './benchmark.ts';
 import type { Sample } from './paired.ts';
 import { interposed } from './programs.ts';
 
