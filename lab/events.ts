@@ -2,6 +2,7 @@
 export type LabEvent =
   | { readonly type: 'job'; readonly job: string }
   | CheckEvent
+  | NoteEvent
   | { readonly type: 'end'; readonly job: string };
 
 export interface CheckEvent {
@@ -13,6 +14,13 @@ export interface CheckEvent {
   readonly why?: string;
   /** What helps to find out more about a failure. */
   readonly log?: string;
+}
+
+/** Something to be told besides. */
+export interface NoteEvent {
+  readonly type: 'note';
+  readonly job: string;
+  readonly text: string;
 }
 
 /** Names in the directory of results. */

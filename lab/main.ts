@@ -13,7 +13,8 @@ const usage = `npm run lab -- [options] JOB...
 
 Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEMU 10.0.
 
-  --all            all jobs
+  --all            all jobs but those that take minutes
+  --long           with --all: those too
   --list           say which there are
   --shell          a console in the guest instead
   --apart          a boot for each job, instead of one for all
@@ -31,6 +32,7 @@ function parse(argv: readonly string[]) {
       allowPositionals: true,
       options: {
         all: { type: 'boolean', default: false },
+        long: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
         shell: { type: 'boolean', default: false },
         apart: { type: 'boolean', default: false },
@@ -44,7 +46,7 @@ function parse(argv: readonly string[]) {
     const known = allJobs();
     const unknown = positionals.find((name) => !known.includes(name));
     if (unknown !== undefined) throw new Error(`no such job: ${unknown}; there are ${known.join(', ')}`);
-    const jobs = values.all ? known : positionals;
+    const jobs = values.all ? allJobs(values.long) : positionals;
     if (jobs.length === 0 && !values.list && !values.shell && !values.help) throw new Error(usage);
     return { ...values, silence, jobs };
   } catch (error) {

@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import { TestBed } from '../../test/real/test-bed.ts';
 import { within } from '../../test/real/wait.ts';
-import { REPORT_FD, type CheckEvent } from '../events.ts';
+import { REPORT_FD, type CheckEvent, type NoteEvent } from '../events.ts';
 import { Mtty } from './mtty.ts';
 
 /** The name of the running job. */
@@ -41,6 +41,11 @@ export async function check(
   if (late) process.exit();
 }
 
-function report(event: CheckEvent): void {
+/** Tells something that is no verdict: what was measured, or how far a long check has come. */
+export function note(text: string): void {
+  report({ type: 'note', job, text });
+}
+
+function report(event: CheckEvent | NoteEvent): void {
   writeSync(REPORT_FD, `${JSON.stringify(event)}\n`);
 }

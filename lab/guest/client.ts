@@ -19,7 +19,7 @@ const V1_CLIENT = fileURLToPath(new URL('./v1-client.js', import.meta.url));
 /** `GROUP:UUID`, as the device is named for our own programs. */
 export const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
 
-export interface V1ClientResult {
+interface V1ClientResult {
   readonly accesses?: number;
   readonly killed?: readonly number[];
 }
@@ -36,6 +36,12 @@ export async function runV1Client(
   const exit = await within(child.exited, 80_000, () => `${name} to end: ${child.stderr}`);
   assert.deepEqual(exit, { code: 0, signal: null }, child.stderr);
   return { ...(JSON.parse(child.stdout) as V1ClientResult), stderr: child.stderr };
+}
+
+/** Every register access of a v1 program had a supervisor of its own. */
+export function assertHarried({ accesses = 0, killed = [] }: V1ClientResult): void {
+  assert.ok(accesses >= 8, `${accesses} accesses`);
+  assert.equal(new Set(killed).size, accesses);
 }
 
 /** Gives a v2 device that nobody stands between to `use`; it is reset first, since an earlier user may have left a state. */

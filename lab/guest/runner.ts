@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { killHard } from '../../test/real/processes.ts';
-import { EVENTS, JOBS, REPORT_FD, RESULTS, type CheckEvent, type LabEvent } from '../events.ts';
+import { EVENTS, JOBS, REPORT_FD, RESULTS, type CheckEvent, type LabEvent, type NoteEvent } from '../events.ts';
 import { Mtty } from './mtty.ts';
 
 /** Runs jobs one after the other, each in a process of its own, and leaves no process and no device of theirs. */
@@ -30,8 +30,8 @@ async function runJob(job: string): Promise<void> {
   });
   const checks: CheckEvent[] = [];
   createInterface({ input: child.stdio[REPORT_FD] as Readable }).on('line', (line) => {
-    const event = JSON.parse(line) as CheckEvent;
-    checks.push(event);
+    const event = JSON.parse(line) as CheckEvent | NoteEvent;
+    if (event.type === 'check') checks.push(event);
     tell(event);
   });
   const how = await new Promise<string | number | null>((resolve, reject) => {

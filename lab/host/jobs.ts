@@ -6,11 +6,15 @@ import type { Report } from './report.ts';
 
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
-/** The names of all jobs. */
-export function allJobs(): string[] {
+/** Jobs that take minutes: `--all` leaves them out. */
+const LONG: ReadonlySet<string> = new Set(['harassed', 'soak', 'speed']);
+
+/** The names of all jobs, or of those that do not take long. */
+export function allJobs(long = true): string[] {
   return readdirSync(JOBS)
     .filter((name) => name.endsWith('.ts'))
     .map((name) => name.slice(0, -'.ts'.length))
+    .filter((name) => long || !LONG.has(name))
     .toSorted();
 }
 
@@ -30,6 +34,7 @@ export async function runJobs(
     let begun: string | undefined;
     const { problem, log } = await boot(batch, (event) => {
       if (event.type === 'check') report.check(event);
+      else if (event.type === 'note') report.note(event);
       else begun = event.job;
     });
     if (problem === undefined && begun === batch.at(-1)) {

@@ -1,4 +1,4 @@
-import type { CheckEvent } from '../events.ts';
+import type { CheckEvent, NoteEvent } from '../events.ts';
 
 /** Prints how checks went, and counts. */
 export class Report {
@@ -15,6 +15,10 @@ export class Report {
     this.failed++;
     console.log(`not ok ${job}: ${name}: ${why.trim()}`);
     this.quote(log ?? '');
+  }
+
+  note({ job, text }: NoteEvent): void {
+    console.log(`# ${job}: ${text}`);
   }
 
   /** A job whose guest was not to be had, broke or did not come to its end. */

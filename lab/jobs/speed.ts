@@ -1,8 +1,8 @@
 import { migrateLive, queryMigration } from '../../test/real/migration.ts';
-import { check } from '../guest/check.ts';
-import { NEW, OLD, assertArrived, startDestination, startSource, type End } from '../guest/pair.ts';
+import { check, note } from '../guest/check.ts';
+import { NEW, OLD, assertArrived, startBoth, type End } from '../guest/pair.ts';
 
-/** What the bridge costs on a real driver: QEMU 7.2 under run against native QEMU 10.0, in turns. */
+/** Long: what the bridge costs on a real driver, QEMU 7.2 under run against native QEMU 10.0, in turns. */
 
 const ROUNDS = 7;
 
@@ -14,8 +14,7 @@ interface Times {
 async function migrate(name: string, end: End, seed: number): Promise<Times> {
   let times: Times | undefined;
   await check(name, async (bed) => {
-    const source = await startSource(bed, end, seed);
-    const destination = await startDestination(bed, end);
+    const { source, destination } = await startBoth(bed, end, end, seed);
     await migrateLive(source.vm, destination.vm, bed.path('migration'), { returnPath: true });
     const { 'total-time': total = Number.NaN, downtime = Number.NaN } = await queryMigration(source.vm);
     times = { total, downtime };
@@ -39,5 +38,5 @@ for (const key of ['total', 'downtime'] as const) {
   const ours = median(pairs.map((pair) => pair.ours[key]));
   const baseline = median(pairs.map((pair) => pair.baseline[key]));
   const ratio = median(pairs.map((pair) => pair.ours[key] / pair.baseline[key]));
-  console.log(`${key}: ${ours} ms against ${baseline} ms, ratio ${ratio.toFixed(2)} (medians of ${ROUNDS} pairs)`);
+  note(`${key}: ${ours} ms against ${baseline} ms, ratio ${ratio.toFixed(2)} (medians of ${ROUNDS} pairs)`);
 }

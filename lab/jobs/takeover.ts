@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { CRAWL, listen, startMigration, waitForMigration } from '../../test/real/migration.ts';
 import { killHard } from '../../test/real/processes.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import { assertNatively, imprintNatively, runV1Client, saveNatively } from '../guest/client.ts';
+import { assertHarried, imprintNatively, runV1Client, saveNatively } from '../guest/client.ts';
 import { check } from '../guest/check.ts';
+import { FAST, migrateHarassed, successors } from '../guest/harass.ts';
 import { Mtty } from '../guest/mtty.ts';
-import { assertDevices, assertGoesOn, assertRuns, imprintDevices, OLD, ROUND } from '../guest/pair.ts';
+import { assertDevices, assertGoesOn, assertRuns, imprintDevices, OLD, ROUND_SMALL } from '../guest/pair.ts';
 import { startBoth, startEnd, startSource, type End } from '../guest/pair.ts';
 import { killSupervisor, serving } from '../guest/serving.ts';
 import { startSink } from '../guest/sink.ts';
@@ -15,23 +14,10 @@ import { traced, waitForAsked } from '../guest/trace.ts';
 
 /** Supervisors that are killed, with a real driver in the middle of a migration. */
 
-/**
- * A small data section, because it is also what QEMU 10 is told that stop-and-copy may cost: while it waits for a successor it
- * measures no bandwidth, by which 16 MiB would take for ever.
- */
-const SMALL: End = { ...ROUND, shim: ['--present', 'v2', '--round-trip', '--data-size', '4K'] };
-
 const ends: readonly (readonly [title: string, end: End])[] = [
   ['7.2 under run', OLD],
-  ['10.0 under run --round-trip', SMALL],
+  ['10.0 under run --round-trip', ROUND_SMALL],
 ];
-
-/** The most supervisors that are killed at each end: each successor takes a while to start. */
-const KILLS = 6;
-const FAST = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 };
-
-/** How many successors have taken over. */
-const successors = ({ child }: Vm): number => child.stderr.split('a successor takes over').length - 1;
 
 for (const [title, end] of ends) {
   await check(`${title}: killed before, in pre-copy, while resuming and in stop-and-copy`, async (bed) => {
@@ -53,36 +39,16 @@ for (const [title, end] of ends) {
     await assertGoesOn(both.destination, 0x47);
     assert.deepEqual([successors(source), successors(destination)], [3, 1]);
   });
-
-  await check(`${title}: killed again and again, at both ends`, async (bed) => {
-    const both = await startBoth(bed, end, end, 0x8c);
-    const [source, destination] = [both.source.vm, both.destination.vm];
-    const uri = await listen(destination, bed.path('migration'));
-    await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
-    const migration = { goesOn: true };
-    let fast: Promise<unknown> = Promise.resolve();
-    const kill = async (name: string): Promise<void> => {
-      for (let kills = 1; kills <= KILLS && migration.goesOn; kills += 1) {
-        await killSupervisor(name);
-        // two in pre-copy, then whatever comes
-        if (name === 'source' && kills === 2) fast = source.qmp.execute('migrate-set-parameters', FAST);
-        await sleep(Math.random() * 200);
-      }
-    };
-    const killing = Promise.all([kill('source'), kill('destination')]);
-    await waitForMigration(source, 'completed', 60_000);
-    await waitForMigration(destination, 'completed', 60_000);
-    migration.goesOn = false;
-    await Promise.all([killing, fast]);
-    await assertGoesOn(both.destination, 0x8c);
-    assert.ok(successors(source) >= 3 && successors(destination) >= 2);
-  });
 }
+
+await check('7.2 under run: killed again and again, at both ends', async (bed) => {
+  await migrateHarassed(bed, OLD, 4, 0x8c);
+});
 
 await check(
   'killed before each register access of a v1 program: it saves what an undisturbed one does',
   async (bed) => {
-    const [from, to] = [Mtty.create(), Mtty.create()];
+    const from = Mtty.create();
     await imprintNatively(from, 0x95);
     const [calm, harried] = [bed.path('calm'), bed.path('harried')];
     await runV1Client(bed, 'calm', ['save', calm], from);
@@ -90,17 +56,8 @@ await check(
     assertHarried(saved);
     assert.deepEqual(readFileSync(harried), readFileSync(calm));
     assert.deepEqual(readFileSync(harried), saveNatively(from));
-    const restored = await runV1Client(bed, 'restored', ['restore', harried, '--interrupt'], to);
-    assertHarried(restored);
-    await assertNatively(to, 0x95);
   },
 );
-
-/** Every access had a supervisor of its own. */
-function assertHarried({ accesses = 0, killed = [] }: { accesses?: number; killed?: readonly number[] }): void {
-  assert.ok(accesses >= 8, `${accesses} accesses`);
-  assert.equal(new Set(killed).size, accesses);
-}
 
 await check('killed with their keeper: the VM and its device go on, a migration fails', async (bed) => {
   const source = await startSource(bed, OLD, 0x66);

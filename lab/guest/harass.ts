@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CRAWL, listen, startMigration, waitForMigration } from '../../test/real/migration.ts';
+import type { Vm } from '../../test/real/qemu.ts';
+import type { TestBed } from '../../test/real/test-bed.ts';
+import { assertGoesOn, startBoth, type End } from './pair.ts';
+import { killSupervisor } from './serving.ts';
+
+export const FAST = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 };
+
+/** How many successors have taken over. */
+export const successors = ({ child }: Vm): number => child.stderr.split('a successor takes over').length - 1;
+
+/** A migration during which as many as `kills` supervisors are killed at each end; two of them in pre-copy. */
+export async function migrateHarassed(bed: TestBed, end: End, kills: number, seed: number): Promise<void> {
+  const both = await startBoth(bed, end, end, seed);
+  const [source, destination] = [both.source.vm, both.destination.vm];
+  const uri = await listen(destination, bed.path('migration'));
+  await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
+  const migration = { goesOn: true };
+  let fast: Promise<unknown> = Promise.resolve();
+  const kill = async (name: string): Promise<void> => {
+    for (let count = 1; count <= kills && migration.goesOn; count += 1) {
+      await killSupervisor(name);
+      if (name === 'source' && count === 2) fast = source.qmp.execute('migrate-set-parameters', FAST);
+      await sleep(Math.random() * 200); // whatever it is at by then
+    }
+  };
+  const killing = Promise.all([kill('source'), kill('destination')]);
+  await waitForMigration(source, 'completed', 60_000);
+  await waitForMigration(destination, 'completed', 60_000);
+  migration.goesOn = false;
+  await Promise.all([killing, fast]);
+  await assertGoesOn(both.destination, seed);
+  assert.ok(successors(source) >= 3 && successors(destination) >= 2);
+}
