@@ -71,13 +71,13 @@ export class Router implements DevicesHost {
     this.touched = undefined;
     switch (call.nr) {
       case numbers.pread64:
-        return this.#onRegion(call, 0, 3, (device, offset) => device.read(call, offset));
+        return this.#onRegion(call, 0, 3);
       case numbers.pwrite64:
-        return this.#onRegion(call, 0, 3, (device, offset) => device.write(call, offset));
+        return this.#onRegion(call, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(call);
       case numbers.mmap:
-        return this.#onRegion(call, 4, 5, (device, offset) => this.#map(call, device, offset));
+        return this.#onRegion(call, 4, 5);
       case numbers.openat:
       case legacyOpen:
         return this.devices.open(call);
@@ -96,19 +96,16 @@ export class Router implements DevicesHost {
   }
 
   /** A call on a device's descriptor at an offset in the window: which arguments these are. */
-  #onRegion(
-    call: Call,
-    fdArgument: number,
-    offsetArgument: number,
-    serve: (device: ServedDevice, offset: number) => number,
-  ): number {
+  #onRegion(call: Call, fdArgument: number, offsetArgument: number): number {
     const high = call.high(offsetArgument);
     const device = this.devices.at(deviceInWindow(high));
     if (device === undefined || !device.driver.enter(call.tid, call.s32(fdArgument))) return CONTINUE;
     try {
       this.touched = device.ledger;
       device.counted();
-      return serve(device, offsetInRegion(high, call.u32(offsetArgument)));
+      const offset = offsetInRegion(high, call.u32(offsetArgument));
+      if (call.nr === numbers.pread64) return device.read(call, offset);
+      return call.nr === numbers.pwrite64 ? device.write(call, offset) : this.#map(call, device, offset);
     } finally {
       device.driver.leave();
     }
@@ -136,7 +133,7 @@ export class Router implements DevicesHost {
     const { tid } = call;
     const fd = call.s32(0);
     const last = this.#lastDataFd;
-    const now = performance.now();
+    const now = Date.now();
     if (tid !== last.tid || fd !== last.fd || now >= last.until) {
       this.#lastDataFd = { tid, fd, inode: inodeOf(tid, fd), until: now + ANSWER_HOLDS };
     }
