@@ -1,4 +1,5 @@
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
+import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { inodeOf } from '../sys/file.ts';
 import { arch } from '../sys/libc.ts';
 import type { Listener } from '../sys/seccomp.ts';
@@ -20,6 +21,8 @@ import { deviceInWindow, offsetInRegion } from './window.ts';
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 const legacyOpen = 'open' in numbers ? numbers.open : -1;
+
+const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
 
 interface LastDataFd {
   readonly tid: number;
@@ -101,10 +104,12 @@ export class Router implements DevicesHost {
     const device = this.devices.at(deviceInWindow(high));
     if (device === undefined || !device.driver.enter(call.tid, call.s32(fdArgument))) return CONTINUE;
     try {
-      this.touched = device.ledger;
       device.counted();
       const offset = offsetInRegion(high, call.u32(offsetArgument));
-      if (call.nr === numbers.pread64) return device.read(call, offset);
+      const isRead = call.nr === numbers.pread64;
+      // a read of device_state is not committed by itself: what it finds out, it finds out again when it is served again
+      if (!isRead || offset !== DEVICE_STATE_AT) this.touched = device.ledger;
+      if (isRead) return device.read(call, offset);
       return call.nr === numbers.pwrite64 ? device.write(call, offset) : this.#map(call, device, offset);
     } finally {
       device.driver.leave();
