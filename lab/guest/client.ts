@@ -17,7 +17,7 @@ import { underShim } from './vm.ts';
 const V1_CLIENT = fileURLToPath(new URL('./v1-client.js', import.meta.url));
 
 /** `GROUP:UUID`, as the device is named for our own programs. */
-export const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
+const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
 
 interface V1ClientResult {
   readonly accesses?: number;
