@@ -25,13 +25,15 @@ if (action === 'save') writeFileSync(file, save(device));
 else restore(device, readFileSync(file));
 console.log(JSON.stringify({ accesses: interrupted?.accesses, killed: interrupted?.killed }));
 
-/** All of a running device's state, with pre-copy; the device is stopped after that. */
+/** All of a running device's state, with pre-copy; it runs on. */
 function save(from: V1Device): Buffer {
   const pieces: Buffer[] = [];
   const saving = new V1Save(from, (piece) => void pieces.push(Buffer.from(piece)));
   saving.setup();
   while (saving.pending() > 0 && saving.iterate() > 0);
+  saving.stop();
   saving.complete();
+  saving.cancel();
   return Buffer.concat(pieces);
 }
 
