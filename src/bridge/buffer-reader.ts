@@ -1,9 +1,10 @@
-import { ShimError } from '../error.ts';
+import { isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { PrecopyInfo } from '../v2/device.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
+import { isMappedAt, mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
 import type { PresentV2State } from './present-v2-state.ts';
 
@@ -16,6 +17,8 @@ export interface SessionParts {
   readonly events: BridgeEvents | undefined;
 }
 
+const NOTHING = new Uint8Array(0);
+
 /** The saving half: v1 buffers, read as a stream of bytes with any buffer sizes. */
 export class BufferReader {
   readonly #device: V1Device;
@@ -24,6 +27,8 @@ export class BufferReader {
   readonly #framed: boolean;
   readonly #events: BridgeEvents | undefined;
   #carry: Uint8Array;
+  /** What fetching a buffer ahead ended with. */
+  #owed: unknown;
 
   constructor({ device, registers, my, framed, events }: SessionParts, carry: Uint8Array) {
     this.#device = device;
@@ -36,12 +41,8 @@ export class BufferReader {
 
   /** read(2) of the data fd in a saving state. */
   read(state: V2State, into: Uint8Array): number {
-    if (into.length === 0) return 0;
+    if (into.length === 0 || !this.#hasBuffer(state)) return 0;
     const my = this.#my;
-    if (my.buffer_pos === my.buffer_size && !this.#nextBuffer()) {
-      if (state === V2.STOP_COPY) return 0;
-      throw new ShimError('ERR_NO_DATA_NOW', 'data fd: no data now, the device is in pre-copy', { errno: 'ENOMSG' });
-    }
     const header = my.header_left > 0 ? frameHeader(my.buffer_size).subarray(-my.header_left) : new Uint8Array(0);
     const done = Math.min(header.length, into.length);
     into.set(header.subarray(0, done));
@@ -49,11 +50,42 @@ export class BufferReader {
     const target = into.subarray(done, done + length);
     const from = my.buffer_offset + my.buffer_pos;
     if (my.carried === 1) target.set(this.#carry.subarray(from, from + length));
-    else this.#copyFromRegion(from, target);
+    else if (!isMappedAt(this.#device, from, target)) this.#copyFromRegion(from, target);
     my.header_left -= done; // from here on nothing fails
     my.buffer_pos += length;
     my.session_read += length;
     return done + length;
+  }
+
+  /** Where the next bytes lie in the driver's mapped data section; none at the end. A frame's header lies elsewhere. */
+  shown(state: V2State, length: number): Uint8Array | undefined {
+    const my = this.#my;
+    if (this.#framed || this.#device.mapped === undefined) return undefined;
+    if (!this.#hasBuffer(state)) return NOTHING;
+    if (my.carried === 1) return undefined;
+    return mappedAt(this.#device, my.buffer_offset + my.buffer_pos, Math.min(length, my.buffer_size - my.buffer_pos));
+  }
+
+  /** Fetches the next buffer once the last one was read to its end. */
+  readAhead(): void {
+    const my = this.#my;
+    if (my.buffer_size === 0 || my.buffer_pos < my.buffer_size || this.#owed !== undefined) return;
+    try {
+      this.#nextBuffer();
+    } catch (error) {
+      if (!isNotReady(error)) this.#owed = error;
+    }
+  }
+
+  /** True where a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
+  #hasBuffer(state: V2State): boolean {
+    const my = this.#my;
+    const owed = this.#owed;
+    this.#owed = undefined;
+    if (owed !== undefined) throw owed;
+    if (my.buffer_pos < my.buffer_size || this.#nextBuffer()) return true;
+    if (state === V2.STOP_COPY) return false;
+    throw new ShimError('ERR_NO_DATA_NOW', 'data fd: no data now, the device is in pre-copy', { errno: 'ENOMSG' });
   }
 
   /** Acknowledges the last buffer and fetches the next; false where there is none (now). */
@@ -111,10 +143,8 @@ export class BufferReader {
   }
 
   #copyFromRegion(offset: number, into: Uint8Array): void {
-    const { mapped, dataSection } = this.#device;
-    const at = offset - dataSection.offset;
-    if (mapped !== undefined && at >= 0 && at + into.length <= mapped.length) {
-      into.set(mapped.subarray(at, at + into.length));
-    } else this.#device.read(offset, into);
+    const bytes = mappedAt(this.#device, offset, into.length);
+    if (bytes?.length === into.length) into.set(bytes);
+    else this.#device.read(offset, into);
   }
 }

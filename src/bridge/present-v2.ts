@@ -233,6 +233,14 @@ class PresentedV2 implements V2Device, SessionOwner {
     return this.#reader.read(state, into);
   }
 
+  readAhead(): void {
+    this.#reader.readAhead();
+  }
+
+  shownData(state: V2State, length: number): Uint8Array | undefined {
+    return this.#reader.shown(state, length);
+  }
+
   writeData(from: Uint8Array): number {
     return this.#writer.write(from);
   }

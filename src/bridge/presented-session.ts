@@ -9,6 +9,8 @@ export interface SessionOwner {
   /** The device's state. Throws `ENODEV` where the session of this number has ended. */
   checkSession(id: number): V2State;
   readData(state: V2State, into: Uint8Array): number;
+  readAhead(): void;
+  shownData(state: V2State, length: number): Uint8Array | undefined;
   writeData(from: Uint8Array): number;
   room(length: number): Uint8Array | undefined;
   precopyInfo(id: number): PrecopyInfo;
@@ -30,6 +32,18 @@ export class PresentedSession implements V2DataSession {
   read(into: Uint8Array): number {
     this.#checkOpen(Session.SAVING, 'EBADF');
     return this.#device.readData(this.#device.checkSession(this.#id), into);
+  }
+
+  shown(length: number): Uint8Array | undefined {
+    this.#checkOpen(Session.SAVING, 'EBADF');
+    const state = this.#device.checkSession(this.#id);
+    return length === 0 ? undefined : this.#device.shownData(state, length);
+  }
+
+  readAhead(): void {
+    if (this.#closed || this.#kind !== Session.SAVING) return;
+    this.#device.checkSession(this.#id);
+    this.#device.readAhead();
   }
 
   write(from: Uint8Array): number {

@@ -3,6 +3,7 @@ import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
+import { isMappedAt, mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
 import type { PresentV2State } from './present-v2-state.ts';
 
@@ -32,13 +33,10 @@ export class TransactionWriter {
 
   /** Where the next bytes of a transaction lie in the driver's mapped data section. A frame's header lies elsewhere. */
   room(length: number): Uint8Array | undefined {
-    const { mapped, dataSection } = this.#device;
     const my = this.#my;
-    if (this.#framed || mapped === undefined) return undefined;
+    if (this.#framed || this.#device.mapped === undefined) return undefined;
     this.#openTransaction(Number.POSITIVE_INFINITY);
-    const at = my.space_offset + my.filled - dataSection.offset;
-    const end = Math.min(at + length, my.space_offset + my.space_size - dataSection.offset, mapped.length);
-    return at >= 0 && end > at ? mapped.subarray(at, end) : undefined;
+    return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
   }
 
   #openTransaction(left: number): void {
@@ -55,7 +53,8 @@ export class TransactionWriter {
     const my = this.#my;
     this.#openTransaction(left);
     const piece = from.subarray(0, my.space_size - my.filled);
-    if (!this.#isInPlace(piece)) this.#device.write(my.space_offset + my.filled, piece);
+    const at = my.space_offset + my.filled;
+    if (!isMappedAt(this.#device, at, piece)) this.#device.write(at, piece);
     my.filled += piece.length;
     if (my.filled === my.space_size) {
       try {
@@ -65,14 +64,6 @@ export class TransactionWriter {
       }
     }
     return piece.length;
-  }
-
-  /** True where the bytes are the data section's own, at their place, as room() gave them. */
-  #isInPlace(piece: Uint8Array): boolean {
-    const { mapped, dataSection } = this.#device;
-    const { space_offset, filled } = this.#my;
-    const at = space_offset + filled - dataSection.offset;
-    return piece.buffer === mapped?.buffer && at >= 0 && piece.byteOffset === mapped.byteOffset + at;
   }
 
   #writeFramed(from: Uint8Array): number {

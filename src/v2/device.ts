@@ -17,6 +17,17 @@ export interface V2DataSession {
    * Throws `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver will have data later: call again, nothing was consumed.
    */
   read(into: Uint8Array): number;
+  /**
+   * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
+   * there and then calls read() with it spares a copy. `undefined` where there is none; throws as read() does. The same
+   * memory again until read() has taken it.
+   */
+  shown?(length: number): Uint8Array | undefined;
+  /**
+   * Has the device prepare what the next read will give, so far as nothing that was not read could be lost by that. What
+   * fails here is thrown by the next read.
+   */
+  readAhead?(): void;
   /** Takes at most `from.length` bytes and returns how many. Throws `EAGAIN` as read() does. */
   write(from: Uint8Array): number;
   /**
