@@ -10,6 +10,7 @@ import {
   vfio_region_info,
 } from '../abi/vfio.ts';
 import { hasErrno } from '../error.ts';
+import type { DriverName } from '../sim/spec.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import { markFile, markOf, type OwnedFd } from '../sys/fd.ts';
 import { duplicateFd, processOf } from '../sys/pidfd.ts';
@@ -76,6 +77,13 @@ export class Bridging implements Devices {
 
   reports(): DeviceReport[] {
     return this.#devices.flatMap((device) => (device === undefined ? [] : [device.report()]));
+  }
+
+  understudies(): DriverName[] {
+    const devices = this.#devices.filter((device) => device !== undefined);
+    if (devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
+    const protocols = new Set(devices.map(({ driver }) => driver.backend.protocol));
+    return [...protocols].map((protocol) => (protocol === 'v1' ? 'vendor-v1' : 'qat'));
   }
 
   open(): number {

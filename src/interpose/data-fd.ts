@@ -10,7 +10,7 @@ import { inodeOf, inodeOfOwn } from '../sys/file.ts';
 import { addressOf, arch } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../sys/process-memory.ts';
-import type { Listener } from '../sys/seccomp.ts';
+import type { Answers } from '../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
 import { V2 } from '../v2/states.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
@@ -23,7 +23,8 @@ import type { FdWindow } from './plan.ts';
  */
 
 const FILE_NAME = 'vfio-shim-migration';
-const BOUNCE = 1024 * 1024;
+/** The most that one call moves, in bytes: what QEMU 10 asks for. */
+const PIECE = 1024 * 1024;
 const numbers = arch.syscalls;
 const dup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 
@@ -45,6 +46,7 @@ export class DataFds {
   readonly #my: ReturnType<typeof data_fd.view>;
   /** Bytes that were read for a target whose buffer then could not be written: the next read gets them. */
   #unread: Uint8Array | undefined;
+  #readsAhead = false;
 
   constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array) {
     this.#device = device;
@@ -57,7 +59,7 @@ export class DataFds {
   }
 
   /** Gives the target a data fd for a session that has just begun. */
-  open(call: Call, listener: Listener): number {
+  open(call: Call, listener: Answers): number {
     this.#unread = undefined;
     using file = createSharedMemory(FILE_NAME, 0);
     this.#my.inode = inodeOfOwn(file.number);
@@ -78,11 +80,13 @@ export class DataFds {
   read(call: Call): number {
     const session = this.#session();
     const unread = this.#unread;
-    const count = Math.min(call.count(2), unread?.length ?? BOUNCE);
+    const count = Math.min(call.count(2), unread?.length ?? PIECE);
     if (count === 0) {
       if (this.#isResuming()) throw refuse('EBADF', 'data fd: read of a session that resumes');
       return 0;
     }
+    const shown = unread === undefined ? session.shown?.(count) : undefined;
+    if (shown !== undefined) return this.#readShown(call, session, shown);
     if (unread !== undefined) bounce.set(unread);
     const length = unread === undefined ? session.read(bounce.subarray(0, count)) : count;
     try {
@@ -97,11 +101,32 @@ export class DataFds {
     return length;
   }
 
+  /** Bytes that lie where they can be taken from: they count as read once the target has them. */
+  #readShown(call: Call, session: V2DataSession, shown: Uint8Array): number {
+    if (shown.length === 0) return 0;
+    writeProcessMemoryFrom(call.tid, call.count(1), addressOf(shown), shown.length);
+    const length = session.read(shown);
+    this.#device.moved('out', length);
+    this.#readsAhead = session.readAhead !== undefined;
+    return length;
+  }
+
+  /** Whether there may be something to read ahead. */
+  get readsAhead(): boolean {
+    return this.#readsAhead;
+  }
+
+  /** Has the device prepare the next piece, while the target still sends the one that it has just read. */
+  readAhead(): void {
+    this.#readsAhead = false;
+    this.#device.v2?.openSession()?.readAhead?.();
+  }
+
   write(call: Call): number {
     const session = this.#session();
     const count = call.count(2);
     const room = session.room?.(count);
-    const piece = room ?? bounce.subarray(0, Math.min(count, BOUNCE));
+    const piece = room ?? bounce.subarray(0, Math.min(count, PIECE));
     readProcessMemoryTo(call.tid, call.count(1), room === undefined ? bounceAt : addressOf(room), piece.length);
     const length = session.write(piece);
     if (length > 0) this.#device.moved('in', length);
@@ -123,7 +148,7 @@ export class DataFds {
 }
 
 // SAFETY: one thread serves all calls, each to its end; the address stays valid as long as the module.
-const bounce = new Uint8Array(BOUNCE);
+const bounce = new Uint8Array(PIECE);
 const bounceAt = addressOf(bounce);
 
 /** True where a descriptor of the target is a stand-in, of whichever session. */
@@ -136,7 +161,7 @@ export function isStandIn(tid: number, fd: number): boolean {
 }
 
 /** dup, dup2, dup3 and fcntl on a stand-in: its duplicates have to be where calls on them are seen. */
-export function duplicate(call: Call, listener: Listener, window: FdWindow): number {
+export function duplicate(call: Call, listener: Answers, window: FdWindow): number {
   const fd = call.s32(0);
   const path = `/proc/${call.tid}/fd/${fd}`;
   const flags = flagsOf(call.tid, fd);
@@ -180,7 +205,7 @@ function asOfDataFd(flags: number): number {
 /** Opens a stand-in's file anew and gives it to the target at the first free number of the window. */
 function give(
   call: Call,
-  listener: Listener,
+  listener: Answers,
   window: FdWindow,
   path: string,
   flags: number,
@@ -192,7 +217,7 @@ function give(
   throw refuse('EMFILE', `data fd: all numbers from ${window.first} to ${window.last} are taken`);
 }
 
-function giveAt(call: Call, listener: Listener, path: string, flags: number, closeOnExec: boolean, at: number): number {
+function giveAt(call: Call, listener: Answers, path: string, flags: number, closeOnExec: boolean, at: number): number {
   using file = new OwnedFd(openSync(path, flags | O_CLOEXEC));
   const result = listener.addFd(call.id, file.number, { at, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
   if (result === -errnoNumber('EBADF')) {

@@ -1,4 +1,5 @@
-import type { Listener } from '../sys/seccomp.ts';
+import type { DriverName } from '../sim/spec.ts';
+import type { Answers } from '../sys/seccomp.ts';
 import type { Call } from './call.ts';
 import type { Ledger } from './journal.ts';
 import type { DeviceReport } from './report.ts';
@@ -12,6 +13,8 @@ export interface Devices {
   /** Everything that is committed, each by itself. */
   ledgers(): readonly Ledger[];
   reports(): DeviceReport[];
+  /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun, or without devices. */
+  understudies(): readonly DriverName[];
   /** A trapped ioctl that is not one of a data fd: its result, CONTINUE or ANSWERED. */
   ioctl(call: Call, command: number): number;
   /** A trapped openat or open. */
@@ -20,7 +23,7 @@ export interface Devices {
 
 /** What devices may ask of whoever routes calls to them. */
 export interface DevicesHost {
-  readonly listener: Listener;
+  readonly listener: Answers;
   /** What the call changes, to be committed with its result. */
   touch(ledger: Ledger): void;
   /** Gives the target a data fd for a session that has begun on a device, and returns its number there. */

@@ -26,7 +26,8 @@ export interface DeviceFiles {
   readonly carryOuter: number;
 }
 
-function deviceFiles(n: number): DeviceFiles {
+/** Where the keeper hands over the n-th device's. */
+export function inheritedFiles(n: number): DeviceFiles {
   const first = FIRST_FD + 1 + n * FILES_PER_DEVICE;
   return {
     device: first,
@@ -46,9 +47,9 @@ export function emulatedDevice(
   plan: PlannedDevice,
   index: number,
   journal: Uint8Array,
+  files: DeviceFiles,
   options: ServeOptions,
 ): EmulatedDevice {
-  const files = deviceFiles(index);
   const ledger = new Ledger(journal, DEVICE_ARENA_SIZE);
   const { dataSection } = plan;
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;

@@ -1,13 +1,14 @@
 import { errnoName } from '../abi/errno.ts';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
 import { inodeOf, inodeOfOwn } from '../sys/file.ts';
+import type { DriverName } from '../sim/spec.ts';
 import { arch, failedWith } from '../sys/libc.ts';
 import { readProcessString } from '../sys/process-memory.ts';
-import type { Listener } from '../sys/seccomp.ts';
+import type { Answers } from '../sys/seccomp.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
 import { deviceIoctl } from './device.ts';
 import type { Devices, DevicesHost } from './devices.ts';
-import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import { emulatedDevice, type DeviceFiles, type EmulatedDevice } from './emulated-driver.ts';
 import { Fabric } from './fabric.ts';
 import type { JournalLayout, Ledger } from './journal.ts';
 import { groupPath, type Plan } from './plan.ts';
@@ -17,20 +18,27 @@ import type { ServeOptions } from './served-device.ts';
 const numbers = arch.syscalls;
 const PATH_MAX = 4096;
 
+/** The memory of emulated devices: the journal, and the files of each. */
+export interface EmulationMemory {
+  readonly layout: JournalLayout;
+  readonly journal: Uint8Array;
+  readonly filesOf: (device: number) => DeviceFiles;
+}
+
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
 export class Emulation implements Devices {
   readonly #devices: readonly EmulatedDevice[];
   readonly #host: DevicesHost;
-  readonly #listener: Listener;
+  readonly #listener: Answers;
   readonly #fabric: Fabric;
   readonly #nodes: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
 
-  constructor(plan: Plan, layout: JournalLayout, journal: Uint8Array, options: ServeOptions, host: DevicesHost) {
+  constructor(plan: Plan, { layout, journal, filesOf }: EmulationMemory, options: ServeOptions, host: DevicesHost) {
     this.#host = host;
     this.#listener = host.listener;
     this.#devices = plan.devices.map((device, n) => {
-      const served = emulatedDevice(device, n, layout.device(journal, n), options);
+      const served = emulatedDevice(device, n, layout.device(journal, n), filesOf(n), options);
       if (served.ledger.isFresh) served.ledger.commit();
       return served;
     });
@@ -60,6 +68,11 @@ export class Emulation implements Devices {
 
   reports(): DeviceReport[] {
     return this.#devices.map((device) => device.report());
+  }
+
+  understudies(): DriverName[] {
+    if (this.#devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
+    return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
   }
 
   ioctl(call: Call, command: number): number {

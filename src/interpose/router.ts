@@ -1,21 +1,18 @@
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
+import { ShimError } from '../error.ts';
 import { inodeOf } from '../sys/file.ts';
 import { arch } from '../sys/libc.ts';
-import type { Listener } from '../sys/seccomp.ts';
-import { Bridging } from './bridging.ts';
+import type { Answers } from '../sys/seccomp.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
 import { duplicate, isStandIn, type DataFds } from './data-fd.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { ANSWER_HOLDS } from './emulated-driver.ts';
-import { Emulation } from './emulation.ts';
-import type { JournalLayout, Ledger } from './journal.ts';
+import type { Ledger } from './journal.ts';
 import { mapSection } from './map-section.ts';
-import type { Plan } from './plan.ts';
-import type { DeviceReport } from './report.ts';
+import type { FdWindow } from './plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from './log.ts';
-import type { Trace } from './trace.ts';
 import { deviceInWindow, offsetInRegion } from './window.ts';
 
 const numbers = arch.syscalls;
@@ -35,29 +32,20 @@ const NO_DATA_FD: LastDataFd = { tid: 0, fd: -1, inode: undefined, until: 0 };
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
 export class Router implements DevicesHost {
   readonly devices: Devices;
-  readonly listener: Listener;
+  readonly listener: Answers;
   /** What the latest call changed, to be committed with its result; none for calls that change nothing of ours. */
   touched: Ledger | undefined;
-  readonly #plan: Plan;
+  /** Where the stand-ins of data fds are. */
+  readonly #window: FdWindow | undefined;
   /** Which file a descriptor in the data fd window was, a moment ago: VMMs move their data in many small calls. */
   #lastDataFd: LastDataFd = NO_DATA_FD;
+  /** The device whose data fd was read by the latest call. */
+  #hasRead: ServedDevice | undefined;
 
-  constructor(
-    plan: Plan,
-    listener: Listener,
-    layout: JournalLayout,
-    journal: Uint8Array,
-    watchers: { readonly trace: Trace | undefined; readonly gone: (report: DeviceReport) => void },
-  ) {
-    this.#plan = plan;
+  constructor(listener: Answers, dataFds: FdWindow | undefined, makeDevices: (host: DevicesHost) => Devices) {
     this.listener = listener;
-    const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
-    const { trace, gone } = watchers;
-    const asked = trace === undefined ? undefined : trace.asked.bind(trace);
-    this.devices =
-      plan.devices.length > 0
-        ? new Emulation(plan, layout, journal, options, this)
-        : new Bridging(layout, journal, { ...options, asked, gone }, this);
+    this.#window = dataFds;
+    this.devices = makeDevices(this);
   }
 
   touch(ledger: Ledger): void {
@@ -69,9 +57,28 @@ export class Router implements DevicesHost {
     return device.dataFds?.open(call, this.listener) ?? -1;
   }
 
+  /**
+   * Goes on, once a read of a data fd was answered, with what the next one will need: the target sends what it has meanwhile.
+   * True where that changed something, which is to be committed with the call's result once more.
+   */
+  readAhead(): boolean {
+    const device = this.#hasRead;
+    this.#hasRead = undefined;
+    if (device?.dataFds?.readsAhead !== true || !device.driver.enter(0)) return false;
+    try {
+      device.dataFds.readAhead();
+    } catch (error) {
+      if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
+    } finally {
+      device.driver.leave();
+    }
+    return true;
+  }
+
   /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
   dispatch(call: Call): number {
     this.touched = undefined;
+    this.#hasRead = undefined;
     switch (call.nr) {
       case numbers.pread64:
         return this.#onRegion(call, 0, 3);
@@ -85,7 +92,10 @@ export class Router implements DevicesHost {
       case legacyOpen:
         return this.devices.open(call);
       case numbers.read:
-        return this.#dataFd(call, (dataFds) => dataFds.read(call));
+        return this.#dataFd(call, (dataFds, device) => {
+          this.#hasRead = device;
+          return dataFds.read(call);
+        });
       case numbers.write:
         return this.#dataFd(call, (dataFds) => dataFds.write(call));
       case numbers.dup:
@@ -134,7 +144,7 @@ export class Router implements DevicesHost {
   }
 
   /** A call on a descriptor in the window of the stand-in data fds. */
-  #dataFd(call: Call, serve: (dataFds: DataFds) => number): number {
+  #dataFd(call: Call, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
     const { tid } = call;
     const fd = call.s32(0);
     const last = this.#lastDataFd;
@@ -146,7 +156,7 @@ export class Router implements DevicesHost {
     return inode === undefined ? CONTINUE : this.#onDataFd(call, inode, serve);
   }
 
-  #onDataFd(call: Call, inode: number, serve: (dataFds: DataFds) => number): number {
+  #onDataFd(call: Call, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
     const device = this.devices.withDataFd(inode);
     const dataFds = device?.dataFds;
     if (device === undefined || dataFds === undefined) {
@@ -157,14 +167,14 @@ export class Router implements DevicesHost {
     try {
       this.touched = device.ledger;
       device.counted();
-      return device.onDataFd(() => serve(dataFds));
+      return device.onDataFd(() => serve(dataFds, device));
     } finally {
       device.driver.leave();
     }
   }
 
   #duplicate(call: Call): number {
-    const window = this.#plan.dataFds;
+    const window = this.#window;
     if (window === undefined || !isStandIn(call.tid, call.s32(0))) return CONTINUE;
     this.#lastDataFd = NO_DATA_FD;
     return duplicate(call, this.listener, window);

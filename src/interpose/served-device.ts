@@ -126,6 +126,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.#counter.counts.reset_due = 0;
   }
 
+  /** A migration has begun, now or at some time before. */
+  get hasLeftRunning(): boolean {
+    return this.#counter.counts.states > 1;
+  }
+
   /** Notes the state that the device's own driver is in after a call that may have changed it. */
   noteState(): void {
     const state = this.driver.state?.();

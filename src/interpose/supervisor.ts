@@ -1,19 +1,25 @@
 import { writeSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
 import { POLLHUP, POLLIN } from '../abi/fcntl.ts';
-import { SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
-import { isNotReady, ShimError } from '../error.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { PollSet } from '../sys/poll.ts';
 import { Listener } from '../sys/seccomp.ts';
-import { ANSWERED, Call, CONTINUE, PREPARED } from './call.ts';
+import { Bridging } from './bridging.ts';
+import { Call } from './call.ts';
+import { inheritedFiles } from './emulated-driver.ts';
+import { Emulation } from './emulation.ts';
+import type { Devices, DevicesHost } from './devices.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
-import { warn } from './log.ts';
+import { messageOf, warn } from './log.ts';
 import { FIRST_FD, firstFreeFd, LISTENER_FD, placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
+import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
+import { serve } from './serve.ts';
 import { Trace } from './trace.ts';
 
+/** So long after the last call nobody seems to be waiting for the next, in milliseconds. */
+const QUIET = 20;
 /** After so many supervisors died over one call, it is refused. */
 const MAX_ATTEMPTS = 3;
 
@@ -33,6 +39,11 @@ export class Supervisor {
   readonly #poll = new PollSet(1);
   readonly #parked: number[] = [];
   readonly #trace: Trace | undefined;
+  /** Begun once there is a device to serve. */
+  #rehearsal: Rehearsal | undefined;
+  #hasRehearsed = false;
+  /** Nobody has called for a while. */
+  #isQuiet = false;
 
   constructor(plan: Plan) {
     this.#plan = plan;
@@ -41,21 +52,56 @@ export class Supervisor {
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();
     this.#trace = plan.trace === undefined ? undefined : new Trace(plan.trace);
-    const gone = (report: DeviceReport): void => this.#writeReport(report);
-    this.#router = new Router(plan, this.#listener, this.#layout, this.#journal, { trace: this.#trace, gone });
+    this.#router = new Router(this.#listener, plan.dataFds, (host) => this.#makeDevices(host));
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#poll.set(0, LISTENER_FD, POLLIN);
+  }
+
+  #makeDevices(host: DevicesHost): Devices {
+    const plan = this.#plan;
+    const layout = this.#layout;
+    const journal = this.#journal;
+    const trace = this.#trace;
+    const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
+    if (plan.devices.length > 0) {
+      return new Emulation(plan, { layout, journal, filesOf: inheritedFiles }, options, host);
+    }
+    const asked = trace === undefined ? undefined : trace.asked.bind(trace);
+    const gone = (report: DeviceReport): void => this.#writeReport(report);
+    return new Bridging(layout, journal, { ...options, asked, gone }, host);
   }
 
   /** Serves until no process is left that could call. */
   run(): void {
     this.#takeOver();
     for (;;) {
+      if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
       if (this.#parked.length > 0 || !this.#listener.endsWaiting) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
+  }
+
+  #beginRehearsal(): void {
+    const understudies = this.#router.devices.understudies();
+    if (understudies.length === 0) return;
+    this.#hasRehearsed = true;
+    this.#rehearsal = new Rehearsal(this.#plan, understudies);
+  }
+
+  /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
+  #rehearses(rehearsal: Rehearsal): boolean {
+    if (this.#parked.length > 0 || this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) return false;
+    this.#isQuiet = true;
+    try {
+      const goesOn = this.#router.devices.understudies().length > 0 && rehearsal.step();
+      if (!goesOn) this.#rehearsal = undefined;
+    } catch (error) {
+      this.#rehearsal = undefined;
+      if (this.#plan.verbose) warn(`the rehearsal has ended: ${messageOf(error)}`);
+    }
+    return true;
   }
 
   /** Serves what comes while calls wait for their device; false where nobody is left that could call. */
@@ -109,29 +155,14 @@ export class Supervisor {
 
   /** Serves the call in a place of the journal; false where it has to wait. */
   #serve(call: Call, place: number): boolean {
-    let value = 0;
-    let error = 0;
-    try {
-      value = this.#router.dispatch(call);
-    } catch (failure) {
-      if (isNotReady(failure)) {
-        if (place === 0) this.#park();
-        else if (!this.#parked.includes(place)) this.#parked.push(place);
-        return false;
-      }
-      error = -errorNumber(failure);
+    this.#isQuiet = false;
+    if (serve(call, this.#router, this.#trace)) {
+      if (!this.#hasRehearsed && this.#router.touched !== undefined) this.#beginRehearsal();
+      return true;
     }
-    const { words } = call;
-    if (value === PREPARED) {
-      this.#router.touched?.commit(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
-      this.#listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
-    } else if (value === CONTINUE) this.#listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
-    else {
-      this.#router.touched?.commit(words, value, error);
-      if (value !== ANSWERED) this.#listener.respond(words, value, error);
-    }
-    this.#trace?.write(call, value, error);
-    return true;
+    if (place === 0) this.#park();
+    else if (!this.#parked.includes(place)) this.#parked.push(place);
+    return false;
   }
 
   /** Copies the call being served to a place of its own, where it waits. */
@@ -159,11 +190,4 @@ export class Supervisor {
   #clear(place: number): void {
     this.#layout.notification(this.#journal, place).fill(0);
   }
-}
-
-/** The errno that the target sees. A failure of our own is EIO to it, and is said here. */
-function errorNumber(failure: unknown): number {
-  if (failure instanceof ShimError) return failure.errnoNumber;
-  warn(`internal error: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`);
-  return errnoNumber('EIO');
 }

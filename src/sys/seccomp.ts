@@ -49,6 +49,9 @@ export function installFilter(program: Uint8Array): OwnedFd {
   throw syscallError('install the filter', 'seccomp', -fd);
 }
 
+/** What a notification can be answered with. */
+export type Answers = Pick<Listener, 'respond' | 'addFd' | 'isValid'>;
+
 /** The supervisor's end of user notifications. */
 export class Listener {
   readonly fd: number;

@@ -1,0 +1,99 @@
+import type { DriverName } from '../sim/spec.ts';
+import type { V1Device } from '../v1/device.ts';
+import { V1Restore } from '../v1/restore.ts';
+import { V1Save } from '../v1/save.ts';
+import type { V2Device } from '../v2/device.ts';
+import { V2Restore } from '../v2/restore.ts';
+import { V2Save } from '../v2/save.ts';
+import type { Plan } from './plan.ts';
+import { RehearsalStage } from './rehearsal-stage.ts';
+
+/*
+ * Code that has not run before is slow, some 30 microseconds a call instead of 5, and a VM migrates once: all of that would be
+ * its downtime. So a supervisor rehearses while it has nothing to do. A device of its own is migrated a number of times,
+ * through the same objects by which the target's devices are served and with calls that this process makes to itself, until
+ * V8 has compiled what a migration takes.
+ */
+
+/** How often a device is migrated, and how long that may take in all, in milliseconds. */
+const ROUNDS = 120;
+const LONGEST = 2000;
+/** How long a call of the target may have to wait for the rehearsal, in milliseconds. */
+const SLICE = 0.5;
+
+export class Rehearsal {
+  readonly #steps: Iterator<void>;
+  #took = 0;
+
+  /** Rehearses what a run with this plan shows of devices with these drivers. */
+  constructor(plan: Plan, drivers: readonly DriverName[]) {
+    this.#steps = rehearse(plan, drivers);
+  }
+
+  /** Goes on for a moment. False once it is over. */
+  step(): boolean {
+    const begin = performance.now();
+    let now = begin;
+    while (now - begin < SLICE && this.#took + now - begin < LONGEST) {
+      if (this.#steps.next().done === true) return false;
+      now = performance.now();
+    }
+    this.#took += now - begin;
+    if (this.#took < LONGEST) return true;
+    this.#steps.return?.();
+    return false;
+  }
+}
+
+function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
+  for (const driver of drivers) {
+    using stage = new RehearsalStage(plan, driver);
+    yield;
+    for (let round = 0; round < ROUNDS; round += 1) {
+      if (stage.v1 !== undefined) yield* migrateV1(stage.v1);
+      if (stage.v2 !== undefined) yield* migrateV2(stage.v2);
+    }
+  }
+}
+
+/** There and back, as QEMU 7.2 does it. */
+function* migrateV1(device: V1Device): Generator<void> {
+  const state: Uint8Array[] = [];
+  const save = new V1Save(device, (buffer) => state.push(buffer.slice()));
+  save.setup();
+  yield;
+  while (save.pending() > 0 && save.iterate() > 0) yield;
+  save.stop();
+  yield;
+  save.complete();
+  yield;
+  const restore = new V1Restore(device);
+  restore.setup();
+  for (const buffer of state) {
+    yield;
+    restore.load(buffer);
+  }
+  restore.complete();
+  yield;
+}
+
+/** There and back, as QEMU 10 does it. */
+function* migrateV2(device: V2Device): Generator<void> {
+  const state: Uint8Array[] = [];
+  const save = new V2Save(device, (piece) => state.push(piece.slice()));
+  save.setup();
+  yield;
+  while (save.pending() > 0 && save.iterate() > 0) yield;
+  save.stop();
+  yield;
+  save.complete();
+  yield;
+  const restore = new V2Restore(device);
+  restore.setup();
+  for (const piece of state) {
+    yield;
+    restore.load(piece);
+  }
+  restore.complete();
+  yield;
+}

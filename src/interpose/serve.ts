@@ -1,0 +1,39 @@
+import { errnoNumber } from '../abi/errno.ts';
+import { SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
+import { isNotReady, ShimError } from '../error.ts';
+import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
+import { warn } from './log.ts';
+import type { Router } from './router.ts';
+import type { Trace } from './trace.ts';
+
+/** Serves a call, commits what it changed and answers it. False where it has to wait for its device: nothing happened. */
+export function serve(call: Call, router: Router, trace?: Trace): boolean {
+  let value = 0;
+  let error = 0;
+  try {
+    value = router.dispatch(call);
+  } catch (failure) {
+    if (isNotReady(failure)) return false;
+    error = -errorNumber(failure);
+  }
+  const { words } = call;
+  const { listener, touched } = router;
+  if (value === PREPARED) {
+    touched?.commit(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+    listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+  } else if (value === CONTINUE) listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+  else {
+    touched?.commit(words, value, error);
+    if (value !== ANSWERED) listener.respond(words, value, error);
+  }
+  trace?.write(call, value, error);
+  if (error === 0 && router.readAhead()) touched?.commit(words, value, error);
+  return true;
+}
+
+/** The errno that the target sees. A failure of our own is EIO to it, and is said here. */
+function errorNumber(failure: unknown): number {
+  if (failure instanceof ShimError) return failure.errnoNumber;
+  warn(`internal error: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`);
+  return errnoNumber('EIO');
+}
