@@ -77,6 +77,11 @@ export class BufferReader {
     }
   }
 
+  /** The session is over, and with it what it still had to say. */
+  forget(): void {
+    this.#owed = undefined;
+  }
+
   /** True where a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
   #hasBuffer(state: V2State): boolean {
     const my = this.#my;

@@ -221,6 +221,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     const { session_id, largest_pending, held, p2p } = my;
     for (const field of Object.keys(present_v2_state.fields)) my[field as keyof PresentV2State] = 0;
     Object.assign(my, { session_id, largest_pending, held, p2p });
+    this.#reader.forget();
   }
 
   checkSession(id: number): V2State {

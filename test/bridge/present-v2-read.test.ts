@@ -33,6 +33,90 @@ describe('presentV2 read', () => {
     expect(during(1000)).toEqual(['read pending_bytes 0']);
   });
 
+  describe('ahead', () => {
+    const accesses = (log: string[]): string[] => log.filter((line) => !line.includes('device_state'));
+
+    test('fetches the next buffer once the one before was read to its end, and only then', () => {
+      const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const session = begin(V2.STOP_COPY);
+      const during = (act: () => void): string[] => {
+        spy.log.length = 0;
+        act();
+        return accesses(spy.log);
+      };
+      expect(during(() => session.readAhead?.())).toEqual([]);
+      readSome(session, 2999);
+      expect(during(() => session.readAhead?.())).toEqual([]);
+      readSome(session, 1);
+      expect(during(() => session.readAhead?.())).toEqual([
+        'read pending_bytes 500',
+        'read data_offset 4096',
+        'read data_size 500',
+      ]);
+      expect(during(() => session.readAhead?.())).toEqual([]);
+      expect(during(() => expect(readSome(session, 1000)).toEqual(b))).toEqual([]);
+    });
+
+    test('keeps what it fetched over the change to stop-and-copy', () => {
+      const { spy, device, begin } = newVmm(new TapeV1({ preCopy: [a, b], stopCopy: [c] }));
+      const session = begin(V2.PRE_COPY);
+      readSome(session, 3000);
+      session.readAhead?.();
+      device.setState(V2.STOP_COPY);
+      expect(sha256(...readToEnd(session))).toBe(sha256(b, c));
+      expect(spy.consumed.length).toBe(3);
+    });
+
+    test('leaves its failures to the next read, each told once, and not to another session', () => {
+      const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const first = begin(V2.STOP_COPY);
+      const failOnce = (): void => {
+        let due = true;
+        spy.options = {
+          before(_, what) {
+            if (what !== 'data_offset' || !due) return;
+            due = false;
+            throw failure('EREMOTEIO');
+          },
+        };
+      };
+      readSome(first, 3000);
+      failOnce();
+      expect(outcome(() => first.readAhead?.())).toBe('OK');
+      expect(outcome(() => first.read(new Uint8Array(1)))).toBe('EREMOTEIO');
+      expect(readSome(first, 1000)).toEqual(b);
+      failOnce();
+      device.setState(V2.STOP);
+      const second = begin(V2.STOP_COPY);
+      expect(readSome(second, 1).length).toBe(0);
+    });
+
+    test('is nothing in a session that has ended, or resumes', () => {
+      const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const session = begin(V2.STOP_COPY);
+      readSome(session, 3000);
+      device.setState(V2.STOP);
+      spy.log.length = 0;
+      expect(outcome(() => session.readAhead?.())).toBe('ENODEV');
+      begin(V2.RESUMING).readAhead?.();
+      expect(accesses(spy.log)).toEqual([]);
+    });
+  });
+
+  test('takes bytes from where the driver shows them, and copies nothing', () => {
+    const { tape, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+    const session = begin(V2.STOP_COPY);
+    const shown = session.shown?.(1000);
+    expect(shown?.buffer).toBe(tape.section.buffer);
+    expect(shown).toEqual(a.subarray(0, 1000));
+    expect(session.shown?.(1000)).toEqual(shown);
+    expect(session.read(shown ?? new Uint8Array(0))).toBe(1000);
+    expect(session.shown?.(5000)).toEqual(a.subarray(1000));
+    expect(readSome(session, 2000)).toEqual(a.subarray(1000));
+    expect(readSome(session, 1000)).toEqual(b);
+    expect(session.shown?.(1)?.length).toBe(0);
+  });
+
   test('of 0 bytes touches nothing', () => {
     const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
     const session = begin(V2.STOP_COPY);

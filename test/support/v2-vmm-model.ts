@@ -101,7 +101,11 @@ export class V2VmmModel {
         this.#setState(step.target);
         break;
       case 'read':
-        this.#read(step.bytes);
+      case 'readInPlace':
+        this.#read(step.bytes, step.do === 'readInPlace');
+        break;
+      case 'readAhead':
+        this.#try(() => this.#session?.readAhead?.());
         break;
       case 'write':
       case 'writeInPlace':
@@ -251,11 +255,18 @@ export class V2VmmModel {
     if (this.#session === undefined && kindOf(now) !== 'none') this.#session = this.#device.openSession();
   }
 
-  #read(bytes: number): void {
+  /** `inPlace`: from the memory where the session shows it, where it does. */
+  #read(bytes: number, inPlace = false): void {
     if (this.#session === undefined || kindOf(this.#state) === 'none') return;
     const session = this.#session;
     const into = new Uint8Array(bytes);
-    const { answer, value: length = 0 } = this.#try(() => session.read(into));
+    const { answer, value: length = 0 } = this.#try(() => {
+      const shown = inPlace ? session.shown?.(bytes) : undefined;
+      if (shown === undefined) return session.read(into);
+      into.set(shown);
+      if (shown.length > 0) expect(session.read(shown)).toBe(shown.length);
+      return shown.length;
+    });
     if (kindOf(this.#state) === 'resuming') {
       expect(answer).toBe('EBADF');
       return;

@@ -1,10 +1,10 @@
 import * as fc from 'fast-check';
 
 /** What a new VMM, its guest and its operator may do, in any order. */
-type Plain = 'info' | 'look' | 'reset' | 'resetBehind' | 'replace' | 'readOld';
+type Plain = 'info' | 'readAhead' | 'look' | 'reset' | 'resetBehind' | 'replace' | 'readOld';
 export type V2Step =
   | { readonly do: 'state'; readonly target: number }
-  | { readonly do: 'read' | 'write' | 'writeInPlace'; readonly bytes: number }
+  | { readonly do: 'read' | 'readInPlace' | 'write' | 'writeInPlace'; readonly bytes: number }
   | { readonly do: Plain }
   | { readonly do: 'guest'; readonly seed: number }
   | { readonly do: 'inject'; readonly what: 'pending_bytes' | 'data_offset' | 'data_size' | 'device_state' };
@@ -16,6 +16,8 @@ export const v2Step: fc.Arbitrary<V2Step> = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom(5, 7).map((target): V2Step => ({ do: 'state', target })) },
   { weight: 1, arbitrary: fc.constantFrom(0, 8, 255).map((target): V2Step => ({ do: 'state', target })) },
   { weight: 14, arbitrary: fc.integer({ min: 1, max: 9000 }).map((bytes): V2Step => ({ do: 'read', bytes })) },
+  { weight: 7, arbitrary: fc.integer({ min: 1, max: 9000 }).map((bytes): V2Step => ({ do: 'readInPlace', bytes })) },
+  { weight: 7, arbitrary: plain('readAhead') },
   { weight: 8, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'write', bytes })) },
   { weight: 4, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'writeInPlace', bytes })) },
   { weight: 3, arbitrary: plain('info') },
