@@ -6,13 +6,14 @@ import { V2, type V2State } from '../v2/states.ts';
 import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
 import { isMappedAt, mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
-import type { PresentV2State } from './present-v2-state.ts';
+import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** What the two halves of a presented session work on. */
 export interface SessionParts {
   readonly device: V1Device;
   readonly registers: V1RegisterAccess;
   readonly my: PresentV2State;
+  readonly live: PresentV2Live;
   readonly framed: boolean;
   readonly events: BridgeEvents | undefined;
 }
@@ -24,19 +25,23 @@ export class BufferReader {
   readonly #device: V1Device;
   readonly #registers: V1RegisterAccess;
   readonly #my: PresentV2State;
+  readonly #live: PresentV2Live;
   readonly #framed: boolean;
   readonly #events: BridgeEvents | undefined;
   #carry: Uint8Array;
   /** What fetching a buffer ahead ended with. */
   #owed: unknown;
 
-  constructor({ device, registers, my, framed, events }: SessionParts, carry: Uint8Array) {
+  constructor({ device, registers, my, live, framed, events }: SessionParts, carry: Uint8Array) {
     this.#device = device;
     this.#registers = registers;
     this.#my = my;
+    this.#live = live;
     this.#framed = framed;
     this.#events = events;
     this.#carry = carry;
+    const hasRest = my.buffer_pos < my.buffer_size && my.carried === 0;
+    if (hasRest && live.kept === my.buffers) this.#readFromCarry(); // a predecessor was killed over the change of state
   }
 
   /** read(2) of the data fd in a saving state. */
@@ -96,11 +101,11 @@ export class BufferReader {
   /** Acknowledges the last buffer and fetches the next; false where there is none (now). */
   #nextBuffer(): boolean {
     const my = this.#my;
-    const again = my.asked === 1;
+    const again = this.#isAsked();
     if (!again && this.#readPending() === 0) return false;
-    my.asked = 1; // until the buffer is known, a read of pending_bytes would acknowledge it unread
+    this.#live.asked = my.buffers + 1; // until the buffer is known, a read of pending_bytes would acknowledge it unread
     const { offset, size } = this.#registers.dataBuffer();
-    my.asked = 0;
+    my.buffers += 1;
     if (size === 0) return again && this.#nextBuffer();
     my.carried = 0;
     my.buffer_offset = offset;
@@ -109,6 +114,11 @@ export class BufferReader {
     my.header_left = this.#framed ? FRAME_HEADER_SIZE : 0;
     this.#events?.moved?.('out', size);
     return true;
+  }
+
+  /** True where a buffer was asked for that is not known yet. */
+  #isAsked(): boolean {
+    return this.#live.asked > this.#my.buffers;
   }
 
   /** Reads pending_bytes, which acknowledges the buffer before: only when that was read to its end. */
@@ -128,7 +138,7 @@ export class BufferReader {
   /** The session's first pending_bytes is the initial part until it was read out; what grows later is dirty. */
   precopyInfo(): PrecopyInfo {
     const my = this.#my;
-    if (my.buffer_pos === my.buffer_size && my.asked === 0) this.#readPending();
+    if (my.buffer_pos === my.buffer_size && !this.#isAsked()) this.#readPending();
     const left = Math.max(0, my.last_pending - (my.session_read - my.pending_read));
     const initialBytes = Math.min(left, Math.max(0, my.first_pending - my.session_read));
     return { initialBytes, dirtyBytes: left - initialBytes };
@@ -141,9 +151,15 @@ export class BufferReader {
     if (rest <= 0 || my.carried === 1) return;
     if (this.#carry.length < rest) this.#carry = new Uint8Array(rest);
     this.#copyFromRegion(my.buffer_offset + my.buffer_pos, this.#carry.subarray(0, rest));
+    this.#live.kept = my.buffers;
+    this.#readFromCarry();
+  }
+
+  #readFromCarry(): void {
+    const my = this.#my;
     my.carried = 1;
     my.buffer_offset = 0;
-    my.buffer_size = rest;
+    my.buffer_size -= my.buffer_pos;
     my.buffer_pos = 0;
   }
 

@@ -21,8 +21,6 @@ const fields = {
   header_filled: ['u8', 21],
   /** pending_bytes was read in this session. */
   pending_known: ['u8', 22],
-  /** Bytes are pending, and data_offset may have shown a buffer of them whose data_size has not been read yet. */
-  asked: ['u8', 23],
   /** The current buffer: where, how many bytes, how many of them the user has. */
   buffer_offset: ['count', 24],
   buffer_size: ['count', 32],
@@ -38,12 +36,37 @@ const fields = {
   filled: ['count', 96],
   /** Bytes of the current frame that have not come yet. */
   frame_left: ['count', 104],
+  /** Buffers that the driver has shown, and transactions that it has taken. */
+  buffers: ['count', 112],
+  transactions: ['count', 120],
 } as const;
 
-const HEADER_OFFSET = 112;
-export const present_v2_state = struct('present_v2_state', HEADER_OFFSET + FRAME_HEADER_SIZE, fields);
+/**
+ * How far an access has come that the driver does not forget, though the state above may be that of before the call. It counts
+ * buffers and transactions: a number that is one ahead of the state's tells what a killed predecessor had begun.
+ */
+export const present_v2_live = struct('present_v2_live', 32, {
+  /** Bytes are pending, and data_offset may have shown this buffer of them. */
+  asked: ['count', 0],
+  /** The driver is being told to take this transaction; it has taken it. */
+  handing: ['count', 8],
+  handed: ['count', 16],
+  /** The rest of this buffer is in the carry memory: a change of state may have overwritten it in the region. */
+  kept: ['count', 24],
+});
+export type PresentV2Live = ReturnType<typeof present_v2_live.view>;
+export const PRESENT_V2_LIVE_SIZE: number = present_v2_live.size;
+
+const HEADER_OFFSET = 128;
+const LIVE_OFFSET = HEADER_OFFSET + FRAME_HEADER_SIZE;
+export const present_v2_state = struct('present_v2_state', LIVE_OFFSET + PRESENT_V2_LIVE_SIZE, fields);
 export type PresentV2State = Values<typeof fields>;
 export const PRESENT_V2_STATE_SIZE: number = present_v2_state.size;
+
+/** Where `present_v2_live` is when the driver forgets with the rest: a simulated one. */
+export function liveMemory(state: Uint8Array): Uint8Array {
+  return state.subarray(LIVE_OFFSET, LIVE_OFFSET + PRESENT_V2_LIVE_SIZE);
+}
 
 /** Where the bytes of a frame header that came in pieces are collected. */
 export function headerMemory(state: Uint8Array): Uint8Array {

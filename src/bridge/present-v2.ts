@@ -8,7 +8,15 @@ import { statePath } from '../v2/fsm.ts';
 import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { BufferReader } from './buffer-reader.ts';
 import { stateMemory, type BridgeEvents } from './options.ts';
-import { headerMemory, PRESENT_V2_STATE_SIZE, present_v2_state, type PresentV2State } from './present-v2-state.ts';
+import {
+  headerMemory,
+  liveMemory,
+  PRESENT_V2_STATE_SIZE,
+  present_v2_live,
+  present_v2_state,
+  type PresentV2Live,
+  type PresentV2State,
+} from './present-v2-state.ts';
 import { PresentedSession, type SessionOwner } from './presented-session.ts';
 import { Session, sessionOf } from './session.ts';
 import { TransactionWriter } from './transaction-writer.ts';
@@ -25,6 +33,11 @@ export interface PresentV2Options {
   readonly state?: Uint8Array;
   /** Memory as large as the data section, for the rest of a buffer that is being read across a state change. */
   readonly carry?: Uint8Array;
+  /**
+   * `PRESENT_V2_LIVE_SIZE` bytes of memory that counts at once, for a driver that does not forget what it was asked when `state`
+   * goes back to what it was before a call. Without it they are part of `state`.
+   */
+  readonly live?: Uint8Array;
 }
 
 /** The device_state that stands for a v2 state; P2P states are shown over a full stop. */
@@ -50,6 +63,7 @@ class PresentedV2 implements V2Device, SessionOwner {
   readonly #registers: V1RegisterAccess;
   readonly #options: PresentV2Options;
   readonly #my: PresentV2State;
+  readonly #live: PresentV2Live;
   readonly #reader: BufferReader;
   readonly #writer: TransactionWriter;
 
@@ -61,7 +75,9 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#my = present_v2_state.view(memory);
     const { events } = options;
     const framed = options.segmentation === 'framed';
-    const parts = { device, registers: this.#registers, my: this.#my, framed, events };
+    const live = present_v2_live.view(options.live ?? liveMemory(memory));
+    this.#live = live;
+    const parts = { device, registers: this.#registers, my: this.#my, live, framed, events };
     this.#reader = new BufferReader(parts, options.carry ?? new Uint8Array(0));
     this.#writer = new TransactionWriter(parts, headerMemory(memory));
     this.migrationFlags =
@@ -96,6 +112,8 @@ class PresentedV2 implements V2Device, SessionOwner {
   setState(target: V2State): V2DataSession | undefined {
     const session = this.#my.session_id;
     const path = statePath(this.migrationFlags, this.getState(), target);
+    // a predecessor may have been killed once the driver was there
+    if (path.length === 0) this.#enterSession(sessionOf(target));
     let at = this.getState();
     for (const hop of path) {
       this.#hop(at, hop);
@@ -157,13 +175,16 @@ class PresentedV2 implements V2Device, SessionOwner {
       this.#write(to);
     }
     my.p2p = to === V2.RUNNING_P2P || to === V2.PRE_COPY_P2P ? 1 : 0;
-    const kind = sessionOf(to);
+    this.#enterSession(sessionOf(to));
+  }
+
+  #enterSession(kind: number): void {
+    const my = this.#my;
     if (kind === my.session) return;
     this.#endSession();
-    if (kind !== Session.NONE) {
-      my.session = kind;
-      my.session_id += 1;
-    }
+    if (kind === Session.NONE) return;
+    my.session = kind;
+    my.session_id += 1;
   }
 
   /** Brings device_state to what stands for a state that is one hop away. */
@@ -219,8 +240,11 @@ class PresentedV2 implements V2Device, SessionOwner {
   #endSession(): void {
     const my = this.#my;
     const { session_id, largest_pending, held, p2p } = my;
+    // what was begun and not finished belongs to the session that ends
+    const buffers = Math.max(my.buffers, this.#live.asked);
+    const transactions = Math.max(my.transactions, this.#live.handing);
     for (const field of Object.keys(present_v2_state.fields)) my[field as keyof PresentV2State] = 0;
-    Object.assign(my, { session_id, largest_pending, held, p2p });
+    Object.assign(my, { session_id, largest_pending, held, p2p, buffers, transactions });
     this.#reader.forget();
   }
 

@@ -5,22 +5,24 @@ import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
 import { isMappedAt, mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
-import type { PresentV2State } from './present-v2-state.ts';
+import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
 export class TransactionWriter {
   readonly #device: V1Device;
   readonly #registers: V1RegisterAccess;
   readonly #my: PresentV2State;
+  readonly #live: PresentV2Live;
   readonly #framed: boolean;
   readonly #events: BridgeEvents | undefined;
   /** Where a frame header that comes in pieces is collected. */
   readonly #header: Uint8Array;
 
-  constructor({ device, registers, my, framed, events }: SessionParts, header: Uint8Array) {
+  constructor({ device, registers, my, live, framed, events }: SessionParts, header: Uint8Array) {
     this.#device = device;
     this.#registers = registers;
     this.#my = my;
+    this.#live = live;
     this.#framed = framed;
     this.#events = events;
     this.#header = header;
@@ -103,13 +105,43 @@ export class TransactionWriter {
     const size = my.filled;
     if (size === 0) return;
     try {
-      this.#registers.setDataSize(size);
+      this.#handOver(size);
     } catch (error) {
       if (!isNotReady(error)) my.filled = 0;
       throw error;
     }
     my.filled = 0;
     this.#events?.moved?.('in', size);
+  }
+
+  /** Has the driver take a transaction, once: a predecessor may have been killed over it. */
+  #handOver(size: number): void {
+    const my = this.#my;
+    const live = this.#live;
+    const transaction = my.transactions + 1;
+    if (live.handed !== transaction) {
+      this.#checkKnown();
+      live.handing = transaction;
+      try {
+        this.#registers.setDataSize(size);
+      } catch (error) {
+        live.handing = 0;
+        throw error;
+      }
+      live.handed = transaction;
+    }
+    my.transactions = transaction;
+  }
+
+  /** Throws `EIO`, until the device is reset, where a predecessor was killed in the one access of which nothing tells the end. */
+  #checkKnown(): void {
+    const { handing, handed } = this.#live;
+    if (handing <= this.#my.transactions || handed === handing) return;
+    throw new ShimError(
+      'ERR_SESSION_ENDED',
+      'data fd: a supervisor was killed while the driver took data; what became of it cannot be known',
+      { errno: 'EIO' },
+    );
   }
 
   /** The end of the stream: hands over what is left. Throws `EINVAL` where it ends inside a frame. */
@@ -124,6 +156,7 @@ export class TransactionWriter {
         },
       );
     }
+    this.#checkKnown();
     this.#finishTransaction();
   }
 }

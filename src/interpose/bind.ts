@@ -18,7 +18,6 @@ export function bind(device: DeviceHandle, name: string, ledger: Ledger, options
   if (flags !== 0) {
     if (present === 'v2' && !roundTrip) return false;
     const facts = startAnew(ledger, name);
-    ledger.live.fill(0);
     facts.flags = flags;
     facts.region = deviceInfo(device).regions;
     facts.used = 1;

@@ -46,6 +46,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       carry: () => map('carry').bytes,
       carryOuter: () => map('carryOuter').bytes,
       arena: ledger.arena,
+      live: isV2 ? undefined : ledger.live,
     },
     protocol: isV2 ? ('v2' as const) : ('v1' as const),
     // what the driver speaks itself is left to it, unless it is to be taken there and back

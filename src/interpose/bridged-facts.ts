@@ -37,8 +37,9 @@ export function bridgedName({ arena }: Ledger): string {
 }
 
 /** Forgets all that an arena has to say of an earlier device, and notes the name of another. */
-export function startAnew({ arena }: Ledger, name: string): BridgedFacts {
+export function startAnew({ arena, live }: Ledger, name: string): BridgedFacts {
   arena.fill(0);
+  live.fill(0);
   arena.set(Buffer.from(name).subarray(0, NAME_SIZE - 1), NAME_AT);
   return bridged.view(arena, FACTS_AT);
 }

@@ -64,6 +64,7 @@ export function emulatedDevice(
       carry: () => map(files.carry),
       carryOuter: () => map(files.carryOuter),
       arena: ledger.arena,
+      live: undefined, // a simulated driver's own state is in the arena
     },
     protocol: plan.spec.driver === 'vendor-v1' ? ('v1' as const) : ('v2' as const),
     shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },

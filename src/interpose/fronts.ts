@@ -20,6 +20,8 @@ export interface FrontMemory {
   readonly carry: () => Uint8Array;
   readonly carryOuter: () => Uint8Array;
   readonly arena: Uint8Array;
+  /** Memory that counts at once, where the driver does not forget with the arena what it was asked. */
+  readonly live: Uint8Array | undefined;
 }
 
 export interface FrontOptions {
@@ -54,8 +56,10 @@ export function makeFronts(backend: Backend, memory: FrontMemory, options: Front
       pendingIncludesStopCopy: countStopCopy,
       events,
     });
-  const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device =>
-    presentV2(device, { carry, state, segmentation, offerP2P, events: warnings });
+  const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
+    const live = device === backend.device ? memory.live : undefined;
+    return presentV2(device, { carry, state, segmentation, offerP2P, events: warnings, ...(live && { live }) });
+  };
 
   if (backend.protocol === 'v2') {
     const inside = (): V1Device =>
