@@ -4,6 +4,7 @@ import { loadFromFile, migrateLive, migrateToFile } from '../../test/real/migrat
 import type { Vm, VmOptions } from '../../test/real/qemu.ts';
 import type { TestBed } from '../../test/real/test-bed.ts';
 import { check } from '../guest/check.ts';
+import { harass } from '../guest/harass.ts';
 import { V1Mem } from '../guest/v1mem.ts';
 import { underShim } from '../guest/vm.ts';
 
@@ -49,6 +50,17 @@ for (const [from, to] of [
     await destination.waitForTicks();
   });
 }
+
+await check('10.0 under run, its supervisors killed again and again, at both ends', async (bed) => {
+  const source = await start(bed, 'source', young);
+  const destination = await start(bed, 'destination', young, { incoming: true });
+  await source.waitForFirmware();
+  const mark = await imprint(source);
+  await harass(bed, source, destination, 4);
+  await destination.waitForStatus('running');
+  assert.deepEqual(await mismatches(destination, mark), []);
+  await destination.waitForTicks();
+});
 
 await check('through a file, 10.0 under run to 7.2 and on to 10.0 under run', async (bed) => {
   const source = await start(bed, 'source', young);

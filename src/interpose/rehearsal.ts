@@ -17,7 +17,7 @@ import { RehearsalStage } from './rehearsal-stage.ts';
 
 /** How often a device is migrated, and how long that may take in all, in milliseconds. */
 const ROUNDS = 120;
-const LONGEST = 2000;
+const LONGEST = 500;
 /** How long a call of the target may have to wait for the rehearsal, in milliseconds. */
 const SLICE = 0.5;
 
