@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from '../test/real/binaries.ts';
 import { listen, startMigration, waitForMigration, type MigrationInfo } from '../test/real/migration.ts';
 import { Child, killHard } from '../test/real/processes.ts';
@@ -22,6 +23,8 @@ const young: Side = { qemu: '10.0', present: 'v2' };
 
 const MiB = 2 ** 20;
 const patience = 120_000;
+/** Both VMs have been there for a while when one is migrated, as on a host, in milliseconds. */
+const SETTLING = 500;
 
 /** The largest that QEMU takes: the VM is stopped as soon as QEMU asks itself whether it may be. */
 const unlimited = { 'max-bandwidth': 2 ** 50, 'downtime-limit': 2_000_000 };
@@ -77,6 +80,7 @@ async function migrate(cli: string, spec: string, side: Side): Promise<Sample> {
   const destination = await bed.start('destination', cli, spec.replace(/,seed=\d+/, ''), side, true);
   await source.waitForFirmware();
   const uri = await listen(destination, bed.path('migration'));
+  await setTimeout(SETTLING);
   await startMigration(source, uri, { parameters: unlimited, returnPath: true });
   // without questions meanwhile, which QEMU's main loop would answer
   await poll(() => finished(source), patience, `the migration of ${spec} to end`);

@@ -13,7 +13,7 @@ export interface Devices {
   /** Everything that is committed, each by itself. */
   ledgers(): readonly Ledger[];
   reports(): DeviceReport[];
-  /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun, or without devices. */
+  /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun. */
   understudies(): readonly DriverName[];
   /** A trapped ioctl that is not one of a data fd: its result, CONTINUE or ANSWERED. */
   ioctl(call: Call, command: number): number;

@@ -83,11 +83,10 @@ export class Supervisor {
     }
   }
 
+  /** At the first call on a device; but where that is already being migrated, it is too late. */
   #beginRehearsal(): void {
-    const understudies = this.#router.devices.understudies();
-    if (understudies.length === 0) return;
     this.#hasRehearsed = true;
-    this.#rehearsal = new Rehearsal(this.#plan, understudies);
+    this.#rehearsal = new Rehearsal(this.#plan, this.#router.devices.understudies());
   }
 
   /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
