@@ -61,11 +61,12 @@ export class Router implements DevicesHost {
    * Goes on, once a read of a data fd was answered, with what the next one will need: the target sends what it has meanwhile.
    * True where that changed something, which is to be committed with the call's result once more.
    */
-  readAhead(): boolean {
+  readAhead({ tid }: Call): boolean {
     const device = this.#hasRead;
     this.#hasRead = undefined;
-    if (device?.dataFds?.readsAhead !== true || !device.driver.enter(0)) return false;
+    if (device?.dataFds?.readsAhead !== true) return false;
     try {
+      if (!device.driver.enter(tid)) return false;
       device.dataFds.readAhead();
     } catch (error) {
       if (!(error instanceof ShimError)) throw error; // the next read says what is wrong

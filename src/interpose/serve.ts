@@ -27,7 +27,7 @@ export function serve(call: Call, router: Router, trace?: Trace): boolean {
     if (value !== ANSWERED) listener.respond(words, value, error);
   }
   trace?.write(call, value, error);
-  if (error === 0 && router.readAhead()) touched?.commit(words, value, error);
+  if (error === 0 && router.readAhead(call)) touched?.commit(words, value, error);
   return true;
 }
 

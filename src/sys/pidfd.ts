@@ -1,7 +1,16 @@
 import { readFileSync } from 'node:fs';
+import { errnoNumber } from '../abi/errno.ts';
 import { PIDFD_THREAD } from '../abi/prctl.ts';
 import { OwnedFd } from './fd.ts';
 import { failedWith, syscallError, trySyscall } from './libc.ts';
+
+const GONE = -errnoNumber('ESRCH');
+
+/**
+ * The thread that was asked for last: most calls come from the same one. Its pidfd stays its own, and is of no other thread that
+ * gets its number later.
+ */
+let last: { readonly tid: number; readonly pidfd: OwnedFd } | undefined;
 
 /**
  * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
@@ -9,10 +18,15 @@ import { failedWith, syscallError, trySyscall } from './libc.ts';
  * `ESRCH` where it is gone.
  */
 export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
-  const process = openThread(tid);
-  if (process < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -process);
-  using pidfd = new OwnedFd(process);
-  const result = trySyscall('pidfd_getfd', pidfd.number, fd, 0);
+  let result = last?.tid === tid ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
+  if (failedWith(result, 'ESRCH')) {
+    last?.pidfd.close();
+    last = undefined;
+    const pidfd = openThread(tid);
+    if (pidfd < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -pidfd);
+    last = { tid, pidfd: new OwnedFd(pidfd) };
+    result = trySyscall('pidfd_getfd', pidfd, fd, 0);
+  }
   if (result >= 0) return new OwnedFd(result);
   if (failedWith(result, 'EBADF')) return undefined;
   throw syscallError(`descriptor ${fd} of process ${tid}`, 'pidfd_getfd', -result);
