@@ -20,6 +20,8 @@ import { Trace } from './trace.ts';
 
 /** So long after the last call nobody seems to be waiting for the next, in milliseconds. */
 const QUIET = 20;
+/** After so many calls that came in between there is nothing left to rehearse: it has been done in earnest. */
+const ENOUGH = 1000;
 /** After so many supervisors died over one call, it is refused. */
 const MAX_ATTEMPTS = 3;
 
@@ -42,6 +44,7 @@ export class Supervisor {
   /** Begun once there is a device to serve. */
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
+  #interruptions = 0;
   /** Nobody has called for a while. */
   #isQuiet = false;
 
@@ -91,7 +94,12 @@ export class Supervisor {
 
   /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
   #rehearses(rehearsal: Rehearsal): boolean {
-    if (this.#parked.length > 0 || this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) return false;
+    if (this.#parked.length > 0) return false;
+    if (this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) {
+      this.#interruptions += 1;
+      if (this.#interruptions > ENOUGH || this.#router.devices.understudies().length === 0) this.#rehearsal = undefined;
+      return false;
+    }
     this.#isQuiet = true;
     try {
       const goesOn = this.#router.devices.understudies().length > 0 && rehearsal.step();
