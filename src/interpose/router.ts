@@ -63,11 +63,12 @@ export class Router implements DevicesHost {
    */
   readAhead({ tid }: Call): boolean {
     const device = this.#hasRead;
+    const dataFds = device?.dataFds;
     this.#hasRead = undefined;
-    if (device?.dataFds?.readsAhead !== true) return false;
+    if (device === undefined || dataFds?.readsAhead !== true) return false;
     try {
       if (!device.driver.enter(tid)) return false;
-      device.dataFds.readAhead();
+      device.onDataFd(() => dataFds.readAhead());
     } catch (error) {
       if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
     } finally {

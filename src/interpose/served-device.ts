@@ -155,7 +155,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   }
 
   /** Serves a call on the device's features or data fd. */
-  onDataFd(serve: () => number): number {
+  onDataFd<T>(serve: () => T): T {
     this.#countsRegion = false;
     try {
       return serve();
