@@ -15,6 +15,7 @@ import {
 } from '../abi/vfio-v2.ts';
 import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
+import { featureRequest } from '../kernel/feature.ts';
 import { parseSpec, type DriverName } from '../sim/spec.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../sys/libc.ts';
@@ -118,13 +119,10 @@ export class RehearsalStage implements Disposable {
   }
 
   #showV2(migrationFlags: number): V2Device {
-    const HEADER = vfio_device_feature.size;
     const feature = (flags: number, data: Uint8Array): Uint8Array => {
-      const bytes = new Uint8Array(HEADER + data.length);
-      vfio_device_feature.encode({ argsz: bytes.length, flags }, bytes);
-      bytes.set(data, HEADER);
+      const bytes = featureRequest(flags, data);
       this.#make('VFIO_DEVICE_FEATURE', numbers.ioctl, [this.#device, VFIO_DEVICE_FEATURE, addressOf(bytes)]);
-      return bytes.subarray(HEADER);
+      return bytes.subarray(vfio_device_feature.size);
     };
     const get = (index: number, size: number): Uint8Array =>
       feature(VFIO_DEVICE_FEATURE_GET | index, new Uint8Array(size));

@@ -1,8 +1,6 @@
 import type { DriverName } from '../sim/spec.ts';
-import type { V1Device } from '../v1/device.ts';
 import { V1Restore } from '../v1/restore.ts';
 import { V1Save } from '../v1/save.ts';
-import type { V2Device } from '../v2/device.ts';
 import { V2Restore } from '../v2/restore.ts';
 import { V2Save } from '../v2/save.ts';
 import type { Plan } from './plan.ts';
@@ -48,18 +46,22 @@ export class Rehearsal {
 function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
   for (const driver of drivers) {
     using stage = new RehearsalStage(plan, driver);
+    const { v1, v2 } = stage;
     yield;
     for (let round = 0; round < ROUNDS; round += 1) {
-      if (stage.v1 !== undefined) yield* migrateV1(stage.v1);
-      if (stage.v2 !== undefined) yield* migrateV2(stage.v2);
+      if (v1 !== undefined) yield* migrate((sink) => new V1Save(v1, sink), new V1Restore(v1));
+      if (v2 !== undefined) yield* migrate((sink) => new V2Save(v2, sink), new V2Restore(v2));
     }
   }
 }
 
-/** There and back, as QEMU 7.2 does it. */
-function* migrateV1(device: V1Device): Generator<void> {
+/** Saves a device, as QEMU does, and restores it from that. */
+function* migrate(
+  saveTo: (sink: (piece: Uint8Array) => void) => V1Save | V2Save,
+  restore: V1Restore | V2Restore,
+): Generator<void> {
   const state: Uint8Array[] = [];
-  const save = new V1Save(device, (buffer) => state.push(buffer.slice()));
+  const save = saveTo((piece) => state.push(piece.slice()));
   save.setup();
   yield;
   while (save.pending() > 0 && save.iterate() > 0) yield;
@@ -67,28 +69,6 @@ function* migrateV1(device: V1Device): Generator<void> {
   yield;
   save.complete();
   yield;
-  const restore = new V1Restore(device);
-  restore.setup();
-  for (const buffer of state) {
-    yield;
-    restore.load(buffer);
-  }
-  restore.complete();
-  yield;
-}
-
-/** There and back, as QEMU 10 does it. */
-function* migrateV2(device: V2Device): Generator<void> {
-  const state: Uint8Array[] = [];
-  const save = new V2Save(device, (piece) => state.push(piece.slice()));
-  save.setup();
-  yield;
-  while (save.pending() > 0 && save.iterate() > 0) yield;
-  save.stop();
-  yield;
-  save.complete();
-  yield;
-  const restore = new V2Restore(device);
   restore.setup();
   for (const piece of state) {
     yield;

@@ -10,7 +10,7 @@ import { ioctl } from '../sys/ioctl.ts';
 import type { DeviceHandle } from './handle.ts';
 
 /** `struct vfio_device_feature` with its data (linux/vfio.h, 5.7). */
-function feature(flags: number, data: Uint8Array): Uint8Array {
+export function featureRequest(flags: number, data: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(vfio_device_feature.size + data.length);
   vfio_device_feature.encode({ argsz: bytes.length, flags }, bytes);
   bytes.set(data, vfio_device_feature.size);
@@ -18,7 +18,7 @@ function feature(flags: number, data: Uint8Array): Uint8Array {
 }
 
 function call(device: DeviceHandle, name: string, flags: number, data: Uint8Array): Uint8Array {
-  const bytes = feature(flags, data);
+  const bytes = featureRequest(flags, data);
   ioctl(device.number, `VFIO_DEVICE_FEATURE ${name}`, VFIO_DEVICE_FEATURE, bytes);
   return bytes.subarray(vfio_device_feature.size);
 }
