@@ -1,16 +1,15 @@
-// Prints what a job tells as the lab does, and ends as its checks did.
 import { createInterface } from 'node:readline';
+import type { CheckEvent, NoteEvent } from '../events.ts';
+import { Report } from '../host/report.ts';
 
-let passed = 0;
-let failed = 0;
+/** Prints what a job under user-mode Linux tells, among what its kernel says, and ends as its checks did. */
+
+const report = new Report();
 for await (const line of createInterface({ input: process.stdin })) {
   if (!line.startsWith('{"type":')) continue;
-  const { type, job, name, ms, why, log, text } = JSON.parse(line);
-  if (type === 'note') console.log(`# ${job}: ${text}`);
-  if (type !== 'check') continue;
-  if (why === undefined) passed += 1;
-  else failed += 1;
-  console.log(why === undefined ? `ok ${job}: ${name} ${ms} ms` : `not ok ${job}: ${name}: ${why}\n${log ?? ''}`);
+  const event = JSON.parse(line) as CheckEvent | NoteEvent;
+  if (event.type === 'check') report.check(event);
+  else report.note(event);
 }
-console.log(`${passed} passed, ${failed} failed`);
-process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+report.close();
+process.exitCode = report.failed > 0 || report.passed === 0 ? 1 : 0;

@@ -52,4 +52,4 @@ cd "$root"
 node scripts/setup.mjs
 "$linux" rootfstype=hostfs rootflags=/ ro quiet mem=8G con=null con0=fd:0,fd:1 \
   init="$root/lab/uml/init.sh" "lab_root=$root" "lab_job=$job" "lab_node=$(command -v node)" "lab_home=$HOME" </dev/null |
-  tee "$work/output" | node "$root/lab/uml/report.mjs"
+  node_modules/.bin/tsx lab/uml/report.ts
