@@ -27,8 +27,7 @@ function run(title, command, args) {
 const lockHash = () => createHash('sha256').update(readFileSync('package-lock.json')).digest('hex');
 const stamp = 'node_modules/.vfio-shim-setup';
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockHash()) {
-  // not `npm ci`, which refuses a lock file without the packages of other platforms; --no-save leaves it as it is
-  run('npm install', 'npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
+  run('npm ci', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
   writeFileSync(stamp, lockHash());
 }
 
