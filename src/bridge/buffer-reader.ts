@@ -107,6 +107,7 @@ export class BufferReader {
     const { offset, size } = this.#registers.dataBuffer();
     my.buffers += 1;
     if (size === 0) return again && this.#nextBuffer();
+    if (size > 1 && my.last_pending === 1) my.pending_is_yes = 1;
     my.carried = 0;
     my.buffer_offset = offset;
     my.buffer_size = size;
@@ -124,21 +125,53 @@ export class BufferReader {
   /** Reads pending_bytes, which acknowledges the buffer before: only when that was read to its end. */
   #readPending(): number {
     const my = this.#my;
-    const pending = this.#registers.pendingBytes();
+    const pending = this.#counted(this.#registers.pendingBytes());
     if (my.pending_known === 0) {
       my.pending_known = 1;
       my.first_pending = pending;
     }
     my.last_pending = pending;
     my.pending_read = my.session_read;
-    my.largest_pending = Math.max(my.largest_pending, pending);
     return pending;
+  }
+
+  /** Drivers may say no more than that something is left: a mere 1, or a number that none has. It may be a whole buffer. */
+  #counted(pending: number): number {
+    const isYes = (pending === 1 && this.#my.pending_is_yes === 1) || pending >= Number.MAX_SAFE_INTEGER;
+    return isYes ? Math.max(1, this.#device.dataSection.size) : pending;
+  }
+
+  /** Brings last_pending up to date, where reading it acknowledges nothing that was not read; false where it would. */
+  #refresh(): boolean {
+    const my = this.#my;
+    if (my.buffer_pos < my.buffer_size || this.#isAsked()) return false;
+    this.#readPending();
+    return true;
+  }
+
+  /** Bytes of the stream that are left, as far as the driver has said. */
+  knownLeft(): number {
+    const my = this.#my;
+    const inBuffer = my.header_left + my.buffer_size - my.buffer_pos;
+    return Math.max(inBuffer, my.last_pending - (my.session_read - my.pending_read));
+  }
+
+  /** Bytes of the stream that are left from here. 0 only at its end, of which pre-copy knows nothing. */
+  left(state: V2State): number {
+    let isFresh = false;
+    try {
+      isFresh = this.#refresh();
+    } catch (error) {
+      if (isNotReady(error)) throw error; // any other is told to whoever reads
+    }
+    const left = this.knownLeft();
+    return left === 0 && !(isFresh && state === V2.STOP_COPY) ? 1 : left;
   }
 
   /** The session's first pending_bytes is the initial part until it was read out; what grows later is dirty. */
   precopyInfo(): PrecopyInfo {
     const my = this.#my;
-    if (my.buffer_pos === my.buffer_size && !this.#isAsked()) this.#readPending();
+    this.#refresh();
     const left = Math.max(0, my.last_pending - (my.session_read - my.pending_read));
     const initialBytes = Math.min(left, Math.max(0, my.first_pending - my.session_read));
     return { initialBytes, dirtyBytes: left - initialBytes };

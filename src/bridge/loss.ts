@@ -10,8 +10,10 @@ import { Session } from './session.ts';
  */
 
 /** Every access to data fails. */
-export function refuseDataAfterLoss({ lost, lost_errno }: PresentV1State): void {
-  if (lost !== Session.NONE) throw lostSession(lost, lost_errno);
+export function refuseDataAfterLoss(my: PresentV1State): void {
+  if (my.lost === Session.NONE) return;
+  my.told = 1;
+  throw lostSession(my.lost, my.lost_errno);
 }
 
 /**
@@ -23,6 +25,17 @@ export function refuseStateAfterLoss(my: PresentV1State, value: V1State): void {
   if (lost === Session.NONE || (lost === Session.SAVING && value === V1.STOP)) return;
   my.lost = Session.NONE;
   if (lost === Session.RESUMING || value !== V1.RUNNING) throw lostSession(lost, lost_errno);
+}
+
+/**
+ * Real drivers let RESUMING end successfully after a write of data that they refused (mlx5, virtio, QAT, mtty in Linux 6.12). The
+ * device has not got its state then: every way out of RESUMING but a reset fails with what the write failed with.
+ */
+export function refuseAfterFailedWrite(errno: number): void {
+  if (errno === 0) return;
+  throw new ShimError('ERR_DEVICE', 'migration data: a write of it has failed, the device has not got its state', {
+    errno: errnoName(errno) ?? 'EIO',
+  });
 }
 
 function lostSession(kind: number, errno: number): ShimError {

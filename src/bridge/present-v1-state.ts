@@ -9,7 +9,7 @@ export const present_v1_state = struct('present_v1_state', 64, {
   staged: ['count', 0],
   /** Bytes read from the data fd in this session. */
   read_total: ['count', 8],
-  /** MIG_DATA_SIZE when stop-and-copy began. */
+  /** MIG_DATA_SIZE when stop-and-copy began: of most drivers a constant, what pre-copy has sent included. */
   promised: ['count', 16],
   /** Bytes of the current data_size write that the data fd has taken. */
   pushed: ['count', 24],
@@ -27,8 +27,14 @@ export const present_v1_state = struct('present_v1_state', 64, {
   lost: ['u8', 40],
   /** The v2 state last reported to `events`, plus 1. */
   reported: ['u8', 41],
+  /** An access of the user's has failed with the loss. */
+  told: ['u8', 42],
   /** Why it was lost, where the data fd had said so. */
   lost_errno: ['u32', 44],
+  /** Why data of this session was refused: the device has not got its state, whatever comes after. */
+  refused_errno: ['u32', 48],
+  /** Bytes of this session that have gone to the user, or come from there. */
+  moved: ['count', 56],
 });
 
 export type PresentV1State = ReturnType<typeof present_v1_state.view>;

@@ -1,17 +1,19 @@
 import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
+import { errnoNumber } from '../abi/errno.ts';
 import { isNotReady, ShimError } from '../error.ts';
+import { checkedBytes } from '../checked.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
 import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
-import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { stateMemory, type BridgeEvents } from './options.ts';
-import { refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
+import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
 import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
-import { requestedAs, shownAs } from './present-v1-states.ts';
 import { Session, sessionOf } from './session.ts';
 import { Staging } from './staging.ts';
+import { requestedAs, shownAs } from './state-map.ts';
 
 export interface PresentV1Options {
   /** The memory of the data section, a multiple of 4096 bytes; the bridge stages data nowhere else. Default 16 MiB. */
@@ -31,6 +33,8 @@ export interface PresentV1Options {
 }
 
 const DEFAULT_BUFFER = 2 * 1024 * 1024;
+/** Sums of such numbers of bytes are still exact. */
+const LARGEST_COUNT = 2 ** 51;
 
 /**
  * Shows a v2 device as a v1 device: an old VMM drives a new driver.
@@ -42,6 +46,10 @@ export function presentV1(device: V2Device, options: PresentV1Options = {}): V1D
   const dataSection = options.dataSection ?? new Uint8Array(16 * 1024 * 1024);
   if (dataSection.length === 0 || dataSection.length % 4096 !== 0) {
     throw new ShimError('ERR_ARGUMENT', `data section: ${dataSection.length} bytes is not a multiple of 4096`);
+  }
+  const { bufferSize = DEFAULT_BUFFER } = options;
+  if (!Number.isSafeInteger(bufferSize) || bufferSize <= 0) {
+    throw new ShimError('ERR_ARGUMENT', `bufferSize: ${bufferSize} is no number of bytes`);
   }
   return new V1Region(new PresentedV1(device, dataSection, options), dataSection);
 }
@@ -62,14 +70,15 @@ class PresentedV1 implements V1Registers {
   }
 
   readDeviceState(): number {
-    return this.#shown(this.#look());
+    return this.#shown(this.#sync());
   }
 
   writeDeviceState(value: number): void {
-    const now = this.#look();
+    const now = this.#sync();
     const from = this.#shown(now);
     if (!isV1Transition(from, value)) throw refused(from, value);
     refuseStateAfterLoss(this.#my, value);
+    if (now === V2.RESUMING && value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
 
     const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
     const target = virtual ? V2.RUNNING : requestedAs[value];
@@ -81,7 +90,7 @@ class PresentedV1 implements V1Registers {
   }
 
   readPendingBytes(): number {
-    const state = this.#look();
+    const state = this.#sync();
     refuseDataAfterLoss(this.#my);
     const my = this.#my;
     if (my.shown === 1) {
@@ -90,32 +99,33 @@ class PresentedV1 implements V1Registers {
       my.shown = 0;
     }
     if (my.virtual_pre_copy === 1) return this.#stopCopyCost();
-    if (isPreCopy(state)) {
-      return Math.min(my.staged + this.#preCopyBytes() + this.#stopCopyCost(), Number.MAX_SAFE_INTEGER);
-    }
+    // what stop-and-copy will cost contains what pre-copy has left (linux/vfio.h: vfio_device_feature_mig_data_size)
+    if (isPreCopy(state)) return my.staged + Math.max(this.#preCopyBytes(), this.#stopCopyCost());
     if (state !== V2.STOP_COPY) return 0;
     this.#stage(state);
     return my.ended === 1 ? my.staged : my.staged + Math.max(0, my.promised - my.read_total);
   }
 
   readDataOffset(): number {
-    const state = this.#look();
+    const state = this.#sync();
     refuseDataAfterLoss(this.#my);
     if (isSaving(state)) {
       this.#stage(state);
-      this.#my.shown = this.#my.staged > 0 ? 1 : 0;
+      const my = this.#my;
+      if (my.shown === 0) my.moved += my.staged;
+      my.shown = my.staged > 0 ? 1 : 0;
     }
     return DATA_OFFSET;
   }
 
   readDataSize(): number {
-    const state = this.#look();
+    const state = this.#sync();
     refuseDataAfterLoss(this.#my);
     return isSaving(state) ? this.#my.staged : 0;
   }
 
   writeDataSize(size: number): void {
-    const state = this.#look();
+    const state = this.#sync();
     refuseDataAfterLoss(this.#my);
     if (state !== V2.RESUMING) {
       throw new ShimError('ERR_ACCESS', `write of data_size: the device is in ${v2StateName(state)}, not RESUMING`, {
@@ -124,43 +134,67 @@ class PresentedV1 implements V1Registers {
     }
     const session = this.#session();
     const my = this.#my;
+    refuseAfterFailedWrite(my.refused_errno);
     try {
       while (my.pushed < size) my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
     } catch (error) {
       if (!isNotReady(error)) {
+        my.moved += my.pushed;
         my.pushed = 0;
+        my.refused_errno = error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
         this.#recover();
       }
       throw error;
     }
     my.pushed = 0;
+    my.moved += size;
     this.#options.events?.moved?.('in', size);
   }
 
+  /**
+   * A session of which something has gone to its user, or come from there, is lost with the reset: a VMM resets its devices when
+   * the guest reboots, and its migration knows nothing of it.
+   */
   reset(): void {
+    const my = this.#my;
     this.#device.reset();
+    if (my.session !== Session.NONE && my.moved + my.pushed > 0) this.#lose(V2.RUNNING, 0);
+    else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
-    this.#my.lost = Session.NONE;
-    this.#my.virtual_pre_copy = 0;
-    this.#report(this.#device.getState());
+    my.virtual_pre_copy = 0;
+    this.#report(this.#state());
   }
 
-  /** Asks the device where it is: it may have been reset, or have failed, behind the user's back. */
-  #look(): V2State {
-    let state = this.#device.getState();
-    if (state === V2.ERROR && this.#recover()) state = this.#device.getState();
+  /** The device's state. Throws `EIO` for one that is none. */
+  #state(): V2State {
+    const state: number = this.#device.getState();
+    if (isV2State(state)) return state;
+    throw new ShimError('ERR_STATE_UNKNOWN', `v2 driver: shows ${v2StateName(state)}`, { errno: 'EIO' });
+  }
+
+  /** Asks the device where it is: it may have been reset, or have failed, behind the user's back. That is dealt with here. */
+  #sync(): V2State {
+    let state = this.#state();
+    if (state === V2.ERROR && this.#recover()) state = this.#state();
     const my = this.#my;
     if (my.session === Session.NONE) my.session = sessionOf(state); // begun by a former owner
     else if (my.session !== sessionOf(state)) {
-      const told = my.session === Session.SAVING ? 'saving' : 'resuming';
-      this.#options.events?.warning?.(`the ${told} session has ended: the device is in ${v2StateName(state)}`);
-      my.lost = my.session;
-      my.lost_errno = my.deferred_errno;
+      this.#lose(state, my.deferred_errno);
       this.#forgetSession();
       this.#report(state);
     }
     if (state !== V2.RUNNING && state !== V2.RUNNING_P2P) my.virtual_pre_copy = 0;
     return state;
+  }
+
+  /** The user believes in a session that has ended, and is to be told. */
+  #lose(state: V2State, errno: number): void {
+    const my = this.#my;
+    const told = my.session === Session.SAVING ? 'saving' : 'resuming';
+    this.#options.events?.warning?.(`the ${told} session has ended: the device is in ${v2StateName(state)}`);
+    my.lost = my.session;
+    my.lost_errno = errno;
+    my.told = 0;
   }
 
   /** device_state as the user sees it. */
@@ -179,37 +213,43 @@ class PresentedV1 implements V1Registers {
   }
 
   /**
-   * A failed write of device_state leaves the state before, or ERROR; a v2 device may have stopped on any hop. Sessions
-   * do not come back: where one has ended or begun, the user finds the device where it is.
+   * A failed write of device_state leaves the state before, or ERROR; a v2 device may have stopped on any hop, also in a P2P
+   * state, which v1 cannot show. Sessions do not come back: where one has ended, the device runs or is stopped as it was before.
+   * Where one has begun, the user finds the device in it.
    */
   #goBack(before: V2State): void {
-    const state = this.#device.getState();
-    const session = sessionOf(before) !== Session.NONE || sessionOf(state) !== Session.NONE;
-    if (session || state === V2.ERROR || shownAs[state] === shownAs[before]) return;
+    const state = this.#state();
+    if (state === V2.ERROR) return;
+    const rest = isPreCopy(before) || sessionOf(before) === Session.NONE ? V2.RUNNING : V2.STOP;
+    const begun = sessionOf(state) !== Session.NONE && sessionOf(state) !== sessionOf(before);
+    const goal = sessionOf(state) === sessionOf(before) ? before : rest;
+    if (begun || state === goal) return;
     try {
-      this.#device.setState(before);
-    } catch {
+      this.#device.setState(goal);
+    } catch (error) {
       this.#recover();
+      const why = error instanceof Error ? error.message : String(error);
+      this.#options.events?.warning?.(`the device is left in ${v2StateName(state)}: ${why}`);
     }
   }
 
   /** A transition ended on its way: the user is told now, so a session that did not survive it is not "lost". */
   #settle(): void {
-    const state = this.#device.getState();
+    const state = this.#state();
     if (sessionOf(state) !== this.#my.session) this.#forgetSession();
     this.#report(state);
   }
 
   /** Resets a device that is in ERROR, where that is what the user is to see. The operator is told either way. */
   #recover(): boolean {
-    if (this.#device.getState() !== V2.ERROR) return false;
+    if (this.#state() !== V2.ERROR) return false;
     this.#my.virtual_pre_copy = 0;
     const resets = (this.#options.onError ?? 'reset') === 'reset';
     if (resets) {
       this.#options.events?.warning?.('the device is in ERROR and is reset');
       this.#device.reset();
     } else if (this.#my.reported !== this.#mark(V2.ERROR)) this.#options.events?.warning?.('the device is in ERROR');
-    this.#report(this.#device.getState());
+    this.#report(this.#state());
     return resets;
   }
 
@@ -234,6 +274,8 @@ class PresentedV1 implements V1Registers {
     my.deferred_errno = 0;
     my.shown = 0;
     my.ended = 0;
+    my.refused_errno = 0;
+    my.moved = 0;
   }
 
   /** Reads ahead, where the data section is empty. */
@@ -254,7 +296,9 @@ class PresentedV1 implements V1Registers {
 
   #preCopyBytes(): number {
     const { initialBytes, dirtyBytes } = this.#session().precopyInfo();
-    return Math.min(initialBytes + dirtyBytes, Number.MAX_SAFE_INTEGER - this.#section.length);
+    const left =
+      checkedBytes('v2 driver: initial_bytes', initialBytes) + checkedBytes('v2 driver: dirty_bytes', dirtyBytes);
+    return Math.min(left, LARGEST_COUNT);
   }
 
   #stopCopyCost(): number {
@@ -263,7 +307,7 @@ class PresentedV1 implements V1Registers {
 
   #promisedBytes(): number {
     try {
-      return Math.min(this.#device.stopCopyLength(), 2 ** 52);
+      return Math.min(checkedBytes('v2 driver: stop_copy_length', this.#device.stopCopyLength()), LARGEST_COUNT);
     } catch {
       return 0; // the driver does not say; the end of the stream says it all the same
     }

@@ -3,14 +3,15 @@ import { FRAME_HEADER_SIZE } from './frame.ts';
 
 /**
  * All that presentV2 remembers, besides the carried rest of a buffer. It lives in memory that the caller may share, so
- * that another process can go on where this one was stopped. Everything but `keep` is per session.
+ * that another process can go on where this one was stopped. What `OF_THE_DEVICE` names outlasts a session.
  */
 const fields = {
   /** Counts sessions: a handle of an earlier one is refused. */
   session_id: ['count', 0],
-  largest_pending: ['count', 8],
-  /** RESUMING to STOP is held back: the driver still has device_state 4. */
-  held: ['u8', 16],
+  /** Bytes of the last saving session: read, and left where it was given up. */
+  last_total: ['count', 8],
+  /** STOP, or RUNNING_P2P, is shown while device_state is 2 and nothing was read, or 4 and all data was handed over. */
+  stopped: ['u8', 16],
   /** A P2P state is shown while the driver is fully stopped. */
   p2p: ['u8', 17],
   session: ['u8', 18],
@@ -21,6 +22,8 @@ const fields = {
   header_filled: ['u8', 21],
   /** pending_bytes was read in this session. */
   pending_known: ['u8', 22],
+  /** The driver has refused 0 to 2: STOP is written as 2. */
+  stop_by_saving: ['u8', 23],
   /** The current buffer: where, how many bytes, how many of them the user has. */
   buffer_offset: ['count', 24],
   buffer_size: ['count', 32],
@@ -39,7 +42,21 @@ const fields = {
   /** Buffers that the driver has shown, and transactions that it has taken. */
   buffers: ['count', 112],
   transactions: ['count', 120],
+  /** Why a transaction of this session was refused: the device has not got its state, whatever comes after. */
+  refused_errno: ['u32', 128],
+  /** pending_bytes of this driver is a mere yes or no. */
+  pending_is_yes: ['u8', 132],
 } as const;
+
+/** What does not end with a session. */
+export const OF_THE_DEVICE = [
+  'session_id',
+  'last_total',
+  'stopped',
+  'p2p',
+  'stop_by_saving',
+  'pending_is_yes',
+] as const satisfies readonly (keyof typeof fields)[];
 
 /**
  * How far an access has come that the driver does not forget, though the state above may be that of before the call. It counts
@@ -57,7 +74,7 @@ export const present_v2_live = struct('present_v2_live', 32, {
 export type PresentV2Live = ReturnType<typeof present_v2_live.view>;
 export const PRESENT_V2_LIVE_SIZE: number = present_v2_live.size;
 
-const HEADER_OFFSET = 128;
+const HEADER_OFFSET = 136;
 const LIVE_OFFSET = HEADER_OFFSET + FRAME_HEADER_SIZE;
 export const present_v2_state = struct('present_v2_state', LIVE_OFFSET + PRESENT_V2_LIVE_SIZE, fields);
 export type PresentV2State = Values<typeof fields>;

@@ -1,5 +1,6 @@
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
 import { hasErrno, isNotReady, ShimError } from '../error.ts';
+import { checkedBytes } from '../checked.ts';
 import type { V1Device } from '../v1/device.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1, type V1State } from '../v1/states.ts';
@@ -11,6 +12,7 @@ import { stateMemory, type BridgeEvents } from './options.ts';
 import {
   headerMemory,
   liveMemory,
+  OF_THE_DEVICE,
   PRESENT_V2_STATE_SIZE,
   present_v2_live,
   present_v2_state,
@@ -19,6 +21,7 @@ import {
 } from './present-v2-state.ts';
 import { PresentedSession, type SessionOwner } from './presented-session.ts';
 import { Session, sessionOf } from './session.ts';
+import { goalOf, meaningOf, placeOf, writesFor, type Shown, type V1Habits } from './state-map.ts';
 import { TransactionWriter } from './transaction-writer.ts';
 
 export interface PresentV2Options {
@@ -26,8 +29,12 @@ export interface PresentV2Options {
   readonly segmentation?: 'raw' | 'framed';
   /** Offers P2P, with a full stop standing in for the quiescent state. */
   readonly offerP2P?: boolean;
-  /** What MIG_DATA_SIZE says before the device has ever shown how much it has, in bytes. Default: the data section. */
+  /** What MIG_DATA_SIZE says before the device has ever been saved, in bytes. Default: the data section. */
   readonly stopCopyEstimate?: number;
+  /** The driver knows no device_state 0 to 2: STOP is written as 2. Otherwise that is learnt when it refuses. */
+  readonly stopBySaving?: boolean;
+  /** The driver takes device_state 0 after 4, and loads by then. */
+  readonly stopAfterLoad?: boolean;
   readonly events?: BridgeEvents;
   /** `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. */
   readonly state?: Uint8Array;
@@ -40,20 +47,23 @@ export interface PresentV2Options {
   readonly live?: Uint8Array;
 }
 
-/** The device_state that stands for a v2 state; P2P states are shown over a full stop. */
-const standsFor: Readonly<Record<V2State, V1State>> = {
-  [V2.ERROR]: V1.ERROR,
-  [V2.STOP]: V1.STOP,
-  [V2.RUNNING]: V1.RUNNING,
-  [V2.STOP_COPY]: V1.STOP_COPY,
-  [V2.RESUMING]: V1.RESUMING,
-  [V2.RUNNING_P2P]: V1.STOP,
-  [V2.PRE_COPY]: V1.PRE_COPY,
-  [V2.PRE_COPY_P2P]: V1.STOP_COPY,
-};
+/** What QEMU 10 reads at once, where MIG_DATA_SIZE is no smaller (hw/vfio/migration.c: VFIO_MIG_DEFAULT_DATA_BUFFER_SIZE). */
+const FULL_READ = 1024 * 1024;
 
 /** Shows a v1 device as a v2 device: a new VMM drives an old driver. */
 export function presentV2(device: V1Device, options: PresentV2Options = {}): V2Device {
+  const { regionSize, dataSection, mapped } = device;
+  const fits = dataSection.offset + dataSection.size <= checkedBytes('v1 driver: regionSize', regionSize);
+  checkedBytes('v1 driver: dataSection.offset', dataSection.offset);
+  checkedBytes('v1 driver: dataSection.size', dataSection.size);
+  if (!fits || (mapped !== undefined && mapped.length > dataSection.size)) {
+    throw new ShimError(
+      'ERR_DEVICE',
+      `v1 driver: a data section of ${dataSection.size} bytes at ${dataSection.offset}, of which ${mapped?.length ?? 0} are mapped, in a region of ${regionSize}`,
+      { errno: 'EIO' },
+    );
+  }
+  if (options.stopCopyEstimate !== undefined) checkedBytes('stopCopyEstimate', options.stopCopyEstimate);
   return new PresentedV2(device, options);
 }
 
@@ -85,9 +95,13 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   getState(): V2State {
-    const v1 = this.#registers.deviceState();
+    return this.#sync(this.#registers.deviceState());
+  }
+
+  /** The v2 state that a device_state stands for. A session that has ended behind the user's back is ended here too. */
+  #sync(v1: V1State): V2State {
     const my = this.#my;
-    const state = this.#meaning(v1);
+    const state = meaningOf(v1, this.#shown());
     if (my.session !== Session.NONE && my.session !== sessionOf(state)) {
       this.#options.events?.warning?.(`the data session has ended: the device is in ${v2StateName(state)}`);
       this.#endSession();
@@ -95,6 +109,15 @@ class PresentedV2 implements V2Device, SessionOwner {
       if (v1 === V1.RUNNING) this.#acknowledgeLoss();
     }
     return state;
+  }
+
+  #shown(): Shown {
+    return { stopped: this.#my.stopped === 1, p2p: this.#my.p2p === 1 };
+  }
+
+  #habits(): V1Habits {
+    const { stopBySaving = false, stopAfterLoad = false } = this.#options;
+    return { stopBySaving: stopBySaving || this.#my.stop_by_saving === 1, stopAfterLoad };
   }
 
   /**
@@ -110,72 +133,45 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   setState(target: V2State): V2DataSession | undefined {
-    const session = this.#my.session_id;
-    const path = statePath(this.migrationFlags, this.getState(), target);
-    // a predecessor may have been killed once the driver was there
-    if (path.length === 0) this.#enterSession(sessionOf(target));
-    let at = this.getState();
-    for (const hop of path) {
-      this.#hop(at, hop);
-      at = hop;
-      this.#options.events?.state?.(this.#my.held === 1 ? V1.RESUMING : standsFor[hop], hop);
-    }
-    return this.#my.session_id === session ? undefined : this.openSession();
-  }
-
-  openSession(): V2DataSession | undefined {
-    const { session, session_id } = this.#my;
-    return session === Session.NONE ? undefined : new PresentedSession(this, session_id, session);
-  }
-
-  stopCopyLength(): number {
-    const { largest_pending } = this.#my;
-    return largest_pending > 0 ? largest_pending : (this.#options.stopCopyEstimate ?? this.#device.dataSection.size);
-  }
-
-  reset(): void {
-    this.#device.reset();
-    this.#endSession();
-    this.#my.held = 0;
-    this.#my.p2p = 0;
-  }
-
-  /** The v2 state that a device_state stands for, given what v1 cannot say. */
-  #meaning(v1: V1State): V2State {
     const my = this.#my;
-    switch (v1) {
-      case V1.ERROR:
-        return V2.ERROR;
-      case V1.PRE_COPY:
-        return V2.PRE_COPY;
-      case V1.RUNNING:
-        my.held = 0;
-        my.p2p = 0;
-        return V2.RUNNING;
-      case V1.STOP:
-        return my.p2p === 1 ? V2.RUNNING_P2P : V2.STOP;
-      case V1.STOP_COPY:
-        return my.p2p === 1 ? V2.PRE_COPY_P2P : V2.STOP_COPY;
-      case V1.RESUMING:
-        if (my.held === 0) return V2.RESUMING;
-        return my.p2p === 1 ? V2.RUNNING_P2P : V2.STOP;
+    const found = this.#registers.rawDeviceState();
+    const v1 = this.#registers.stateOf(found);
+    const from = this.#sync(v1);
+    const session = my.session_id;
+    const path = this.#way(v1, from, target);
+    if (from === V2.RESUMING && target !== V2.RESUMING) this.#writer.finish();
+    if (path.length === 0) this.#arrive(v1, from, target);
+    let [at, state] = [v1, from];
+    for (const [n, write] of path.entries()) {
+      const passes = write === V1.RUNNING ? V2.RUNNING : V2.STOP;
+      const next = n === path.length - 1 ? target : passes;
+      if (at === V1.PRE_COPY && write === V1.STOP_COPY && my.session === Session.SAVING) this.#reader.keepBuffer();
+      this.#write(found, at, write);
+      this.#arrive(write, state, next);
+      [at, state] = [write, next];
     }
+    return my.session_id === session ? undefined : this.openSession();
   }
 
-  #hop(from: V2State, to: V2State): void {
-    if (from === V2.PRE_COPY_P2P && to === V2.PRE_COPY) {
-      throw new ShimError('ERR_TRANSITION', 'transition PRE_COPY_P2P to PRE_COPY: v1 stop-and-copy has no way back', {
-        errno: 'EINVAL',
-      });
-    }
+  /** What has to be written. Throws, before anything is done, where the kernel's state machine or the driver has no way. */
+  #way(v1: V1State, from: V2State, target: V2State): readonly Exclude<V1State, 6>[] {
+    statePath(this.migrationFlags, from, target);
+    const habits = this.#habits();
+    // a predecessor was killed once it had written 2 as a stop
+    const unread = v1 === V1.STOP_COPY && this.#my.session === Session.NONE && habits.stopBySaving;
+    const place = unread ? 'UNREAD' : placeOf(v1, this.#shown());
+    const goal = goalOf[target];
+    return place === undefined || goal === undefined ? [] : writesFor(place, goal, habits);
+  }
+
+  /** The driver is in a device_state that stands for this state. */
+  #arrive(v1: V1State, from: V2State, state: V2State): void {
     const my = this.#my;
-    if (from === V2.RESUMING) this.#leaveResuming();
-    else {
-      if (isSaving(to) && my.session === Session.SAVING) this.#reader.keepBuffer();
-      this.#write(to);
-    }
-    my.p2p = to === V2.RUNNING_P2P || to === V2.PRE_COPY_P2P ? 1 : 0;
-    this.#enterSession(sessionOf(to));
+    my.p2p = state === V2.RUNNING_P2P || state === V2.PRE_COPY_P2P ? 1 : 0;
+    const isStop = state === V2.STOP || state === V2.RUNNING_P2P;
+    my.stopped = isStop && v1 !== V1.STOP ? 1 : 0;
+    this.#enterSession(sessionOf(state));
+    if (state !== from) this.#options.events?.state?.(v1, state);
   }
 
   #enterSession(kind: number): void {
@@ -187,64 +183,79 @@ class PresentedV2 implements V2Device, SessionOwner {
     my.session_id += 1;
   }
 
-  /** Brings device_state to what stands for a state that is one hop away. */
-  #write(to: V2State): void {
-    const want = standsFor[to];
-    const now = this.#registers.deviceState();
-    if (now === want) {
-      if (this.#my.held === 1 && to === V2.RESUMING) this.#releaseHeld();
-      else return;
-    } else if (this.#my.held === 1) {
-      if (to === V2.STOP || to === V2.RUNNING_P2P) return; // still only shown as stopped
-      this.#releaseHeld();
-    }
-    if (this.#registers.deviceState() === want) return;
+  /** Writes device_state, keeping the reserved bits that were found. */
+  #write(found: number, at: V1State, write: V1State): void {
     try {
-      this.#registers.setDeviceState(want);
+      this.#registers.writeDeviceState(found, write);
     } catch (error) {
-      const refused = hasErrno(error, 'EINVAL') && this.#registers.deviceState() === V1.STOP;
-      if (want !== V1.RESUMING || !refused) throw error;
-      this.#registers.setDeviceState(V1.RUNNING); // a driver that accepts RESUMING from RUNNING only
-      this.#registers.setDeviceState(V1.RESUMING);
-    }
-  }
-
-  /** RESUMING to STOP: hands over what is left of the data, then 0, held back where the driver refuses it. */
-  #leaveResuming(): void {
-    this.#writer.finish();
-    try {
-      this.#registers.setDeviceState(V1.STOP);
-    } catch (error) {
-      if (!hasErrno(error, 'EINVAL') || this.#registers.deviceState() !== V1.RESUMING) throw error;
-      this.#my.held = 1;
-    }
-  }
-
-  /** The 4 to 1 that a held-back stop still owes; a failure puts the user back into RESUMING and its session. */
-  #releaseHeld(): void {
-    const my = this.#my;
-    try {
-      this.#registers.setDeviceState(V1.RUNNING);
-    } catch (error) {
-      if (!isNotReady(error)) {
-        const state = this.#registers.deviceState(); // first: "not yet" here leaves the stop owed, for the call's repetition
-        my.held = 0;
-        my.p2p = 0;
-        if (state === V1.RESUMING) my.session = Session.RESUMING;
-      }
+      if (isNotReady(error)) throw error;
+      if (at === V1.STOP && write === V1.STOP_COPY) this.#learn(error);
+      if (at === V1.RESUMING && this.#my.stopped === 1) this.#backToResuming();
       throw error;
     }
-    my.held = 0;
+  }
+
+  /** A driver that takes no 0 to 2 is not asked again: a stop is written as 2 from now on. */
+  #learn(error: unknown): void {
+    // EFAULT is what the drivers of HiSilicon and NVIDIA say in place of EINVAL
+    if (!hasErrno(error, 'EINVAL') && !hasErrno(error, 'EFAULT')) return;
+    if (this.#registers.deviceState() !== V1.STOP) return;
+    this.#my.stop_by_saving = 1;
+    throw new ShimError(
+      'ERR_TRANSITION',
+      `device_state: this v1 driver refuses 0 to 2 (${error.errno}); from now on a stop is written as 2: let the device run, then ask again`,
+      { errno: 'EINVAL', cause: error },
+    );
+  }
+
+  /** The driver has refused what it was sent, though the user has been shown a stop: it is back in RESUMING and its session. */
+  #backToResuming(): void {
+    const my = this.#my;
+    const state = this.#registers.deviceState(); // first: "not yet" here leaves all for the call's repetition
+    my.stopped = 0;
+    my.p2p = 0;
+    if (state === V1.RESUMING) my.session = Session.RESUMING;
+  }
+
+  openSession(): V2DataSession | undefined {
+    const { session, session_id } = this.#my;
+    return session === Session.NONE ? undefined : new PresentedSession(this, session_id, session);
+  }
+
+  /**
+   * While the device is being saved, what is left from here; before, what the last session had or the estimate, and enough for a
+   * VMM to read in pieces of full size. It never fails: QEMU 10 takes 100 GiB where it does.
+   */
+  stopCopyLength(): number {
+    const my = this.#my;
+    const { size } = this.#device.dataSection;
+    const state = this.getState();
+    if (isSaving(state) && my.session === Session.SAVING) return this.#reader.left(state);
+    const estimate = my.last_total > 0 ? my.last_total : (this.#options.stopCopyEstimate ?? size);
+    return Math.max(estimate, Math.min(size, FULL_READ));
+  }
+
+  reset(): void {
+    const had = this.#my.session !== Session.NONE;
+    this.#device.reset();
+    this.#endSession();
+    this.#my.stopped = 0;
+    this.#my.p2p = 0;
+    if (had) this.#acknowledgeLoss();
   }
 
   #endSession(): void {
     const my = this.#my;
-    const { session_id, largest_pending, held, p2p } = my;
+    if (my.session === Session.SAVING) {
+      const total = my.session_read + this.#reader.knownLeft();
+      if (total > 0) my.last_total = total;
+    }
+    const kept = OF_THE_DEVICE.map((field) => [field, my[field]] as const);
     // what was begun and not finished belongs to the session that ends
     const buffers = Math.max(my.buffers, this.#live.asked);
     const transactions = Math.max(my.transactions, this.#live.handing);
     for (const field of Object.keys(present_v2_state.fields)) my[field as keyof PresentV2State] = 0;
-    Object.assign(my, { session_id, largest_pending, held, p2p, buffers, transactions });
+    Object.assign(my, Object.fromEntries(kept), { buffers, transactions });
     this.#reader.forget();
   }
 
@@ -274,6 +285,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     return this.#writer.room(length);
   }
 
+  /** The state is asked about before the session, as by the drivers in Linux 6.12. */
   precopyInfo(id: number): PrecopyInfo {
     const state = this.getState();
     if (!isPreCopy(state)) {
@@ -281,7 +293,7 @@ class PresentedV2 implements V2Device, SessionOwner {
         errno: 'EINVAL',
       });
     }
-    this.checkSession(id);
-    return this.#reader.precopyInfo();
+    if (this.#my.session !== Session.NONE && this.#my.session_id === id) return this.#reader.precopyInfo();
+    throw new ShimError('ERR_SESSION_ENDED', 'data fd: its session has ended', { errno: 'ENODEV' });
   }
 }

@@ -1,8 +1,10 @@
+import { errnoNumber } from '../abi/errno.ts';
 import { isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
+import { refuseAfterFailedWrite } from './loss.ts';
 import { isMappedAt, mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
@@ -30,14 +32,28 @@ export class TransactionWriter {
 
   /** write(2) of the data fd. */
   write(from: Uint8Array): number {
-    return this.#framed ? this.#writeFramed(from) : this.#writeTransaction(from, Number.POSITIVE_INFINITY);
+    return this.#remembering(() =>
+      this.#framed ? this.#writeFramed(from) : this.#writeTransaction(from, Number.POSITIVE_INFINITY),
+    );
+  }
+
+  /** A write that fails is remembered: what follows would not be the state that was sent. */
+  #remembering<T>(write: () => T): T {
+    const my = this.#my;
+    refuseAfterFailedWrite(my.refused_errno);
+    try {
+      return write();
+    } catch (error) {
+      if (!isNotReady(error)) my.refused_errno = error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
+      throw error;
+    }
   }
 
   /** Where the next bytes of a transaction lie in the driver's mapped data section. A frame's header lies elsewhere. */
   room(length: number): Uint8Array | undefined {
     const my = this.#my;
     if (this.#framed || this.#device.mapped === undefined) return undefined;
-    this.#openTransaction(Number.POSITIVE_INFINITY);
+    this.#remembering(() => this.#openTransaction(Number.POSITIVE_INFINITY));
     return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
   }
 
@@ -144,7 +160,7 @@ export class TransactionWriter {
     );
   }
 
-  /** The end of the stream: hands over what is left. Throws `EINVAL` where it ends inside a frame. */
+  /** The end of the stream: hands over what is left. Throws `EINVAL` where it ends inside a frame, and more can come. */
   finish(): void {
     const { frame_left, header_filled } = this.#my;
     if (frame_left > 0 || header_filled > 0) {
@@ -156,7 +172,9 @@ export class TransactionWriter {
         },
       );
     }
-    this.#checkKnown();
-    this.#finishTransaction();
+    this.#remembering(() => {
+      this.#checkKnown();
+      this.#finishTransaction();
+    });
   }
 }

@@ -15,6 +15,8 @@ interface RunOptions {
   readonly roundTrip?: true;
   readonly offerP2p?: true;
   readonly countStopCopy?: true;
+  readonly v1StopBySaving?: true;
+  readonly v1StopAfterLoad?: true;
   readonly device: readonly string[];
   readonly sysfs?: string;
   readonly dataSize: string;
@@ -64,6 +66,11 @@ export function add(program: Command): void {
       'v1 devices presented in v2 offer P2P, with a full stop in its place: QEMU 10 migrates several',
     )
     .option('--count-stop-copy', 'v2 devices presented in v1 count in pre-copy what stop-and-copy will cost')
+    .option(
+      '--v1-stop-by-saving',
+      'v1 drivers are stopped by device_state 2: they take no 0 to 2 (learnt, where not said)',
+    )
+    .option('--v1-stop-after-load', 'v1 drivers take device_state 0 after 4: a VM can be migrated on before it has run')
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
@@ -106,6 +113,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     countStopCopy: options.countStopCopy === true,
     dataFds: options.present === 'v1' ? undefined : dataFdWindow(),
     onError: options.onError,
+    v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
     reportFd: reportFd === undefined ? undefined : Number(reportFd),
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     trace: options.trace === undefined ? undefined : resolve(options.trace),

@@ -30,6 +30,8 @@ export interface FrontOptions {
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
   readonly onError: Plan['onError'];
+  /** What is known of v1 drivers. */
+  readonly v1: Plan['v1'];
   /** For the region that the VMM sees: what moves through it is what counts. */
   readonly events: BridgeEvents;
   readonly warnings: BridgeEvents;
@@ -43,7 +45,7 @@ export interface Fronts {
 }
 
 export function makeFronts(backend: Backend, memory: FrontMemory, options: FrontOptions): Fronts {
-  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, events, warnings } = options;
+  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -57,8 +59,19 @@ export function makeFronts(backend: Backend, memory: FrontMemory, options: Front
       events,
     });
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
-    const live = device === backend.device ? memory.live : undefined;
-    return presentV2(device, { carry, state, segmentation, offerP2P, events: warnings, ...(live && { live }) });
+    const isDriver = device === backend.device;
+    const live = isDriver ? memory.live : undefined;
+    // presentV1, inside a round trip, loads on 4 to 0 too
+    const known = isDriver ? habits : { stopBySaving: false, stopAfterLoad: true };
+    return presentV2(device, {
+      carry,
+      state,
+      segmentation,
+      offerP2P,
+      ...known,
+      events: warnings,
+      ...(live && { live }),
+    });
   };
 
   if (backend.protocol === 'v2') {

@@ -1,3 +1,4 @@
+import type { V1Habits } from '../bridge/state-map.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import { barSize } from '../sim/pci.ts';
 import type { SimSpec } from '../sim/spec.ts';
@@ -22,6 +23,8 @@ export interface Plan {
   /** Where the stand-in data fds of presented v2 devices are put in the target; none where v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
   readonly onError: 'reset' | 'report';
+  /** What is known of v1 drivers that are presented in v2. */
+  readonly v1: V1Habits;
   /** Where the supervisor writes one line of JSON per device at the end; none without. */
   readonly reportFd: number | undefined;
   /** What devices go through is said on stderr. */

@@ -1,4 +1,4 @@
-import { closeSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { errnoName, errnoNumber } from '../abi/errno.ts';
 import { seccomp_notif, SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
 import {
@@ -17,7 +17,7 @@ import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
 import { featureRequest } from '../kernel/feature.ts';
 import { parseSpec, type DriverName } from '../sim/spec.ts';
-import type { OwnedFd } from '../sys/fd.ts';
+import { OwnedFd } from '../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
@@ -53,6 +53,8 @@ export class RehearsalStage implements Disposable {
   readonly #router: Router;
   readonly #answers = new OwnAnswers();
   readonly #call = new Call(new Uint8Array(seccomp_notif.size));
+  /** The data fd that is open: a rehearsal may be broken off anywhere. */
+  #dataFd: OwnedFd | undefined;
 
   constructor(plan: Plan, driver: DriverName) {
     const planned = planDevice(0, driver, parseSpec(SPECS[driver]), SECTION);
@@ -80,6 +82,7 @@ export class RehearsalStage implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#dataFd?.close();
     for (const file of this.#files) file.close();
   }
 
@@ -148,6 +151,8 @@ export class RehearsalStage implements Disposable {
   }
 
   #session(fd: number): V2DataSession {
+    const own = new OwnedFd(fd);
+    this.#dataFd = own;
     return {
       read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
       write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
@@ -157,7 +162,7 @@ export class RehearsalStage implements Disposable {
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },
-      close: () => closeSync(fd),
+      close: () => own.close(),
     };
   }
 }

@@ -3,6 +3,8 @@ import { addressOf } from '../sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../sys/process-memory.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import type { V1Device } from '../v1/device.ts';
+import { V1RegisterAccess } from '../v1/registers.ts';
+import { V1 } from '../v1/states.ts';
 import type { V2Device } from '../v2/device.ts';
 import { PREPARED, refuse, type Call } from './call.ts';
 import { DataFds } from './data-fd.ts';
@@ -19,6 +21,7 @@ export interface ServeOptions {
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
   readonly onError: Plan['onError'];
+  readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
   readonly warn: (message: string) => void;
   /** Where what devices go through is said, if anywhere. */
@@ -123,7 +126,19 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   firstLook(): void {
     if (this.#counter.counts.reset_due === 0) return;
     this.reset();
+    this.#giveUp();
     this.#counter.counts.reset_due = 0;
+  }
+
+  /** What presentV1 would still tell an earlier user of the session that went with the reset is not for the new one. */
+  #giveUp(): void {
+    const outermost = this.#outermost;
+    if (!('regionSize' in outermost)) return;
+    try {
+      new V1RegisterAccess(outermost).setDeviceState(V1.RUNNING);
+    } catch {
+      // the loss of a resume is told whatever is written, and once
+    }
   }
 
   /** A migration has begun, now or at some time before. */

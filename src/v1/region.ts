@@ -52,19 +52,19 @@ export class V1Region implements V1Device {
     const name = registerOf('read', offset, into.length);
     switch (name) {
       case 'device_state':
-        putU32(into, 0, this.#registers.readDeviceState());
+        putU32(into, 0, checked(name, this.#registers.readDeviceState(), 2 ** 32 - 1));
         return;
       case 'reserved':
         putU32(into, 0, 0);
         return;
       case 'pending_bytes':
-        putCount(into, this.#registers.readPendingBytes());
+        putCount(into, checked(name, this.#registers.readPendingBytes()));
         return;
       case 'data_offset':
-        putCount(into, this.#registers.readDataOffset());
+        putCount(into, checked(name, this.#registers.readDataOffset()));
         return;
       case 'data_size':
-        putCount(into, this.#registers.readDataSize());
+        putCount(into, checked(name, this.#registers.readDataSize()));
         return;
     }
   }
@@ -129,6 +129,12 @@ function putU32(into: Uint8Array, at: number, value: number): void {
 function putCount(into: Uint8Array, value: number): void {
   putU32(into, 0, value % 2 ** 32);
   putU32(into, 4, Math.floor(value / 2 ** 32));
+}
+
+/** What somebody's device says of itself. Throws `EIO` for what no register can show, where it would be another number. */
+function checked(register: Register, value: number, most = Number.MAX_SAFE_INTEGER): number {
+  if (Number.isInteger(value) && value >= 0 && value <= most) return value;
+  throw new ShimError('ERR_DEVICE', `migration region: ${register}: the device says ${value}`, { errno: 'EIO' });
 }
 
 function badAccess(what: string, why: string): ShimError {

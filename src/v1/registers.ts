@@ -17,7 +17,12 @@ export class V1RegisterAccess {
 
   /** Throws `EIO` for a value that v1 gives no meaning to. */
   deviceState(): V1State {
-    const state = withoutReserved(this.#rawDeviceState());
+    return this.stateOf(this.rawDeviceState());
+  }
+
+  /** The state of a value of rawDeviceState(), as deviceState(). */
+  stateOf(found: number): V1State {
+    const state = withoutReserved(found);
     if (isV1State(state)) return state;
     throw new ShimError('ERR_STATE_UNKNOWN', `device_state: the driver shows ${v1StateName(state)}`, { errno: 'EIO' });
   }
@@ -29,14 +34,21 @@ export class V1RegisterAccess {
 
   /** As setDeviceState(), with new state bits that depend on those found. */
   changeDeviceState(change: (state: number) => number): void {
-    const found = this.#rawDeviceState();
-    const state = withoutReserved(found);
-    this.#u32View.setUint32(0, found - state + change(state), true);
+    const found = this.rawDeviceState();
+    this.writeDeviceState(found, change(withoutReserved(found)));
+  }
+
+  /** Writes the state bits, with the reserved ones of a value that was read before. */
+  writeDeviceState(found: number, state: number): void {
+    this.#u32View.setUint32(0, found - withoutReserved(found) + state, true);
     this.#device.write(offsetOf.device_state, this.#u32);
   }
 
+  /** At most 2^53-1: drivers that do not know how much is left say 2^64-1. */
   pendingBytes(): number {
-    return this.#count('pending_bytes');
+    this.#device.read(offsetOf.pending_bytes, this.#u64);
+    const value = this.#u64View.getBigUint64(0, true);
+    return value <= Number.MAX_SAFE_INTEGER ? Number(value) : Number.MAX_SAFE_INTEGER;
   }
 
   /** The buffer that the driver shows: within the region, checked. A size of 0 is "none now". */
@@ -72,12 +84,13 @@ export class V1RegisterAccess {
     this.#device.write(offsetOf.data_size, this.#u64);
   }
 
-  #rawDeviceState(): number {
+  /** device_state with its reserved bits. */
+  rawDeviceState(): number {
     this.#device.read(offsetOf.device_state, this.#u32);
     return this.#u32View.getUint32(0, true);
   }
 
-  #count(register: 'pending_bytes' | 'data_offset' | 'data_size'): number {
+  #count(register: 'data_offset' | 'data_size'): number {
     this.#device.read(offsetOf[register], this.#u64);
     const value = this.#u64View.getBigUint64(0, true);
     if (value <= Number.MAX_SAFE_INTEGER) return Number(value);

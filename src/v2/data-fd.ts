@@ -1,7 +1,17 @@
 import { hasErrno, ShimError } from '../error.ts';
 import type { V2DataSession } from './device.ts';
+import { v2StateName, type V2State } from './states.ts';
 
-/** One read of the data fd, repeated where a signal cut it short; a length that cannot be is the driver's error. */
+/** How often in a row a driver may say that a signal came (`EINTR`), which none does for long. */
+const MOST_INTERRUPTIONS = 1000;
+
+/** The session that a request for a state has begun. Throws `EIO` where the device began none. */
+export function begunSession(state: V2State, session: V2DataSession | undefined): V2DataSession {
+  if (session !== undefined) return session;
+  throw new ShimError('ERR_DEVICE', `v2 driver: is in ${v2StateName(state)} without a data session`, { errno: 'EIO' });
+}
+
+/** One read of the data fd, repeated where a signal cut it short. A driver that returns an impossible length is at fault. */
 export function readData(session: V2DataSession, into: Uint8Array): number {
   return uninterrupted(() => checkedLength('read', session.read(into), into.length));
 }
@@ -14,11 +24,16 @@ export function writeData(session: V2DataSession, from: Uint8Array): number {
 }
 
 function uninterrupted(operation: () => number): number {
-  for (;;) {
+  for (let interruptions = 1; ; interruptions += 1) {
     try {
       return operation();
     } catch (error) {
       if (!hasErrno(error, 'EINTR')) throw error;
+      if (interruptions < MOST_INTERRUPTIONS) continue;
+      throw new ShimError('ERR_DEVICE', `data fd: interrupted ${interruptions} times in a row`, {
+        errno: 'EINTR',
+        cause: error,
+      });
     }
   }
 }

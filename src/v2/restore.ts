@@ -1,5 +1,5 @@
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
-import { writeData } from './data-fd.ts';
+import { begunSession, writeData } from './data-fd.ts';
 import type { V2DataSession, V2Device } from './device.ts';
 import { V2 } from './states.ts';
 
@@ -16,7 +16,7 @@ export class V2Restore {
 
   /** Enters RESUMING. */
   setup(): void {
-    this.#session = this.#device.setState(V2.RESUMING);
+    this.#session = begunSession(V2.RESUMING, this.#device.setState(V2.RESUMING));
   }
 
   /** Writes one piece of the state, wherever the stream was cut. */

@@ -1,7 +1,8 @@
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
+import { checkedBytes } from '../checked.ts';
 import { hasErrno } from '../error.ts';
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
-import { readData } from './data-fd.ts';
+import { begunSession, readData } from './data-fd.ts';
 import type { V2DataSession, V2Device } from './device.ts';
 import { V2 } from './states.ts';
 
@@ -31,7 +32,7 @@ export class V2Save {
 
   #stopCopyLength(): number {
     try {
-      return this.#device.stopCopyLength();
+      return checkedBytes('stop_copy_length', this.#device.stopCopyLength());
     } catch {
       return LARGEST_BLOCK; // QEMU takes 100 GiB here, which keeps its migration from ever converging
     }
@@ -40,14 +41,16 @@ export class V2Save {
   /** Begins pre-copy, where the device has it and runs. */
   setup(): void {
     if ((this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0) return;
-    if (this.#device.getState() === V2.RUNNING) this.#session = this.#device.setState(V2.PRE_COPY);
+    if (this.#device.getState() === V2.RUNNING) {
+      this.#session = begunSession(V2.PRE_COPY, this.#device.setState(V2.PRE_COPY));
+    }
   }
 
   /** The bytes that pre-copy would still send: initial and dirty. */
   pending(): number {
     if (this.#session === undefined) return 0;
     const { initialBytes, dirtyBytes } = this.#session.precopyInfo();
-    return initialBytes + dirtyBytes;
+    return checkedBytes('initial_bytes', initialBytes) + checkedBytes('dirty_bytes', dirtyBytes);
   }
 
   /** Sends one block in pre-copy; returns its bytes. 0 and ENOMSG both mean that there is no data now. */
@@ -67,8 +70,7 @@ export class V2Save {
 
   /** Sends everything up to the end of the stream and leaves the device in STOP. Returns the bytes sent. */
   complete(): number {
-    this.#session = this.#device.setState(V2.STOP_COPY) ?? this.#session;
-    if (this.#session === undefined) throw new Error('the device is in STOP_COPY without a data session');
+    this.#session = begunSession(V2.STOP_COPY, this.#device.setState(V2.STOP_COPY) ?? this.#session);
     let total = 0;
     for (;;) {
       const sent = this.#sendBlock(this.#session);

@@ -53,6 +53,8 @@ describe('presentV2 above 4 GiB', () => {
         received += length;
       }
       expect(received).toBe(SIZE);
+      expect(device.stopCopyLength()).toBe(0);
+      device.setState(V2.STOP);
       expect(device.stopCopyLength()).toBe(SIZE);
     },
   );

@@ -64,6 +64,7 @@ class Universe {
         return '';
       case 'reset':
         this.#device.reset();
+        outcome(() => this.user.setState(1)); // presentV1 tells of a session that went with the reset, once
         return `${this.user.state()}`;
     }
   }
@@ -90,7 +91,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 function through(segmentation: 'raw' | 'framed'): (device: V1Device) => V1Device {
-  return (device) => presentV1(presentV2(device, { segmentation }), { dataSection: new Uint8Array(4096) });
+  return (device) =>
+    presentV1(presentV2(device, { segmentation, stopAfterLoad: true }), { dataSection: new Uint8Array(4096) });
 }
 
 /** Restores what was saved into a fresh device, through the same path or directly. */

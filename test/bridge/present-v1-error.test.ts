@@ -159,9 +159,42 @@ describe('presentV1 reset', () => {
   test.each([0, 1, 2, 3, 4])('from %i leads to 1 without a session', (state) => {
     const { user, device, tape } = oldVmm({ answers: [bytes] });
     if (state !== 1) user.setState(state);
-    if (state === 3) user.buffer();
     device.reset();
     expect([user.state(), tape.state, user.pending(), user.size()]).toEqual([1, V2.RUNNING, 0, 0]);
+  });
+
+  /** Pre-copy has given the user a buffer; then the guest reboots, and the VMM resets its devices. */
+  function rebooted(): OldVmm {
+    const vmm = oldVmm({ answers: [bytes], stopAnswers: [bytes], precopyInfo: { initialBytes: 1, dirtyBytes: 0 } });
+    vmm.user.setState(3);
+    vmm.user.buffer();
+    vmm.device.reset();
+    vmm.tape.answers.push(bytes);
+    return vmm;
+  }
+
+  test.each([2, 3])('in a save of which the user has something: data, and the write of %i, fail', (state) => {
+    const { user, tape, warnings } = rebooted();
+    expect(warnings).toEqual(['the saving session has ended: the device is in RUNNING']);
+    expect([user.state(), outcome(() => user.pending()), outcome(() => user.offset())]).toEqual([1, 'EIO', 'EIO']);
+    expect(outcome(() => user.setState(state))).toBe('EIO');
+    expect(tape.state).toBe(V2.RUNNING);
+    user.setState(1); // the migration has failed, the VM goes on; the next one is whole
+    user.setState(3);
+    expect(user.buffer()).toEqual(bytes);
+  });
+
+  test('once more, before the user has been told, hides nothing', () => {
+    const { user, device } = rebooted();
+    device.reset();
+    expect(outcome(() => user.setState(2))).toBe('EIO');
+  });
+
+  test('after the user has been told ends it', () => {
+    const { user, device } = rebooted();
+    expect(outcome(() => user.offset())).toBe('EIO');
+    device.reset();
+    expect(outcome(() => user.setState(3))).toBe('OK');
   });
 
   test('that fails is the error of the caller and forgets nothing', () => {

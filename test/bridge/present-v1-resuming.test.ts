@@ -73,23 +73,31 @@ describe('presentV1 resuming', () => {
     expect(outcome(() => user.load(state))).toBe('EIO');
   });
 
-  test('a refused transaction leaves nothing behind for the next one', () => {
-    const { user, tape } = oldVmm();
-    tape.writeAnswers.push(100, failure('EIO'));
+  test.each([0, 1])('a refused transaction stays refused: more data, and the write of %i, until a reset', (out) => {
+    const { user, tape, device } = oldVmm();
+    tape.writeAnswers.push(100, failure('EREMOTEIO'));
     user.setState(4);
-    expect(outcome(() => user.load(state))).toBe('EIO');
+    expect(outcome(() => user.load(state))).toBe('EREMOTEIO');
     tape.taken.length = 0;
+    expect(outcome(() => user.load(state.subarray(0, 50)))).toBe('EREMOTEIO');
+    for (const _ of [1, 2]) expect(outcome(() => user.setState(out))).toBe('EREMOTEIO');
+    expect([user.state(), tape.state, tape.taken.length]).toEqual([4, V2.RESUMING, 0]);
+    device.reset();
+    expect(outcome(() => user.setState(4))).toBe('EIO'); // part of it had been taken: the user is told of the loss, once
+    user.setState(4);
     user.load(state.subarray(0, 50));
+    user.setState(out);
     expect(join(tape.taken)).toEqual(state.subarray(0, 50));
   });
 
-  test('an unfinished transaction of an abandoned session leaves nothing behind either', () => {
+  test('an unfinished transaction of an abandoned session leaves nothing behind', () => {
     const { user, tape, device } = oldVmm();
     tape.writeAnswers.push(100, notYet());
     user.setState(4);
     expect(outcome(() => user.load(state))).toBe('EAGAIN');
     device.reset();
     tape.taken.length = 0;
+    expect(outcome(() => user.setState(4))).toBe('EIO');
     user.setState(4);
     user.load(state.subarray(0, 150));
     expect(join(tape.taken)).toEqual(state.subarray(0, 150));

@@ -193,7 +193,10 @@ describe('presentV1 pending_bytes in pre-copy', () => {
       { pendingIncludesStopCopy: true },
     );
     user.setState(3);
-    expect(user.pending()).toBe(1015);
+    expect(user.pending()).toBe(1000); // MIG_DATA_SIZE is of all that is to come, pre-copy included
+    tape.info = { initialBytes: 900, dirtyBytes: 300 };
+    expect(user.pending()).toBe(1200);
+    tape.info = { initialBytes: 10, dirtyBytes: 5 };
     tape.length = undefined; // a driver without MIG_DATA_SIZE
     expect(user.pending()).toBe(15);
   });

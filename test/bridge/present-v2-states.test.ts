@@ -3,6 +3,8 @@ import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/st
 import { noise } from '../support/bytes.ts';
 import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
 import { newVmm, readSome, type NewVmm } from '../support/presented.ts';
+import { QEMU_WROTE } from '../support/qemu-writes.ts';
+import type { SpyV1 } from '../support/spy-v1.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
 
 const names = ['STOP', 'RUNNING', 'STOP_COPY', 'RESUMING', 'PRE_COPY'] as const;
@@ -20,13 +22,15 @@ const v1Of: Readonly<Record<V2StateName, number>> = {
   PRE_COPY_P2P: 2,
 };
 
-/** The v1 writes of every transition, by the kernel's paths for flags 5 and the table of arcs. */
-const writes: Readonly<Record<Name, Readonly<Partial<Record<Name, readonly number[]>>>>> = {
-  RUNNING: { RUNNING: [], STOP: [0], STOP_COPY: [0, 2], RESUMING: [0, 4], PRE_COPY: [3] },
+type Ways = Readonly<Record<Name, Readonly<Partial<Record<Name, readonly number[]>>>>>;
+
+/** The v1 writes of every transition; none where the kernel's state machine (flags 5) or a v1 driver has no way. */
+const writes: Ways = {
+  RUNNING: { RUNNING: [], STOP: [0], STOP_COPY: [2], RESUMING: [4], PRE_COPY: [3] },
   STOP: { STOP: [], RUNNING: [1], STOP_COPY: [2], RESUMING: [4], PRE_COPY: [1, 3] },
-  PRE_COPY: { PRE_COPY: [], RUNNING: [1], STOP_COPY: [2], STOP: [1, 0], RESUMING: [1, 0, 4] },
-  STOP_COPY: { STOP_COPY: [], STOP: [0], RUNNING: [0, 1], RESUMING: [0, 4] },
-  RESUMING: { RESUMING: [], STOP: [0], RUNNING: [0, 1], STOP_COPY: [0, 2], PRE_COPY: [0, 1, 3] },
+  PRE_COPY: { PRE_COPY: [], RUNNING: [1], STOP_COPY: [2], STOP: [1, 0], RESUMING: [1, 4] },
+  STOP_COPY: { STOP_COPY: [], STOP: [0], RUNNING: [1], RESUMING: [0, 4] },
+  RESUMING: { RESUMING: [], STOP: [], RUNNING: [1], PRE_COPY: [1, 3] },
 };
 
 function at(name: V2StateName, options = {}): NewVmm {
@@ -35,6 +39,11 @@ function at(name: V2StateName, options = {}): NewVmm {
   expect(v2StateName(vmm.device.getState())).toBe(name);
   vmm.tape.states.length = 0;
   return vmm;
+}
+
+/** What was written that no QEMU ever wrote. */
+function changes(spy: SpyV1): string[] {
+  return spy.changes.filter((change) => !QEMU_WROTE.has(change));
 }
 
 describe('presentV2 migrationFlags', () => {
@@ -48,7 +57,7 @@ describe('presentV2 migrationFlags', () => {
 describe('presentV2 setState', () => {
   const cases = names.flatMap((from) => names.map((to) => ({ from, to, expected: writes[from][to] })));
   test.each(cases)('$from to $to writes $expected', ({ from, to, expected }) => {
-    const { device, tape } = at(from);
+    const { device, tape, spy } = at(from);
     const old = device.openSession();
     let session: unknown;
     const result = outcome(() => {
@@ -57,6 +66,7 @@ describe('presentV2 setState', () => {
     expect(result).toBe(expected === undefined ? 'EINVAL' : 'OK');
     expect(tape.states).toEqual(expected ?? []);
     expect(v2StateName(device.getState())).toBe(expected === undefined ? from : to);
+    expect(changes(spy)).toEqual([]);
     const saving = (name: Name): boolean => name === 'PRE_COPY' || name === 'STOP_COPY';
     const begins = expected !== undefined && from !== to && (to === 'RESUMING' || (saving(to) && !saving(from)));
     expect(session !== undefined).toBe(begins);
@@ -85,19 +95,21 @@ describe('presentV2 setState', () => {
   });
 
   test.each([
-    ['RUNNING', 'STOP_COPY', '0 2', 'STOP'],
+    ['RUNNING', 'STOP_COPY', '1 2', 'RUNNING'],
     ['RUNNING', 'PRE_COPY', '1 3', 'RUNNING'],
+    ['STOP', 'PRE_COPY', '1 3', 'RUNNING'],
     ['PRE_COPY', 'STOP_COPY', '3 2', 'PRE_COPY'],
     ['PRE_COPY', 'STOP', '1 0', 'RUNNING'],
-    ['STOP_COPY', 'RUNNING', '0 1', 'STOP'],
+    ['STOP_COPY', 'RUNNING', '2 1', 'STOP_COPY'],
+    ['STOP_COPY', 'RESUMING', '0 4', 'STOP'],
     ['STOP_COPY', 'STOP', '2 0', 'STOP_COPY'],
-    ['RESUMING', 'RUNNING', '0 1', 'STOP'],
+    ['RESUMING', 'RUNNING', '4 1', 'RESUMING'],
   ] as const)('%s to %s whose write %s fails: the errno, and the state is %s', (from, to, write, now) => {
     const { device, tape } = at(from);
     tape.refusals.set(write, { error: failure('EBUSY') });
     expect(outcome(() => device.setState(V2[to]))).toBe('EBUSY');
     expect(v2StateName(device.getState())).toBe(now);
-    const kept = now === 'PRE_COPY' || now === 'STOP_COPY';
+    const kept = now === 'PRE_COPY' || now === 'STOP_COPY' || now === 'RESUMING';
     expect(device.openSession() !== undefined).toBe(kept);
     device.setState(V2[to]);
     expect(v2StateName(device.getState())).toBe(to);
@@ -107,7 +119,7 @@ describe('presentV2 setState', () => {
     const { device, tape } = at('RUNNING');
     tape.reserved = 0xffff_fff8;
     for (const name of ['PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'RUNNING'] as const) device.setState(V2[name]);
-    expect(tape.states).toEqual([3, 2, 0, 4, 0, 1]);
+    expect(tape.states).toEqual([3, 2, 0, 4, 1]);
   });
 
   test('tells of each hop in both protocols', () => {
@@ -117,7 +129,97 @@ describe('presentV2 setState', () => {
     });
     device.setState(V2.PRE_COPY);
     device.setState(V2.RESUMING);
-    expect(seen).toEqual(['3 PRE_COPY', '1 RUNNING', '0 STOP', '4 RESUMING']);
+    expect(seen).toEqual(['3 PRE_COPY', '1 RUNNING', '4 RESUMING']);
+  });
+});
+
+describe('presentV2 of a driver that takes no 0 to 2', () => {
+  /** As libvfio-user's v1 servers: 1 and 3 lead to 2, 0 does not (lib/migration.c before September 2023). */
+  const strict = (): TapeV1 => {
+    const tape = new TapeV1({ stopCopy: [noise(100)] });
+    tape.refusals.set('0 2', { error: failure('EINVAL'), always: true });
+    return tape;
+  };
+  const bySaving: Ways = {
+    RUNNING: { ...writes.RUNNING, STOP: [2] },
+    STOP: { STOP: [], RUNNING: [1], STOP_COPY: [], RESUMING: [0, 4], PRE_COPY: [1, 3] },
+    PRE_COPY: { ...writes.PRE_COPY, STOP: [1, 2] },
+    STOP_COPY: writes.STOP_COPY,
+    RESUMING: writes.RESUMING,
+  };
+  const cases = names.flatMap((from) => names.map((to) => ({ from, to, expected: bySaving[from][to] })));
+
+  test.each(cases)('$from to $to writes $expected, where that is said beforehand', ({ from, to, expected }) => {
+    const { device, tape, spy } = newVmm(strict(), { stopBySaving: true });
+    if (from !== 'RUNNING') device.setState(V2[from]);
+    tape.states.length = 0;
+    expect(outcome(() => device.setState(V2[to]))).toBe(expected === undefined ? 'EINVAL' : 'OK');
+    expect(tape.states).toEqual(expected ?? []);
+    expect(v2StateName(device.getState())).toBe(expected === undefined ? from : to);
+    expect(changes(spy)).toEqual([]);
+  });
+
+  test('the refusal is clear, changes nothing, and teaches: from then on a stopped device can be saved', () => {
+    for (const errno of ['EINVAL', 'EFAULT'] as const) {
+      const tape = strict();
+      tape.refusals.set('0 2', { error: failure(errno), always: true });
+      const { device, spy, begin } = newVmm(tape);
+      device.setState(V2.STOP);
+      expect(thrownBy(() => device.setState(V2.STOP_COPY))).toMatchObject({
+        code: 'ERR_TRANSITION',
+        errno: 'EINVAL',
+        message: `device_state: this v1 driver refuses 0 to 2 (${errno}); from now on a stop is written as 2: let the device run, then ask again`,
+      });
+      expect([device.getState(), tape.state, device.openSession()]).toEqual([V2.STOP, 0, undefined]);
+      spy.changes.length = 0;
+      expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('EINVAL'); // known by now: it is not asked again
+      expect(spy.changes).toEqual([]);
+      device.setState(V2.RUNNING);
+      device.setState(V2.STOP);
+      expect([device.getState(), tape.state, device.openSession()]).toEqual([V2.STOP, 2, undefined]);
+      expect(readSome(begin(V2.STOP_COPY), 200)).toEqual(noise(100));
+      device.setState(V2.STOP);
+      device.setState(V2.RUNNING);
+      expect(spy.changes).toEqual(['0>1', '1>2', '2>0', '0>1']);
+    }
+  });
+
+  test('another failure of 0 to 2 teaches nothing', () => {
+    const tape = new TapeV1();
+    tape.refusals.set('0 2', { error: failure('EBUSY') });
+    const { device } = newVmm(tape);
+    device.setState(V2.STOP);
+    expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('EBUSY');
+    device.setState(V2.STOP_COPY);
+    expect(device.getState()).toBe(V2.STOP_COPY);
+  });
+
+  test('with P2P offered, RUNNING_P2P is written as 2 as well, and PRE_COPY_P2P needs no write', () => {
+    const { device, tape } = newVmm(strict(), { stopBySaving: true, offerP2P: true });
+    device.setState(V2.RUNNING_P2P);
+    expect([device.getState(), tape.state]).toEqual([V2.RUNNING_P2P, 2]);
+    device.setState(V2.PRE_COPY_P2P);
+    expect([device.getState(), tape.states]).toEqual([V2.PRE_COPY_P2P, [2]]);
+  });
+});
+
+describe('presentV2 of a driver that takes 0 after 4', () => {
+  test.each([
+    ['STOP', [0]],
+    ['STOP_COPY', [0, 2]],
+    ['RUNNING', [1]],
+    ['PRE_COPY', [1, 3]],
+  ] as const)('RESUMING to %s writes %j', (to, expected) => {
+    const { device, tape } = at('RESUMING', { stopAfterLoad: true });
+    device.setState(V2[to]);
+    expect(tape.states).toEqual(expected);
+    expect([v2StateName(device.getState()), tape.state]).toEqual([to, v1Of[to]]);
+  });
+
+  test('but no 0 to 2: a loaded device that has never run is not saved', () => {
+    const { device, tape } = at('RESUMING', { stopAfterLoad: true, stopBySaving: true });
+    expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('EINVAL');
+    expect([device.getState(), tape.states]).toEqual([V2.RESUMING, []]);
   });
 });
 
@@ -195,19 +297,23 @@ describe('presentV2 offerP2P', () => {
     ['PRE_COPY', 'PRE_COPY_P2P', [2]],
     ['PRE_COPY_P2P', 'STOP_COPY', []],
     ['PRE_COPY_P2P', 'RUNNING_P2P', [0]],
-    ['PRE_COPY_P2P', 'RUNNING', [0, 1]],
+    ['PRE_COPY_P2P', 'RUNNING', [1]],
     ['PRE_COPY_P2P', 'STOP', [0]],
     ['RUNNING_P2P', 'PRE_COPY_P2P', [2]],
-    ['RUNNING', 'PRE_COPY_P2P', [0, 2]],
+    ['RUNNING', 'PRE_COPY_P2P', [2]],
+    ['RUNNING', 'STOP_COPY', [2]],
     ['RUNNING_P2P', 'STOP_COPY', [2]],
+    ['RUNNING_P2P', 'RESUMING', [4]],
     ['PRE_COPY', 'STOP_COPY', [2]],
-    ['STOP_COPY', 'RUNNING', [0, 1]],
-    ['RESUMING', 'RUNNING', [0, 1]],
+    ['PRE_COPY', 'RUNNING_P2P', [1, 0]],
+    ['STOP_COPY', 'RUNNING', [1]],
+    ['RESUMING', 'RUNNING', [1]],
     ['RUNNING_P2P', 'PRE_COPY', [1, 3]],
   ])('%s to %s writes %j', (from, to, expected) => {
-    const { device, tape } = at(from, p2p);
+    const { device, tape, spy } = at(from, p2p);
     device.setState(V2[to]);
     expect(tape.states).toEqual(expected);
+    expect(changes(spy)).toEqual([]);
     expect([v2StateName(device.getState()), v2StateName(device.getState())]).toEqual([to, to]);
     expect(tape.state).toBe(v1Of[to]);
   });

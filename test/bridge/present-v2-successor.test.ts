@@ -43,15 +43,20 @@ describe.each(['raw', 'framed'] as const)('presentV2 state memory, %s', (segment
 });
 
 describe('presentV2 state memory', () => {
-  test('remembers a stop that is held back, a P2P state and the largest pending_bytes', () => {
+  test('remembers a stop that is shown over 4, what a driver has refused, a P2P state and how much is left', () => {
     const tape = new TapeV1();
-    tape.refusals.set('4 0', { error: failure('EINVAL'), always: true });
     const held = replaced(tape, {});
     held().setState(V2.RESUMING);
     held().setState(V2.STOP);
     expect(held().getState()).toBe(V2.STOP);
     held().setState(V2.RUNNING);
     expect(tape.state).toBe(1);
+    held().setState(V2.STOP);
+    tape.refusals.set('0 2', { error: failure('EINVAL'), always: true });
+    expect(outcome(() => held().setState(V2.STOP_COPY))).toBe('EINVAL');
+    held().setState(V2.RUNNING);
+    held().setState(V2.STOP);
+    expect([held().getState(), tape.state]).toEqual([V2.STOP, 2]);
 
     const p2p = replaced(new TapeV1({ stopCopy: [noise(500)] }), { offerP2P: true });
     p2p().setState(V2.RUNNING_P2P);
@@ -59,7 +64,7 @@ describe('presentV2 state memory', () => {
     p2p().setState(V2.PRE_COPY_P2P);
     expect(p2p().getState()).toBe(V2.PRE_COPY_P2P);
     readSome(p2p().openSession(), 10);
-    expect(p2p().stopCopyLength()).toBe(500);
+    expect(p2p().stopCopyLength()).toBe(490);
   });
 
   test('keeps the handles of former sessions dead', () => {

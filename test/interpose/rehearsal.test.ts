@@ -18,6 +18,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     countStopCopy: false,
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
+    v1: { stopBySaving: false, stopAfterLoad: false },
     reportFd: undefined,
     verbose: false,
     trace: undefined,

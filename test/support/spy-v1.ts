@@ -18,6 +18,8 @@ export class SpyV1 implements V1Device {
   /** Buffers that the user was shown and has acknowledged, and transactions that the driver has taken. */
   readonly consumed: Uint8Array[] = [];
   readonly loaded: Uint8Array[] = [];
+  /** What was written to device_state, refused or not, with what it was before: `from>to`. */
+  readonly changes: string[] = [];
   options: SpyV1Options;
   #shownAt = 0;
   #shown: Uint8Array | undefined;
@@ -54,6 +56,7 @@ export class SpyV1 implements V1Device {
     const what = registerAt(offset);
     const value = valueOf(from);
     this.options.before?.('write', what, what === 'data' ? from.length : value);
+    if (what === 'device_state') this.changes.push(`${this.#state()}>${value & 7}`);
     this.log.push(what === 'data' ? `write data ${offset}+${from.length}` : `write ${what} ${value}`);
     this.device.write(offset, from);
     if (what === 'device_state' && (value & 2) === 0) this.#shown = undefined; // the saving session is over
@@ -64,6 +67,12 @@ export class SpyV1 implements V1Device {
     this.log.push('reset');
     this.#shown = undefined;
     this.device.reset();
+  }
+
+  #state(): number {
+    const bytes = new Uint8Array(4);
+    this.device.read(0, bytes);
+    return valueOf(bytes) & 7;
   }
 
   #show(size: number): void {

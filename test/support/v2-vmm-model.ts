@@ -5,6 +5,7 @@ import { V2, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { join, noise } from './bytes.ts';
 import { chance } from './chance.ts';
 import { failure, notYet, outcome } from './errno.ts';
+import { QEMU_WROTE } from './qemu-writes.ts';
 import { v1Sim } from './sims.ts';
 import { SpyV1 } from './spy-v1.ts';
 import { vector } from './vectors.ts';
@@ -53,7 +54,7 @@ export class V2VmmModel {
   #consumedBefore = 0;
   #loadedBefore = 0;
   #written = 0;
-  /** RESUMING was left though the state is incomplete: the driver refused 4 to 0, and will refuse 4 to 1. */
+  /** A stop is shown over device_state 4: what was loaded has never run. */
   #owing = false;
 
   constructor(conditions: V2Conditions) {
@@ -110,6 +111,13 @@ export class V2VmmModel {
       case 'write':
       case 'writeInPlace':
         this.#write(step.bytes, step.do === 'writeInPlace');
+        break;
+      case 'writeAll':
+        while (this.#state === 'RESUMING' && this.#session !== undefined && !this.#complete()) {
+          const before = this.#written;
+          this.#write(9000, false);
+          if (this.#written === before) break;
+        }
         break;
       case 'info':
         this.#info();
@@ -180,33 +188,20 @@ export class V2VmmModel {
     const known = target > 0 && target < 8;
     const hop = known ? answers[this.#flags]?.[from][to] : null;
     const wayBack = from === 'PRE_COPY_P2P' && to === 'PRE_COPY';
+    this.#spy.changes.length = 0;
     const { answer, value: session } = this.#try(() => this.#device.setState(target as V2State));
+    this.#checkChanges(from, to);
     if (hop === null || hop === undefined || wayBack) {
       expect(['EINVAL', 'EREMOTEIO']).toContain(answer);
       this.#look();
       return;
     }
-    const staysStopped = to === 'STOP' || to === 'RUNNING_P2P';
     if (answer === 'EREMOTEIO') {
-      this.#resync(); // an injected error struck some hop: the user asks with GET
+      this.#resync(); // an injected error struck some access: the user asks with GET
       return;
     }
-    if (from !== to && (from === 'RESUMING' || this.#owing) && !this.#complete()) {
-      if (this.#broken() || !staysStopped) {
-        expect(answer).toBe('EINVAL');
-        this.#state = 'RESUMING'; // with the session it had
-        this.#owing = false;
-        this.#session ??= this.#device.openSession();
-        this.#look();
-        return;
-      }
-      expect(answer).toBe('OK');
-      // what was loaded is still with the driver, and a refusal of 4 to 1 will lead back to it
-      if (this.#session !== undefined) this.#old = this.#session;
-      this.#session = undefined;
-      this.#state = to;
-      this.#owing = true;
-      this.#look();
+    if (from !== to && (from === 'RESUMING' || this.#owing)) {
+      this.#leaveLoad(from, to, answer);
       return;
     }
     expect(answer).toBe('OK');
@@ -221,6 +216,39 @@ export class V2VmmModel {
       expect(session).toBeDefined();
       this.#session = session;
     } else expect(session).toBeUndefined();
+    this.#look();
+  }
+
+  /** Nothing is written that no QEMU ever wrote, and a device that its user believes stopped does not run in between. */
+  #checkChanges(from: V2StateName, to: V2StateName): void {
+    const runs = (state: V2StateName): boolean => state === 'RUNNING' || state === 'PRE_COPY';
+    for (const change of this.#spy.changes) {
+      expect(QEMU_WROTE.has(change), change).toBe(true);
+      if (!runs(from) && !runs(to)) expect(change).not.toMatch(/>[13]$/);
+    }
+  }
+
+  /** From RESUMING, or from a stop that is shown over it: a v1 driver has only the way to RUNNING. */
+  #leaveLoad(from: V2StateName, to: V2StateName, answer: string): void {
+    const savesOrLoads = to === 'STOP_COPY' || to === 'PRE_COPY_P2P' || to === 'RESUMING';
+    if (savesOrLoads || (from === 'RESUMING' && this.#broken())) expect(answer).toBe('EINVAL');
+    else if (to === 'STOP' || to === 'RUNNING_P2P') {
+      expect(answer).toBe('OK');
+      // what was loaded is still with the driver, and a refusal of 4 to 1 will lead back to it
+      if (this.#session !== undefined) this.#old = this.#session;
+      this.#session = undefined;
+      this.#state = to;
+      this.#owing = true;
+    } else if (this.#complete()) {
+      expect(answer).toBe('OK');
+      this.#enter(to);
+      this.#session = this.#device.openSession();
+    } else {
+      expect(answer).toBe('EINVAL');
+      this.#state = 'RESUMING'; // with the session it had
+      this.#owing = false;
+      this.#session ??= this.#device.openSession();
+    }
     this.#look();
   }
 

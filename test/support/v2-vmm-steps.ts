@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 
 /** What a new VMM, its guest and its operator may do, in any order. */
-type Plain = 'info' | 'readAhead' | 'look' | 'reset' | 'resetBehind' | 'replace' | 'readOld';
+type Plain = 'writeAll' | 'info' | 'readAhead' | 'look' | 'reset' | 'resetBehind' | 'replace' | 'readOld';
 export type V2Step =
   | { readonly do: 'state'; readonly target: number }
   | { readonly do: 'read' | 'readInPlace' | 'write' | 'writeInPlace'; readonly bytes: number }
@@ -20,6 +20,7 @@ export const v2Step: fc.Arbitrary<V2Step> = fc.oneof(
   { weight: 7, arbitrary: plain('readAhead') },
   { weight: 8, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'write', bytes })) },
   { weight: 4, arbitrary: fc.integer({ min: 1, max: 20_000 }).map((bytes): V2Step => ({ do: 'writeInPlace', bytes })) },
+  { weight: 3, arbitrary: plain('writeAll') },
   { weight: 3, arbitrary: plain('info') },
   { weight: 2, arbitrary: plain('look') },
   { weight: 2, arbitrary: plain('replace') },

@@ -257,6 +257,26 @@ describe('V1Region reads of registers', () => {
     ]);
   });
 
+  test.each([-1, 1.5, Number.NaN, 2 ** 53, 2 ** 64, Number.POSITIVE_INFINITY])(
+    'of a device that says %d are EIO, not another number',
+    (value) => {
+      const { registers, section } = region();
+      const lying: V1Registers = {
+        readDeviceState: () => value,
+        writeDeviceState: () => {},
+        readPendingBytes: () => value,
+        readDataOffset: () => value,
+        readDataSize: () => value,
+        writeDataSize: () => {},
+        reset: () => registers.reset(),
+      };
+      const r = new V1Region(lying, section);
+      for (const name of ['device_state', 'pending_bytes', 'data_offset', 'data_size'] as const) {
+        expect(outcome(() => readRegister(r, name))).toBe('EIO');
+      }
+    },
+  );
+
   test('reset goes to the registers', () => {
     const { region: r, registers } = region();
     r.reset();

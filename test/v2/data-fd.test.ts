@@ -28,6 +28,25 @@ describe('readData', () => {
     expect(into.subarray(0, 7)).toEqual(noise(7));
   });
 
+  test('of a driver that is interrupted for ever ends with EINTR', () => {
+    const session: V2DataSession = {
+      ...reading(),
+      read: () => {
+        throw interrupted();
+      },
+      write: () => {
+        throw interrupted();
+      },
+    };
+    for (const access of [() => readData(session, new Uint8Array(1)), () => writeData(session, new Uint8Array(1))]) {
+      expect(thrownBy(access)).toMatchObject({
+        code: 'ERR_DEVICE',
+        errno: 'EINTR',
+        message: 'data fd: interrupted 1000 times in a row',
+      });
+    }
+  });
+
   test('gives 0 as it is', () => {
     expect(readData(reading(0), new Uint8Array(100))).toBe(0);
   });

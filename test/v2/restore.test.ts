@@ -52,6 +52,12 @@ describe('V2Restore', () => {
     expect(join(tape.taken)).toEqual(state.subarray(0, 100));
   });
 
+  test('a device that begins no session is at fault', () => {
+    const tape = new TapeV2();
+    tape.setState = () => undefined;
+    expect(outcome(() => new V2Restore(tape).setup())).toBe('EIO');
+  });
+
   test('load before setup is a mistake of the caller', () => {
     expect(() => new V2Restore(new TapeV2()).load(state)).toThrow('setup() has not been called');
   });

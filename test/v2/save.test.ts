@@ -139,7 +139,30 @@ describe('V2Save', () => {
   test('does not pretend that a device without a data session was saved', () => {
     const tape = new TapeV2();
     tape.state = V2.STOP_COPY;
-    expect(() => saving(tape).save.complete()).toThrow('the device is in STOP_COPY without a data session');
+    expect(() => saving(tape).save.complete()).toThrow('v2 driver: is in STOP_COPY without a data session');
+  });
+
+  test.each([Number.NaN, -1, 1.5, Number.POSITIVE_INFINITY])(
+    'of a device that says %d bytes are to be saved loses none of them',
+    (length) => {
+      const tape = new TapeV2({ stopAnswers: [noise(5000)], stopCopyLength: length });
+      const { save, received } = saving(tape);
+      save.complete();
+      expect(sha256(...received)).toBe(sha256(noise(5000)));
+    },
+  );
+
+  test.each([Number.NaN, -1, 1.5])('refuses a device that says %d bytes are left in pre-copy', (bytes) => {
+    const tape = new TapeV2({ precopyInfo: { initialBytes: bytes, dirtyBytes: 0 } });
+    const { save } = saving(tape);
+    save.setup();
+    expect(outcome(() => save.pending())).toBe('EIO');
+  });
+
+  test('a device that begins no session in PRE_COPY is at fault', () => {
+    const tape = new TapeV2();
+    tape.setState = () => undefined;
+    expect(outcome(() => saving(tape).save.setup())).toBe('EIO');
   });
 
   test('passes any other error on, and cancel lets the device run', () => {
