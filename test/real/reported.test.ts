@@ -1,0 +1,77 @@
+import { expect, it } from 'vitest';
+import { useTestBed } from './bed.ts';
+import { imprint, mismatches } from './imprint.ts';
+import { listen, migrateLive, queryMigration, startMigration, waitForMigration } from './migration.ts';
+import { describeWithQemus } from './requirements.ts';
+import { quitAndReport, startShimmedVm } from './shim.ts';
+import { poll } from './wait.ts';
+
+/* What users of VFIO migration have met, with the VMMs that they had. */
+
+const TIMEOUT = 120_000;
+
+describeWithQemus(['7.2', '10.0'], 'as users have reported', () => {
+  const bed = useTestBed();
+
+  /**
+   * QEMU 10 takes MIG_DATA_SIZE for all that is left: its defaults (128 MiB/s, 300 ms) allow 38 MiB of it, and the device has more.
+   */
+  it('QEMU 10.0 on a large v1 device: migrates at its default limits, twice', { timeout: TIMEOUT }, async () => {
+    const device = { driver: 'vendor-v1', size: '64M', seed: 5 };
+    const start = (name: string, incoming: boolean) =>
+      startShimmedVm(bed(), name, [device], { qemu: '10.0', incoming });
+    const first = await start('first', false);
+    await first.waitForFirmware();
+    const mark = await imprint(first);
+    const [second, third] = [await start('second', true), await start('third', true)];
+    for (const [source, destination, name] of [
+      [first, second, 'first.migration'],
+      [second, third, 'second.migration'],
+    ] as const) {
+      const uri = await listen(destination, bed().path(name));
+      await source.qmp.execute('migrate', { uri });
+      await waitForMigration(source, 'completed', 60_000);
+      await destination.waitForStatus('running');
+    }
+    expect(await mismatches(third, mark)).toEqual([]);
+    const [from, to] = [await quitAndReport(first), await quitAndReport(third)];
+    expect(to.sha256).toBe(from.sha256);
+    await second.quit();
+  });
+
+  /** The VMM resets its devices when the guest reboots; its migration does not know. As QEMU 10 natively: it fails, the VM runs on. */
+  it(
+    'QEMU 7.2 on a v2 device: a guest that reboots in pre-copy fails the migration',
+    { timeout: TIMEOUT },
+    async () => {
+      // so that QEMU stays in pre-copy when all has been sent
+      const run = ['--count-stop-copy'];
+      const device = { driver: 'qat', size: '16M' };
+      const source = await startShimmedVm(bed(), 'source', [device], { run });
+      const destination = await startShimmedVm(bed(), 'destination', [device], { incoming: true });
+      await source.waitForFirmware();
+      const uri = await listen(destination, bed().path('migration'));
+      await startMigration(source, uri, { parameters: { 'max-bandwidth': 2 ** 30, 'downtime-limit': 1 } });
+      // QEMU has looked often whether it may stop the VM: all of the memory has been sent, and what the device had to send
+      const looked = async (): Promise<true | undefined> =>
+        ((await queryMigration(source)).ram?.['dirty-sync-count'] ?? 0) > 50 ? true : undefined;
+      await poll(looked, 40_000, 'pre-copy to have sent all it has');
+      await source.qmp.execute('system_reset');
+      await waitForMigration(source, 'failed');
+      expect(source.child.stderr).toContain('the saving session has ended: the device is in RUNNING');
+      expect((await destination.waitForExit()).code).toBe(1);
+      await source.waitForStatus('running');
+      await source.waitForFirmware(); // it has rebooted
+
+      const mark = await imprint(source);
+      const again = await startShimmedVm(bed(), 'again', [device], { incoming: true });
+      await migrateLive(source, again, bed().path('again.migration'), {
+        parameters: { 'max-bandwidth': 2 ** 40, 'downtime-limit': 2_000_000 },
+        returnPath: true,
+      });
+      await again.waitForStatus('running');
+      expect(await mismatches(again, mark)).toEqual([]);
+      expect((await quitAndReport(again)).sha256).toBe((await quitAndReport(source)).sha256);
+    },
+  );
+});
