@@ -1,4 +1,9 @@
+import './signals.ts';
 import { keep } from './keeper.ts';
+import { logTo } from './log.ts';
 import { parsePlan } from './plan.ts';
+import { logOf } from './target-stderr.ts';
 
-keep(parsePlan(process.argv[2]));
+const plan = parsePlan(process.argv[2]);
+logTo(logOf(plan));
+await keep(plan);

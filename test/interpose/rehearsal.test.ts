@@ -18,9 +18,9 @@ function plan(options: Partial<Plan> = {}): Plan {
     countStopCopy: false,
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
-    reportFd: undefined,
+    fds: { target: -1, report: undefined, log: undefined, trace: undefined },
+    stderr: { dev: 0, ino: 0 },
     verbose: false,
-    trace: undefined,
     sysfs: undefined,
     ...options,
   };
