@@ -66,7 +66,7 @@ export function add(program: Command): void {
     )
     .option('--count-stop-copy', 'v2 devices presented in v1 count in pre-copy what stop-and-copy will cost')
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
-    .option('--log <file>', 'what run has to say while the VMM runs goes to a file (default: to the VMM\'s stderr)')
+    .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*')
