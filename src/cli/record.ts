@@ -9,8 +9,7 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
  * Opens a file that is written to while a VMM runs, for its owner only where it is new: it tells of the VMM's addresses. Who
  * has it open needs its name no more. Nothing waits for a pipe's reader. `option` begins the message of what is thrown.
  */
-export function openRecord(option: string, file: string | undefined): number | undefined {
-  if (file === undefined) return undefined;
+export function openRecord(option: string, file: string): number {
   try {
     const flags = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK;
     // /dev/stderr and /dev/fd/N lead to the process's own descriptors, by links that are none to read

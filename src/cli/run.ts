@@ -7,7 +7,6 @@ import { ShimError } from '../error.ts';
 import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/sysfs.ts';
 import { parseSize, parseSpec, specHelp } from '../sim/spec.ts';
-import { openRecord } from './record.ts';
 
 interface RunOptions {
   readonly present: Plan['present'];
@@ -109,8 +108,8 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     onError: options.onError,
     fds: {
       report: reportFd === undefined ? undefined : Number(reportFd),
-      log: openRecord('--log', options.log),
-      trace: openRecord('--trace', options.trace),
+      log: await record('--log', options.log),
+      trace: await record('--trace', options.trace),
     },
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     sysfs: undefined,
@@ -131,6 +130,11 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     removeSysfs({ sysfs }); // there may be no keeper to do it
     throw error;
   }
+}
+
+/** The descriptor of a file that a run writes to. Few do. */
+async function record(option: string, file: string | undefined): Promise<number | undefined> {
+  return file === undefined ? undefined : (await import('./record.ts')).openRecord(option, file);
 }
 
 function planned(options: RunOptions, dataSection: number): Plan['devices'] {

@@ -1,9 +1,6 @@
-import './signals.ts';
-import { keep } from './keeper.ts';
-import { logTo } from './log.ts';
-import { parsePlan } from './plan.ts';
-import { logOf } from './target-stderr.ts';
+import { IGNORED } from './signals.ts';
 
-const plan = parsePlan(process.argv[2]);
-logTo(logOf(plan));
-await keep(plan);
+for (const signal of IGNORED) process.on(signal, () => {}); // before the rest is loaded
+
+const { start } = await import('./keeper.ts');
+await start(process.argv[2]);

@@ -6,10 +6,11 @@ import { PollSet } from '../sys/poll.ts';
 import { becomeSessionLeader } from '../sys/process.ts';
 import { receiveFd, socketPair } from '../sys/socket.ts';
 import { JournalLayout } from './journal.ts';
-import { messageOf, warn } from './log.ts';
-import { firstFreeFd, handOn, LAUNCHER_FD, placesOf, sharedFiles, vaultsOf, type Plan } from './plan.ts';
+import { logTo, messageOf, warn } from './log.ts';
+import { firstFreeFd, handOn, LAUNCHER_FD, parsePlan, placesOf, sharedFiles, vaultsOf, type Plan } from './plan.ts';
 import { NODE, SupervisorProgram } from './supervisor-program.ts';
 import { removeSysfs } from './sysfs.ts';
+import { logOf } from './target-stderr.ts';
 
 /*
  * The keeper: holds what a supervisor must not take with it when it dies (the listener, the shared memory, the program), and
@@ -43,7 +44,10 @@ interface Kept {
   readonly program: SupervisorProgram;
 }
 
-export async function keep(plan: Plan): Promise<void> {
+/** Begins with the plan that the launcher passed on. */
+export async function start(text: string | undefined): Promise<void> {
+  const plan = parsePlan(text);
+  logTo(logOf(plan));
   becomeSessionLeader();
   process.chdir('/');
   try {

@@ -1,7 +1,5 @@
-/*
- * The target ends the run, not what is sent to a terminal's processes or to all of a service. Imported first: from then on no
- * signal but SIGKILL and SIGSTOP has an effect.
+/**
+ * What keeper and supervisor ignore from their first line on: the target ends the run, not what is sent to a terminal's
+ * processes or to all of a service.
  */
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGPIPE'] as const) {
-  process.on(signal, () => {});
-}
+export const IGNORED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGPIPE'] as const;

@@ -1,4 +1,3 @@
-import './signals.ts';
 import { Outlet } from '../sys/outlet.ts';
 import { logTo, messageOf, warn } from './log.ts';
 import { CANNOT_BEGIN, parsePlan } from './plan.ts';

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { koffiLibrary } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import { nodeOptions } from './node.ts';
+import { IGNORED } from './signals.ts';
 
 /*
  * A supervisor's program, held by the keeper: a VM may run for months, in which this package is upgraded or removed, and a
@@ -34,7 +35,7 @@ export class SupervisorProgram {
 
 /** Runs the program as the body of a function, whose `require` has Node's own modules and koffi. */
 function bootstrap(program: number, koffi: number): string {
-  return `process.on('SIGUSR1', () => {});
+  return `for (const signal of ${JSON.stringify(IGNORED)}) process.on(signal, () => {});
 const koffi = { exports: {} };
 process.dlopen(koffi, '/proc/self/fd/${koffi}');
 const text = require('node:fs').readFileSync('/proc/self/fd/${program}', 'utf8');

@@ -27,26 +27,28 @@ interface Opened {
 
 /** Sets a resource limit of a process, as its user: the soft one only, so that it can be taken back. */
 function limit(pid: number, resource: string, user: readonly string[] = []): void {
-  const [file = '', ...args] = [...user, 'prlimit', '--pid', String(pid), resource];
-  const { status, stderr } = spawnSync(file, args, { encoding: 'utf8' });
+  const [file, ...args] = [...user, 'prlimit', '--pid', String(pid), resource];
+  const { status, stderr } = spawnSync(file ?? '', args, { encoding: 'utf8' });
   expect(status, stderr).toBe(0);
 }
 
 /** The TCP ports that a process listens on. */
 function listening(pid: number): string[] {
-  const sockets = readdirSync(`/proc/${pid}/fd`).map((fd) => {
-    try {
-      return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1];
-    } catch {
-      return undefined; // closed meanwhile
-    }
-  });
+  const sockets = new Set(
+    readdirSync(`/proc/${pid}/fd`).map((fd) => {
+      try {
+        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1];
+      } catch {
+        return undefined; // closed meanwhile
+      }
+    }),
+  );
   const LISTEN = '0A';
   return ['tcp', 'tcp6']
     .filter((table) => existsSync(`/proc/${pid}/net/${table}`))
     .flatMap((table) => readFileSync(`/proc/${pid}/net/${table}`, 'latin1').trim().split('\n').slice(1))
     .map((line) => line.trim().split(/\s+/))
-    .filter(([, , , state, , , , , , inode]) => state === LISTEN && sockets.includes(inode))
+    .filter(([, , , state, , , , , , inode]) => state === LISTEN && sockets.has(inode))
     .map(([, address = '']) => address);
 }
 
