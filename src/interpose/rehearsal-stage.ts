@@ -49,6 +49,7 @@ export class RehearsalStage implements Disposable {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
   readonly #files: readonly OwnedFd[];
+  readonly #dataFds = new Set<number>();
   readonly #device: number;
   readonly #router: Router;
   readonly #answers = new OwnAnswers();
@@ -80,6 +81,7 @@ export class RehearsalStage implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    for (const fd of this.#dataFds) closeSync(fd); // of a migration that was cut short
     for (const file of this.#files) file.close();
   }
 
@@ -148,6 +150,7 @@ export class RehearsalStage implements Disposable {
   }
 
   #session(fd: number): V2DataSession {
+    this.#dataFds.add(fd);
     return {
       read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
       write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
@@ -157,7 +160,9 @@ export class RehearsalStage implements Disposable {
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },
-      close: () => closeSync(fd),
+      close: () => {
+        if (this.#dataFds.delete(fd)) closeSync(fd);
+      },
     };
   }
 }
