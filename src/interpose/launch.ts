@@ -27,7 +27,7 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
   const [name = ''] = command;
   const path = findCommand(name, env['PATH']);
   const keepers = Object.values(order.fds);
-  const given = inheritedDescriptors().filter((fd) => !keepers.includes(fd));
+  const given = inheritedDescriptors(keepers);
   for (const fd of given) setCloseOnExec(fd, true); // they are the target's, not the keeper's
   for (const fd of keepers) if (fd !== undefined) setCloseOnExec(fd, true); // they are the keeper's, not the target's
   const target = ownPidfd();
