@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync
 import { utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildSync } from 'esbuild';
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const begun = new Date();
@@ -21,10 +22,28 @@ function rewriteDeclarations(directory) {
   }
 }
 
+/**
+ * The supervisor in one file, which a keeper holds in memory (src/interpose/supervisor-program.ts). koffi is handed to it.
+ */
+function bundleSupervisor(directory) {
+  buildSync({
+    entryPoints: ['src/interpose/supervisor-main.ts'],
+    outfile: join(directory, 'interpose/supervisor-main.cjs'),
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node20',
+    external: ['koffi'],
+    logLevel: 'warning',
+  });
+  for (const rest of ['supervisor-main.js', 'supervisor-main.d.ts']) rmSync(join(directory, 'interpose', rest));
+}
+
 mkdirSync('.cache', { recursive: true });
 try {
   execFileSync('node_modules/.bin/tsc', ['-p', 'tsconfig.build.json', '--outDir', out], { stdio: 'inherit' });
   rewriteDeclarations(out);
+  bundleSupervisor(out);
   chmodSync(join(out, 'cli/main.js'), 0o755);
   writeFileSync(join(out, '.built'), '');
   utimesSync(join(out, '.built'), begun, begun); // what is edited from now on is newer

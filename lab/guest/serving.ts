@@ -21,7 +21,7 @@ export function serving(part: Part, name: string): number[] {
     .filter((pid) => {
       try {
         const [, ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-        if (!args.some((argument) => argument.endsWith(`/${part}.js`)) || args[0] === '-c') return false;
+        if (!args.some((argument) => argument.includes(`/${part}.`)) || args[0] === '-c') return false;
         return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(markOf(name));
       } catch {
         return false; // gone meanwhile

@@ -42,6 +42,9 @@ export const F_SEAL_FUTURE_WRITE = 0x10;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 
+/** Flag of pwritev2(2) (linux/fs.h, 4.14): an `EAGAIN` rather than a wait. */
+export const RWF_NOWAIT = 8;
+
 /** Flags of close_range(2) (linux/close_range.h, 5.9 and 5.11). */
 export const CLOSE_RANGE_UNSHARE = 2;
 export const CLOSE_RANGE_CLOEXEC = 4;

@@ -1,12 +1,11 @@
 import { spawn } from 'node:child_process';
 import { constants as bufferConstants } from 'node:buffer';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
-import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { ShimError } from '../error.ts';
-import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Plan } from '../interpose/plan.ts';
-import { writeSysfs } from '../interpose/sysfs.ts';
+import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/plan.ts';
+import { removeSysfs, writeSysfs } from '../interpose/sysfs.ts';
 import { parseSize, parseSpec, specHelp } from '../sim/spec.ts';
 
 interface RunOptions {
@@ -21,6 +20,7 @@ interface RunOptions {
   readonly sysfs?: string;
   readonly dataSize: string;
   readonly onError: 'reset' | 'report';
+  readonly log?: string;
   readonly trace?: string;
   readonly json?: true;
   readonly verbose?: true;
@@ -72,6 +72,7 @@ export function add(program: Command): void {
     )
     .option('--v1-stop-after-load', 'v1 drivers take device_state 0 after 4: a VM can be migrated on before it has run')
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
+    .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*')
@@ -102,8 +103,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   const { checkLimits, checkTracing, dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
-  if (options.trace !== undefined) checkWritable(options.trace);
-  const plan: Plan = {
+  const order: Order = {
     devices,
     dataSection,
     present: options.present,
@@ -114,12 +114,15 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     dataFds: options.present === 'v1' ? undefined : dataFdWindow(),
     onError: options.onError,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
-    reportFd: reportFd === undefined ? undefined : Number(reportFd),
+    fds: {
+      report: reportFd === undefined ? undefined : Number(reportFd),
+      log: await record('--log', options.log),
+      trace: await record('--trace', options.trace),
+    },
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
-    trace: options.trace === undefined ? undefined : resolve(options.trace),
     sysfs: undefined,
   };
-  checkLimits(plan);
+  checkLimits(order);
   const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
   // written at once: a stream of Node's would change what the target inherits
   if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
@@ -129,16 +132,17 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     env['VFIO_SHIM_DEVICES'] = devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
   }
   Reflect.deleteProperty(env, REPORT_FD);
-  launch({ ...plan, sysfs }, command, env);
+  try {
+    launch({ ...order, sysfs }, command, env);
+  } catch (error) {
+    removeSysfs({ sysfs }); // there may be no keeper to do it
+    throw error;
+  }
 }
 
-function checkWritable(file: string): void {
-  try {
-    closeSync(openSync(file, 'a'));
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new ShimError('ERR_ARGUMENT', `--trace ${file}: ${why}`, { cause: error });
-  }
+/** The descriptor of a file that a run writes to. Few do. */
+async function record(option: string, file: string | undefined): Promise<number | undefined> {
+  return file === undefined ? undefined : (await import('./record.ts')).openRecord(option, file);
 }
 
 function planned(options: RunOptions, dataSection: number): Plan['devices'] {

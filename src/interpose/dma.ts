@@ -27,8 +27,8 @@ export class DmaMappings {
   readonly #memory: Uint8Array;
   readonly #byContainer = new Map<bigint, Mapping[]>();
   readonly #free: number[] = [];
-  /** What had been removed when a successor began, for the call that it may have to serve again. */
-  readonly #removedBefore: { readonly call: bigint; readonly size: bigint }[] = [];
+  /** The bytes that each call had removed when a successor began: one of them it may have to serve again. */
+  readonly #removedBefore = new Map<bigint, bigint>();
   #end = 0;
 
   constructor(memory: Uint8Array) {
@@ -38,7 +38,7 @@ export class DmaMappings {
       if (container === 0n) break;
       if ((container & REMOVED) !== 0n) {
         this.#free.push(place);
-        this.#removedBefore.push({ call, size });
+        if (call !== 0n) this.#removedBefore.set(call, (this.#removedBefore.get(call) ?? 0n) + size);
       } else this.#insert(container, { iova, size, place });
       this.#end = place + 1;
     }
@@ -90,8 +90,7 @@ export class DmaMappings {
 
   /** Returns the bytes that the call has removed, those of an attempt that was cut off included. */
   #remove(entries: readonly Mapping[], call: bigint): bigint {
-    let bytes = 0n;
-    if (call !== 0n) for (const removed of this.#removedBefore) if (removed.call === call) bytes += removed.size;
+    let bytes = this.#removedBefore.get(call) ?? 0n;
     for (const { place, size } of entries) {
       const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
       entry.call = call;

@@ -138,6 +138,11 @@ export class JournalLayout {
     return journal.subarray(at, at + 1);
   }
 
+  /** The byte by which a supervisor says that it has come so far as to serve. */
+  begun(journal: Uint8Array): Uint8Array {
+    return journal.subarray(NOTIFICATION_STRIDE - 1, NOTIFICATION_STRIDE);
+  }
+
   parts(journal: Uint8Array): { fabric: Uint8Array; mappings: Uint8Array } {
     return {
       fabric: journal.subarray(this.#fabricAt, this.#mappingsAt),

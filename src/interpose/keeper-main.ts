@@ -1,4 +1,6 @@
-import { keep } from './keeper.ts';
-import { parsePlan } from './plan.ts';
+import { IGNORED } from './signals.ts';
 
-keep(parsePlan(process.argv[2]));
+for (const signal of IGNORED) process.on(signal, () => {}); // before the rest is loaded
+
+const { start } = await import('./keeper.ts');
+await start(process.argv[2]);

@@ -1,16 +1,18 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, fstatSync, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
 import { arch } from '../sys/libc.ts';
+import { ownPidfd } from '../sys/pidfd.ts';
 import { allowTracer, descriptorLimit, dieWithParent, execute, fileSizeLimit } from '../sys/process.ts';
 import { installFilter } from '../sys/seccomp.ts';
 import { sendFd, socketPair } from '../sys/socket.ts';
 import { bridgingFilter, emulationFilter } from './filter.ts';
-import { firstFreeFd, sharedFiles, type FdWindow, type Plan } from './plan.ts';
+import { nodeOptions, withoutNodeVariables } from './node.ts';
+import { firstFreeFd, handOn, LAUNCHER_FD, sharedFiles, type FdWindow, type Order, type Plan } from './plan.ts';
 
 const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
 
@@ -21,17 +23,21 @@ const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
  * The keeper is started first, through a shell that leaves it: the target must not get a child it does not know of. The
  * listener waits for it in the socket, and the target's first trapped call for the supervisor.
  */
-export function launch(plan: Plan, command: readonly string[], env: NodeJS.ProcessEnv): never {
+export function launch(order: Order, command: readonly string[], env: NodeJS.ProcessEnv): never {
   const [name = ''] = command;
   const path = findCommand(name, env['PATH']);
-  const given = inheritedDescriptors().filter((fd) => fd !== plan.reportFd);
+  const keepers = Object.values(order.fds);
+  const given = inheritedDescriptors(keepers);
   for (const fd of given) setCloseOnExec(fd, true); // they are the target's, not the keeper's
-  if (plan.reportFd !== undefined) setCloseOnExec(plan.reportFd, true); // it is the keeper's, not the target's
+  for (const fd of keepers) if (fd !== undefined) setCloseOnExec(fd, true); // they are the keeper's, not the target's
+  const target = ownPidfd();
+  const { dev, ino } = fstatSync(2);
+  const plan: Plan = { ...order, fds: { target: target.number, ...order.fds }, stderr: { dev, ino } };
   const [mine, theirs] = socketPair();
   const keeper = startKeeper(plan, theirs.number);
   theirs.close();
   allowTracer(keeper);
-  if (plan.reportFd !== undefined) dieWithParent(); // who waits for the report stands for the target
+  if (plan.fds.report !== undefined) dieWithParent(); // who waits for the report stands for the target
   const listener = installFilter(filterOf(plan));
   sendFd(mine.number, listener.number);
   return execute(path, command, env, given);
@@ -51,14 +57,14 @@ export function dataFdWindow(): FdWindow {
   return { first: limit - 64, last: limit - 1 };
 }
 
-/** Starts the keeper and returns its process id. */
+/** Starts the keeper, with none of what this process has as input and output, and returns its process id. */
 function startKeeper(plan: Plan, socket: number): number {
-  const script = '"$@" </dev/null >/dev/null & echo $!';
-  const args = ['-c', script, 'sh', process.execPath, '--no-warnings', keeperPath];
-  const report = plan.reportFd === undefined ? [] : [plan.reportFd];
-  const kept: Plan = { ...plan, reportFd: plan.reportFd === undefined ? undefined : 4 };
-  const { status, stdout, error } = spawnSync('/bin/sh', [...args, JSON.stringify(kept)], {
-    stdio: ['ignore', 'pipe', 'inherit', socket, ...report],
+  const script = '"$@" </dev/null >/dev/null 2>&1 & echo $!';
+  const handed = handOn(plan, LAUNCHER_FD + 1);
+  const program = [process.execPath, ...nodeOptions, keeperPath, JSON.stringify(handed.plan)];
+  const { status, stdout, error } = spawnSync('/bin/sh', ['-c', script, 'sh', ...program], {
+    stdio: ['ignore', 'pipe', 'inherit', socket, ...handed.fds],
+    env: withoutNodeVariables(process.env),
   });
   const pid = Number(stdout?.toString().trim());
   if (status !== 0 || !(pid > 0))
@@ -83,7 +89,7 @@ export function checkTracing(): void {
 const NODES_OWN = 40;
 
 /** Throws `ERR_SYSCALL` where resource limits do not allow the keeper to hold what this plan needs. */
-export function checkLimits(plan: Plan): void {
+export function checkLimits(plan: Order): void {
   const largest = Math.max(...sharedFiles(plan, 4096).map(({ size }) => size));
   if (fileSizeLimit() < largest) {
     throw new ShimError(

@@ -25,15 +25,35 @@ export interface Plan {
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;
-  /** Where the supervisor writes one line of JSON per device at the end; none without. */
-  readonly reportFd: number | undefined;
+  readonly fds: PlannedFds;
+  /** The file that was the target's stderr when it was launched. */
+  readonly stderr: FileIdentity;
   /** What devices go through is said on stderr. */
   readonly verbose: boolean;
-  /** The file that gets a line of JSON per trapped call. */
-  readonly trace: string | undefined;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
 }
+
+/** Descriptors that a plan names, by the numbers of the process that reads it. */
+export interface PlannedFds {
+  /** A pidfd of the target. */
+  readonly target: number;
+  /** Where the supervisor writes one line of JSON per device at the end; none without. */
+  readonly report: number | undefined;
+  /** The file for what keeper and supervisor have to say; the target's stderr without. */
+  readonly log: number | undefined;
+  /** The file that gets a line of JSON per trapped call. */
+  readonly trace: number | undefined;
+}
+
+/** Which file one is, as of stat(2). */
+export interface FileIdentity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
+export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target'> };
 
 /** A range of descriptor numbers, both ends included. */
 export interface FdWindow {
@@ -86,7 +106,7 @@ export function deviceFileSize(index: number): number {
 export const BRIDGED = 32;
 
 /** How many devices a run has places for. */
-export function placesOf(plan: Plan): number {
+export function placesOf(plan: Pick<Plan, 'devices'>): number {
   return plan.devices.length === 0 ? BRIDGED : plan.devices.length;
 }
 
@@ -101,6 +121,9 @@ export interface SharedFile {
 
 /** Exit status of a supervisor that could not begin. */
 export const CANNOT_BEGIN = 70;
+
+/** The socket through which the launcher sends the keeper the listener; what the plan names comes behind it. */
+export const LAUNCHER_FD = 3;
 
 export const LISTENER_FD = 3;
 export const FIRST_FD = 4;
@@ -117,7 +140,7 @@ export function partOffset(device: number, part: keyof typeof PARTS): number {
   return (device * PART_COUNT + PARTS[part]) * PART_SPAN;
 }
 
-export function sharedFiles(plan: Plan, journalSize: number): SharedFile[] {
+export function sharedFiles(plan: Pick<Plan, 'devices'>, journalSize: number): SharedFile[] {
   const journal = { name: 'vfio-shim-journal', size: journalSize };
   if (plan.devices.length === 0) return [journal, { name: 'vfio-shim-sections', size: partOffset(BRIDGED, 'section') }];
   return [journal, ...plan.devices.flatMap(emulatedFiles)];
@@ -149,12 +172,12 @@ export function pages(bytes: number): number {
 }
 
 /** How many pairs of sockets a run has, behind the shared files: a vault for the data fd of each bridged device. */
-export function vaultsOf(plan: Plan): number {
+export function vaultsOf(plan: Pick<Plan, 'devices'>): number {
   return plan.devices.length === 0 ? BRIDGED : 0;
 }
 
 /** The descriptor behind all that the keeper hands to a supervisor. */
-export function firstFreeFd(plan: Plan): number {
+export function firstFreeFd(plan: Pick<Plan, 'devices'>): number {
   const files = plan.devices.length === 0 ? 2 : 1 + plan.devices.length * FILES_PER_DEVICE;
   return FIRST_FD + files + 2 * vaultsOf(plan);
 }
@@ -163,6 +186,16 @@ export function firstFreeFd(plan: Plan): number {
 export function vaultFds(device: number): readonly [into: number, out: number] {
   const first = FIRST_FD + 2 + 2 * device;
   return [first, first + 1];
+}
+
+/** The plan for a process that is handed its descriptors from number `first` on, and these descriptors. */
+export function handOn(plan: Plan, first: number): { readonly plan: Plan; readonly fds: readonly number[] } {
+  const fds: number[] = [];
+  const moved = Object.entries(plan.fds).map(([name, fd]: [string, number | undefined]) => [
+    name,
+    fd === undefined ? undefined : first + fds.push(fd) - 1,
+  ]);
+  return { plan: { ...plan, fds: Object.fromEntries(moved) as PlannedFds }, fds };
 }
 
 /** The plan that another process of this package passed as its argument. */

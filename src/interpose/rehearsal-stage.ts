@@ -1,4 +1,4 @@
-import { readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { errnoName, errnoNumber } from '../abi/errno.ts';
 import { seccomp_notif, SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
 import {
@@ -17,7 +17,7 @@ import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
 import { featureRequest } from '../kernel/feature.ts';
 import { parseSpec, type DriverName } from '../sim/spec.ts';
-import { OwnedFd } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
@@ -49,12 +49,11 @@ export class RehearsalStage implements Disposable {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
   readonly #files: readonly OwnedFd[];
+  readonly #dataFds = new Set<number>();
   readonly #device: number;
   readonly #router: Router;
   readonly #answers = new OwnAnswers();
   readonly #call = new Call(new Uint8Array(seccomp_notif.size));
-  /** The data fd that is open: a rehearsal may be broken off anywhere. */
-  #dataFd: OwnedFd | undefined;
 
   constructor(plan: Plan, driver: DriverName) {
     const planned = planDevice(0, driver, parseSpec(SPECS[driver]), SECTION);
@@ -82,7 +81,7 @@ export class RehearsalStage implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#dataFd?.close();
+    for (const fd of this.#dataFds) closeSync(fd); // of a migration that was cut short
     for (const file of this.#files) file.close();
   }
 
@@ -151,8 +150,7 @@ export class RehearsalStage implements Disposable {
   }
 
   #session(fd: number): V2DataSession {
-    const own = new OwnedFd(fd);
-    this.#dataFd = own;
+    this.#dataFds.add(fd);
     return {
       read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
       write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
@@ -162,7 +160,9 @@ export class RehearsalStage implements Disposable {
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },
-      close: () => own.close(),
+      close: () => {
+        if (this.#dataFds.delete(fd)) closeSync(fd);
+      },
     };
   }
 }

@@ -1,28 +1,32 @@
-import { messageOf, warn } from './log.ts';
+import { Outlet } from '../sys/outlet.ts';
+import { logTo, messageOf, warn } from './log.ts';
 import { CANNOT_BEGIN, parsePlan } from './plan.ts';
 import { Supervisor } from './supervisor.ts';
+import { removeSysfs } from './sysfs.ts';
+import { logOf } from './target-stderr.ts';
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGPIPE'] as const) {
-  process.on(signal, () => {}); // it ends with the target
-}
 const plan = parsePlan(process.argv[2]);
+logTo(logOf(plan));
 const supervisor = begin();
+process.on('uncaughtException', (error) => {
+  warn(`supervisor: ${error.stack ?? error.message}`);
+  process.exit(CANNOT_BEGIN);
+});
 supervisor.run();
-if (plan.reportFd !== undefined) {
-  try {
-    supervisor.writeReports();
-  } catch {
-    // nobody is left to read them, and a successor could not write them either
-  }
+try {
+  supervisor.writeReports();
+} catch {
+  // nobody is left to read them, and a successor could not write them either
 }
+removeSysfs(plan);
 process.exit(0);
 
-/** What keeps one supervisor from beginning keeps every successor: the keeper need not try them. */
+/** The keeper, which reads this process's stderr, says why it could not begin: once, however many have tried. */
 function begin(): Supervisor {
   try {
     return new Supervisor(plan);
   } catch (error) {
-    warn(`supervisor: ${messageOf(error)}`);
+    new Outlet(2).write(Buffer.from(`error: ${messageOf(error)}\n`));
     process.exit(CANNOT_BEGIN);
   }
 }

@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
 import { POLLHUP, POLLIN } from '../abi/fcntl.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
+import { Outlet } from '../sys/outlet.ts';
 import { PollSet } from '../sys/poll.ts';
 import { Listener } from '../sys/seccomp.ts';
 import { Bridging } from './bridging.ts';
@@ -10,8 +11,8 @@ import { inheritedFiles } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
-import { messageOf, warn } from './log.ts';
-import { FIRST_FD, firstFreeFd, LISTENER_FD, placesOf, type Plan } from './plan.ts';
+import { messageOf, serving, warn } from './log.ts';
+import { FIRST_FD, LISTENER_FD, placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
@@ -41,6 +42,10 @@ export class Supervisor {
   readonly #poll = new PollSet(1);
   readonly #parked: number[] = [];
   readonly #trace: Trace | undefined;
+  /** Says to the keeper that this supervisor serves. */
+  readonly #begun: Uint8Array;
+  /** Reports that nobody took at once. */
+  readonly #unsent: string[] = [];
   /** Begun once there is a device to serve. */
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
@@ -52,9 +57,10 @@ export class Supervisor {
     this.#plan = plan;
     this.#layout = new JournalLayout(placesOf(plan));
     this.#journal = mapSharedMemory(FIRST_FD, this.#layout.size).bytes;
+    this.#begun = this.#layout.begun(this.#journal);
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();
-    this.#trace = plan.trace === undefined ? undefined : new Trace(plan.trace);
+    this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
     this.#router = new Router(this.#listener, plan.dataFds, (host) => this.#makeDevices(host));
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#poll.set(0, LISTENER_FD, POLLIN);
@@ -70,13 +76,14 @@ export class Supervisor {
       return new Emulation(plan, { layout, journal, filesOf: inheritedFiles }, options, host);
     }
     const asked = trace === undefined ? undefined : trace.asked.bind(trace);
-    const gone = (report: DeviceReport): void => this.#writeReport(report);
+    const gone = (report: DeviceReport): void => this.#sendReport(report);
     return new Bridging(layout, journal, { ...options, asked, gone }, host);
   }
 
   /** Serves until no process is left that could call. */
   run(): void {
     this.#takeOver();
+    this.#begun[0] = 1;
     for (;;) {
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
       if (this.#parked.length > 0 || !this.#listener.endsWaiting) {
@@ -129,13 +136,20 @@ export class Supervisor {
     return this.#poll.wait(1, 0) && (this.#poll.events(0) & (POLLIN | POLLHUP)) === POLLHUP;
   }
 
-  /** One line of JSON for each device. */
+  /** One line of JSON for each device. The target has ended, so nobody minds the wait. */
   writeReports(): void {
-    for (const report of this.#router.devices.reports()) this.#writeReport(report);
+    const { report } = this.#plan.fds;
+    if (report === undefined) return;
+    const last = this.#router.devices.reports().map(lineOf);
+    for (const line of [...this.#unsent, ...last]) writeSync(report, line);
   }
 
-  #writeReport(report: DeviceReport): void {
-    if (this.#plan.reportFd !== undefined) writeSync(firstFreeFd(this.#plan), `${JSON.stringify(report)}\n`);
+  /** The report of a device that is served no more. Who reads it must not hold up the target. */
+  #sendReport(report: DeviceReport): void {
+    const { report: fd } = this.#plan.fds;
+    if (fd === undefined) return;
+    const line = lineOf(report);
+    if (new Outlet(fd).write(Buffer.from(line)) < 0) this.#unsent.push(line);
   }
 
   /** What a supervisor that was killed left behind: calls that it had begun, answered or not, and calls that wait. */
@@ -155,6 +169,7 @@ export class Supervisor {
         this.#listener.respond(call.words, done.answer.value, done.answer.error, done.answer.flags);
       else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));
       else this.#serve(call, place);
+      this.#begun[0] = 1;
       attempts[0] = 0;
       if (place > 0 && !this.#parked.includes(place)) this.#clear(place);
     }
@@ -163,7 +178,10 @@ export class Supervisor {
   /** Serves the call in a place of the journal; false where it has to wait. */
   #serve(call: Call, place: number): boolean {
     this.#isQuiet = false;
-    if (serve(call, this.#router, this.#trace)) {
+    serving(call.tid);
+    const isServed = serve(call, this.#router, this.#trace);
+    serving(0);
+    if (isServed) {
       if (!this.#hasRehearsed && this.#router.touched !== undefined) this.#beginRehearsal();
       return true;
     }
@@ -197,4 +215,8 @@ export class Supervisor {
   #clear(place: number): void {
     this.#layout.notification(this.#journal, place).fill(0);
   }
+}
+
+function lineOf(report: DeviceReport): string {
+  return `${JSON.stringify(report)}\n`;
 }

@@ -1,8 +1,8 @@
-import { existsSync, mkdirSync, mkdtempSync, readlinkSync, statSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { ShimError } from '../error.ts';
-import type { PlannedDevice } from './plan.ts';
+import type { Plan, PlannedDevice } from './plan.ts';
 
 /**
  * Writes, for each device, a directory such as sysfs has one: `DIR/NAME` with a link `iommu_group` whose last part is the
@@ -24,6 +24,16 @@ export function writeSysfs(
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new ShimError('ERR_ARGUMENT', `--sysfs ${directory ?? tmpdir()}: ${why}`, { cause: error });
+  }
+}
+
+/** Removes a fresh directory of ours. Whoever ends does it, as nobody knows who will be the last. */
+export function removeSysfs({ sysfs }: Pick<Plan, 'sysfs'>): void {
+  if (sysfs?.fresh !== true) return;
+  try {
+    rmSync(sysfs.path, { recursive: true, force: true });
+  } catch {
+    // another of us is at it, or what somebody put there stays
   }
 }
 

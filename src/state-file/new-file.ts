@@ -1,18 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  fsyncSync,
-  linkSync,
-  lstatSync,
-  openSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, linkSync, lstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ShimError } from '../error.ts';
 import { onFile } from './errors.ts';
+import { behindLinks } from './links.ts';
 
 /** Holds what the device holds, so it is for its owner only. */
 const MODE = 0o600;
@@ -89,15 +80,15 @@ export class NewFile implements Disposable {
   }
 }
 
-/** Where the file will be: behind a link where one is to be replaced. Only a plain file may be. */
+/** Where the file will be: behind a link of this user's where one is to be replaced. Only a plain file may be. */
 function destination(path: string, replace: boolean): string {
   const found = onFile(path, () => lstatSync(path, { throwIfNoEntry: false }));
   if (found === undefined) return resolve(path);
   if (!replace) {
     throw new ShimError('ERR_FILE', `${path}: exists already; --force replaces it`, { errno: 'EEXIST' });
   }
-  const real = onFile(path, () => realpathSync(path));
-  if (lstatSync(real).isFile()) return real;
+  const real = behindLinks(path);
+  if (onFile(path, () => lstatSync(real)).isFile()) return real;
   throw new ShimError('ERR_FILE', `${path}: is not a plain file, and stays as it is`, { errno: 'EEXIST' });
 }
 

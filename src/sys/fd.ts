@@ -48,11 +48,13 @@ const NODES_OWN = /^(anon_inode:\[(eventpoll|eventfd|io_uring)\]|\/dev\/null)$/;
 
 /**
  * The descriptors above 2 that this process was given, for a program that takes its place: Node marks them close-on-exec
- * when it starts, as all its own are. Its own are told by their kind: event queues and the pipes of which it has both ends.
+ * when it starts, as all its own are. Its own are told by their kind: event queues and the pipes of which it has both ends;
+ * `opened` are those that were opened since.
  */
-export function inheritedDescriptors(): number[] {
+export function inheritedDescriptors(opened: readonly (number | undefined)[] = []): number[] {
   const links = new Map<number, string>();
   for (const name of readdirSync('/proc/self/fd')) {
+    if (opened.includes(Number(name))) continue;
     try {
       links.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
     } catch {

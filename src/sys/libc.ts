@@ -1,3 +1,4 @@
+import { createRequire } from 'node:module';
 import koffi from 'koffi';
 import { errnoName, errnoNumber, type ErrnoName } from '../abi/errno.ts';
 import { ARCH, type Arch } from '../abi/arch.ts';
@@ -16,6 +17,14 @@ function findArch(): Arch {
     'ERR_KERNEL_FEATURE',
     `vfio-shim run needs Linux on x86-64 or aarch64, this is ${process.platform} on ${process.arch}`,
   );
+}
+
+/** The shared library that koffi consists of, which this process has loaded. */
+export function koffiLibrary(): string {
+  const { cache } = createRequire('/'); // from wherever: all modules are in one
+  const found = Object.keys(cache).find((name) => name.endsWith('/koffi.node'));
+  if (found === undefined) throw new Error('koffi: its shared library is not among the loaded modules');
+  return found;
 }
 
 /** The architecture this process runs on. */

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
 import { PIDFD_THREAD } from '../abi/prctl.ts';
 import { OwnedFd } from './fd.ts';
-import { failedWith, syscallError, trySyscall } from './libc.ts';
+import { failedWith, syscall, syscallError, trySyscall } from './libc.ts';
 
 const GONE = -errnoNumber('ESRCH');
 
@@ -33,13 +33,18 @@ export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
 }
 
 /** A pidfd of a thread's process; from Linux 6.9 on of the thread itself, which is as good and needs no look into /proc. */
-function openThread(tid: number): number {
+export function openThread(tid: number): number {
   const leader = trySyscall('pidfd_open', tid, 0);
   if (leader >= 0) return leader;
   const thread = trySyscall('pidfd_open', tid, PIDFD_THREAD);
   if (thread >= 0) return thread;
   const tgid = processOf(tid);
   return tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+}
+
+/** A pidfd of this process: it stays its own, and is of no process that gets the number later. */
+export function ownPidfd(): OwnedFd {
+  return new OwnedFd(syscall('this process', 'pidfd_open', process.pid, 0));
 }
 
 /** The id of a thread's process; `undefined` where the thread is gone. */

@@ -6,6 +6,7 @@ import type { Plan } from '../../src/interpose/plan.ts';
 import { DRIVERS } from '../../src/sim/spec.ts';
 import { V1Save } from '../../src/v1/save.ts';
 import { V2Save } from '../../src/v2/save.ts';
+import { V2 } from '../../src/v2/states.ts';
 
 function plan(options: Partial<Plan> = {}): Plan {
   return {
@@ -19,9 +20,9 @@ function plan(options: Partial<Plan> = {}): Plan {
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
-    reportFd: undefined,
+    fds: { target: -1, report: undefined, log: undefined, trace: undefined },
+    stderr: { dev: 0, ino: 0 },
     verbose: false,
-    trace: undefined,
     sysfs: undefined,
     ...options,
   };
@@ -44,6 +45,14 @@ describe('a rehearsal', () => {
       expect(descriptors()).toEqual(before);
     },
   );
+
+  test('that is cut short in a migration leaves no descriptor either', () => {
+    const before = descriptors();
+    const stage = new RehearsalStage(plan(), 'qat');
+    expect(stage.v2?.setState(V2.PRE_COPY)).toBeDefined();
+    stage[Symbol.dispose]();
+    expect(descriptors()).toEqual(before);
+  });
 
   test('of nothing is over at once', () => {
     expect(new Rehearsal(plan(), []).step()).toBe(false);

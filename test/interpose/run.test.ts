@@ -348,6 +348,13 @@ describe('vfio-shim run and the descriptors of its caller', () => {
   // libvirt, systemd and shells hand descriptors to a VMM this way
   it('passes them on, and none of its own', async () => check(false));
   it('passes them on with --json', async () => check(true));
+
+  it('passes on one that it was told to write to as well', async () => {
+    const pipe = ['sh', '-c', '"$@" 6>&1 | cat', 'sh'];
+    const target = start(['sh', '-c', 'echo there >&6'], { prefix: pipe, options: ['--log', '/dev/fd/6'] });
+    expect(await target.ended()).toEqual(OK);
+    expect(target.stdout).toBe('there\n');
+  });
 });
 
 describe('vfio-shim run, at the edges', () => {

@@ -163,8 +163,9 @@ describeWithCompiler('a supervisor that is killed', () => {
   async function openPuppet(
     device: string,
     json = false,
+    leavesDirectory = false,
   ): Promise<{ run: ShimRun; user: VfioPuppet; device: DevicePuppet }> {
-    const run = start([compiled('puppet')], { devices: [device], leavesDirectory: true, json });
+    const run = start([compiled('puppet')], { devices: [device], leavesDirectory, json });
     const user = new VfioPuppet(new Puppet(run));
     return { run, user, device: (await user.openDevices()).devices[0] as DevicePuppet };
   }
@@ -239,8 +240,20 @@ describeWithCompiler('a supervisor that is killed', () => {
     expect(run.stderr.match(TAKES_OVER)?.length).toBe(6);
   });
 
+  it('serves on without its keeper, and removes the directory in the end', async () => {
+    const { run, device } = await openPuppet('qat');
+    killHard(run.cast().keeper?.pid ?? -1);
+    await poll(() => (run.cast().keeper === undefined ? true : undefined), 5000, 'the keeper lives');
+    expect(await device.state()).toBe(1);
+    expect(existsSync(run.directory ?? '')).toBe(true);
+    run.end();
+    expect(await run.ended()).toEqual({ code: 0, signal: null });
+    await poll(() => (run.processes().length === 0 ? true : undefined), 10_000, 'the supervisor lives');
+    expect(existsSync(run.directory ?? '')).toBe(false);
+  });
+
   it('serves on without its keeper, and without either the rest of the target goes on', async () => {
-    const { run, device, user } = await openPuppet('qat');
+    const { run, device, user } = await openPuppet('qat', false, true);
     const mapping = BigInt(value(await user.mmap(device.fd, 65536, 0n)));
     const { keeper, supervisor } = run.cast();
     killHard(keeper?.pid ?? -1);
@@ -275,12 +288,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     void device.user.puppet.send(call, 1).then(() => (answered = true));
     await device.user.puppet.call('getpid', []);
     run.kill('SIGKILL');
-    await poll(
-      () => run.exit,
-      5000,
-      () => run.describe(),
-    ); // its stderr stays open, as the keeper has it
-    expect(run.exit).toEqual({ code: null, signal: 'SIGKILL' });
+    expect(await run.ended()).toEqual({ code: null, signal: 'SIGKILL' });
     expect(answered).toBe(false);
     process.kill(keeper?.pid ?? -1, 'SIGCONT');
     await poll(

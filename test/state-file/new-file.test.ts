@@ -1,6 +1,7 @@
 import {
   chmodSync,
   existsSync,
+  lchownSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -91,6 +92,31 @@ describe('NewFile', () => {
     expect(thrownBy(() => write()).errno).toBe('EEXIST');
     write(true);
     expect([lstatSync(path).isSymbolicLink(), readFileSync(real, 'utf8')]).toEqual([true, 'hello']);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)('follows no link of another user, at any remove (with root)', () => {
+    const real = join(directory, 'real');
+    writeFileSync(real, 'old');
+    symlinkSync('real', path);
+    lchownSync(path, 65534, 65534);
+    const refusal = { code: 'ERR_FILE', errno: 'EACCES', message: expect.stringContaining('link of another user') };
+    expect(thrownBy(() => write(true))).toMatchObject(refusal);
+    const own = join(directory, 'own');
+    symlinkSync('file', own);
+    expect(thrownBy(() => write(true, own))).toMatchObject(refusal);
+    expect([readFileSync(real, 'utf8'), readdirSync(directory).toSorted()]).toEqual(['old', ['file', 'own', 'real']]);
+    lchownSync(path, 0, 0);
+    write(true, own);
+    expect(readFileSync(real, 'utf8')).toBe('hello');
+  });
+
+  it('says where links lead in a circle, or nowhere', () => {
+    symlinkSync('file', path);
+    expect(thrownBy(() => write(true))).toMatchObject({ code: 'ERR_FILE', errno: 'ELOOP' });
+    rmSync(path);
+    symlinkSync('nothing', path);
+    expect(thrownBy(() => write(true))).toMatchObject({ code: 'ERR_FILE', errno: 'ENOENT' });
+    expect(readdirSync(directory)).toEqual(['file']);
   });
 
   it.each([false, true])('never takes the place of what is no file (replace %s)', (replace) => {

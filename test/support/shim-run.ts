@@ -17,7 +17,10 @@ export interface RunOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** What the whole is started with, e.g. `setpriv ...`. */
   readonly prefix?: readonly string[];
-  /** The run is not expected to remove its directory: its keeper is killed. */
+  /** Another copy of the command, and of Node. */
+  readonly cli?: string;
+  readonly node?: string;
+  /** The run is not expected to remove its directory: its keeper and its supervisor are killed. */
   readonly leavesDirectory?: boolean;
 }
 
@@ -42,9 +45,16 @@ export class ShimRun {
   #partial = '';
 
   constructor(command: readonly string[], options: RunOptions = {}) {
-    const { devices = ['qat'], options: more = [], json = false, prefix = [] } = options;
+    const {
+      devices = ['qat'],
+      options: more = [],
+      json = false,
+      prefix = [],
+      cli = CLI,
+      node = process.execPath,
+    } = options;
     const specs = devices.flatMap((device) => ['--device', device]);
-    const shim = [process.execPath, CLI, 'run', ...specs, ...more, ...(json ? ['--json'] : []), '--', ...command];
+    const shim = [node, cli, 'run', ...specs, ...more, ...(json ? ['--json'] : []), '--', ...command];
     const [file = '', ...args] = [...prefix, ...shim];
     this.options = options;
     this.#process = spawn(file, args, {

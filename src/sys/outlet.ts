@@ -1,0 +1,51 @@
+import { fstatSync } from 'node:fs';
+import { errnoNumber } from '../abi/errno.ts';
+import { iovec } from '../abi/ptrace.ts';
+import { POLLOUT, RWF_NOWAIT } from '../abi/fcntl.ts';
+import { addressOf, failedWith, trySyscall } from './libc.ts';
+import { PollSet } from './poll.ts';
+import { sendNow } from './socket.ts';
+
+const EAGAIN = errnoNumber('EAGAIN');
+
+/**
+ * A descriptor for what is said in passing: writes take what fits at once and never wait, whoever else has the open file
+ * and however slowly it is read. Its flags, which others share, stay as they are.
+ */
+export class Outlet {
+  readonly fd: number;
+  /** Which file it is. */
+  readonly dev: number;
+  readonly ino: number;
+  readonly kind: 'file' | 'socket' | 'pipe' | 'device';
+
+  constructor(fd: number) {
+    const found = fstatSync(fd);
+    this.fd = fd;
+    this.dev = found.dev;
+    this.ino = found.ino;
+    this.kind = found.isFile() ? 'file' : found.isSocket() ? 'socket' : found.isFIFO() ? 'pipe' : 'device';
+  }
+
+  /** Writes, and returns how many bytes went, or a negative errno: `EAGAIN` where nothing fits now. */
+  write(bytes: Uint8Array): number {
+    if (this.kind === 'socket') return sendNow(this.fd, bytes);
+    // SAFETY: `bytes` and the vector stay referenced during the calls, of which none keeps an address
+    const at = addressOf(bytes);
+    if (this.kind === 'file') return trySyscall('write', this.fd, at, bytes.length);
+    const vector = iovec.encode({ iov_base: BigInt(at), iov_len: BigInt(bytes.length) });
+    const written = trySyscall('pwritev2', this.fd, addressOf(vector), 1, -1, -1, RWF_NOWAIT);
+    if (!failedWith(written, 'EOPNOTSUPP')) return written;
+    return this.#hasRoom() ? trySyscall('write', this.fd, at, bytes.length) : -EAGAIN;
+  }
+
+  /**
+   * For pipes before Linux 6.4, and devices that do not know RWF_NOWAIT: room for a page, thus for what is said in one
+   * write, unless another writer takes it in the same moment.
+   */
+  #hasRoom(): boolean {
+    const poll = new PollSet(1);
+    poll.set(0, this.fd, POLLOUT);
+    return poll.wait(1, 0) && (poll.events(0) & POLLOUT) !== 0;
+  }
+}
