@@ -1,13 +1,15 @@
 import { spawn } from 'node:child_process';
 import { constants as bufferConstants } from 'node:buffer';
-import { closeSync, openSync, writeSync } from 'node:fs';
-import { constants } from 'node:os';
+import { closeSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
-import { ShimError } from '../error.ts';
+import { hasErrno, ShimError } from '../error.ts';
 import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Plan } from '../interpose/plan.ts';
 import { writeSysfs } from '../interpose/sysfs.ts';
 import { parseSize, parseSpec, specHelp } from '../sim/spec.ts';
+import { dieOf } from './die.ts';
+import { tell } from './fail.ts';
+import { print, say } from './output.ts';
 
 interface RunOptions {
   readonly present: Plan['present'];
@@ -113,8 +115,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   };
   checkLimits(plan);
   const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
-  // written at once: a stream of Node's would change what the target inherits
-  if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
+  if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
     env['VFIO_SHIM_SYSFS'] = sysfs.path;
@@ -154,8 +155,7 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
 }
 
 function dataSectionOf(options: RunOptions): number {
-  const bad = (): ShimError =>
-    new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a size, e.g. 16M`);
+  const bad = (why: string): ShimError => new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: ${why}`);
   const size = parseSize(options.dataSize, bad);
   if (size >= 4096 && size % 4096 === 0 && size <= 2 ** 30) return size;
   throw new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a multiple of 4096 up to 1G`);
@@ -187,14 +187,17 @@ async function runAndReport(): Promise<void> {
     child.on('error', reject);
     child.on('close', (...how) => resolve(how));
   });
-  process.stdout.write(Buffer.concat(pieces));
-  if (signal === null) {
-    process.exitCode = code ?? 1;
-    return;
-  }
-  process.exitCode = 128 + constants.signals[signal];
   for (const forwarded of FORWARDED) process.removeAllListeners(forwarded);
-  const { resetSignals } = await import('../sys/process.ts');
-  resetSignals(); // of SIGPIPE, a process of Node does not die
-  process.kill(process.pid, signal);
+  report(Buffer.concat(pieces));
+  if (signal === null) process.exitCode = code ?? 1;
+  else dieOf(signal);
+}
+
+/** Prints what was reported. Where that fails the status is still that of the command, whose work is done. */
+function report(text: Uint8Array): void {
+  try {
+    print(text);
+  } catch (error) {
+    if (!hasErrno(error, 'EPIPE')) tell(error);
+  }
 }
