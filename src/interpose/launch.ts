@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { errnoName } from '../abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
@@ -57,13 +58,17 @@ function startKeeper(plan: Plan, socket: number): number {
   const args = ['-c', script, 'sh', process.execPath, '--no-warnings', keeperPath];
   const report = plan.reportFd === undefined ? [] : [plan.reportFd];
   const kept: Plan = { ...plan, reportFd: plan.reportFd === undefined ? undefined : 4 };
-  const { status, stdout, error } = spawnSync('/bin/sh', [...args, JSON.stringify(kept)], {
+  const { status, signal, stdout, error } = spawnSync('/bin/sh', [...args, JSON.stringify(kept)], {
     stdio: ['ignore', 'pipe', 'inherit', socket, ...report],
   });
   const pid = Number(stdout?.toString().trim());
-  if (status !== 0 || !(pid > 0))
-    throw new ShimError('ERR_TARGET', 'the keeper process could not be started', { cause: error });
-  return pid;
+  if (status === 0 && pid > 0) return pid;
+  const errno = errnoName(-((error as NodeJS.ErrnoException | undefined)?.errno ?? 0));
+  const why = errno === undefined ? `its shell ended with ${signal ?? `status ${status}`}` : `/bin/sh: ${errno}`;
+  throw new ShimError('ERR_TARGET', `the keeper process could not be started: ${why}`, {
+    cause: error,
+    ...(errno !== undefined && { errno }),
+  });
 }
 
 /**

@@ -350,6 +350,29 @@ describe('vfio-shim run, at the edges', () => {
     expect(target.stderr).toMatch(/^(vfio-shim: sysfsdev .*\n)?vfio-shim: [^\n]+\n$/);
   });
 
+  it.each(['/no/such/directory', '/proc'])(
+    'says in one line that no temporary files can be made in %s',
+    async (TMPDIR) => {
+      const target = start(['true'], { env: { TMPDIR } });
+      expect(await target.ended()).toEqual({ code: 1, signal: null });
+      expect(target.stderr).toBe(
+        `vfio-shim: no directory can be made in ${TMPDIR}, which is TMPDIR or /tmp: no such file or directory; or give --sysfs [ERR_FILE, ENOENT]\n`,
+      );
+    },
+  );
+
+  it('says in one line, with the errno, that its keeper could not be started', async () => {
+    // what the keeper is told is one argument, and the kernel has a limit for that: 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
+    const faults = Array.from({ length: 60 }, (_, n) => `fault=read@${n + 1}:EIO`).join(',');
+    const devices = Array.from({ length: 64 }, () => `qat,${faults}`);
+    const target = start(['true'], { devices, leavesDirectory: true });
+    expect(await target.ended()).toEqual({ code: 1, signal: null });
+    expect(target.stderr).toMatch(
+      /^vfio-shim: sysfsdev .*\nvfio-shim: the keeper process could not be started: \/bin\/sh: E2BIG \[ERR_TARGET, E2BIG\]\n$/,
+    );
+    rmSync(target.directory ?? '', { recursive: true });
+  });
+
   it('says in one line, with the status of a shell, that a script has no interpreter', async () => {
     const directory = mkdtempSync(join(executableDirectory(), 'shim-script-'));
     try {
