@@ -63,7 +63,7 @@ function startKeeper(plan: Plan, socket: number): number {
   });
   const pid = Number(stdout?.toString().trim());
   if (status === 0 && pid > 0) return pid;
-  const errno = errnoName(-((error as NodeJS.ErrnoException | undefined)?.errno ?? 0));
+  const errno = errnoName(-(error === undefined ? 0 : ((error as NodeJS.ErrnoException).errno ?? 0)));
   const why = errno === undefined ? `its shell ended with ${signal ?? `status ${status}`}` : `/bin/sh: ${errno}`;
   throw new ShimError('ERR_TARGET', `the keeper process could not be started: ${why}`, {
     cause: error,

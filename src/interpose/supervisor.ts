@@ -9,6 +9,7 @@ import { Call } from './call.ts';
 import { inheritedFiles } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import type { Devices, DevicesHost } from './devices.ts';
+import { Findings } from './findings.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
 import { messageOf, warn } from './log.ts';
 import { FIRST_FD, firstFreeFd, LISTENER_FD, placesOf, type Plan } from './plan.ts';
@@ -41,6 +42,8 @@ export class Supervisor {
   readonly #poll = new PollSet(1);
   readonly #parked: number[] = [];
   readonly #trace: Trace | undefined;
+  /** Of devices of the kernel. */
+  #findings: Findings | undefined;
   /** Begun once there is a device to serve. */
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
@@ -71,7 +74,9 @@ export class Supervisor {
     }
     const asked = trace === undefined ? undefined : trace.asked.bind(trace);
     const gone = (report: DeviceReport): void => this.#writeReport(report);
-    return new Bridging(layout, journal, { ...options, asked, gone }, host);
+    const findings = new Findings(layout.findings(journal), options.log);
+    this.#findings = findings;
+    return new Bridging(layout, journal, { ...options, asked, gone, findings }, host);
   }
 
   /** Serves until no process is left that could call. */
@@ -84,6 +89,7 @@ export class Supervisor {
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
+    this.#findings?.conclude();
   }
 
   /** At the first call on a device; but where that is already being migrated, it is too late. */

@@ -361,6 +361,17 @@ describe('vfio-shim run, at the edges', () => {
     },
   );
 
+  it('says at the end, where that is asked for, that no device was bridged', async () => {
+    const [verbose, debug, silent] = [
+      start(['true'], { devices: [], options: ['-v'] }),
+      start(['true'], { devices: [], env: { DEBUG: 'vfio-shim:*' } }),
+      start(['true'], { devices: [] }),
+    ];
+    for (const run of [verbose, debug, silent]) expect(await run.ended()).toEqual({ code: 0, signal: null });
+    const said = 'vfio-shim: no device was bridged: none was opened\n';
+    expect([verbose.stderr, debug.stderr, silent.stderr]).toEqual([said, said, '']);
+  });
+
   it('says in one line, with the errno, that its keeper could not be started', async () => {
     // what the keeper is told is one argument, and the kernel has a limit for that: 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
     const faults = Array.from({ length: 60 }, (_, n) => `fault=read@${n + 1}:EIO`).join(',');
