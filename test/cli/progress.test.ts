@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -7,7 +8,11 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { showProgress } from '../../src/cli/progress.ts';
 import { TransferControl } from '../../src/cli/transfer-control.ts';
 import { carryOut } from '../../src/cli/transfer-steps.ts';
+import { ci } from '../real/binaries.ts';
+import { Child } from '../real/processes.ts';
 import { poll } from '../real/wait.ts';
+import { CLI, requireCli } from '../support/cli.ts';
+import { because } from '../support/host.ts';
 
 const MIB = 2 ** 20;
 
@@ -107,3 +112,33 @@ describe('the steps that a terminal shows', () => {
     ]);
   });
 });
+
+const script = spawnSync('script', ['--version']);
+const noTerminal = script.status === 0 ? undefined : `script: ${script.error?.message ?? `exit code ${script.status}`}`;
+
+it.skipIf(noTerminal !== undefined && !ci)(
+  `a terminal shows a save from its beginning${because(noTerminal)}`,
+  async () => {
+    requireCli();
+    const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-terminal-'));
+    try {
+      // a device whose data is never there: the command waits
+      const save = `'${process.execPath}' '${CLI}' save sim:qat,size=4M,block=4000000000 '${directory}/state'`;
+      const child = new Child(['script', '-qec', save, '/dev/null'], process.env);
+      const shown = async (text: string): Promise<void> => {
+        await poll(
+          () => (child.stdout.includes(text) ? true : undefined),
+          20_000,
+          () => `${text}: ${JSON.stringify(child.stdout)} ${child.stderr}`,
+        );
+      };
+      await shown('open device |');
+      await shown(`save ${'░'.repeat(40)} 0% | 0 of 4 MiB`);
+      process.kill(child.pid ?? -1, 'SIGTERM'); // it hangs up
+      await child.exited;
+      await poll(() => (readdirSync(directory).length === 0 ? true : undefined), 20_000, 'the unfinished file is gone');
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  },
+);
