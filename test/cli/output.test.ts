@@ -10,7 +10,10 @@ import { lacksForRun } from '../support/host.ts';
 const BROKEN = { code: null, signal: 'SIGPIPE' };
 const FULL = 'vfio-shim: stdout: no space left on device [ERR_FILE, ENOSPC]\n';
 
-describe('a stdout that takes no more', () => {
+/** Many processes one after the other, on a machine that may be busy. */
+const MS = 180_000;
+
+describe('a stdout that takes no more', { timeout: MS }, () => {
   let directory = '';
   beforeAll(() => {
     requireCli();
@@ -114,7 +117,9 @@ describe('a stdout that takes no more', () => {
   });
 });
 
-describe('a stderr that is lost', () => {
+describe('a stderr that is lost', { timeout: MS }, () => {
+  beforeAll(requireCli);
+
   it.each(['2>&-', '2>/dev/full', '2>&9'])('changes nothing (%s)', async (how) => {
     const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-output-'));
     try {

@@ -118,6 +118,7 @@ const noTerminal = script.status === 0 ? undefined : `script: ${script.error?.me
 
 it.skipIf(noTerminal !== undefined && !ci)(
   `a terminal shows a save from its beginning${because(noTerminal)}`,
+  { timeout: 90_000 },
   async () => {
     requireCli();
     const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-terminal-'));
