@@ -15,7 +15,9 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 cache=${VFIO_SHIM_CACHE:-$HOME/.cache/vfio-shim}/uml
-work=$(mktemp -d)
+mkdir -p "$cache"
+# here, as a directory for temporary files may be small, and what is in it not executable
+work=$(mktemp -d "$cache/build-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 # user-mode Linux saves a process's extended registers whole, and has no room for those of newer processors
@@ -30,7 +32,6 @@ linux=$cache/linux-$(sha256sum "$root/lab/uml/config" "$0" | sha256sum | cut -c1
 
 if [ ! -x "$linux" ]; then
   echo "lab: building user-mode Linux"
-  mkdir -p "$cache"
   (cd "$work" && apt-get download -qq linux-source-6.12 2>/dev/null) || {
     echo "lab: skipped, Debian's linux-source-6.12 cannot be had" >&2
     [ -z "${CI:-}" ]

@@ -2,6 +2,8 @@ import { fileURLToPath } from 'node:url';
 import { type Command } from 'commander';
 import { runDemo } from '../demo/demo.ts';
 import { printedStory, silentStory } from '../demo/story.ts';
+import { printOrEnd } from './fail.ts';
+import { print } from './output.ts';
 
 export function add(program: Command): void {
   program
@@ -12,7 +14,7 @@ export function add(program: Command): void {
     .action(async (options: { qemu: boolean; json?: true }) => {
       const json = options.json === true;
       const shim = [process.execPath, fileURLToPath(new URL('./main.js', import.meta.url))];
-      const result = await runDemo({ story: json ? silentStory : printedStory(), shim, qemu: options.qemu });
-      if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
+      const result = await runDemo({ story: json ? silentStory : printedStory(printOrEnd), shim, qemu: options.qemu });
+      if (json) print(`${JSON.stringify(result)}\n`);
     });
 }

@@ -2,6 +2,7 @@ import { Option, type Command } from 'commander';
 import { nextState, statePath } from '../v2/fsm.ts';
 import { parseV2State, V2, v2StateName, type V2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
+import { print } from './output.ts';
 
 const STATES = Object.keys(V2) as V2StateName[];
 const FLAG_SETS = [1, 3, 5, 7];
@@ -20,16 +21,25 @@ export function add(program: Command): void {
     .action((from: string | undefined, to: string | undefined, options: { flags?: string; json?: true }) => {
       const flags = options.flags === undefined ? undefined : Number(options.flags);
       const json = options.json === true;
-      if (from === undefined) process.stdout.write(json ? tablesAsJson(flags) : tablesAsText(flags));
+      if (from === undefined) print(json ? tablesAsJson(flags) : tablesAsText(flags));
       else if (to === undefined) throw new ShimError('ERR_ARGUMENT', `fsm ${from}: where to? Give a second state`);
-      else process.stdout.write(path(flags ?? ALL, from, to, json));
+      else print(path(flags ?? ALL, from, to, json));
     });
 }
 
 function path(flags: number, fromText: string, toText: string, json: boolean): string {
-  const from = parseV2State(fromText);
-  const hops = [from, ...statePath(flags, from, parseV2State(toText))].map(v2StateName);
+  const from = stateOf(fromText);
+  const hops = [from, ...statePath(flags, from, stateOf(toText))].map(v2StateName);
   return json ? `${JSON.stringify({ flags, path: hops })}\n` : `${hops.join(' -> ')}\n`;
+}
+
+function stateOf(text: string): number {
+  try {
+    return parseV2State(text);
+  } catch (error) {
+    if (!(error instanceof ShimError)) throw error;
+    throw new ShimError('ERR_ARGUMENT', `fsm: ${error.message}`, { cause: error });
+  }
 }
 
 function next(flags: number, from: V2StateName, to: V2StateName): string | null {

@@ -1,15 +1,9 @@
-import { writeSync } from 'node:fs';
 import { format } from 'node:util';
 import createDebug, { type Debugger } from 'debug';
+import { say } from './output.ts';
 
 // at once, whichever thread logs: nothing is lost where the process is killed
-createDebug.log = (...args: unknown[]): void => {
-  try {
-    writeSync(2, `${format(...args)}\n`);
-  } catch {
-    // nobody can be told
-  }
-};
+createDebug.log = (...args: unknown[]): void => say(`${format(...args)}\n`);
 
 /** `-v` is the same as `DEBUG=vfio-shim:*`. */
 export function useLogs(verbose: boolean): void {

@@ -11,6 +11,7 @@ import type { MigratableDevice } from '../state-file/device.ts';
 import { openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice } from './device-name.ts';
 import { outlook } from './outlook.ts';
+import { print } from './output.ts';
 import { table } from './table.ts';
 import { useLogs } from './logs.ts';
 
@@ -27,7 +28,7 @@ export function add(program: Command): void {
       const name = parseDevice(text);
       using device = openDevice(name, { look: true });
       const findings = probe(device);
-      process.stdout.write(options.json === true ? `${JSON.stringify(findings)}\n` : inWords(findings));
+      print(options.json === true ? `${JSON.stringify(findings)}\n` : inWords(findings));
     });
 }
 

@@ -1,4 +1,5 @@
-import { Presets, SingleBar } from 'cli-progress';
+import { SingleBar } from 'cli-progress';
+import { say } from './output.ts';
 import type { TransferControl } from './transfer-control.ts';
 
 export interface Progress {
@@ -9,40 +10,38 @@ export interface Progress {
 
 const MIB = 2 ** 20;
 const INTERVAL = 100;
+const WIDTH = 40;
+const TURNING = ['|', '/', '-', '\\'];
 
-/** A bar for people; nothing where no terminal is there to show it. */
-export function showProgress(title: string, control: TransferControl, stream: NodeJS.WriteStream): Progress {
-  if (!stream.isTTY) return { note: (line) => void stream.write(line), stop: () => {} };
-  const bar = new SingleBar(
-    {
-      format: '{step} {bar} {percentage}% | {value} of {total} MiB',
-      stream,
-      hideCursor: true,
-      clearOnComplete: true,
-      gracefulExit: false, // signals are ours
-    },
-    Presets.shades_classic,
-  );
-  let drawn = false;
-  const draw = (): void => {
-    const { total, done } = control;
-    if (total === 0) return; // nothing is known yet
-    const step = { step: control.checking ? 'check file' : title };
-    if (!drawn) bar.start(mib(total), mib(done), step);
-    drawn = true;
-    bar.setTotal(mib(total));
-    bar.update(mib(done), step);
-  };
-  const timer = setInterval(draw, INTERVAL);
+/** What is being done, for people, from the beginning to the end; nothing where no terminal is there to show it. */
+export function showProgress(control: TransferControl, terminal: NodeJS.WriteStream | undefined): Progress {
+  if (terminal === undefined) return { note: say, stop: () => {} };
+  terminal.on('error', () => {}); // a terminal that is gone shows nothing: what is done goes on
+  let drawn = 0;
+  const bar = new SingleBar({
+    format: () => line(control, (drawn += 1)),
+    stream: terminal,
+    fps: 1000 / INTERVAL,
+    hideCursor: true,
+    clearOnComplete: true,
+    gracefulExit: false, // signals are ours
+  });
+  bar.start(1, 0);
   return {
-    note(line) {
-      stream.write(drawn ? `\r\u001B[K${line}` : line);
-    },
-    stop() {
-      clearInterval(timer);
-      if (drawn) bar.stop();
-    },
+    note: (text) => say(`\r\u001B[K${text}`),
+    stop: () => bar.stop(),
   };
+}
+
+/** A bar where it is known how much there is; else a sign that turns, and how much has been done. */
+function line({ step, done, total }: TransferControl, drawn: number): string {
+  if (total === 0) {
+    const sofar = done === 0 ? '' : ` ${mib(done)} MiB so far`;
+    return `${step} ${TURNING[drawn % TURNING.length]}${sofar}`;
+  }
+  const filled = Math.floor((done / total) * WIDTH);
+  const bar = '█'.repeat(filled) + '░'.repeat(WIDTH - filled);
+  return `${step} ${bar} ${Math.floor((done / total) * 100)}% | ${mib(done)} of ${mib(total)} MiB`;
 }
 
 function mib(bytes: number): number {

@@ -1,5 +1,6 @@
 import { type Command } from 'commander';
 import { deviceHelp, parseDevice } from './device-name.ts';
+import { checkFileName } from './file-name.ts';
 import { transfer } from './transfer.ts';
 
 interface Options {
@@ -20,6 +21,7 @@ export function add(program: Command): void {
     .addHelpText('after', help)
     .action(async (device: string, file: string, options: Options) => {
       parseDevice(device); // a wrong command line is known at once
+      checkFileName('restore', file);
       const { force = false, verbose = false, json = false } = options;
       await transfer({ command: 'restore', device, file, force, verbose }, json);
     });
@@ -27,7 +29,7 @@ export function add(program: Command): void {
 
 const help = `${deviceHelp}
 
-The device must not be in use. All of the file is checked before the device is opened. The protocol may be another than
+The device must not be in use. All of the file, which is a path, is checked before the device is opened. The protocol may be another than
 that of the device that was saved, as long as the driver is of the same kind. A restore that fails resets the device.
 
 Example:

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { constants as bufferConstants } from 'node:buffer';
-import { writeSync } from 'node:fs';
-import { constants } from 'node:os';
 import { Option, type Command } from 'commander';
-import { ShimError } from '../error.ts';
+import { hasErrno, ShimError } from '../error.ts';
 import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/sysfs.ts';
 import { parseSize, parseSpec, specHelp } from '../sim/spec.ts';
+import { dieOf } from './die.ts';
+import { tell } from './fail.ts';
+import { print, say } from './output.ts';
 
 interface RunOptions {
   readonly present: Plan['present'];
@@ -124,8 +125,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   };
   checkLimits(order);
   const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
-  // written at once: a stream of Node's would change what the target inherits
-  if (sysfs?.fresh === true) writeSync(2, `vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
+  if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
     env['VFIO_SHIM_SYSFS'] = sysfs.path;
@@ -166,8 +166,7 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
 }
 
 function dataSectionOf(options: RunOptions): number {
-  const bad = (): ShimError =>
-    new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a size, e.g. 16M`);
+  const bad = (why: string): ShimError => new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: ${why}`);
   const size = parseSize(options.dataSize, bad);
   if (size >= 4096 && size % 4096 === 0 && size <= 2 ** 30) return size;
   throw new ShimError('ERR_ARGUMENT', `--data-size ${options.dataSize}: is not a multiple of 4096 up to 1G`);
@@ -199,14 +198,17 @@ async function runAndReport(): Promise<void> {
     child.on('error', reject);
     child.on('close', (...how) => resolve(how));
   });
-  process.stdout.write(Buffer.concat(pieces));
-  if (signal === null) {
-    process.exitCode = code ?? 1;
-    return;
-  }
-  process.exitCode = 128 + constants.signals[signal];
   for (const forwarded of FORWARDED) process.removeAllListeners(forwarded);
-  const { resetSignals } = await import('../sys/process.ts');
-  resetSignals(); // of SIGPIPE, a process of Node does not die
-  process.kill(process.pid, signal);
+  report(Buffer.concat(pieces));
+  if (signal === null) process.exitCode = code ?? 1;
+  else dieOf(signal);
+}
+
+/** Prints what was reported. Where that fails the status is still that of the command, whose work is done. */
+function report(text: Uint8Array): void {
+  try {
+    print(text);
+  } catch (error) {
+    if (!hasErrno(error, 'EPIPE')) tell(error);
+  }
 }

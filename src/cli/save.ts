@@ -1,5 +1,6 @@
 import { type Command } from 'commander';
 import { deviceHelp, parseDevice } from './device-name.ts';
+import { checkFileName } from './file-name.ts';
 import { transfer } from './transfer.ts';
 
 interface Options {
@@ -20,6 +21,7 @@ export function add(program: Command): void {
     .addHelpText('after', help)
     .action(async (device: string, file: string, options: Options) => {
       parseDevice(device); // a wrong command line is known at once
+      checkFileName('save', file);
       const { force = false, verbose = false, json = false } = options;
       await transfer({ command: 'save', device, file, force, verbose }, json);
     });
@@ -28,7 +30,8 @@ export function add(program: Command): void {
 const help = `${deviceHelp}
 
 The device must not be in use: a VMM's own device is saved by the VMM. It is stopped while its state is read, then runs
-again; where that fails it is reset. A signal ends the command once that is done, and leaves no file.
+again; where that fails it is reset. A signal ends the command once that is done, and leaves no file. FILE is a path: a
+state is not written to stdout, as its header comes last.
 
 Example:
   vfio-shim save sim:qat,size=64M,seed=3 qat.state && vfio-shim restore sim:qat,size=64M qat.state`;

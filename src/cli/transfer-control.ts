@@ -1,3 +1,7 @@
+/** What a transfer does, one after the other; each has its own count of bytes. */
+const STEPS = ['open device', 'check file', 'save', 'restore', 'sync file', 'hash memory'] as const;
+export type TransferStep = (typeof STEPS)[number];
+
 /** What the command's two threads share while a state is moved: one moves it, the other watches signals and shows progress. */
 export class TransferControl {
   static readonly SIZE = 32;
@@ -19,13 +23,15 @@ export class TransferControl {
     Atomics.store(this.#flags, 0, 1);
   }
 
-  /** The file is being checked; the device comes later. */
-  get checking(): boolean {
-    return Atomics.load(this.#flags, 1) === 1;
+  get step(): TransferStep {
+    return STEPS[Atomics.load(this.#flags, 1)] ?? 'open device';
   }
 
-  set checking(on: boolean) {
-    Atomics.store(this.#flags, 1, on ? 1 : 0);
+  /** Begins a step. How many bytes there are to it may become known later, or never. */
+  begin(step: TransferStep, total = 0): void {
+    this.done = 0;
+    this.total = total;
+    Atomics.store(this.#flags, 1, STEPS.indexOf(step));
   }
 
   /** Bytes that have been moved, or checked. */
@@ -37,9 +43,10 @@ export class TransferControl {
     this.#counts[0] = bytes;
   }
 
-  /** Bytes that are to be moved, as far as that is known. */
+  /** Bytes that there are, never less than are done; 0 where it is not known. */
   get total(): number {
-    return Math.max(this.done, this.#counts[1] ?? 0);
+    const total = this.#counts[1] ?? 0;
+    return total === 0 ? 0 : Math.max(this.done, total);
   }
 
   set total(bytes: number) {

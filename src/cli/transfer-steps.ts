@@ -49,6 +49,7 @@ class Transfer {
     this.#tell({ kind: 'temporary', path: file.temporary });
     using device = openDevice(name);
     const target = this.#ready(device);
+    this.#control.begin('save');
     const writer = new StateWriter(file);
     const begun = performance.now();
     const sink = (buffer: Uint8Array): void => {
@@ -60,6 +61,7 @@ class Transfer {
       this.#control.total = Math.max(this.#control.total, bytes);
     };
     saveDevice(target, sink, { wait: this.#wait, expect });
+    this.#control.begin('sync file');
     const header = writer.finish(target.protocol, identityOf(device));
     this.#goOn();
     file.commit();
@@ -73,19 +75,18 @@ class Transfer {
     using file = new OpenFile(path);
     const reader = onFile(path, () => new StateReader(file));
     const { header } = reader;
-    this.#control.checking = true;
-    this.#control.total = header.bytes;
+    this.#control.begin('check file', header.bytes);
     const watch = (bytes: number): void => {
       this.#goOn();
       this.#control.done += bytes;
     };
     onFile(path, () => reader.check(watch));
-    this.#control.checking = false;
-    this.#control.done = 0;
     logFile('%s: as it was written, %d bytes of data from a %s device', path, header.bytes, header.protocol);
+    this.#control.begin('open device');
     using device = openDevice(name);
     this.#compare(header, device);
     const target = this.#ready(device);
+    this.#control.begin('restore', header.bytes);
     const begun = performance.now();
     onFile(path, () => restoreDevice(target, (most) => watching(reader.buffers(most), watch), this.#wait));
     return this.#result(device, target, header, begun);
@@ -125,6 +126,7 @@ class Transfer {
   #result(device: OpenDevice, target: MigratableDevice, header: StateHeader, begun: number): TransferResult {
     const { command, file } = this.#order;
     const seconds = (performance.now() - begun) / 1000;
+    if (device.guestMemory !== undefined) this.#control.begin('hash memory');
     const { bytes, buffers, sha256 } = header;
     return {
       command,

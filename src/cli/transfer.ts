@@ -1,8 +1,11 @@
 import { rmSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { Worker } from 'node:worker_threads';
 import type { ErrnoName } from '../abi/errno.ts';
 import { ShimError, type ErrorCode } from '../error.ts';
+import { dieOf } from './die.ts';
 import { fail } from './fail.ts';
+import { print } from './output.ts';
 import { showProgress } from './progress.ts';
 import { table } from './table.ts';
 import { TransferControl, type Failure, type TransferMessage, type TransferOrder } from './transfer-control.ts';
@@ -12,15 +15,21 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** `save` or `restore`, with its result on stdout and all else on stderr. A signal ends it when all is in order again. */
 export async function transfer(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<void> {
+  const result = await carriedOut(order, json);
+  if (result !== undefined) print(json ? `${JSON.stringify(result)}\n` : inWords(result));
+}
+
+/** `undefined` where a signal ends the process. */
+async function carriedOut(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<TransferResult | undefined> {
   const control = new TransferControl();
-  const progress = showProgress(order.command, control, process.stderr);
+  const progress = showProgress(control, isatty(2) ? process.stderr : undefined);
   let temporary: string | undefined;
   let received: NodeJS.Signals | undefined;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (received !== undefined) {
       progress.stop();
       if (temporary !== undefined) rmSync(temporary, { force: true });
-      dieOf(signal); // the second time at once: the driver hangs, or the user will not wait
+      endBy(signal); // the second time at once: the driver hangs, or the user will not wait
     }
     received = signal;
     control.interrupt();
@@ -32,21 +41,22 @@ export async function transfer(order: Omit<TransferOrder, 'control'>, json: bool
       else if (message.kind === 'note') progress.note(`vfio-shim: ${message.text}\n`);
     });
     progress.stop();
-    process.stdout.write(json ? `${JSON.stringify(result)}\n` : inWords(result));
+    return result;
   } catch (error) {
     progress.stop();
     if (temporary !== undefined) rmSync(temporary, { force: true }); // where not even the thread's own end removed it
     if (received === undefined) throw error;
-    fail(error);
-    dieOf(received);
+    fail(error, json);
+    endBy(received);
+    return undefined;
   } finally {
     for (const signal of SIGNALS) process.off(signal, onSignal);
   }
 }
 
-function dieOf(signal: NodeJS.Signals): void {
+function endBy(signal: NodeJS.Signals): void {
   for (const each of SIGNALS) process.removeAllListeners(each);
-  process.kill(process.pid, signal);
+  dieOf(signal);
 }
 
 /** Runs an order in a thread of its own, and settles when that has ended: by then all its files are closed. */

@@ -1,6 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { freshDirectory } from '../interpose/fresh-directory.ts';
 import { within } from './deadline.ts';
 import { Program, type ProgramOptions } from './program.ts';
 
@@ -8,7 +8,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
 /** A directory and programs that are gone when it is closed, and when this process ends before. */
 export class Workplace implements AsyncDisposable {
-  readonly #directory = mkdtempSync(join(tmpdir(), 'vfio-shim-demo-'));
+  readonly #directory = freshDirectory('vfio-shim-demo-');
   readonly #programs: Program[] = [];
   readonly #failed: Program[] = [];
   readonly #abandon = (): void => {

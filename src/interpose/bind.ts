@@ -9,25 +9,25 @@ import type { Ledger } from './journal.ts';
 import { PART_SPAN } from './plan.ts';
 
 /**
- * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. False for a device
- * that cannot be migrated, and for one that speaks what is to be presented: these are left alone.
+ * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. A device that cannot
+ * be migrated, and one that speaks what is to be presented, are left alone: why is returned.
  */
-export function bind(device: DeviceHandle, name: string, ledger: Ledger, options: BridgeOptions): boolean {
+export function bind(device: DeviceHandle, name: string, ledger: Ledger, options: BridgeOptions): string | undefined {
   const { present, roundTrip, warn } = options;
   const flags = migrationFlagsOf(device);
   if (flags !== 0) {
-    if (present === 'v2' && !roundTrip) return false;
+    if (present === 'v2' && !roundTrip) return 'speaks v2 already';
     const facts = startAnew(ledger, name);
     facts.flags = flags;
     facts.region = deviceInfo(device).regions;
     facts.used = 1;
-    return true;
+    return undefined;
   }
   const region = findMigrationRegion(device);
-  if (region === undefined) return false;
+  if (region === undefined) return 'its driver does not support migration';
   if (present === 'v1') {
     if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);
-    return false;
+    return 'speaks v1 already';
   }
   const { dataSection } = new KernelV1Device(device, region, false);
   if (dataSection.size > PART_SPAN) {
@@ -47,5 +47,5 @@ export function bind(device: DeviceHandle, name: string, ledger: Ledger, options
   facts.section_offset = dataSection.offset;
   facts.section_size = dataSection.size;
   facts.used = 1;
-  return true;
+  return undefined;
 }

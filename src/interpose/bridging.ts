@@ -21,6 +21,7 @@ import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from './call.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { deviceFeature, isMigrationFeature } from './feature.ts';
+import type { Findings } from './findings.ts';
 import { DEVICE_ARENA_SIZE, Ledger, type JournalLayout } from './journal.ts';
 import { messageOf } from './log.ts';
 import { migrationRegionInfo } from './migration-region.ts';
@@ -35,6 +36,8 @@ const INFO_SIZE = 24;
 const MAX_INFO = 64 * 1024;
 
 export interface BridgingOptions extends BridgeOptions {
+  /** Is told what becomes of each device. */
+  readonly findings: Findings;
   /** Is told of a device that the target has closed. */
   readonly gone: (report: DeviceReport) => void;
 }
@@ -144,7 +147,7 @@ export class Bridging implements Devices {
     } catch (error) {
       if (!hasErrno(error, 'ESRCH') && !this.#unreachable) {
         this.#unreachable = true;
-        this.#options.warn(`devices of process ${call.tid} cannot be bridged: ${messageOf(error)}`);
+        this.#leaves(`devices of process ${call.tid} cannot be bridged: ${messageOf(error)}`);
       }
       return undefined;
     }
@@ -155,17 +158,22 @@ export class Bridging implements Devices {
     const link = readlinkSync(`/proc/self/fd/${fd.number}`);
     const isCdev = link.startsWith('/dev/vfio/devices/');
     if (!isCdev && link !== 'anon_inode:[vfio-device]') return undefined;
-    const name = (isCdev ? basename(link) : this.#names.get(call.tid)) ?? `descriptor ${call.s32(0)}`;
+    const known = isCdev ? basename(link) : this.#names.get(call.tid);
+    const name = known ?? `descriptor ${call.s32(0)}`;
     this.#names.delete(call.tid);
     this.#dropClosed();
     const place = this.#devices.indexOf(undefined);
     const ledger = this.#ledgers[place];
     if (ledger === undefined) {
-      this.#options.warn(`${name}: is not bridged: ${BRIDGED} devices are the limit`);
+      this.#leaves(`${name}: is not bridged: ${BRIDGED} devices are the limit`);
       return undefined;
     }
     try {
-      if (!bind(fd, name, ledger, this.#options)) return undefined;
+      const reason = bind(fd, name, ledger, this.#options);
+      if (reason !== undefined) {
+        this.#options.findings.leftAlone(known, reason);
+        return undefined;
+      }
       const device = bridgedDevice(place, ledger, this.#options);
       device.driver.lend(call.tid, call.s32(0), fd);
       device.driver.begin(this.#options.warn);
@@ -173,16 +181,20 @@ export class Bridging implements Devices {
       markFile(fd.number, markFor(place)); // last: what is marked has its place
       this.#devices[place] = device;
       const { protocol } = device.driver.backend;
-      this.#options.log?.(
-        `${name}: speaks ${protocol}, and is presented in ${protocol === 'v1' || device.v1 === undefined ? 'v2' : 'v1'}`,
-      );
+      this.#options.findings.bridged(name, protocol, device[protocol === 'v1' ? 'v2' : 'v1'] !== undefined);
       return device;
     } catch (error) {
       bridgedFacts(ledger).used = 0;
       ledger.commit();
-      this.#options.warn(`${name}: is not bridged: ${messageOf(error)}`);
+      this.#leaves(`${name}: is not bridged: ${messageOf(error)}`);
       return undefined;
     }
+  }
+
+  /** Says why a device is left to the kernel that was to be bridged. */
+  #leaves(message: string): void {
+    this.#options.warn(message);
+    this.#options.findings.note(message);
   }
 
   /** Forgets devices that the target has closed, where a new one comes. */
@@ -242,6 +254,7 @@ export class Bridging implements Devices {
   #getRegionInfo(call: Call, device: BridgedDevice): number {
     const { facts, place } = device.driver;
     const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+    if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
     if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
     call.writeArg(2, migrationRegionInfo(argsz, { index, place, dataSection: device.section.size }));
     return 0;
@@ -249,7 +262,9 @@ export class Bridging implements Devices {
 
   #feature(call: Call, device: BridgedDevice): number {
     const { v2 } = device;
-    if (v2 === undefined || !isMigrationFeature(call)) return CONTINUE;
+    if (!isMigrationFeature(call)) return CONTINUE;
+    this.#options.findings.uses(device.name, 'v2');
+    if (v2 === undefined) return CONTINUE;
     const result = device.onDataFd(() => deviceFeature(call, v2, () => this.#host.openDataFd(call, device)));
     device.noteState();
     return result;

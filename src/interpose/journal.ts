@@ -150,6 +150,11 @@ export class JournalLayout {
     };
   }
 
+  /** What is left of the first pages: what became of devices (findings.ts). */
+  findings(journal: Uint8Array): Uint8Array {
+    return journal.subarray((1 + MAX_PARKED) * NOTIFICATION_STRIDE, CALLS_SIZE);
+  }
+
   device(journal: Uint8Array, index: number): Uint8Array {
     const size = ledgerSize(DEVICE_ARENA_SIZE);
     const at = this.#devicesAt + index * size;

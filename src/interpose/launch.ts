@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, fstatSync, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { errnoName } from '../abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../sys/fd.ts';
@@ -62,14 +63,18 @@ function startKeeper(plan: Plan, socket: number): number {
   const script = '"$@" </dev/null >/dev/null 2>&1 & echo $!';
   const handed = handOn(plan, LAUNCHER_FD + 1);
   const program = [process.execPath, ...nodeOptions, keeperPath, JSON.stringify(handed.plan)];
-  const { status, stdout, error } = spawnSync('/bin/sh', ['-c', script, 'sh', ...program], {
+  const { status, signal, stdout, error } = spawnSync('/bin/sh', ['-c', script, 'sh', ...program], {
     stdio: ['ignore', 'pipe', 'inherit', socket, ...handed.fds],
     env: withoutNodeVariables(process.env),
   });
   const pid = Number(stdout?.toString().trim());
-  if (status !== 0 || !(pid > 0))
-    throw new ShimError('ERR_TARGET', 'the keeper process could not be started', { cause: error });
-  return pid;
+  if (status === 0 && pid > 0) return pid;
+  const errno = errnoName(-(error === undefined ? 0 : ((error as NodeJS.ErrnoException).errno ?? 0)));
+  const why = errno === undefined ? `its shell ended with ${signal ?? `status ${status}`}` : `/bin/sh: ${errno}`;
+  throw new ShimError('ERR_TARGET', `the keeper process could not be started: ${why}`, {
+    cause: error,
+    ...(errno !== undefined && { errno }),
+  });
 }
 
 /**

@@ -10,6 +10,7 @@ import { Call } from './call.ts';
 import { inheritedFiles } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import type { Devices, DevicesHost } from './devices.ts';
+import { Findings } from './findings.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
 import { messageOf, serving, warn } from './log.ts';
 import { FIRST_FD, LISTENER_FD, placesOf, type Plan } from './plan.ts';
@@ -46,6 +47,8 @@ export class Supervisor {
   readonly #begun: Uint8Array;
   /** Reports that nobody took at once. */
   readonly #unsent: string[] = [];
+  /** Of devices of the kernel. */
+  #findings: Findings | undefined;
   /** Begun once there is a device to serve. */
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
@@ -77,7 +80,9 @@ export class Supervisor {
     }
     const asked = trace === undefined ? undefined : trace.asked.bind(trace);
     const gone = (report: DeviceReport): void => this.#sendReport(report);
-    return new Bridging(layout, journal, { ...options, asked, gone }, host);
+    const findings = new Findings(layout.findings(journal), options.log);
+    this.#findings = findings;
+    return new Bridging(layout, journal, { ...options, asked, gone, findings }, host);
   }
 
   /** Serves until no process is left that could call. */
@@ -91,6 +96,7 @@ export class Supervisor {
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
+    this.#findings?.conclude();
   }
 
   /** At the first call on a device; but where that is already being migrated, it is too late. */

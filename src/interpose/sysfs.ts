@@ -1,7 +1,7 @@
-import { existsSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ShimError } from '../error.ts';
+import { freshDirectory } from './fresh-directory.ts';
 import type { Plan, PlannedDevice } from './plan.ts';
 
 /**
@@ -14,7 +14,7 @@ export function writeSysfs(
 ): { path: string; fresh: boolean } {
   if (directory === '') throw new ShimError('ERR_ARGUMENT', '--sysfs: the name of the directory is empty');
   try {
-    const path = directory === undefined ? mkdtempSync(join(tmpdir(), 'vfio-shim-')) : resolve(directory);
+    const path = directory === undefined ? freshDirectory('vfio-shim-', '; or give --sysfs') : resolve(directory);
     for (const { name, group } of devices) {
       makeDirectory(join(path, 'iommu_groups', String(group)));
       makeDirectory(join(path, name));
@@ -22,8 +22,9 @@ export function writeSysfs(
     }
     return { path, fresh: directory === undefined };
   } catch (error) {
+    if (error instanceof ShimError) throw error;
     const why = error instanceof Error ? error.message : String(error);
-    throw new ShimError('ERR_ARGUMENT', `--sysfs ${directory ?? tmpdir()}: ${why}`, { cause: error });
+    throw new ShimError('ERR_ARGUMENT', `--sysfs ${directory}: ${why}`, { cause: error });
   }
 }
 

@@ -81,7 +81,8 @@ export function parseSpec(text: string): SimSpec {
     if (!Object.hasOwn(options, key))
       throw bad(text, `no option ${JSON.stringify(key)}; there are ${Object.keys(options).join(', ')}`);
     if (key === 'fault') faults.push(parseFault(text, value));
-    else numbers[key as OptionKey] = parseSize(value, () => bad(text, `${key}=${value} is not a number`));
+    else if (Object.hasOwn(numbers, key)) throw bad(text, `${key} is given twice`);
+    else numbers[key as OptionKey] = parseSize(value, (why) => bad(text, `${key}=${value} ${why}`));
   }
   const { strict = 0, ...others } = numbers;
   if (strict > 1) throw bad(text, `strict=${strict} is neither 0 nor 1`);
@@ -117,19 +118,20 @@ function checkRanges(text: string, spec: SimSpec): void {
   } else if (spec.section !== 0 || spec.dirty !== 0 || spec.strict) {
     throw bad(text, 'section, dirty and strict are options of vendor-v1');
   }
-  if (spec.ports !== 1 && (spec.driver !== 'mtty' || spec.ports !== 2)) throw bad(text, `ports=${spec.ports}`);
+  if (spec.ports !== 1 && (spec.driver !== 'mtty' || spec.ports !== 2))
+    throw bad(text, `ports=${spec.ports}: mtty has 1 or 2, the others have none`);
   for (const key of ['seed', 'compat', 'version', 'block', 'dirty'] as const) {
     if (spec[key] >= 2 ** 32) throw bad(text, `${key}=${spec[key]} does not fit 32 bits`);
   }
 }
 
-/** A count with an optional unit: K, M, G, T (powers of 1024). */
-export function parseSize(text: string, error: () => Error): number {
-  const match = /^(\d{1,15})([KMGT]?)$/i.exec(text);
-  if (match === null) throw error();
+/** A count with an optional unit: K, M, G, T (powers of 1024). `error` gets what is wrong with one that is none. */
+export function parseSize(text: string, error: (why: string) => Error): number {
+  const match = /^(\d+)([KMGT]?)$/i.exec(text);
+  if (match === null) throw error('is not a whole number from 0 on, with K, M, G or T behind it or nothing');
   const scale = 1024 ** ['', 'K', 'M', 'G', 'T'].indexOf((match[2] ?? '').toUpperCase());
   const value = Number(match[1]) * scale;
-  if (!Number.isSafeInteger(value)) throw error();
+  if (!Number.isSafeInteger(value)) throw error('is too large');
   return value;
 }
 

@@ -1,7 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { executableDirectory } from '../support/compiler.ts';
 
 /** An integer constant expression of C, under the name by which a test knows it. */
 export interface Question {
@@ -57,7 +57,7 @@ export function probe(
       '}',
     ].join('\n');
   const firstLine = prelude.join('\n').split('\n').length + 1;
-  const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-probe-'));
+  const directory = mkdtempSync(join(executableDirectory(), 'probe-'));
   const compile = (asked: readonly Question[], ...flags: string[]): { status: number | null; stderr: string } => {
     writeFileSync(join(directory, 'probe.c'), source(asked));
     const include = (options.include ?? []).flatMap((path) => ['-I', path]);

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { outlook, type Capabilities } from '../../src/cli/outlook.ts';
 import { sysfsFacts } from '../../src/cli/sysfs-facts.ts';
 import { requireCli } from '../support/cli.ts';
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
+import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { thrownBy } from '../support/errno.ts';
 
 describe('outlook', () => {
@@ -118,8 +118,6 @@ describe('vfio-shim probe', () => {
   });
   afterAll(() => rmSync(directory, { recursive: true }));
 
-  const setpriv = process.getuid?.() === 0 && spawnSync('setpriv', ['--version']).status === 0;
-
   it('tells about a device that there is no memory for', async () => {
     const { exit, stdout } = await runCli(['probe', 'sim:qat,size=1T', '--json']);
     expect(exit).toEqual(OK);
@@ -159,8 +157,13 @@ describe('vfio-shim probe', () => {
     expect((await runCli(['probe', 'vfio:/dev/vfio/devices/vfio77'])).stderr).toMatch(/\[ERR_DEVICE, ENOENT\]\n$/);
     writeFileSync(group, '', { mode: 0o600 });
     expect((await runCli(['probe', device])).stderr).toMatch(/\[ERR_\w+, E\w+\]\n$/);
-    if (!setpriv) return;
-    const { stderr } = await runCli(['probe', device], {}, ['setpriv', '--reuid=65534', '--clear-groups']);
+  });
+
+  const noNobody = lacksNobody();
+  it.skipIf(noNobody !== undefined)(`says that a node is not for everybody${because(noNobody)}`, async () => {
+    const group = join(directory, 'others');
+    writeFileSync(group, '', { mode: 0o600 });
+    const { stderr } = await runCli(['probe', `vfio:${group}:0000:01:00.0`], {}, NOBODY);
     expect(stderr).toBe(`vfio-shim: ${group}: permission denied [ERR_DEVICE, EACCES]\n`);
   });
 });

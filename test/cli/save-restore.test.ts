@@ -21,11 +21,10 @@ import { OpenFile, StateReader } from '../../src/state-file/reader.ts';
 import { StateWriter } from '../../src/state-file/writer.ts';
 import { poll } from '../real/wait.ts';
 import { requireCli } from '../support/cli.ts';
+import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { cli, ended, FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 
-const root = process.getuid?.() === 0;
-const setpriv = spawnSync('setpriv', ['--version']).status === 0;
-const NOBODY = ['setpriv', '--reuid=65534', '--clear-groups'];
+const noNobody = lacksNobody();
 
 describe('save and restore of simulated devices', () => {
   let directory = '';
@@ -94,7 +93,7 @@ describe('save and restore of simulated devices', () => {
     const save = await runCli(['save', 'sim:pds,size=10000', file]);
     expect(save).toMatchObject({ exit: OK, stderr: '' });
     expect(save.stdout).toMatch(
-      /^device +sim:pds,size=10000, v2\nfile +\S+\ndata +10032 bytes in 1 buffers\ntime +\S+ s, /,
+      /^device +sim:pds,size=10000, v2\nfile +.+\ndata +10032 bytes in 1 buffers\ntime +\S+ s, /,
     );
     expect(save.stdout).toMatch(/^states +RUNNING RUNNING_P2P STOP STOP_COPY STOP RUNNING$/m);
     expect(save.stdout).toMatch(/^guest memory +sha256 [0-9a-f]{64}$/m);
@@ -148,10 +147,10 @@ describe('save and restore of simulated devices', () => {
       refused(await runCli(['save', 'sim:qat', nowhere]), /no such file or directory \[ERR_FILE, ENOENT\]/);
     });
 
-    it.runIf(root && setpriv)('that may not be written or read is refused', async () => {
+    it.skipIf(noNobody !== undefined)(`that may not be written or read is refused${because(noNobody)}`, async () => {
       refused(
         await runCli(['save', 'sim:qat', file], {}, NOBODY),
-        /^vfio-shim: \S+state: permission denied \[ERR_FILE, EACCES\]\n$/,
+        /^vfio-shim: .+state: permission denied \[ERR_FILE, EACCES\]\n$/,
       );
       useSample();
       refused(await runCli(['restore', 'sim:qat', file], {}, NOBODY), /permission denied \[ERR_FILE, EACCES\]/);
@@ -194,7 +193,7 @@ describe('save and restore of simulated devices', () => {
       }
       refused(await runCli(['restore', 'sim:qat', file]), /: driver is "another" there and "sim:qat" here; --force/);
       const forced = await runCli(['restore', 'sim:qat', file, '--force', '--json']);
-      expect(forced.stderr).toMatch(/^vfio-shim: \S+: the state is of another device: .*\n$/);
+      expect(forced.stderr).toMatch(/^vfio-shim: .+: the state is of another device: .*\n$/);
       expect(resultOf(forced)).toMatchObject({ states: ['RUNNING', 'RESUMING', 'RUNNING'], guestSha256: sampleSha256 });
     });
 
@@ -290,12 +289,18 @@ describe('save and restore of simulated devices', () => {
     ['restore', 'vfio-user:/tmp/x', 'a'],
     ['restore', '', 'a'],
     ['restore', 'sim:qat', 'a', '--wrong'],
+    ['save', 'sim:qat', '-'],
+    ['save', 'sim:qat', '-', '--force'],
+    ['save', 'sim:qat', ''],
+    ['restore', 'sim:qat', '-'],
+    ['restore', 'sim:qat', ''],
+    ['save', 'sim:qat,size=1K,size=2K', 'a'],
     ['probe'],
     ['probe', 'sim:'],
   ])('%s %s %s is a wrong command line', async (...args) => {
     const run = await runCli(args);
     expect(run).toMatchObject({ exit: USAGE, stdout: '' });
-    expect(run.stderr).toMatch(/^(error|vfio-shim): /);
+    expect(run.stderr).toMatch(/^vfio-shim: .*\n$/);
     expect(files()).toEqual([]);
   });
 });

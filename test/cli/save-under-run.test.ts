@@ -67,7 +67,7 @@ describe('under run', () => {
     const stateOf = (spec: string, presented: string): string => join(directory, `${spec.split(',')[0]}-${presented}`);
     const sources = await Promise.all(
       PRESENTED.map(async (presented) => {
-        const commands = SPECS.map((spec, n) => `${shim} save ${deviceAt(n)} ${stateOf(spec, presented)} --json`);
+        const commands = SPECS.map((spec, n) => `${shim} save ${deviceAt(n)} '${stateOf(spec, presented)}' --json`);
         const devices = SPECS.map((spec) => `${spec},seed=5`);
         return run(commands.join('\n'), { devices, options: ['--present', presented] });
       }),
@@ -88,7 +88,7 @@ describe('under run', () => {
       PRESENTED.map(async (presented) => {
         const pairs = PRESENTED.flatMap((from) => SPECS.map((spec) => ({ from, spec })));
         const commands = pairs.map(
-          ({ from, spec }, n) => `${shim} restore ${deviceAt(n)} ${stateOf(spec, from)} --json`,
+          ({ from, spec }, n) => `${shim} restore ${deviceAt(n)} '${stateOf(spec, from)}' --json`,
         );
         const devices = pairs.map(({ spec }) => spec);
         return run(commands.join('\n'), { devices, options: ['--present', presented] });
@@ -107,7 +107,7 @@ describe('under run', () => {
 
   it('a strict v1 driver gets the transactions of the source', async () => {
     const spec = 'vendor-v1,size=200K,section=16K,strict=1';
-    const script = `${shim} save ${deviceAt(0)} ${file}; ${shim} restore ${deviceAt(1)} ${file}`;
+    const script = `${shim} save ${deviceAt(0)} '${file}'; ${shim} restore ${deviceAt(1)} '${file}'`;
     const ended = await run(script, { devices: [`${spec},seed=5`, spec], options: ['--present', 'v1'] });
     expect(ended.exit, ended.describe()).toEqual({ code: 0, signal: null });
     const [source, destination] = ended.reports();
@@ -121,11 +121,11 @@ describe('under run', () => {
   });
 
   it('the state of another device is refused, and the device is not touched', async () => {
-    const restore = `${shim} restore ${deviceAt(1)} ${file}`;
-    const script = `${shim} save ${deviceAt(0)} ${file}; ${restore} || true; echo refused; ${restore} --force`;
+    const restore = `${shim} restore ${deviceAt(1)} '${file}'`;
+    const script = `${shim} save ${deviceAt(0)} '${file}'; ${restore} || true; echo refused; ${restore} --force`;
     const ended = await run(script, { devices: ['qat', 'hisi'], options: ['--present', 'v2'] });
     expect(ended.exit, ended.describe()).toEqual({ code: 1, signal: null });
-    const told = 'vfio-shim: \\S+: the state is of another device: id is "8086:4941" there and "19e5:a256" here; .*';
+    const told = 'vfio-shim: .+: the state is of another device: id is "8086:4941" there and "19e5:a256" here; .*';
     expect(said(ended)).toMatch(
       new RegExp(`^${told}\\[ERR_OTHER_DEVICE, EINVAL\\]\n${told}\n.*ERR_DEVICE, EINVAL\\]\n$`),
     );
@@ -147,7 +147,7 @@ describe('under run', () => {
     });
 
     it.each(['RESUMING@1:EBUSY', 'write@1:ENOMEM!'])('a destination with fault=%s runs afterwards', async (fault) => {
-      const script = `${shim} save ${deviceAt(0)} ${file}; ${shim} restore ${deviceAt(1)} ${file}`;
+      const script = `${shim} save ${deviceAt(0)} '${file}'; ${shim} restore ${deviceAt(1)} '${file}'`;
       const ended = await run(script, { devices: ['qat,size=200K', `qat,size=200K,fault=${fault}`], options });
       expect(ended.exit, ended.describe()).toEqual({ code: 1, signal: null });
       expect(said(ended)).toMatch(new RegExp(`\\[ERR_\\w+, ${fault.replace(/.*:|!/g, '')}\\]\n$`));
@@ -197,12 +197,12 @@ describe('under run', () => {
   it('a state that a dead user left behind is told by probe, and reset by save', async () => {
     const script = `
       stale() { # a save that is killed in the middle
-        ${shim} save ${ZERO} ${file}.killed -v 2> ${file}.log &
-        until grep -q ': STOP_COPY' ${file}.log; do sleep 0.05; done
-        kill -9 $!; wait $! || rm ${file}.log
+        ${shim} save ${ZERO} '${file}.killed' -v 2> '${file}.log' &
+        until grep -q ': STOP_COPY' '${file}.log'; do sleep 0.05; done
+        kill -9 $!; wait $! || rm '${file}.log'
       }
       stale; ${shim} probe ${ZERO} --json
-      stale; ${shim} save ${ZERO} ${file} --json`;
+      stale; ${shim} save ${ZERO} '${file}' --json`;
     const ended = await run(script, { devices: ['qat,size=1M,short=64'], options: ['--present', 'v2'] });
     expect(ended.exit, ended.describe()).toEqual({ code: 0, signal: null });
     const probed = ended.stdout.split('\n').find((line) => line.startsWith('{"device"')) ?? '{}';

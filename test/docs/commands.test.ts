@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { lacksForRun } from '../support/host.ts';
 import { codeBlocks, documents, root } from './documents.ts';
 
 const cli = join(root, 'dist/cli/main.js');
@@ -32,7 +33,9 @@ describe('console blocks in the documents', () => {
     expect(existsSync(cli), 'dist/ is missing: npm run build').toBe(true);
   });
 
-  it.each(examples)('$path: $command', ({ command, output }) => {
+  const lacking = lacksForRun();
+  it.for(examples)('$path: $command', ({ command, output }, { skip }) => {
+    skip(lacking !== undefined && command.includes('vfio-shim run'), lacking);
     const env = { ...process.env, PATH: `${directory}${delimiter}${process.env['PATH']}` };
     const { stdout, stderr } = spawnSync('/bin/sh', ['-c', command], { cwd: directory, env, encoding: 'utf8' });
     expect(stdout + stderr).toBe(output);

@@ -199,8 +199,8 @@ describeWithCompiler('a program of its own as VMM', () => {
     const [device] = devices as [DevicePuppet];
     const copies = [
       value(await puppet.call('dup', [device.fd])),
-      value(await puppet.call('dup3', [device.fd, 200, O_CLOEXEC])),
-      value(await puppet.call('fcntl', [device.fd, F_DUPFD_CLOEXEC, 300])),
+      value(await puppet.call('dup3', [device.fd, 60, O_CLOEXEC])),
+      value(await puppet.call('fcntl', [device.fd, F_DUPFD_CLOEXEC, 80])),
     ];
     await puppet.memory('here', 8);
     for (const fd of copies) {

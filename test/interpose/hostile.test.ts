@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import {
@@ -26,7 +27,7 @@ import { F_ADD_SEALS, F_SEAL_WRITE, F_SETFL, O_APPEND, O_NONBLOCK } from '../../
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import { arch } from '../../src/sys/libc.ts';
 import { noise } from '../support/bytes.ts';
-import { compiled, describeWithCompiler } from '../support/compiler.ts';
+import { compiled, describeRunsWithCompiler, describeWithCompiler, executableDirectory } from '../support/compiler.ts';
 import { callText, Puppet } from '../support/puppet.ts';
 import { statusOf, useShimRuns, type RunOptions } from '../support/shim-run.ts';
 import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
@@ -63,7 +64,7 @@ async function checkServed({ puppet, first, second }: Target, supervisor: number
   expect(await puppet.run.supervisor()).toBe(supervisor);
 }
 
-describeWithCompiler('a target that asks for the absurd', () => {
+describeRunsWithCompiler('a target that asks for the absurd', () => {
   const start = useShimRuns('all');
   let target: Target;
   let supervisor = 0;
@@ -200,7 +201,10 @@ describeWithCompiler('a target that asks for the absurd', () => {
     const { puppet, user, first, second, container } = target;
     const ends = await puppet.script(`new ends 8; ${callText('pipe2', ['$ends', 0])}; get ends 0 8`);
     const [reader = -1, writer = -1] = new Int32Array(ends.bytes.buffer);
-    const file = value(await user.open('/tmp', 0, 0o20200002)); // O_TMPFILE | O_RDWR
+    const path = join(executableDirectory(), `plain-${process.pid}`);
+    writeFileSync(path, '');
+    const file = value(await user.open(path));
+    unlinkSync(path);
     const name = await user.argumentsOf(0);
     const pread = async (fd: number, offset: bigint): Promise<string> => {
       const { errno, value: length } = await puppet.call('pread64', [fd, `$${name}`, 4, offset]);

@@ -196,8 +196,10 @@ describeWithCompiler('mmap of the data section', () => {
     const { user } = device;
     const { puppet } = user;
     await puppet.memory('limit', 16);
+    value(await puppet.call('prlimit64', [0, RLIMIT_NOFILE, 0, '$limit']));
+    const [, most = 0n] = new BigUint64Array((await puppet.get('limit', 16)).slice().buffer);
     const limit = async (descriptors: number): Promise<void> => {
-      await puppet.put('limit', new Uint8Array(new BigUint64Array([BigInt(descriptors), 4096n]).buffer));
+      await puppet.put('limit', new Uint8Array(new BigUint64Array([BigInt(descriptors), most]).buffer));
       value(await puppet.call('prlimit64', [0, RLIMIT_NOFILE, '$limit', 0]));
     };
     const used = new Set(descriptors(puppet.run.pid));

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -11,6 +11,7 @@ import { barSize } from '../../src/sim/pci.ts';
 import { parseSpec, type SimSpec } from '../../src/sim/spec.ts';
 import { noise, sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
+import { because, lacksTracing } from '../support/host.ts';
 import { callText, Puppet } from '../support/puppet.ts';
 import { useShimRuns, type ShimRun } from '../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
@@ -34,12 +35,6 @@ function afterGuest(spec: SimSpec): Uint8Array {
   fillPattern(memory.subarray(0, spec.size), spec.seed);
   for (const round of [0, 1, 2]) memory.fill(round + 1, 64 * round, 64 * round + 64);
   return memory.subarray(0, spec.size);
-}
-
-/** `kernel.yama.ptrace_scope`: 0, or absent, lets a process trace others of its user. */
-function yama(): number {
-  const file = '/proc/sys/kernel/yama/ptrace_scope';
-  return existsSync(file) ? Number(readFileSync(file, 'utf8')) : 0;
 }
 
 describeWithCompiler('a supervisor that is killed', () => {
@@ -174,9 +169,9 @@ describeWithCompiler('a supervisor that is killed', () => {
     ['has received a call', SECCOMP_IOCTL_NOTIF_RECV, 'exit'],
     ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'entry'],
   ];
-  const isTraceable = process.getuid?.() === 0 || yama() === 0;
-  it.runIf(isTraceable).each(points)(
-    'at each call, just when it %s (where it can be traced)',
+  const untraceable = lacksTracing();
+  it.skipIf(untraceable !== undefined).each(points)(
+    `at each call, just when it %s${because(untraceable)}`,
     async (_, request, when) => {
       const specs = ['qat,size=40K,seed=9', 'qat,size=40K'];
       const [source, destination] = await Promise.all(specs.map(async (spec) => openPuppet(spec, true)));

@@ -1,18 +1,21 @@
 import { beforeAll, describe } from 'vitest';
 import { ci, fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from './binaries.ts';
 
+import { because, lacksForRun } from '../support/host.ts';
+
 export { CLI, requireCli } from './cli.ts';
 
 const FETCH_MS = 600_000;
 
 /**
  * A group of tests that need these QEMUs. QEMU 10.0 is fetched where CI or VFIO_SHIM_FETCH is set. Without one of them the group
- * is skipped on a developer's machine, and fails where CI is set.
+ * is skipped on a developer's machine, and fails where CI is set. Where the host lacks what `run` takes, it is skipped everywhere.
  */
 export function describeWithQemus(versions: readonly QemuVersion[], title: string, body: () => void): void {
   const missing = versions.flatMap((version) => (isToBeFetched(version) ? [] : (missingQemu(version) ?? [])));
-  const reason = missing.length === 0 ? '' : ` (${missing.join('; ')})`;
-  describe.skipIf(missing.length > 0 && !ci)(`${title}${reason}`, () => {
+  const lacking = lacksForRun();
+  const reason = lacking ?? (missing.length === 0 ? undefined : missing.join('; '));
+  describe.skipIf(lacking !== undefined || (missing.length > 0 && !ci))(`${title}${because(reason)}`, () => {
     beforeAll(async () => {
       if (versions.some(isToBeFetched)) await fetchQemu();
       const still = versions.flatMap((version) => missingQemu(version) ?? []);

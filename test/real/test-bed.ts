@@ -6,6 +6,15 @@ import { Child, findProcesses, killHard, MARK, type FoundProcess } from './proce
 import { Vm, qemuCommand, type VmOptions } from './qemu.ts';
 import { poll } from './wait.ts';
 
+/**
+ * Where a test's directory is. Its name is part of QEMU's options and shell commands, and the path of a UNIX socket has 107
+ * bytes at most (sun_path, linux/un.h).
+ */
+function place(): string {
+  const usual = tmpdir();
+  return /^[\w./-]{1,60}$/.test(usual) ? usual : '/tmp';
+}
+
 /** A directory and the processes of one test. */
 export class TestBed {
   readonly directory: string;
@@ -16,7 +25,7 @@ export class TestBed {
   readonly #abandon = (): void => this.processes().forEach(({ pid }) => killHard(pid));
 
   constructor() {
-    this.directory = mkdtempSync(join(tmpdir(), 'vfio-shim-'));
+    this.directory = mkdtempSync(join(place(), 'vfio-shim-'));
     process.once('exit', this.#abandon);
   }
 

@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe } from 'vitest';
 import { requireCli } from './cli.ts';
+import { because, lacksForRun } from './host.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CC = process.env['CC'] ?? 'gcc';
@@ -16,7 +17,7 @@ const SHARED = join(root, 'bench/c');
 export const PROGRAMS: string = join(root, 'test/interpose/c');
 
 /** Why C programs cannot be compiled here; `undefined` where they can. */
-function missingCompiler(): string | undefined {
+export function missingCompiler(): string | undefined {
   const { status, error } = spawnSync(CC, ['--version'], { encoding: 'utf8' });
   if (error !== undefined) return `no ${CC}: ${error.message}`;
   return status === 0 ? undefined : `${CC} --version: exit code ${status}`;
@@ -29,9 +30,18 @@ const ci = !['', 'false', undefined].includes(process.env['CI']);
  * machine, and fails where CI is set.
  */
 export function describeWithCompiler(title: string, body: () => void): void {
+  describeUnless(undefined, title, body);
+}
+
+/** As describeWithCompiler(), and where the host lacks what serving a target takes, the group is skipped everywhere. */
+export function describeRunsWithCompiler(title: string, body: () => void): void {
+  describeUnless(lacksForRun(), title, body);
+}
+
+function describeUnless(lacking: string | undefined, title: string, body: () => void): void {
   const missing = missingCompiler();
-  const reason = missing === undefined ? '' : ` (${missing})`;
-  describe.skipIf(missing !== undefined && !ci)(`${title}${reason}`, () => {
+  const isSkipped = lacking !== undefined || (missing !== undefined && !ci);
+  describe.skipIf(isSkipped)(`${title}${because(lacking ?? missing)}`, () => {
     beforeAll(() => {
       if (missing !== undefined) throw new Error(`${missing}; set CC to a C compiler`);
       requireCli();
@@ -40,15 +50,21 @@ export function describeWithCompiler(title: string, body: () => void): void {
   });
 }
 
+/** Where files can be executed, which a directory for temporary files does not promise: it may be mounted noexec. */
+export function executableDirectory(): string {
+  const directory = join(root, '.cache/test-programs');
+  mkdirSync(directory, { recursive: true });
+  return directory;
+}
+
 /** Compiles `test/interpose/c/NAME.c` where that has not been done, and returns the program's path. */
 export function compiled(name: string): string {
   const source = join(PROGRAMS, `${name}.c`);
   const inputs = [source, ...headersIn(PROGRAMS), ...headersIn(SHARED)];
   const hash = createHash('sha256').update([CC, ...FLAGS].join(' '));
   for (const path of inputs) hash.update(basename(path)).update(readFileSync(path));
-  const program = join(root, '.cache/test-programs', `${name}-${hash.digest('hex').slice(0, 16)}`);
+  const program = join(executableDirectory(), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(program)) return program;
-  mkdirSync(dirname(program), { recursive: true });
   const fresh = `${program}.${process.pid}`; // another test file may be compiling it too
   const { status, stderr } = spawnSync(CC, [...FLAGS, '-I', SHARED, '-o', fresh, source], { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${CC} ${source}: exit code ${status}\n${stderr}`);

@@ -6,6 +6,7 @@ import type { DeviceReport } from '../../src/interpose/report.ts';
 import { findProcesses, killHard, MARK, type Exit, type FoundProcess } from '../real/processes.ts';
 import { poll, within } from '../real/wait.ts';
 import { CLI } from './cli.ts';
+import { lacksForRun } from './host.ts';
 
 export interface RunOptions {
   /** `--device` values. */
@@ -129,7 +130,7 @@ export class ShimRun {
 
   /** The directory that the run made, as it said on stderr. */
   get directory(): string | undefined {
-    return /sysfsdev directories are in (\S+)/.exec(this.stderr)?.[1];
+    return /sysfsdev directories are in (.+)$/m.exec(this.stderr)?.[1];
   }
 
   describe(): string {
@@ -159,11 +160,13 @@ export class ShimRun {
   }
 }
 
-/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. */
+/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. Skipped where the host cannot. */
 export function useShimRuns(
   scope: 'each' | 'all' = 'each',
 ): (command: readonly string[], options?: RunOptions) => ShimRun {
   let runs: ShimRun[] = [];
+  const lacking = lacksForRun();
+  beforeEach(({ skip }) => skip(lacking !== undefined, lacking));
   const begin = (): void => {
     runs = [];
   };

@@ -12,8 +12,10 @@ import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
 import { isSameFile } from '../../src/sys/process.ts';
 import { FdVault, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
 import { outcome } from '../support/errno.ts';
+import { lacksForRun } from '../support/host.ts';
 
 const { pid } = process;
+const lacking = lacksForRun();
 const isOpen = (fd: number): boolean => existsSync(`/proc/self/fd/${fd}`);
 
 describe('OwnedFd', () => {
@@ -56,7 +58,8 @@ describe('OwnedFd', () => {
 });
 
 describe('sockets', () => {
-  it('pass a descriptor, before the receiver looks', () => {
+  it('pass a descriptor, before the receiver looks', ({ skip }) => {
+    skip(lacking !== undefined, lacking);
     const [mine, theirs] = socketPair();
     using file = createSharedMemory('test', 4096);
     sendFd(mine.number, file.number);
@@ -81,7 +84,8 @@ describe('sockets', () => {
 });
 
 describe('which file a descriptor is', () => {
-  it('isSameFile tells duplicates from files that were opened anew', () => {
+  it('isSameFile tells duplicates from files that were opened anew', ({ skip }) => {
+    skip(lacking !== undefined, lacking);
     using file = createSharedMemory('test', 4096);
     using copy = new OwnedFd(trySyscall('dup', file.number));
     using again = new OwnedFd(openSync(`/proc/self/fd/${file.number}`, 'r'));
@@ -165,7 +169,8 @@ describe('FdVault', () => {
 });
 
 describe('duplicateFd and marks', () => {
-  it('another descriptor of the same open file, and of its mark, by any thread of the process', () => {
+  it('another descriptor of the same open file, and of its mark, by any thread of the process', ({ skip }) => {
+    skip(lacking !== undefined, lacking);
     using file = createSharedMemory('marked', 0);
     expect(markOf(file.number)).toBe(0);
     markFile(file.number, 33);
@@ -184,7 +189,8 @@ describe('duplicateFd and marks', () => {
     expect(outcome(() => markFile(file.number, 65))).toBe('EINVAL');
   });
 
-  it('no descriptor is undefined, no process an error', () => {
+  it('no descriptor is undefined, no process an error', ({ skip }) => {
+    skip(lacking !== undefined, lacking);
     expect(duplicateFd(pid, 1_000_000)).toBeUndefined();
     expect(duplicateFd(pid, -1)).toBeUndefined();
     expect(outcome(() => duplicateFd(2 ** 22 + 1, 0))).not.toBe('OK');

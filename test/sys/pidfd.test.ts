@@ -1,9 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readlinkSync } from 'node:fs';
-import { expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { duplicateFd } from '../../src/sys/pidfd.ts';
 import { outcome } from '../support/errno.ts';
+import { lacksForRun } from '../support/host.ts';
+
+const lacking = lacksForRun();
+beforeEach(({ skip }) => skip(lacking !== undefined, lacking));
 
 async function start(): Promise<ChildProcess & { readonly pid: number }> {
   const child = spawn('sleep', ['60'], { stdio: ['pipe', 'pipe', 'ignore'] });

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { TracedThread } from '../../src/sys/ptrace.ts';
 import { outcome } from '../support/errno.ts';
-import { compiled, describeWithCompiler } from '../support/compiler.ts';
+import { compiled, describeRunsWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet, type PuppetHost } from '../support/puppet.ts';
 import { poll } from '../real/wait.ts';
 
@@ -48,7 +48,7 @@ class Grandchild implements PuppetHost {
   }
 }
 
-describeWithCompiler('TracedThread', () => {
+describeRunsWithCompiler('TracedThread', () => {
   let host: Grandchild;
   let puppet: Puppet<Grandchild>;
   let pid: number;
