@@ -22,7 +22,7 @@ printf '%s\n' 'migrate_set_capability return-path on' "migrate unix:$dir/migrati
 grep -qa 'Migration status: completed' "$dir/source.log" || kill %%
 wait $!
 
-grep -a '^Migration status\|^total time\|^downtime:\|^{' "$dir/source.log"
+grep -a '^Migration status\|^total time\|^downtime:\|^{' "$dir/source.log" | tr -d '\r'
 grep -a '^{' "$dir/destination.log"
 memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
 if [ "$(memory source)" = "$(memory destination)" ]; then
