@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { loadFromFile, migrateLive, migrateToFile } from '../../test/real/migration.ts';
+import {
+  listen,
+  loadFromFile,
+  migrateLive,
+  migrateToFile,
+  startMigration,
+  waitForMigration,
+} from '../../test/real/migration.ts';
 import type { Vm } from '../../test/real/qemu.ts';
 import type { TestBed } from '../../test/real/test-bed.ts';
 import { check } from '../guest/check.ts';
@@ -56,3 +63,19 @@ await check('QEMU 10.0 saves an mtty into a file and loads it', async (bed) => {
   await loadFromFile(destination, bed.path('state'));
   await assertArrived(bed, source, destination, 0x33);
 });
+
+await check(
+  'QEMU 10.0 fails to migrate an mtty whose log of DMA it uses: the kernel does not report it',
+  async (bed) => {
+    const vfioProperties = ['x-device-dirty-page-tracking=on']; // the default, and the last one counts
+    const [source, destination] = await Promise.all([
+      startMttyVm(bed, 'source', [Mtty.create('mtty-1')], { qemu, vfioProperties }),
+      startMttyVm(bed, 'destination', [Mtty.create('mtty-1')], { qemu, vfioProperties, incoming: true }),
+    ]);
+    await source.waitForFirmware();
+    await startMigration(source, await listen(destination, bed.path('migration')), { returnPath: true });
+    const { 'error-desc': why } = await waitForMigration(source, 'failed');
+    assert.equal(why, 'ram_save_setup failed: Operation not supported');
+    assert.equal(await source.status(), 'running');
+  },
+);

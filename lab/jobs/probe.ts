@@ -1,12 +1,21 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, readSync } from 'node:fs';
 import {
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
   VFIO_DEVICE_STATE,
+  vfio_device_feature_dma_logging_control,
+  vfio_device_feature_dma_logging_range,
+  vfio_device_feature_dma_logging_report,
 } from '../../src/abi/vfio-v2.ts';
 import * as features from '../../src/abi/vfio-v2.ts';
+import { addressOf } from '../../src/sys/libc.ts';
+import { CLI } from '../../test/real/cli.ts';
 import { check } from '../guest/check.ts';
 import { Mtty, type MttyType } from '../guest/mtty.ts';
 import { RawDevice, type StateName } from '../guest/raw-device.ts';
@@ -74,6 +83,34 @@ await check('every transition is as recorded', () => {
     return `  ${from.padEnd(12)} -> ${to.padEnd(12)} ret=${answer} data_fd=${data_fd} now=${device.state()} dsize=${device.dataSize()}${had}`;
   });
   assert.deepEqual(seen, linesLike(transition, 63));
+});
+
+await check('DMA logging begins and ends as recorded, and cannot be reported; probe calls it offered', () => {
+  const mtty = Mtty.create('mtty-1');
+  {
+    using device = new RawDevice(mtty);
+    const range = vfio_device_feature_dma_logging_range.encode({ iova: 0n, length: 4096n });
+    const ranges = BigInt(addressOf(range));
+    const control = vfio_device_feature_dma_logging_control.encode({ page_size: 4096n, num_ranges: 1, ranges });
+    const bitmap = new BigUint64Array(1);
+    const report = vfio_device_feature_dma_logging_report.encode({
+      iova: 0n,
+      length: 4096n,
+      page_size: 4096n,
+      bitmap: BigInt(addressOf(bitmap)),
+    });
+    const [set, get] = [VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET];
+    const begun = device.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, control);
+    const reported = device.feature(get | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, report);
+    const ended = device.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, new Uint8Array(0));
+    const [line] = linesLike(/^START \d; REPORT /, 1);
+    assert.equal(`START ${begun}; REPORT ${reported} bm0=${bitmap[0]}; STOP ${ended}`, line);
+  }
+  const args = [CLI, 'probe', `vfio:${mtty.group}:${mtty.uuid}`];
+  const found = JSON.parse(execFileSync(process.execPath, [...args, '--json'], { encoding: 'utf8' })) as object;
+  assert.deepEqual({ ...found, dmaLogging: 'offered' }, found);
+  const words = execFileSync(process.execPath, args, { encoding: 'utf8' });
+  assert.match(words, /^dmaLogging +offered by the driver, not tried: /m);
 });
 
 const SIZES: readonly (readonly [MttyType, number])[] = [

@@ -67,6 +67,10 @@ function kernelFacts(device: OpenedDevice): DeviceFacts {
   };
 }
 
+/**
+ * What the driver offers, which a PROBE tells. Whether the log can be read shows only while a device logs: Linux 6.12 without
+ * CONFIG_IOMMUFD_DRIVER answers REPORT with EOPNOTSUPP (include/linux/iova_bitmap.h), and START with success.
+ */
 const DMA_LOGGING = [
   [VFIO_DEVICE_FEATURE_DMA_LOGGING_START, VFIO_DEVICE_FEATURE_SET],
   [VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, VFIO_DEVICE_FEATURE_SET],

@@ -5,6 +5,7 @@ export interface Capabilities {
   readonly protocol: 'v1' | 'v2' | 'none';
   /** `VFIO_MIGRATION_*`, 0 without v2. */
   readonly migrationFlags: number;
+  /** The driver offers a log of DMA. */
   readonly dmaLogging: boolean;
 }
 
@@ -26,7 +27,9 @@ const NO_DRIVER = 'the driver does not support migration';
 export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities): Outlook[] {
   const speaks = protocol === 'v1' ? { old: true, new: false } : { old: false, new: true };
   const oldWay = 'needs x-enable-migration=on';
-  const newWay = dmaLogging ? 'its log of DMA is used' : 'needs enable-migration=on, as no DMA is logged';
+  const newWay = dmaLogging
+    ? 'uses the log of DMA, where the kernel reports it'
+    : 'needs enable-migration=on, as no DMA is logged';
   const natively = (vmm: string, works: boolean, way: string): Outlook => ({
     vmm,
     works,

@@ -52,7 +52,8 @@ function probe(device: OpenDevice) {
     dataSize: dataSize(migratable),
     regions: facts.regions.map(describeRegion),
     irqs: facts.irqs,
-    dmaLogging: facts.dmaLogging,
+    // whether a log can be read is not known before a device logs, which would change it
+    dmaLogging: facts.dmaLogging ? 'offered' : 'no',
     migration: outlook({ protocol, migrationFlags, dmaLogging: facts.dmaLogging }),
   };
 }
@@ -117,7 +118,12 @@ function inWords(found: Findings): string {
         ] as const,
     ),
     ['irqs', String(found.irqs)],
-    ['dmaLogging', found.dmaLogging ? 'yes' : "no: all of the guest's memory may count as dirty"],
+    [
+      'dmaLogging',
+      found.dmaLogging === 'offered'
+        ? 'offered by the driver, not tried: not every kernel reports what is logged'
+        : "no: all of the guest's memory may count as dirty",
+    ],
   ]);
   const verdicts = found.migration.map(({ vmm, works, why }) => [vmm, `${works ? 'yes' : 'no'}: ${why}`] as const);
   return `${facts}\nMigration with\n${table(verdicts)}`;

@@ -1,5 +1,5 @@
 /**
- * The records that QEMU writes for a VFIO device into a migration stream. QEMU 5.2 to 7.2 (protocol v1) and 8.0 on
+ * The records that QEMU writes for a VFIO device into a migration stream. QEMU 6.2 to 7.2 (protocol v1) and 8.0 on
  * (protocol v2) write the same ones, so what one saved the other can load. docs/stream.md describes the format.
  */
 

@@ -230,7 +230,7 @@ describe('under run', () => {
       state: 'RUNNING',
       stale: false,
       irqs: 5,
-      dmaLogging: false,
+      dmaLogging: 'no',
     });
     const regions = found.regions.map(({ index, type }) => [index, type]);
     expect(regions).toEqual([[0, null], [7, null], ...(presented === 'v1' ? [[9, 'migration']] : [])]);

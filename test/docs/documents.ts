@@ -17,9 +17,29 @@ export const documents: readonly Document[] = [
   .filter((path) => path.endsWith('.md'))
   .map((path) => ({ path, text: readFileSync(`${root}/${path}`, 'utf8') }));
 
+/** A fenced block: ```` ```LANGUAGE MARK ````. */
+export interface Block {
+  readonly language: string;
+  /** `hardware`: runs only where there is some; `fragment`: does not run by itself. */
+  readonly mark: string;
+  readonly code: string;
+}
+
+/** All blocks of a document in order, those within lists too. */
+export function blocks(text: string): Block[] {
+  return Array.from(
+    text.matchAll(/^( *)```(\S*) *(.*)\n([^]*?)^\1```$/gm),
+    ([, indent = '', language = '', mark = '', code = '']) => ({
+      language,
+      mark,
+      code: code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
+    }),
+  );
+}
+
 /** The contents of the code blocks in a language. */
 export function codeBlocks(text: string, language: string): string[] {
-  return Array.from(text.matchAll(/^```(\w+)\n(.*?)^```$/gms))
-    .filter(([, info]) => info === language)
-    .map(([, , code = '']) => code);
+  return blocks(text)
+    .filter((block) => block.language === language)
+    .map(({ code }) => code);
 }

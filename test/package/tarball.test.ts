@@ -70,6 +70,10 @@ describe('the packed package', () => {
     expect(files).toEqual(
       expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'docs/errors.md']),
     );
+    // the documents show them
+    const examples = readdirSync(join(root, 'examples')).map((name) => `examples/${name}`);
+    expect(examples.length).toBeGreaterThan(3);
+    expect(files).toEqual(expect.arrayContaining(examples));
     expect(
       files.filter((file) => /(^|\/)(src|test|bench|scripts|node_modules)(\/|$)|(?<!\.d)\.ts$/.test(file)),
     ).toEqual([]);
