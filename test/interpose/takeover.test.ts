@@ -177,6 +177,7 @@ describeWithCompiler('a supervisor that is killed', () => {
   const isTraceable = process.getuid?.() === 0 || yama() === 0;
   it.runIf(isTraceable).each(points)(
     'at each call, just when it %s (where it can be traced)',
+    { timeout: 180_000 },
     async (_, request, when) => {
       const specs = ['qat,size=40K,seed=9', 'qat,size=40K'];
       const [source, destination] = await Promise.all(specs.map(async (spec) => openPuppet(spec, true)));
