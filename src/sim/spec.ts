@@ -34,6 +34,8 @@ export interface SimSpec {
   readonly section: number;
   /** vendor-v1: refuses transactions that are not the source's. */
   readonly strict: boolean;
+  /** vendor-v1: has the habits of libvfio-user's v1 servers. */
+  readonly libvfio: boolean;
   /** mtty: number of ports. */
   readonly ports: number;
 }
@@ -58,6 +60,8 @@ const options: Readonly<Record<OptionKey, string>> = {
   dirty: 'vendor-v1: pages dirtied with every buffer in pre-copy',
   section: 'vendor-v1: bytes of the data section',
   strict: "vendor-v1: 1 refuses transactions that are not the source's",
+  libvfio:
+    "vendor-v1: 1 has the habits of libvfio-user's v1 servers: no 0 to 2, 0 to 4, 4 to 0; pending_bytes is 1 or 0",
   ports: 'mtty: 1 or 2',
 };
 
@@ -84,8 +88,10 @@ export function parseSpec(text: string): SimSpec {
     else if (Object.hasOwn(numbers, key)) throw bad(text, `${key} is given twice`);
     else numbers[key as OptionKey] = parseSize(value, (why) => bad(text, `${key}=${value} ${why}`));
   }
-  const { strict = 0, ...others } = numbers;
-  if (strict > 1) throw bad(text, `strict=${strict} is neither 0 nor 1`);
+  const { strict = 0, libvfio = 0, ...others } = numbers;
+  for (const [key, value] of Object.entries({ strict, libvfio })) {
+    if (value > 1) throw bad(text, `${key}=${value} is neither 0 nor 1`);
+  }
   const spec: SimSpec = {
     driver,
     size: 4096,
@@ -101,6 +107,7 @@ export function parseSpec(text: string): SimSpec {
     ...others,
     faults,
     strict: strict === 1,
+    libvfio: libvfio === 1,
   };
   checkRanges(text, spec);
   return spec;
@@ -115,8 +122,8 @@ function checkRanges(text: string, spec: SimSpec): void {
     if (section < 8192 || section % 4096 !== 0 || section > 2 ** 30) {
       throw bad(text, `section=${section} is not a multiple of 4096 within 8192 and ${2 ** 30}`);
     }
-  } else if (spec.section !== 0 || spec.dirty !== 0 || spec.strict) {
-    throw bad(text, 'section, dirty and strict are options of vendor-v1');
+  } else if (spec.section !== 0 || spec.dirty !== 0 || spec.strict || spec.libvfio) {
+    throw bad(text, 'section, dirty, strict and libvfio are options of vendor-v1');
   }
   if (spec.ports !== 1 && (spec.driver !== 'mtty' || spec.ports !== 2))
     throw bad(text, `ports=${spec.ports}: mtty has 1 or 2, the others have none`);

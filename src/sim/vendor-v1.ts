@@ -1,7 +1,7 @@
 import { ShimError } from '../error.ts';
 import type { ErrnoName } from '../abi/errno.ts';
 import { DATA_OFFSET, type V1Registers } from '../v1/region.ts';
-import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
+import { isV1State, isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { faultError, Faults } from './faults.ts';
 import type { SimEvents, SimMemory } from './memory.ts';
 import type { Fault, SimSpec } from './spec.ts';
@@ -10,6 +10,19 @@ import { Kind, MAGIC, PAGE, record, vendor_v1_state, type VendorState } from './
 
 /** How much memory one look for changed pages compares in pre-copy, in bytes. */
 const SCAN_WINDOW = 16 * 1024 * 1024;
+/**
+ * The changes of device_state that libvfio-user's v1 servers take (lib/migration_priv.h: migr_states, until September 2023; b52bff7).
+ * Their pending_bytes is "primarily regarded as boolean" (include/libvfio-user.h: vfu_migration_callbacks_t).
+ */
+const LIBVFIO: Readonly<Record<V1State, readonly number[]>> = {
+  [V1.STOP]: [0, 1],
+  [V1.RUNNING]: [0, 1, 2, 3, 4],
+  [V1.STOP_COPY]: [0, 1, 2],
+  [V1.PRE_COPY]: [0, 1, 2],
+  [V1.RESUMING]: [1, 4],
+  [V1.ERROR]: [],
+};
+
 /** A device that dirties its own pages does so for this many buffers, so that pre-copy converges. */
 const DIRTYING_BUFFERS = 64;
 
@@ -46,7 +59,8 @@ export class VendorV1 implements V1Registers {
   writeDeviceState(value: number): void {
     const my = this.#my;
     const from = my.device_state as V1State;
-    if (!isV1Transition(from, value)) {
+    const isTaken = this.#spec.libvfio ? LIBVFIO[from].includes(value) : isV1Transition(from, value);
+    if (!isTaken || !isV1State(value)) {
       throw driver('EINVAL', `device_state ${v1StateName(from)} does not lead to ${v1StateName(value)}`);
     }
     if (value === from) return;
@@ -67,7 +81,8 @@ export class VendorV1 implements V1Registers {
     if (my.buffer_size === 0) this.#prepare();
     const rest = Math.max(0, this.#spec.size - my.cursor);
     const end = my.device_state === V1.STOP_COPY && my.end_sent === 0 ? record.size : 0;
-    return my.buffer_size + rest + (my.buffer_kind === Kind.END ? 0 : end);
+    const pending = my.buffer_size + rest + (my.buffer_kind === Kind.END ? 0 : end);
+    return this.#spec.libvfio ? Math.min(1, pending) : pending;
   }
 
   readDataOffset(): number {

@@ -67,7 +67,7 @@ describe('presentV1 of a v2 device', () => {
 
 describe('presentV2 of a v1 device', () => {
   const { device } = new TapeV1();
-  const with_ = (changes: Partial<V1Device>): V1Device => ({
+  const driverWith = (changes: Partial<V1Device>): V1Device => ({
     regionSize: device.regionSize,
     dataSection: device.dataSection,
     mapped: device.mapped,
@@ -85,8 +85,8 @@ describe('presentV2 of a v1 device', () => {
     ['a data section of a negative size', { dataSection: { offset: 4096, size: -1 } }],
     ['more mapped than there is', { mapped: new Uint8Array(65_537) }],
   ])('whose region has %s is refused', (_, changes) => {
-    expect(thrownBy(() => presentV2(with_(changes)))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
-    expect(presentV2(with_({})).getState()).toBe(V2.RUNNING);
+    expect(thrownBy(() => presentV2(driverWith(changes)))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
+    expect(presentV2(driverWith({})).getState()).toBe(V2.RUNNING);
   });
 
   test.each([-1, 1.5, Number.NaN])('is refused an estimate of %d', (stopCopyEstimate) => {

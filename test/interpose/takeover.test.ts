@@ -172,6 +172,7 @@ describeWithCompiler('a supervisor that is killed', () => {
   const untraceable = lacksTracing();
   it.skipIf(untraceable !== undefined).each(points)(
     `at each call, just when it %s${because(untraceable)}`,
+    { timeout: 180_000 },
     async (_, request, when) => {
       const specs = ['qat,size=40K,seed=9', 'qat,size=40K'];
       const [source, destination] = await Promise.all(specs.map(async (spec) => openPuppet(spec, true)));

@@ -16,6 +16,8 @@ export interface DeviceOptions {
   readonly fault?: string | undefined;
   /** vendor-v1: refuses transactions that are not the source's. */
   readonly strict?: boolean;
+  /** vendor-v1: has the habits of libvfio-user's v1 servers. */
+  readonly libvfio?: boolean;
   /** vendor-v1: pages that it dirties itself with every buffer. */
   readonly dirty?: number;
 }
@@ -27,13 +29,23 @@ export interface ShimOptions extends VmOptions {
 }
 
 /** The one place that knows how `--device` spells it. */
-function deviceSpec({ driver = 'qat', size = '16M', seed, compat, fault, strict, dirty }: DeviceOptions = {}): string {
+function deviceSpec({
+  driver = 'qat',
+  size = '16M',
+  seed,
+  compat,
+  fault,
+  strict,
+  libvfio,
+  dirty,
+}: DeviceOptions = {}): string {
   const options = [
     `size=${size}`,
     ...(seed === undefined ? [] : [`seed=${seed}`]),
     ...(compat === undefined ? [] : [`compat=${compat}`]),
     ...(fault === undefined ? [] : [`fault=${fault}`]),
     ...(strict === true ? ['strict=1'] : []),
+    ...(libvfio === true ? ['libvfio=1'] : []),
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
   ];
   return [driver, ...options].join(',');

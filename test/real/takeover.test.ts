@@ -18,7 +18,7 @@ function serving(program: 'keeper-main' | 'supervisor-main', sysfs: string): num
     .filter((pid) => {
       try {
         const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-        return command.includes(`${program}.js`) && command.includes(JSON.stringify(sysfs));
+        return command.includes(`/${program}.`) && command.includes(JSON.stringify(sysfs));
       } catch {
         return false; // gone meanwhile
       }

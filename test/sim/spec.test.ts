@@ -16,6 +16,7 @@ const plain: SimSpec = {
   dirty: 0,
   section: 0,
   strict: false,
+  libvfio: false,
   ports: 1,
 };
 
@@ -83,14 +84,16 @@ describe('parseSpec', () => {
     ['vendor-v1,strict=0,strict=1', 'strict is given twice'],
     ['mtty,ports=0', 'ports=0'],
     ['qat,ports=2', 'ports=2'],
-    ['qat,section=8K', 'section, dirty and strict are options of vendor-v1'],
-    ['qat,dirty=1', 'section, dirty and strict are options of vendor-v1'],
-    ['pds,strict=1', 'section, dirty and strict are options of vendor-v1'],
+    ['qat,section=8K', 'section, dirty, strict and libvfio are options of vendor-v1'],
+    ['qat,dirty=1', 'section, dirty, strict and libvfio are options of vendor-v1'],
+    ['pds,strict=1', 'section, dirty, strict and libvfio are options of vendor-v1'],
     ['vendor-v1,section=4096', 'section=4096 is not a multiple of 4096 within 8192 and 1073741824'],
     ['vendor-v1,section=10000', 'section=10000 is not a multiple of 4096'],
     ['vendor-v1,section=2G', 'section=2147483648 is not a multiple of 4096 within'],
     ['vendor-v1,section=0', 'section=0 is not a multiple of 4096 within'],
     ['vendor-v1,strict=2', 'strict=2 is neither 0 nor 1'],
+    ['vendor-v1,libvfio=2', 'libvfio=2 is neither 0 nor 1'],
+    ['hisi,libvfio=1', 'section, dirty, strict and libvfio are options of vendor-v1'],
     ['vendor-v1,strict=yes', 'strict=yes is not a whole number from 0 on'],
     ['qat,seed=4G', 'seed=4294967296 does not fit 32 bits'],
     ['qat,compat=4294967296', 'compat=4294967296 does not fit 32 bits'],
@@ -187,6 +190,7 @@ describe('specHelp', () => {
       'dirty',
       'section',
       'strict',
+      'libvfio',
       'ports',
     ];
     for (const key of keys) expect(help).toMatch(new RegExp(`^ {2}${key} {2,}\\S`, 'm'));
