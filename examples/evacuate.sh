@@ -25,7 +25,7 @@ wait $!
 grep -a '^Migration status\|^total time\|^downtime:\|^{' "$dir/source.log" | tr -d '\r'
 grep -a '^{' "$dir/destination.log"
 memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
-if [ "$(memory source)" = "$(memory destination)" ]; then
+if [ -n "$(memory source)" ] && [ "$(memory source)" = "$(memory destination)" ]; then
   echo "The destination's device has the memory of the source's."
 else
   echo "The devices differ." >&2

@@ -22,7 +22,7 @@ vm=(qemu-system-x86_64 -m 64 -nodefaults -display none -monitor stdio
 
 grep -ah '^{' "$dir/source.log" "$dir/destination.log"
 memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
-if [ "$(memory source)" = "$(memory destination)" ]; then
+if [ -n "$(memory source)" ] && [ "$(memory source)" = "$(memory destination)" ]; then
   echo "The second device has the memory of the first."
 else
   echo "The devices differ." >&2

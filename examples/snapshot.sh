@@ -15,7 +15,7 @@ printf '%s\n' 'info status' quit |
 
 grep -ah '^VM status\|^{' "$dir/first.log" "$dir/second.log" | tr -d '\r'
 memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
-if [ "$(memory first)" = "$(memory second)" ]; then
+if [ -n "$(memory first)" ] && [ "$(memory first)" = "$(memory second)" ]; then
   echo "The second device has the memory of the first."
 else
   echo "The devices differ." >&2
