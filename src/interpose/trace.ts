@@ -1,5 +1,5 @@
 import { openSync, writeSync } from 'node:fs';
-import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
+import { ANSWERED, CONTINUE, type Call } from './call.ts';
 
 /** `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for what drivers of it were asked. */
 export class Trace {
@@ -12,7 +12,7 @@ export class Trace {
   write(call: Call, value: number, error: number): void {
     if (value === CONTINUE) return;
     const args = [0, 1, 2, 3, 4, 5].map((n) => `0x${call.arg(n).toString(16)}`);
-    const result = value === ANSWERED ? 'fd' : value === PREPARED ? call.count(2) : value;
+    const result = value === ANSWERED ? 'fd' : value;
     const line = { time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error };
     writeSync(this.#fd, `${JSON.stringify(line)}\n`);
   }

@@ -5,12 +5,21 @@ import { OwnedFd } from './fd.ts';
 import { failedWith, syscallError, trySyscall } from './libc.ts';
 
 const GONE = -errnoNumber('ESRCH');
+/** How long a process is taken for that of a thread id which it cannot vouch for, in milliseconds. */
+const VOUCHED = 1;
+
+interface Opened {
+  readonly tid: number;
+  readonly pidfd: OwnedFd;
+  /** When it may be of another process than the thread's; never, where it ends with the thread. */
+  readonly until: number;
+}
 
 /**
  * The thread that was asked for last: most calls come from the same one. Its pidfd stays its own, and is of no other thread that
  * gets its number later.
  */
-let last: { readonly tid: number; readonly pidfd: OwnedFd } | undefined;
+let last: Opened | undefined;
 
 /**
  * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
@@ -18,14 +27,13 @@ let last: { readonly tid: number; readonly pidfd: OwnedFd } | undefined;
  * `ESRCH` where it is gone.
  */
 export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
-  let result = last?.tid === tid ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
+  const known = last !== undefined && last.tid === tid && (last.until === Infinity || performance.now() < last.until);
+  let result = known && last !== undefined ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
   if (failedWith(result, 'ESRCH')) {
     last?.pidfd.close();
     last = undefined;
-    const pidfd = openThread(tid);
-    if (pidfd < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -pidfd);
-    last = { tid, pidfd: new OwnedFd(pidfd) };
-    result = trySyscall('pidfd_getfd', pidfd, fd, 0);
+    last = openThread(tid);
+    result = trySyscall('pidfd_getfd', last.pidfd.number, fd, 0);
   }
   if (result >= 0) return new OwnedFd(result);
   if (failedWith(result, 'EBADF')) return undefined;
@@ -33,13 +41,14 @@ export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
 }
 
 /** A pidfd of a thread's process; from Linux 6.9 on of the thread itself, which is as good and needs no look into /proc. */
-function openThread(tid: number): number {
+function openThread(tid: number): Opened {
   const leader = trySyscall('pidfd_open', tid, 0);
-  if (leader >= 0) return leader;
-  const thread = trySyscall('pidfd_open', tid, PIDFD_THREAD);
-  if (thread >= 0) return thread;
+  const exact = leader >= 0 ? leader : trySyscall('pidfd_open', tid, PIDFD_THREAD);
+  if (exact >= 0) return { tid, pidfd: new OwnedFd(exact), until: Infinity };
   const tgid = processOf(tid);
-  return tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+  const pidfd = tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+  if (pidfd < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -pidfd);
+  return { tid, pidfd: new OwnedFd(pidfd), until: performance.now() + VOUCHED };
 }
 
 /** The id of a thread's process; `undefined` where the thread is gone. */
