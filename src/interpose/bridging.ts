@@ -213,8 +213,7 @@ export class Bridging implements Devices {
       if (has(device.driver.facts.fd)) return true;
       const directory = `/proc/${processOf(tid) ?? tid}/fd`;
       return readdirSync(directory).some(
-        (fd) =>
-          linkOf(`${directory}/${fd}`).includes('vfio') && has(Number(fd)), // a name says only what is worth a look
+        (fd) => linkOf(`${directory}/${fd}`).includes('vfio') && has(Number(fd)), // a name says only what is worth a look
       );
     } catch (error) {
       return !hasErrno(error, 'ESRCH') && processOf(tid) !== undefined; // what cannot be told is not closed

@@ -1,7 +1,12 @@
 import { seccomp_notif } from '../abi/seccomp.ts';
 import { ShimError } from '../error.ts';
 import { addressOf } from '../sys/libc.ts';
-import { readProcessMemoryTo, readProcessString, writeProcessMemoryFrom } from '../sys/process-memory.ts';
+import {
+  proveWritable,
+  readProcessMemoryTo,
+  readProcessString,
+  writeProcessMemoryFrom,
+} from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import type { ErrnoName } from '../abi/errno.ts';
 import { callerMemory } from './caller-memory.ts';
@@ -92,6 +97,12 @@ export class Call {
     if (length === 0) return;
     this.check();
     writeProcessMemoryFrom(this.tid, address, at, length, callerMemory(this.tid, this.#check));
+  }
+
+  /** Proves that the caller's memory can be written, where something must not be done in vain. Throws `EFAULT`. */
+  prove(address: number, length: number): void {
+    this.check();
+    proveWritable(this.tid, address, length, callerMemory(this.tid, this.#check));
   }
 
   /** The string that an argument points to; `undefined` where there is none of at most `limit` bytes. */

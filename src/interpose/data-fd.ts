@@ -81,11 +81,12 @@ export class DataFds {
     }
     const shown = session.shown?.(count);
     if (shown !== undefined) return this.#readShown(buffer, session, shown);
+    buffer.prove(count);
     const length = session.read(bounce.subarray(0, count));
     try {
       buffer.write(bounceAt, length);
     } catch (error) {
-      this.#device.undo(); // whoever reads next gets them
+      this.#device.undo(); // it was unmapped in between: whoever reads next gets them
       throw error;
     }
     if (length > 0) this.#device.moved('out', length);

@@ -108,7 +108,21 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
   ];
   const { read, write, readv, writev, preadv, pwritev, preadv2, pwritev2, lseek, dup, dup3, fcntl } = syscalls;
   const legacyDup = 'dup2' in syscalls ? [Number(syscalls.dup2)] : [];
-  const onDataFd = [read, write, readv, writev, preadv, pwritev, preadv2, pwritev2, lseek, dup, dup3, fcntl, ...legacyDup];
+  const onDataFd = [
+    read,
+    write,
+    readv,
+    writev,
+    preadv,
+    pwritev,
+    preadv2,
+    pwritev2,
+    lseek,
+    dup,
+    dup3,
+    fcntl,
+    ...legacyDup,
+  ];
   const onDataFds: Step[] =
     dataFds === undefined
       ? []
@@ -147,6 +161,8 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     ...inWindow('mmap', 'args5', []),
     ...(trapsOpens ? opens('openat', 'args2') : []),
     ...(hasOpen ? opens('open', 'args1') : []),
-    ...(dataFds === undefined ? [] : [...dataFd('data fd'), ...dataFd('sendfile', 'args1'), ...dataFd('splice', 'args2')]),
+    ...(dataFds === undefined
+      ? []
+      : [...dataFd('data fd'), ...dataFd('sendfile', 'args1'), ...dataFd('splice', 'args2')]),
   ]);
 }

@@ -32,7 +32,10 @@ export function takeStandIn(tid: number, fd: number): OwnedFd | undefined {
   const own = fd < 0 ? undefined : duplicateFd(tid, fd);
   if (own === undefined) return undefined;
   try {
-    if (inodeOfOwn(own.number) !== ELSEWHERE && readlinkSync(`/proc/self/fd/${own.number}`).startsWith(`/memfd:${FILE_NAME}`)) {
+    if (
+      inodeOfOwn(own.number) !== ELSEWHERE &&
+      readlinkSync(`/proc/self/fd/${own.number}`).startsWith(`/memfd:${FILE_NAME}`)
+    ) {
       return own;
     }
   } catch (error) {

@@ -18,7 +18,11 @@ export class TargetBuffer {
   readonly #pieces: readonly { readonly address: number; readonly length: number }[];
   readonly length: number;
 
-  private constructor(call: Call, pieces: readonly { readonly address: number; readonly length: number }[], length: number) {
+  private constructor(
+    call: Call,
+    pieces: readonly { readonly address: number; readonly length: number }[],
+    length: number,
+  ) {
     this.#call = call;
     this.#pieces = pieces;
     this.length = length;
@@ -42,6 +46,11 @@ export class TargetBuffer {
       return { address: Number(iov_base), length };
     });
     return new TargetBuffer(call, pieces, total);
+  }
+
+  /** Proves that `length` bytes can be written. Throws `EFAULT`. */
+  prove(length: number): void {
+    this.#each(length, (address, _, count) => this.#call.prove(address, count));
   }
 
   /** Writes `length` bytes that begin at an address here. Throws `EFAULT`. */

@@ -1,5 +1,16 @@
 import { openSync } from 'node:fs';
-import { AT_EMPTY_PATH, AT_STATX_DONT_SYNC, LOCK_EX, LOCK_NB, LOCK_SH, S_IFCHR, S_IFMT, STATX_INO, STATX_TYPE, statx } from '../abi/fcntl.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_STATX_DONT_SYNC,
+  LOCK_EX,
+  LOCK_NB,
+  LOCK_SH,
+  S_IFCHR,
+  S_IFMT,
+  STATX_INO,
+  STATX_TYPE,
+  statx,
+} from '../abi/fcntl.ts';
 import { OwnedFd } from './fd.ts';
 import { addressOf, cString, failedWith, syscall, syscallError, trySyscall } from './libc.ts';
 import { createSharedMemory } from './memory.ts';
@@ -16,7 +27,15 @@ const ino = new DataView(found.buffer, stx_ino[1]);
 
 /** Looks at the file behind a descriptor of this process, as it is known here: no file server is asked. */
 function look(fd: number): void {
-  syscall(`descriptor ${fd}`, 'statx', fd, noPathAt, AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO | STATX_TYPE, foundAt);
+  syscall(
+    `descriptor ${fd}`,
+    'statx',
+    fd,
+    noPathAt,
+    AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+    STATX_INO | STATX_TYPE,
+    foundAt,
+  );
 }
 
 /** The file system that shared memory lies on: inode numbers say something only within it. */

@@ -77,6 +77,46 @@ export function readProcessMemoryTo(pid: number, address: number, at: number, le
   if (read !== length) throw fault('read', pid, address, length, read);
 }
 
+/** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
+const UIO_MAXIOV = 1024;
+// SAFETY: as the vectors above
+const proof = new Uint8Array(UIO_MAXIOV);
+const proofAt = addressOf(proof);
+const pages = new BigUint64Array(2 * UIO_MAXIOV);
+const pagesAt = addressOf(pages);
+
+/**
+ * Proves that memory can be written, by writing to each of its pages a byte that is there already. Throws `EFAULT`. What the process
+ * itself writes there at this very moment may be lost.
+ */
+export function proveWritable(pid: number, address: number, length: number, held?: number): void {
+  if (length === 0) return;
+  const first = address - (address % PAGE);
+  const count =
+    Number.isSafeInteger(address + length) && address >= 0 && Number.isInteger(address)
+      ? Math.ceil((address + length - first) / PAGE)
+      : Infinity;
+  if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
+  for (let n = 0; n < count; n += 1) {
+    const at = Math.max(address, first + n * PAGE);
+    if (held !== undefined) {
+      readProcessMemoryTo(pid, at, proofAt, 1, held);
+      writeProcessMemoryFrom(pid, at, proofAt, 1, held);
+    }
+    pages[2 * n] = BigInt(at);
+    pages[2 * n + 1] = 1n;
+  }
+  if (held !== undefined) return;
+  iov[0] = proofAt % HIGH;
+  iov[1] = proofAt / HIGH;
+  iov[2] = count;
+  iov[3] = 0;
+  for (const call of ['process_vm_readv', 'process_vm_writev'] as const) {
+    const proved = trySyscall(call, pid, localAt, 1, pagesAt, count, 0);
+    if (proved !== count) throw fault('proof', pid, address, length, proved);
+  }
+}
+
 /** A zero-terminated string of at most `limit` bytes; `undefined` where there is none. Never reads into a page it need not. */
 export function readProcessString(pid: number, address: number, limit: number, held?: number): string | undefined {
   const bytes = new Uint8Array(limit);
