@@ -24,12 +24,24 @@ export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_SETSIG = 10;
 export const F_GETSIG = 11;
+export const F_SETOWN_EX = 15;
+export const F_GETOWN_EX = 16;
 export const F_DUPFD_CLOEXEC = 1030;
 export const F_SETPIPE_SZ = 1031;
 export const F_GETPIPE_SZ = 1032;
 export const F_ADD_SEALS = 1033;
 export const F_GET_SEALS = 1034;
 export const FD_CLOEXEC = 1;
+
+/** `struct f_owner_ex`, and the kind of owner that is a process (asm-generic/fcntl.h). */
+export const f_owner_ex = struct('f_owner_ex', 8, { type: ['s32', 0], pid: ['s32', 4] });
+export const F_OWNER_PID = 1;
+
+/** Operations of flock(2) (asm-generic/fcntl.h). */
+export const LOCK_SH = 1;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+export const LOCK_UN = 8;
 
 /** Seals of a memfd (linux/fcntl.h, 3.17; FUTURE_WRITE 5.1). */
 export const F_SEAL_SEAL = 1;
@@ -62,3 +74,20 @@ export const POLLERR = 8;
 export const POLLHUP = 0x10;
 export const POLLNVAL = 0x20;
 export const pollfd = struct('pollfd', 8, { fd: ['s32', 0], events: ['u16', 4], revents: ['u16', 6] });
+
+/** statx(2): of the descriptor itself, and without asking a file server (linux/fcntl.h, linux/stat.h). */
+export const AT_EMPTY_PATH = 0x1000;
+export const AT_STATX_DONT_SYNC = 0x4000;
+export const STATX_TYPE = 1;
+export const STATX_INO = 0x100;
+export const S_IFMT = 0o170000;
+export const S_IFCHR = 0o020000;
+/** `struct statx` (linux/stat.h), as far as it says which file it is. */
+export const statx = struct('statx', 256, {
+  stx_mode: ['u16', 28],
+  stx_ino: ['u64', 32],
+  stx_rdev_major: ['u32', 128],
+  stx_rdev_minor: ['u32', 132],
+  stx_dev_major: ['u32', 136],
+  stx_dev_minor: ['u32', 140],
+});

@@ -1,20 +1,21 @@
 import type { DeviceHandle } from '../kernel/handle.ts';
-import { markOf, type OwnedFd } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import { duplicateFd } from '../sys/pidfd.ts';
 import { refuse } from './call.ts';
+import { placeOf } from './run-mark.ts';
 
 /**
  * The target's descriptor of a device, borrowed for the time of a call: a duplicate that was kept would keep the device open
- * when the target has closed it. That it is the device that is meant is told by the mark on the open file.
+ * when the target has closed it. That it is the device that is meant is told by this run's mark on the open file.
  */
 export class BorrowedFd implements DeviceHandle {
-  readonly #mark: number;
+  readonly #place: number;
   #tid = 0;
   #fd = -1;
   #own: OwnedFd | undefined;
 
-  constructor(mark: number) {
-    this.#mark = mark;
+  constructor(place: number) {
+    this.#place = place;
   }
 
   /** The device is that descriptor of that thread's process, until giveBack(). False where it is another file. */
@@ -47,7 +48,7 @@ export class BorrowedFd implements DeviceHandle {
   #take(): OwnedFd | undefined {
     const own = duplicateFd(this.#tid, this.#fd);
     if (own === undefined) return undefined;
-    if (markOf(own.number) !== this.#mark) {
+    if (placeOf(own.number) !== this.#place) {
       own.close();
       return undefined;
     }

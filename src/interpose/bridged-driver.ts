@@ -55,11 +55,6 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   return new ServedDevice(parts, options, (events) => new BridgedDriver(place, ledger, events, options));
 }
 
-/** The mark of the open file of the device in a place. */
-export function markFor(place: number): number {
-  return place + 1;
-}
-
 /** A driver of the kernel, reached through the target's own descriptor. */
 export class BridgedDriver implements Driver {
   readonly place: number;
@@ -76,7 +71,7 @@ export class BridgedDriver implements Driver {
     const name = bridgedName(ledger);
     this.place = place;
     this.facts = bridgedFacts(ledger);
-    this.borrowed = new BorrowedFd(markFor(place));
+    this.borrowed = new BorrowedFd(place);
     this.vault = new FdVault(...vaultFds(place));
     this.text = `vfio:${name}`;
     const { flags } = this.facts;

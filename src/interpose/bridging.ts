@@ -1,5 +1,4 @@
 import { readlinkSync, readdirSync } from 'node:fs';
-import { basename } from 'node:path';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
@@ -12,11 +11,11 @@ import {
 import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/spec.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { markFile, markOf, type OwnedFd } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { characterDevice } from '../sys/file.ts';
 import { duplicateFd, processOf } from '../sys/pidfd.ts';
-import { readProcessString } from '../sys/process-memory.ts';
 import { bind } from './bind.ts';
-import { bridgedDevice, markFor, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
+import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from './call.ts';
 import type { Devices, DevicesHost } from './devices.ts';
@@ -27,6 +26,7 @@ import { messageOf } from './log.ts';
 import { migrationRegionInfo } from './migration-region.ts';
 import { BRIDGED } from './plan.ts';
 import type { DeviceReport } from './report.ts';
+import { markPlace, placeOf } from './run-mark.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
@@ -115,7 +115,7 @@ export class Bridging implements Devices {
   }
 
   #noteName(call: Call): void {
-    const name = readProcessString(call.tid, call.count(2), 256);
+    const name = nameIn(call);
     if (name === undefined) return;
     if (this.#names.size >= MAX_NAMES) this.#names.clear();
     this.#names.set(call.tid, name);
@@ -125,7 +125,7 @@ export class Bridging implements Devices {
   #on(call: Call, find: boolean, serve: (device: BridgedDevice, fd: OwnedFd) => number): number {
     const fd = this.#duplicate(call);
     if (fd === undefined) return CONTINUE;
-    let device = this.#devices[markOf(fd.number) - 1];
+    let device = this.#devices[placeOf(fd.number)];
     if (device === undefined && find) device = this.#find(call, fd);
     if (device === undefined) {
       fd.close();
@@ -141,6 +141,10 @@ export class Bridging implements Devices {
     }
   }
 
+  /**
+   * Takes the caller's descriptor. Where that is not allowed, it may be a device that is bridged, and the call fails; as long as there
+   * is none, it is the kernel's.
+   */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
       return duplicateFd(call.tid, call.s32(0));
@@ -149,16 +153,17 @@ export class Bridging implements Devices {
         this.#unreachable = true;
         this.#leaves(`devices of process ${call.tid} cannot be bridged: ${messageOf(error)}`);
       }
+      if (this.#devices.some((device) => device !== undefined)) throw error;
       return undefined;
     }
   }
 
   /** Gives a device its place, if it is one and there is something to do for it. */
   #find(call: Call, fd: OwnedFd): BridgedDevice | undefined {
-    const link = readlinkSync(`/proc/self/fd/${fd.number}`);
-    const isCdev = link.startsWith('/dev/vfio/devices/');
-    if (!isCdev && link !== 'anon_inode:[vfio-device]') return undefined;
-    const known = isCdev ? basename(link) : this.#names.get(call.tid);
+    const cdev = cdevName(fd.number);
+    if (cdev === undefined && linkOf(`/proc/self/fd/${fd.number}`) !== 'anon_inode:[vfio-device]') return undefined;
+    call.check(); // whose descriptor that is
+    const known = cdev ?? this.#names.get(call.tid);
     const name = known ?? `descriptor ${call.s32(0)}`;
     this.#names.delete(call.tid);
     this.#dropClosed();
@@ -178,7 +183,7 @@ export class Bridging implements Devices {
       device.driver.lend(call.tid, call.s32(0), fd);
       device.driver.begin(this.#options.warn);
       ledger.commit();
-      markFile(fd.number, markFor(place)); // last: what is marked has its place
+      markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
       const { protocol } = device.driver.backend;
       this.#options.findings.bridged(name, protocol, device[protocol === 'v1' ? 'v2' : 'v1'] !== undefined);
@@ -214,17 +219,16 @@ export class Bridging implements Devices {
     const { tid } = device.driver.facts;
     const has = (fd: number): boolean => {
       using own = duplicateFd(tid, fd);
-      return own !== undefined && markOf(own.number) === markFor(place);
+      return own !== undefined && placeOf(own.number) === place;
     };
     try {
       if (has(device.driver.facts.fd)) return true;
       const directory = `/proc/${processOf(tid) ?? tid}/fd`;
       return readdirSync(directory).some(
-        (fd) =>
-          /^anon_inode:\[vfio-device\]|^\/dev\/vfio\/devices\//.test(linkOf(`${directory}/${fd}`)) && has(Number(fd)),
+        (fd) => linkOf(`${directory}/${fd}`).includes('vfio') && has(Number(fd)), // a name says only what is worth a look
       );
-    } catch {
-      return false; // the process is gone
+    } catch (error) {
+      return !hasErrno(error, 'ESRCH') && processOf(tid) !== undefined; // what cannot be told is not closed
     }
   }
 
@@ -265,7 +269,7 @@ export class Bridging implements Devices {
     if (!isMigrationFeature(call)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
-    const result = device.onDataFd(() => deviceFeature(call, v2, () => this.#host.openDataFd(call, device)));
+    const result = device.onDataFd(() => deviceFeature(call, v2, (tell) => this.#host.openDataFd(call, device, tell)));
     device.noteState();
     return result;
   }
@@ -276,5 +280,21 @@ function linkOf(path: string): string {
     return readlinkSync(path);
   } catch {
     return '';
+  }
+}
+
+/** The name of a VFIO character device, as the kernel knows it: paths are of somebody's mount namespace. */
+function cdevName(fd: number): string | undefined {
+  const device = characterDevice(fd);
+  if (device === undefined) return undefined;
+  return /\/vfio-dev\/(vfio\d+)$/.exec(linkOf(`/sys/dev/char/${device}`))?.[1];
+}
+
+/** The device that a group is asked for, which is worth a name in messages and no more. */
+function nameIn(call: Call): string | undefined {
+  try {
+    return call.stringArg(2, 256);
+  } catch {
+    return undefined;
   }
 }

@@ -33,7 +33,7 @@ import {
   vfio_iommu_type1_info_dma_avail,
   vfio_iova_range,
 } from '../abi/vfio.ts';
-import { writeProcessMemory } from '../sys/process-memory.ts';
+import { addressOf } from '../sys/libc.ts';
 import { refuse, type Call } from './call.ts';
 import type { DmaMappings } from './dma.ts';
 
@@ -168,6 +168,7 @@ function unmapDma(call: Call, container: ContainerState, host: ContainerHost): n
     throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: argsz ${argsz}, flags ${flags}`);
   }
   const owner = BigInt(container.inode);
+  call.writeArg(2, header); // it can be answered: nothing is unmapped in vain
   let bytes: bigint;
   if ((flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0) {
     if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a range goes not with ALL');
@@ -219,7 +220,9 @@ function dirtyPages(call: Call, container: ContainerState, host: ContainerHost):
   }
 }
 
+// SAFETY: the address stays valid as long as the module
 const zeros = new Uint8Array(1024 * 1024);
+const zerosAt = addressOf(zeros);
 
 /** Writes the bitmap of a range without dirty pages, in pieces of our own size. */
 function writeCleanBitmap(call: Call, pageSize: bigint, size: bigint, data: bigint, range: bigint): void {
@@ -229,7 +232,7 @@ function writeCleanBitmap(call: Call, pageSize: bigint, size: bigint, data: bigi
   }
   const bytes = Number(needed);
   for (let done = 0; done < bytes; done += zeros.length) {
-    writeProcessMemory(call.tid, Number(data) + done, zeros.subarray(0, Math.min(zeros.length, bytes - done)));
+    call.writeFrom(Number(data) + done, zerosAt, Math.min(zeros.length, bytes - done));
   }
 }
 

@@ -85,7 +85,6 @@ function getInfo(call: Call, host: DeviceHost): number {
   const MIN = 16;
   const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
   if (argsz < MIN) throw refuse('EINVAL', `VFIO_DEVICE_GET_INFO: argsz ${argsz}`);
-  host.firstLook();
   const bytes = vfio_device_info.encode({
     argsz,
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
@@ -93,6 +92,7 @@ function getInfo(call: Call, host: DeviceHost): number {
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
   call.writeArg(2, bytes.subarray(0, Math.min(argsz, bytes.length)));
+  host.firstLook(); // of who has been told
   return 0;
 }
 

@@ -26,6 +26,6 @@ export interface DevicesHost {
   readonly listener: Answers;
   /** What the call changes, to be committed with its result. */
   touch(ledger: Ledger): void;
-  /** Gives the target a data fd for a session that has begun on a device, and returns its number there. */
-  openDataFd(call: Call, device: ServedDevice): number;
+  /** Gives the target a data fd for a session that has begun on a device; `tell` gets its number there, before the target has it. */
+  openDataFd(call: Call, device: ServedDevice, tell: (fd: number) => void): void;
 }

@@ -1,19 +1,16 @@
 import { createSim } from '../sim/create.ts';
 import { fillPattern, simMemorySizes } from '../sim/memory.ts';
 import { pciConfig } from '../sim/pci.ts';
+import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
-import { isSameFile } from '../sys/process.ts';
-import { DATA_OFFSET } from '../v1/region.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
+import { fileOf } from './file-look.ts';
 import type { Backend } from './fronts.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
 import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
-import { regionOffset } from './window.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
-/** How long an answer about which file a descriptor of the target is may be used again, in milliseconds. */
-export const ANSWER_HOLDS = 1;
 
 /** The descriptors of a device's shared memory, in the order in which the keeper hands them over. */
 export interface DeviceFiles {
@@ -88,10 +85,8 @@ export class EmulatedDriver implements Driver {
   readonly guestMemory: Uint8Array;
   /** Of a v1 driver. */
   readonly #registers: V1RegisterAccess | undefined;
-  readonly #lastUser = { tid: 0, fd: -1, until: 0 };
-  /** The page of the device's file from which the kernel reads what the target asks for. */
-  readonly #shownRegisters: Uint8Array;
-  readonly #shownViews = new Map<number, Uint8Array>();
+  /** Of the device's file. */
+  readonly inode: number;
 
   constructor(
     parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
@@ -110,27 +105,15 @@ export class EmulatedDriver implements Driver {
     this.plan = plan;
     this.index = index;
     this.files = files;
+    this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
     this.guestMemory = bar;
     this.backend = createSim(spec, { bar, state, section, sent }, events.bridge);
     this.#registers = this.backend.protocol === 'v1' ? new V1RegisterAccess(this.backend.device) : undefined;
-    this.#shownRegisters = mapSharedMemory(files.device, DATA_OFFSET, Number(regionOffset(index))).bytes;
   }
 
-  /**
-   * An answer about a descriptor holds for a millisecond: the target could only deceive itself by putting another file in
-   * its place, and the question costs as much as the rest of the call.
-   */
   enter(tid: number, fd?: number): boolean {
-    if (fd === undefined) return true;
-    const now = Date.now(); // cheaper than a finer clock
-    const last = this.#lastUser;
-    if (tid === last.tid && fd === last.fd && now < last.until) return true;
-    if (!isSameFile(tid, fd, this.files.device)) return false;
-    last.tid = tid;
-    last.fd = fd;
-    last.until = now + ANSWER_HOLDS;
-    return true;
+    return fd === undefined || fileOf(tid, fd) === this.inode;
   }
 
   leave(): void {
@@ -139,15 +122,5 @@ export class EmulatedDriver implements Driver {
 
   state(): number {
     return this.backend.protocol === 'v2' ? this.backend.device.getState() : (this.#registers?.deviceState() ?? 0);
-  }
-
-  shownAt(offset: number, width: 4 | 8): Uint8Array {
-    const key = offset * 16 + width;
-    let bytes = this.#shownViews.get(key);
-    if (bytes === undefined) {
-      bytes = this.#shownRegisters.subarray(offset, offset + width);
-      if (offset < 32) this.#shownViews.set(key, bytes); // there are no others, whatever the target asks for
-    }
-    return bytes;
   }
 }

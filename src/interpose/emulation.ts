@@ -1,15 +1,15 @@
 import { errnoName } from '../abi/errno.ts';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
-import { inodeOf, inodeOfOwn } from '../sys/file.ts';
+import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/spec.ts';
 import { arch, failedWith } from '../sys/libc.ts';
-import { readProcessString } from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
 import { deviceIoctl } from './device.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { emulatedDevice, type DeviceFiles, type EmulatedDevice } from './emulated-driver.ts';
 import { Fabric } from './fabric.ts';
+import { fileOf, forgetFile } from './file-look.ts';
 import type { JournalLayout, Ledger } from './journal.ts';
 import { groupPath, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
@@ -42,7 +42,7 @@ export class Emulation implements Devices {
       if (served.ledger.isFresh) served.ledger.commit();
       return served;
     });
-    this.#deviceInodes = this.#devices.map(({ driver }) => inodeOfOwn(driver.files.device));
+    this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { fabric, mappings } = layout.parts(journal);
     const send = (call: Call, fd: number, closeOnExec: boolean): void => this.#sendFd(call, fd, closeOnExec);
     this.#fabric = new Fabric(this.#devices, fabric, mappings, send);
@@ -76,7 +76,7 @@ export class Emulation implements Devices {
   }
 
   ioctl(call: Call, command: number): number {
-    const inode = inodeOf(call.tid, call.s32(0));
+    const inode = fileOf(call.tid, call.s32(0));
     if (inode === undefined) return CONTINUE;
     const device = this.#devices[this.#deviceInodes.indexOf(inode)];
     if (device !== undefined) {
@@ -84,7 +84,7 @@ export class Emulation implements Devices {
       device.counted();
       const { plan, index } = device.driver;
       const result = device.onDataFd(() =>
-        deviceIoctl(call, command, plan, index, device, () => this.#host.openDataFd(call, device)),
+        deviceIoctl(call, command, plan, index, device, (tell) => this.#host.openDataFd(call, device, tell)),
       );
       device.noteState();
       return result;
@@ -92,7 +92,6 @@ export class Emulation implements Devices {
     const group = this.#fabric.group(inode);
     const container = this.#fabric.container(inode);
     if (group < 0 && container === undefined) return CONTINUE;
-    if (!this.#listener.isValid(call.id)) throw refuse('EINTR', 'the caller is gone');
     this.#host.touch(this.#fabric.ledger);
     return container === undefined
       ? this.#fabric.groupIoctl(call, command, group)
@@ -101,9 +100,9 @@ export class Emulation implements Devices {
 
   open(call: Call): number {
     const pathArgument = call.nr === numbers.openat ? 1 : 0;
-    const path = readProcessString(call.tid, call.count(pathArgument), PATH_MAX);
+    const path = pathOf(call, pathArgument);
     const node = path === undefined ? undefined : this.#nodes.get(path);
-    if (node === undefined || !this.#listener.isValid(call.id)) return CONTINUE;
+    if (node === undefined) return CONTINUE;
     const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
     this.#host.touch(this.#fabric.ledger);
     return node < 0 ? this.#fabric.openContainer(call, closeOnExec) : this.#fabric.openGroup(call, node, closeOnExec);
@@ -112,8 +111,22 @@ export class Emulation implements Devices {
   /** Answers a call with a descriptor of the target's. What the call changed is committed before the target sees it. */
   #sendFd(call: Call, fd: number, closeOnExec: boolean): void {
     this.#fabric.ledger.commit();
+    forgetFile();
     const result = this.#listener.addFd(call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
     if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
     throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
+  }
+}
+
+/**
+ * The path that a call names; `undefined` where there is none, or where this process may not read it: what is emulated exists
+ * nowhere else, so the kernel says ENOENT of it, and all other files are the kernel's anyway.
+ */
+function pathOf(call: Call, argument: number): string | undefined {
+  try {
+    return call.stringArg(argument, PATH_MAX);
+  } catch (error) {
+    if (hasErrno(error, 'EPERM') || hasErrno(error, 'EACCES')) return undefined;
+    throw error;
   }
 }

@@ -8,12 +8,14 @@ import {
   VFIO_GROUP_UNSET_CONTAINER,
   vfio_group_status,
 } from '../abi/vfio.ts';
+import { O_RDWR } from '../abi/fcntl.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { inodeOfOwn, lockFile, openAnew } from '../sys/file.ts';
 import { createSharedMemory } from '../sys/memory.ts';
-import { readProcessString } from '../sys/process-memory.ts';
-import { inodeOf, inodeOfOwn } from '../sys/file.ts';
 import { ANSWERED, refuse, type Call } from './call.ts';
 import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
 import { DmaMappings } from './dma.ts';
+import { fileOf } from './file-look.ts';
 import { FABRIC_ARENA_SIZE, Ledger } from './journal.ts';
 
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
@@ -29,14 +31,19 @@ interface FabricState {
 export interface FabricDevice {
   readonly name: string;
   readonly driver: { readonly files: { readonly device: number; readonly group: number } };
-  /** A user gets the device's fd. */
+  /** A user gets the device's fd, and is the only one that has it. */
   opened(): void;
 }
 
 /** Hands a descriptor to the caller as its call's answer. */
 export type SendFd = (call: Call, fd: number, closeOnExec: boolean) => void;
 
-/** The emulated /dev/vfio: containers and groups, and which belongs to which. */
+/**
+ * The emulated /dev/vfio: containers and groups, and which belongs to which.
+ *
+ * Whether a group or a device is open somewhere is told by a lock on its file: each user gets an open file of his own, which has it, so
+ * the lock ends when the last of its descriptors is closed, whoever has got one and whatever has become of us.
+ */
 export class Fabric implements ContainerHost {
   readonly mappings: DmaMappings;
   readonly ledger: Ledger;
@@ -101,14 +108,22 @@ export class Fabric implements ContainerHost {
     return ANSWERED;
   }
 
-  /** Opening /dev/vfio/N. The kernel allows one user of a group, so a new one finds it detached. */
+  /**
+   * Opening /dev/vfio/N. A group has one opener, and devices of it that are open keep it open (drivers/vfio/group.c of Linux 6.12:
+   * vfio_group_fops_open, vfio_device_open_file), so who comes after them finds it detached.
+   */
   openGroup(call: Call, group: number, closeOnExec: boolean): number {
     const { groups } = this.#state;
+    const { files } = this.#device(group).driver;
+    using file = openAnew(files.group, O_RDWR);
+    if (!lockFile(file.number, 'exclusive') || isOpen(files.device)) {
+      throw refuse('EBUSY', `open /dev/vfio/N: the group of ${this.#device(group).name} is open`);
+    }
     const before = groups[group] ?? 0;
     groups[group] = 0;
     this.save();
     try {
-      this.#send(call, this.#device(group).driver.files.group, closeOnExec);
+      this.#send(call, file.number, closeOnExec);
     } catch (error) {
       groups[group] = before; // there is no new one
       this.save();
@@ -140,7 +155,7 @@ export class Fabric implements ContainerHost {
         const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
         if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
         if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
-        const target = this.container(inodeOf(call.tid, fd) ?? 0);
+        const target = this.container(fileOf(call.tid, fd) ?? 0);
         if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
         groups[group] = target.inode;
         this.save();
@@ -148,6 +163,9 @@ export class Fabric implements ContainerHost {
       }
       case VFIO_GROUP_UNSET_CONTAINER:
         if (container === undefined) throw refuse('EINVAL', 'VFIO_GROUP_UNSET_CONTAINER: the group has none');
+        if (isOpen(this.#device(group).driver.files.device)) {
+          throw refuse('EBUSY', 'VFIO_GROUP_UNSET_CONTAINER: the device is open');
+        }
         groups[group] = 0;
         if (!this.hasGroup(container)) this.#release(container);
         this.save();
@@ -161,15 +179,19 @@ export class Fabric implements ContainerHost {
   }
 
   #getDevice(call: Call, group: number, container: ContainerState | undefined): number {
-    const name = readProcessString(call.tid, call.count(2), 4096);
+    const name = call.stringArg(2, 4096);
     if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
     const device = this.#device(group);
     if (name !== device.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
     if (container === undefined || container.iommu === 0) {
       throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
     }
-    device.opened();
-    this.#send(call, device.driver.files.device, true);
+    using file = openAnew(device.driver.files.device, O_RDWR);
+    const isFirst = lockFile(file.number, 'exclusive');
+    shareLock(file);
+    // noted beforehand: who has the descriptor may look at once. Where it is not given, the next one is the first too
+    if (isFirst) device.opened();
+    this.#send(call, file.number, true);
     return ANSWERED;
   }
 
@@ -195,4 +217,15 @@ export class Fabric implements ContainerHost {
       if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
     }
   }
+}
+
+/** Whether somebody has an open file of this memory, other than ours. */
+function isOpen(memory: number): boolean {
+  using file = openAnew(memory, O_RDWR);
+  return !lockFile(file.number, 'exclusive');
+}
+
+/** Takes the lock that users of a device share; only we take others, and for a moment. */
+function shareLock(file: OwnedFd): void {
+  if (!lockFile(file.number, 'shared')) throw refuse('EBUSY', 'VFIO_GROUP_GET_DEVICE_FD: the device is locked');
 }

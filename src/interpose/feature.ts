@@ -11,7 +11,8 @@ import {
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
 } from '../abi/vfio-v2.ts';
-import type { V2DataSession, V2Device } from '../v2/device.ts';
+import { isNotReady } from '../error.ts';
+import type { V2Device } from '../v2/device.ts';
 import { isV2State } from '../v2/states.ts';
 import { refuse, type Call } from './call.ts';
 
@@ -30,8 +31,8 @@ export function isMigrationFeature(call: Call): boolean {
   return MIGRATION_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
 }
 
-/** Gives the target a data fd for a session that has begun, and returns its number there. */
-export type OpenDataFd = (call: Call, session: V2DataSession) => number;
+/** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */
+export type OpenDataFd = (tell: (fd: number) => void) => void;
 
 /**
  * `VFIO_DEVICE_FEATURE` of a presented v2 device, answered as drivers/vfio/vfio_main.c of Linux 6.12 answers it: which
@@ -78,13 +79,24 @@ export function deviceFeature(call: Call, device: V2Device, openDataFd: OpenData
   }
 }
 
+/**
+ * vfio_ioctl_device_feature_mig_device_state: a request that fails says `data_fd` -1 too. A user that cannot be told the number of its
+ * data fd gets none, and where that is seen beforehand, no other state either.
+ */
 function setState(call: Call, device: V2Device, openDataFd: OpenDataFd): void {
   const argument = call.readArg(2, HEADER + vfio_device_feature_mig_state.size);
   const { device_state } = vfio_device_feature_mig_state.decode(argument, HEADER);
-  if (!isV2State(device_state)) throw refuse('EINVAL', `MIG_DEVICE_STATE: no state ${device_state}`);
-  const session = device.setState(device_state);
-  const fd = session === undefined ? -1 : openDataFd(call, session);
-  call.writeArg(2, vfio_device_feature_mig_state.encode({ device_state, data_fd: fd }), HEADER);
+  const tell = (data_fd: number): void =>
+    call.writeArg(2, vfio_device_feature_mig_state.encode({ device_state, data_fd }), HEADER);
+  try {
+    call.writeArg(2, argument.subarray(HEADER), HEADER); // it can be answered: nothing is done in vain
+    if (!isV2State(device_state)) throw refuse('EINVAL', `MIG_DEVICE_STATE: no state ${device_state}`);
+    if (device.setState(device_state) === undefined) tell(-1);
+    else openDataFd(tell);
+  } catch (error) {
+    if (!isNotReady(error)) tell(-1);
+    throw error;
+  }
 }
 
 function writeState(call: Call, device: V2Device, fd: number): void {

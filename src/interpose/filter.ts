@@ -37,7 +37,8 @@ interface Traps {
  * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
  * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
  * rest goes straight to the kernel, config space, BARs and mapped memory included. Where v2 is presented, reads, writes and
- * duplications of descriptors in the window of the stand-in data fds are trapped too; closing them is the kernel's business.
+ * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
+ * error (positions, splice and its kind); closing them is the kernel's business.
  */
 export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
   return filter(arch, {
@@ -71,13 +72,14 @@ export function bridgingFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
 
 function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint8Array {
   const { syscalls, auditArch } = arch;
-  const inWindow = (name: string, argument: keyof typeof fields): Step[] => [
+  const inWindow = (name: string, argument: keyof typeof fields, otherwise: Step[]): Step[] => [
     { label: name },
     { load: high(argument) },
     { and: WINDOW_MASK },
     { unlessEqual: WINDOW_HIGH, then: `${name}: elsewhere` },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: `${name}: elsewhere` },
+    ...otherwise,
     { ret: SECCOMP_RET_ALLOW },
   ];
   const opens = (name: string, flags: keyof typeof fields): Step[] => [
@@ -89,20 +91,47 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { label: `${name}: one way` },
     { ret: SECCOMP_RET_ALLOW },
   ];
-  const dataFd: Step[] =
+  const isDataFd = (name: string, argument: 'args0' | 'args1' | 'args2'): Step[] =>
     dataFds === undefined
       ? []
       : [
-          { label: 'data fd' },
-          { load: low('args0') },
-          { unlessBetween: [dataFds.first, dataFds.last], then: 'other fd' },
+          { load: low(argument) },
+          { unlessBetween: [dataFds.first, dataFds.last], then: `${name}: other fd` },
           { ret: SECCOMP_RET_USER_NOTIF },
-          { label: 'other fd' },
-          { ret: SECCOMP_RET_ALLOW },
+          { label: `${name}: other fd` },
         ];
-  const { read, write, dup, dup3, fcntl } = syscalls;
+  const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
+    { label: name },
+    ...isDataFd(name, 'args0'),
+    ...(second === undefined ? [] : isDataFd(`${name}, second`, second)),
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const { read, write, readv, writev, preadv, pwritev, preadv2, pwritev2, lseek, dup, dup3, fcntl } = syscalls;
   const legacyDup = 'dup2' in syscalls ? [Number(syscalls.dup2)] : [];
-  const onDataFds = dataFds === undefined ? [] : [read, write, dup, dup3, fcntl, ...legacyDup];
+  const onDataFd = [
+    read,
+    write,
+    readv,
+    writev,
+    preadv,
+    pwritev,
+    preadv2,
+    pwritev2,
+    lseek,
+    dup,
+    dup3,
+    fcntl,
+    ...legacyDup,
+  ];
+  const onDataFds: Step[] =
+    dataFds === undefined
+      ? []
+      : [
+          ...onDataFd.map((nr) => ({ ifEqual: nr, then: 'data fd' })),
+          { ifEqual: syscalls.sendfile, then: 'sendfile' },
+          { ifEqual: syscalls.splice, then: 'splice' },
+          { ifEqual: syscalls.copy_file_range, then: 'splice' },
+        ];
   const hasOpen = trapsOpens && 'open' in syscalls;
   const openCalls: Step[] = [
     ...(trapsOpens ? [{ ifEqual: syscalls.openat, then: 'openat' }] : []),
@@ -118,7 +147,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { ifEqual: syscalls.pwrite64, then: 'offset' },
     { ifEqual: syscalls.mmap, then: 'mmap' },
     ...openCalls,
-    ...onDataFds.map((nr) => ({ ifEqual: nr, then: 'data fd' })),
+    ...onDataFds,
     { label: 'allow' },
     { ret: SECCOMP_RET_ALLOW },
     { label: 'ioctl' },
@@ -128,10 +157,12 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },
-    ...inWindow('offset', 'args3'),
-    ...inWindow('mmap', 'args5'),
+    ...inWindow('offset', 'args3', isDataFd('offset', 'args0')),
+    ...inWindow('mmap', 'args5', []),
     ...(trapsOpens ? opens('openat', 'args2') : []),
     ...(hasOpen ? opens('open', 'args1') : []),
-    ...dataFd,
+    ...(dataFds === undefined
+      ? []
+      : [...dataFd('data fd'), ...dataFd('sendfile', 'args1'), ...dataFd('splice', 'args2')]),
   ]);
 }

@@ -51,8 +51,13 @@ export class Ledger {
     this.arena = work.subarray(0, arenaSize);
     this.#call = served_call.view(work, arenaSize);
     this.#work = work;
+    this.revert();
+  }
+
+  /** Makes the arena what it was at the last commit, which is what a successor would begin with. */
+  revert(): void {
     const { generation } = this.#header;
-    if (generation > 0) work.set(this.#slots[(generation & 1) as 0 | 1]);
+    if (generation > 0) this.#work.set(this.#slots[(generation & 1) as 0 | 1]);
   }
 
   /** True where the state is the result of the call whose notification begins with these words. */

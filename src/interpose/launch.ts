@@ -12,6 +12,7 @@ import { allowTracer, descriptorLimit, dieWithParent, execute, fileSizeLimit } f
 import { installFilter } from '../sys/seccomp.ts';
 import { sendFd, socketPair } from '../sys/socket.ts';
 import { bridgingFilter, emulationFilter } from './filter.ts';
+import { checkCalls } from './needed-calls.ts';
 import { nodeOptions, withoutNodeVariables } from './node.ts';
 import { firstFreeFd, handOn, LAUNCHER_FD, sharedFiles, type FdWindow, type Order, type Plan } from './plan.ts';
 
@@ -82,6 +83,7 @@ function startKeeper(plan: Plan, socket: number): number {
  * a supervisor does: scope 2 without `CAP_SYS_PTRACE`, and scope 3 (Documentation/admin-guide/LSM/Yama.rst).
  */
 export function checkTracing(): void {
+  checkCalls();
   const scope = yamaScope();
   if (scope < 2 || (scope === 2 && hasCapability(CAP_SYS_PTRACE))) return;
   const need = scope === 2 ? 'needs CAP_SYS_PTRACE' : 'is not possible';

@@ -1,8 +1,6 @@
 import type { V1Habits } from '../bridge/state-map.ts';
-import { DATA_OFFSET } from '../v1/region.ts';
 import { barSize } from '../sim/pci.ts';
 import type { SimSpec } from '../sim/spec.ts';
-import { regionOffset } from './window.ts';
 import { simMemorySizes } from '../sim/memory.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
@@ -95,12 +93,10 @@ export function groupPath(device: PlannedDevice): string {
 export const REGION_SPAN = 2 ** 40;
 
 /**
- * The device's file goes on to its place in the window, where one page has the registers of the v1 region: reads of them
- * are prepared there. A power of two times a small number, so exact.
+ * The device's file ends behind config space, the last of vfio-pci's regions that it has: what reaches for the v1 region by another
+ * call than those that are trapped meets the end of a file that cannot grow.
  */
-export function deviceFileSize(index: number): number {
-  return Number(regionOffset(index)) + DATA_OFFSET;
-}
+const DEVICE_FILE_SIZE = 8 * REGION_SPAN;
 
 /** How many devices of the kernel can be bridged at once. */
 export const BRIDGED = 32;
@@ -143,16 +139,16 @@ export function partOffset(device: number, part: keyof typeof PARTS): number {
 export function sharedFiles(plan: Pick<Plan, 'devices'>, journalSize: number): SharedFile[] {
   const journal = { name: 'vfio-shim-journal', size: journalSize };
   if (plan.devices.length === 0) return [journal, { name: 'vfio-shim-sections', size: partOffset(BRIDGED, 'section') }];
-  return [journal, ...plan.devices.flatMap(emulatedFiles)];
+  return [journal, ...plan.devices.flatMap((device) => emulatedFiles(device))];
 }
 
 /**
  * For an emulated device: the file behind its fd, its data section, what vendor-v1 remembers, its group, the data section
  * inside a round trip, and what bridges carry over a state change.
  */
-function emulatedFiles(device: PlannedDevice, index: number): SharedFile[] {
+function emulatedFiles(device: PlannedDevice): SharedFile[] {
   return [
-    { name: `vfio-${device.name}`, size: deviceFileSize(index) },
+    { name: `vfio-${device.name}`, size: DEVICE_FILE_SIZE },
     { name: `vfio-${device.name}-data`, size: device.dataSection },
     { name: `vfio-${device.name}-sent`, size: Math.max(4096, pages(simMemorySizes(device.spec).sent)) },
     { name: `vfio-group-${device.group}`, size: 4096 },

@@ -1,18 +1,19 @@
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { ShimError } from '../error.ts';
-import { inodeOf } from '../sys/file.ts';
+import { ELSEWHERE } from '../sys/file.ts';
 import { arch } from '../sys/libc.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
-import { duplicate, isStandIn, type DataFds } from './data-fd.ts';
+import type { DataFds } from './data-fd.ts';
 import type { Devices, DevicesHost } from './devices.ts';
-import { ANSWER_HOLDS } from './emulated-driver.ts';
+import { fileOf, forgetFile } from './file-look.ts';
 import type { Ledger } from './journal.ts';
 import { mapSection } from './map-section.ts';
 import type { FdWindow } from './plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from './log.ts';
+import { AT_POSITION, duplicate, isStandIn, refuseOther } from './stand-in.ts';
 import { deviceInWindow, offsetInRegion } from './window.ts';
 
 const numbers = arch.syscalls;
@@ -20,14 +21,6 @@ const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 const legacyOpen = 'open' in numbers ? numbers.open : -1;
 
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
-
-interface LastDataFd {
-  readonly tid: number;
-  readonly fd: number;
-  readonly inode: number | undefined;
-  readonly until: number;
-}
-const NO_DATA_FD: LastDataFd = { tid: 0, fd: -1, inode: undefined, until: 0 };
 
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
 export class Router implements DevicesHost {
@@ -37,8 +30,6 @@ export class Router implements DevicesHost {
   touched: Ledger | undefined;
   /** Where the stand-ins of data fds are. */
   readonly #window: FdWindow | undefined;
-  /** Which file a descriptor in the data fd window was, a moment ago: VMMs move their data in many small calls. */
-  #lastDataFd: LastDataFd = NO_DATA_FD;
   /** The device whose data fd was read by the latest call. */
   #hasRead: ServedDevice | undefined;
 
@@ -52,9 +43,9 @@ export class Router implements DevicesHost {
     this.touched = ledger;
   }
 
-  openDataFd(call: Call, device: ServedDevice): number {
-    this.#lastDataFd = NO_DATA_FD;
-    return device.dataFds?.open(call, this.listener) ?? -1;
+  openDataFd(call: Call, device: ServedDevice, tell: (fd: number) => void): void {
+    forgetFile();
+    device.dataFds?.open(call, this.listener, tell);
   }
 
   /**
@@ -83,9 +74,8 @@ export class Router implements DevicesHost {
     this.#hasRead = undefined;
     switch (call.nr) {
       case numbers.pread64:
-        return this.#onRegion(call, 0, 3);
       case numbers.pwrite64:
-        return this.#onRegion(call, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? refuseOther(call) : this.#onRegion(call, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(call);
       case numbers.mmap:
@@ -94,12 +84,22 @@ export class Router implements DevicesHost {
       case legacyOpen:
         return this.devices.open(call);
       case numbers.read:
-        return this.#dataFd(call, (dataFds, device) => {
-          this.#hasRead = device;
-          return dataFds.read(call);
-        });
+      case numbers.readv:
+        return this.#read(call);
       case numbers.write:
-        return this.#dataFd(call, (dataFds) => dataFds.write(call));
+      case numbers.writev:
+        return this.#write(call);
+      case numbers.preadv2:
+        return isAtPosition(call) ? this.#read(call) : refuseOther(call);
+      case numbers.pwritev2:
+        return isAtPosition(call) ? this.#write(call) : refuseOther(call);
+      case numbers.preadv:
+      case numbers.pwritev:
+      case numbers.lseek:
+      case numbers.sendfile:
+      case numbers.splice:
+      case numbers.copy_file_range:
+        return refuseOther(call);
       case numbers.dup:
       case numbers.dup3:
       case numbers.fcntl:
@@ -108,6 +108,17 @@ export class Router implements DevicesHost {
       default:
         return CONTINUE;
     }
+  }
+
+  #read(call: Call): number {
+    return this.#dataFd(call, (dataFds, device) => {
+      this.#hasRead = device;
+      return dataFds.read(call);
+    });
+  }
+
+  #write(call: Call): number {
+    return this.#dataFd(call, (dataFds) => dataFds.write(call));
   }
 
   /** A call on a device's descriptor at an offset in the window: which arguments these are. */
@@ -147,15 +158,8 @@ export class Router implements DevicesHost {
 
   /** A call on a descriptor in the window of the stand-in data fds. */
   #dataFd(call: Call, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
-    const { tid } = call;
-    const fd = call.s32(0);
-    const last = this.#lastDataFd;
-    const now = Date.now();
-    if (tid !== last.tid || fd !== last.fd || now >= last.until) {
-      this.#lastDataFd = { tid, fd, inode: inodeOf(tid, fd), until: now + ANSWER_HOLDS };
-    }
-    const { inode } = this.#lastDataFd;
-    return inode === undefined ? CONTINUE : this.#onDataFd(call, inode, serve);
+    const inode = fileOf(call.tid, call.s32(0));
+    return inode === undefined || inode === ELSEWHERE ? CONTINUE : this.#onDataFd(call, inode, serve);
   }
 
   #onDataFd(call: Call, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
@@ -177,8 +181,13 @@ export class Router implements DevicesHost {
 
   #duplicate(call: Call): number {
     const window = this.#window;
-    if (window === undefined || !isStandIn(call.tid, call.s32(0))) return CONTINUE;
-    this.#lastDataFd = NO_DATA_FD;
+    if (window === undefined) return CONTINUE;
+    forgetFile();
     return duplicate(call, this.listener, window);
   }
+}
+
+/** preadv2 or pwritev2 that are readv or writev: at the file's own position, without flags. */
+function isAtPosition(call: Call): boolean {
+  return call.arg(3) === AT_POSITION && call.u32(5) === 0;
 }

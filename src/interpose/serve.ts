@@ -1,15 +1,17 @@
 import { errnoNumber } from '../abi/errno.ts';
 import { SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
 import { isNotReady, ShimError } from '../error.ts';
-import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
+import { ANSWERED, CONTINUE, type Call } from './call.ts';
 import { warn } from './log.ts';
 import type { Router } from './router.ts';
 import type { Trace } from './trace.ts';
 
 /** Serves a call, commits what it changed and answers it. False where it has to wait for its device: nothing happened. */
 export function serve(call: Call, router: Router, trace?: Trace): boolean {
+  const { listener } = router;
   let value = 0;
   let error = 0;
+  call.begin(listener);
   try {
     value = router.dispatch(call);
   } catch (failure) {
@@ -17,11 +19,8 @@ export function serve(call: Call, router: Router, trace?: Trace): boolean {
     error = -errorNumber(failure);
   }
   const { words } = call;
-  const { listener, touched } = router;
-  if (value === PREPARED) {
-    touched?.commit(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
-    listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
-  } else if (value === CONTINUE) listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+  const { touched } = router;
+  if (value === CONTINUE) listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
   else {
     touched?.commit(words, value, error);
     if (value !== ANSWERED) listener.respond(words, value, error);

@@ -1,12 +1,12 @@
 import type { BridgeEvents } from '../bridge/options.ts';
 import { addressOf } from '../sys/libc.ts';
-import { readProcessMemoryTo, writeProcessMemoryFrom } from '../sys/process-memory.ts';
+import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import type { V1Device } from '../v1/device.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1 } from '../v1/states.ts';
 import type { V2Device } from '../v2/device.ts';
-import { PREPARED, refuse, type Call } from './call.ts';
+import { refuse, type Call } from './call.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from './device.ts';
 import { makeFronts, type Backend, type FrontMemory } from './fronts.ts';
@@ -45,8 +45,6 @@ export interface Driver {
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
-  /** Memory that the kernel reads for a pread64 of a register, in place of a copy into the target's memory. */
-  shownAt?(offset: number, width: 4 | 8): Uint8Array;
   /** The state that the driver is in, in its own protocol, where it is not told by events. */
   state?(): number | undefined;
   /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
@@ -86,6 +84,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #log: ServeOptions['log'];
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
+  /** What each register was read as last. */
+  readonly #last = new Map<number, Register>();
   /** Buffers are counted where the VMM sees them: by the region's events, or by reads and writes of the data fd. */
   #countsRegion = true;
 
@@ -121,6 +121,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   opened(): void {
     this.#counter.counts.reset_due = 1;
     this.ledger.commit();
+  }
+
+  /** What the call has changed did not happen: a successor would find the same, had this process been killed in its midst. */
+  undo(): void {
+    this.ledger.revert();
   }
 
   firstLook(): void {
@@ -189,15 +194,32 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;
     if (offset >= DATA_OFFSET) {
-      writeProcessMemoryFrom(call.tid, call.count(1), this.section.address() + offset - DATA_OFFSET, count);
+      call.writeFrom(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
       return count;
     }
     const width = registerWidth(count);
-    const prepared = this.driver.shownAt?.(offset, width);
-    v1.read(offset, prepared ?? this.#registers[width]);
-    if (prepared !== undefined) return PREPARED;
-    writeProcessMemoryFrom(call.tid, call.count(1), this.#registersAt[width], width);
+    const bytes = this.#registers[width];
+    const last = offset === DEVICE_STATE_AT ? undefined : this.#lastOf(offset, width);
+    // a read of these registers acknowledges, or has data read: never for a user who does not get the answer. What is
+    // written first is most often the answer already
+    if (last !== undefined) call.writeFrom(call.count(1), last.at, width);
+    v1.read(offset, bytes);
+    if (last !== undefined && isSame(last.bytes, bytes)) return width;
+    last?.bytes.set(bytes);
+    call.writeFrom(call.count(1), this.#registersAt[width], width);
     return width;
+  }
+
+  /** The other registers have 8 bytes; what else a target may ask for is refused, and costs no memory. */
+  #lastOf(offset: number, width: 4 | 8): Register {
+    const key = width === 8 && offset < 32 ? offset : -width;
+    let register = this.#last.get(key);
+    if (register === undefined) {
+      const bytes = new Uint8Array(width);
+      register = { bytes, at: addressOf(bytes) };
+      this.#last.set(key, register);
+    }
+    return register;
   }
 
   /** pwrite64 of the region. */
@@ -206,11 +228,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;
     if (offset >= DATA_OFFSET) {
-      readProcessMemoryTo(call.tid, call.count(1), this.section.address() + offset - DATA_OFFSET, count);
+      call.readTo(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
       return count;
     }
     const width = registerWidth(count);
-    readProcessMemoryTo(call.tid, call.count(1), this.#registersAt[width], width);
+    call.readTo(call.count(1), this.#registersAt[width], width);
     v1.write(offset, this.#registers[width]);
     this.noteState();
     return width;
@@ -221,6 +243,19 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     if (v1 !== undefined && count <= v1.regionSize - offset) return v1;
     throw refuse('EINVAL', `migration region: ${count} bytes at ${offset} of ${v1?.regionSize ?? 0}`);
   }
+}
+
+const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+
+/** A register's value here, and where that is. */
+interface Register {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  for (let n = 0; n < a.length; n += 1) if (a[n] !== b[n]) return false;
+  return true;
 }
 
 function registerWidth(count: number): 4 | 8 {

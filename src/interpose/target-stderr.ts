@@ -4,7 +4,7 @@ import { F_GETFL, O_ACCMODE, O_WRONLY } from '../abi/fcntl.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { failedWith, trySyscall } from '../sys/libc.ts';
 import { Outlet } from '../sys/outlet.ts';
-import { openThread } from '../sys/pidfd.ts';
+import { takeFd } from '../sys/pidfd.ts';
 import type { Sink } from './log.ts';
 import type { FileIdentity, Plan } from './plan.ts';
 
@@ -41,11 +41,7 @@ class TargetStderr implements Sink {
   /** The target's descriptor, or, where the first process has ended, that of the one which called. */
   #take(caller: number): number {
     const number = takeStderr(this.#target);
-    if (!failedWith(number, 'ESRCH') || caller === 0) return number;
-    const pidfd = openThread(caller);
-    if (pidfd < 0) return pidfd;
-    using process = new OwnedFd(pidfd);
-    return takeStderr(process.number);
+    return failedWith(number, 'ESRCH') && caller !== 0 ? takeFd(caller, STDERR) : number;
   }
 
   /**

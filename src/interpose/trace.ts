@@ -1,6 +1,6 @@
 import { errnoName } from '../abi/errno.ts';
 import { Outlet } from '../sys/outlet.ts';
-import { ANSWERED, CONTINUE, PREPARED, type Call } from './call.ts';
+import { ANSWERED, CONTINUE, type Call } from './call.ts';
 import { warn } from './log.ts';
 
 /**
@@ -18,7 +18,7 @@ export class Trace {
   write(call: Call, value: number, error: number): void {
     if (value === CONTINUE || this.#outlet === undefined) return;
     const args = [0, 1, 2, 3, 4, 5].map((n) => `0x${call.arg(n).toString(16)}`);
-    const result = value === ANSWERED ? 'fd' : value === PREPARED ? call.count(2) : value;
+    const result = value === ANSWERED ? 'fd' : value;
     this.#line({ time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error });
   }
 

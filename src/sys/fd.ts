@@ -1,6 +1,19 @@
 import { readdirSync, readlinkSync } from 'node:fs';
-import { F_GETSIG, F_SETFD, F_SETSIG, FD_CLOEXEC } from '../abi/fcntl.ts';
-import { syscall, trySyscall } from './libc.ts';
+import {
+  F_GETFL,
+  F_GETOWN_EX,
+  F_GETSIG,
+  F_OWNER_PID,
+  F_SETFD,
+  F_SETOWN_EX,
+  F_SETSIG,
+  FD_CLOEXEC,
+  f_owner_ex,
+  O_ACCMODE,
+  O_APPEND,
+  O_NONBLOCK,
+} from '../abi/fcntl.ts';
+import { addressOf, syscall, trySyscall } from './libc.ts';
 
 /** A file descriptor that this object owns and closes, once. */
 export class OwnedFd implements Disposable {
@@ -30,17 +43,33 @@ export function setCloseOnExec(fd: number, on: boolean): void {
   syscall(`descriptor ${fd}: set close-on-exec`, 'fcntl', fd, F_SETFD, on ? FD_CLOEXEC : 0);
 }
 
+/** How a file is open (fcntl(2), `F_GETFL`), as far as this architecture's open(2) is told it. */
+export function statusFlags(fd: number): number {
+  return syscall(`descriptor ${fd}`, 'fcntl', fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+}
+
+// SAFETY: one thread uses it, for the time of a call
+const owner = new Uint8Array(f_owner_ex.size);
+const ownerAt = addressOf(owner);
+const ownerView = f_owner_ex.view(owner);
+
 /**
- * Marks an open file with a number from 1 to 64, which all its descriptors in all processes show, and which ends with it:
- * the signal that a file would send if it were asked to send any (fcntl(2), `F_SETSIG`).
+ * Marks an open file with a number from 1 to 64 and a process, which all its descriptors in all processes show, and which end with it:
+ * the signal that a file would send if it were asked to send any, and to whom (fcntl(2), `F_SETSIG`, `F_SETOWN_EX`).
  */
-export function markFile(fd: number, mark: number): void {
+export function markFile(fd: number, mark: number, process: number): void {
+  ownerView.type = F_OWNER_PID;
+  ownerView.pid = process;
+  syscall(`descriptor ${fd}: mark with process ${process}`, 'fcntl', fd, F_SETOWN_EX, ownerAt);
   syscall(`descriptor ${fd}: mark`, 'fcntl', fd, F_SETSIG, mark);
 }
 
-/** The number of markFile(), 0 for a file without one. */
-export function markOf(fd: number): number {
-  return Math.max(0, trySyscall('fcntl', fd, F_GETSIG));
+/** What markFile() left there: mark 0 for a file without one, and owner 0 where there is none, or none any more. */
+export function markOf(fd: number): { readonly mark: number; readonly owner: number } {
+  const mark = Math.max(0, trySyscall('fcntl', fd, F_GETSIG));
+  ownerView.pid = 0;
+  if (mark > 0) trySyscall('fcntl', fd, F_GETOWN_EX, ownerAt);
+  return { mark, owner: ownerView.pid };
 }
 
 /** What Node opens for itself, by the links in /proc/self/fd. */

@@ -1,25 +1,88 @@
-import { statSync } from 'node:fs';
+import { openSync } from 'node:fs';
+import {
+  AT_EMPTY_PATH,
+  AT_STATX_DONT_SYNC,
+  LOCK_EX,
+  LOCK_NB,
+  LOCK_SH,
+  S_IFCHR,
+  S_IFMT,
+  STATX_INO,
+  STATX_TYPE,
+  statx,
+} from '../abi/fcntl.ts';
+import { OwnedFd } from './fd.ts';
+import { addressOf, cString, failedWith, syscall, syscallError, trySyscall } from './libc.ts';
 import { createSharedMemory } from './memory.ts';
+import { duplicateFd } from './pidfd.ts';
 
-/** The file system that shared memory lies on: inode numbers say something only within it. */
-const sharedMemory = ((): number => {
-  using file = createSharedMemory('vfio-shim-probe', 0);
-  return statSync(`/proc/self/fd/${file.number}`).dev;
-})();
+const NO_PATH = cString('');
+const noPathAt = addressOf(NO_PATH);
+// SAFETY: one thread uses it, to the end of each look
+const found = new Uint8Array(statx.size);
+const foundAt = addressOf(found);
+const view = statx.view(found);
+const { stx_ino } = statx.fields;
+const ino = new DataView(found.buffer, stx_ino[1]);
 
-/** What inodeOf() says of a file that is not shared memory: no inode number. */
-const ELSEWHERE = 0;
-
-/**
- * The inode of the shared memory behind a descriptor of another process, by a thread of it: 0 where the file is something
- * else, `undefined` where it has no such descriptor.
- */
-export function inodeOf(tid: number, fd: number): number | undefined {
-  const found = fd < 0 ? undefined : statSync(`/proc/${tid}/fd/${fd}`, { throwIfNoEntry: false });
-  return found === undefined || found.dev === sharedMemory ? found?.ino : ELSEWHERE;
+/** Looks at the file behind a descriptor of this process, as it is known here: no file server is asked. */
+function look(fd: number): void {
+  syscall(
+    `descriptor ${fd}`,
+    'statx',
+    fd,
+    noPathAt,
+    AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+    STATX_INO | STATX_TYPE,
+    foundAt,
+  );
 }
 
-/** The inode behind a descriptor of this process. */
+/** The file system that shared memory lies on: inode numbers say something only within it. */
+const sharedMemory = ((): { major: number; minor: number } => {
+  using file = createSharedMemory('vfio-shim-probe', 0);
+  look(file.number);
+  return { major: view.stx_dev_major, minor: view.stx_dev_minor };
+})();
+
+/** The inode number of a file that is not shared memory: none. */
+export const ELSEWHERE = 0;
+
+/** The inode of the shared memory behind a descriptor of this process, `ELSEWHERE` where the file is something else. */
 export function inodeOfOwn(fd: number): number {
-  return statSync(`/proc/self/fd/${fd}`).ino;
+  look(fd);
+  if (view.stx_dev_major !== sharedMemory.major || view.stx_dev_minor !== sharedMemory.minor) return ELSEWHERE;
+  return ino.getUint32(4, true) * 2 ** 32 + ino.getUint32(0, true);
+}
+
+/**
+ * The inode of the shared memory behind a descriptor of another process, by a thread of it: `ELSEWHERE` where the file is
+ * something else, `undefined` where it has no such descriptor. The descriptor is taken once, and looked at here. Throws where that is
+ * not allowed: what cannot be told is not another file.
+ */
+export function inodeOf(tid: number, fd: number): number | undefined {
+  using own = fd < 0 ? undefined : duplicateFd(tid, fd);
+  return own === undefined ? undefined : inodeOfOwn(own.number);
+}
+
+/** The device behind a descriptor of this process, as `major:minor`; `undefined` where it is no character device. */
+export function characterDevice(fd: number): string | undefined {
+  look(fd);
+  return (view.stx_mode & S_IFMT) === S_IFCHR ? `${view.stx_rdev_major}:${view.stx_rdev_minor}` : undefined;
+}
+
+/** Opens shared memory of this process anew, with a position, flags and locks of its own. */
+export function openAnew(fd: number, flags: number): OwnedFd {
+  return new OwnedFd(openSync(`/proc/self/fd/${fd}`, flags));
+}
+
+/**
+ * Locks an open file (flock(2)): the lock lasts as long as any process has a descriptor of it, or one is on its way to a
+ * process, and needs nobody to watch over it. False where another open file of the same memory has a lock that excludes it.
+ */
+export function lockFile(fd: number, kind: 'shared' | 'exclusive'): boolean {
+  const result = trySyscall('flock', fd, (kind === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB);
+  if (result >= 0) return true;
+  if (failedWith(result, 'EAGAIN')) return false;
+  throw syscallError(`descriptor ${fd}: lock`, 'flock', -result);
 }

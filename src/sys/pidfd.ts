@@ -5,12 +5,21 @@ import { OwnedFd } from './fd.ts';
 import { failedWith, syscall, syscallError, trySyscall } from './libc.ts';
 
 const GONE = -errnoNumber('ESRCH');
+/** How long a process is taken for that of a thread id which it cannot vouch for, in milliseconds. */
+const VOUCHED = 1;
+
+interface Opened {
+  readonly tid: number;
+  readonly pidfd: OwnedFd;
+  /** When it may be of another process than the thread's; never, where it ends with the thread. */
+  readonly until: number;
+}
 
 /**
  * The thread that was asked for last: most calls come from the same one. Its pidfd stays its own, and is of no other thread that
  * gets its number later.
  */
-let last: { readonly tid: number; readonly pidfd: OwnedFd } | undefined;
+let last: Opened | undefined;
 
 /**
  * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
@@ -18,28 +27,36 @@ let last: { readonly tid: number; readonly pidfd: OwnedFd } | undefined;
  * `ESRCH` where it is gone.
  */
 export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
-  let result = last?.tid === tid ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
-  if (failedWith(result, 'ESRCH')) {
-    last?.pidfd.close();
-    last = undefined;
-    const pidfd = openThread(tid);
-    if (pidfd < 0) throw syscallError(`process ${tid}`, 'pidfd_open', -pidfd);
-    last = { tid, pidfd: new OwnedFd(pidfd) };
-    result = trySyscall('pidfd_getfd', pidfd, fd, 0);
-  }
+  const result = takeFd(tid, fd);
   if (result >= 0) return new OwnedFd(result);
   if (failedWith(result, 'EBADF')) return undefined;
   throw syscallError(`descriptor ${fd} of process ${tid}`, 'pidfd_getfd', -result);
 }
 
-/** A pidfd of a thread's process; from Linux 6.9 on of the thread itself, which is as good and needs no look into /proc. */
-export function openThread(tid: number): number {
+/** As duplicateFd(), but the new descriptor's number, or a negative errno. */
+export function takeFd(tid: number, fd: number): number {
+  const known = last !== undefined && last.tid === tid && (last.until === Infinity || performance.now() < last.until);
+  const result = known && last !== undefined ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
+  if (!failedWith(result, 'ESRCH')) return result;
+  last?.pidfd.close();
+  last = undefined;
+  const opened = openThread(tid);
+  if (typeof opened === 'number') return opened;
+  last = opened;
+  return trySyscall('pidfd_getfd', opened.pidfd.number, fd, 0);
+}
+
+/**
+ * A pidfd of a thread's process, or a negative errno; from Linux 6.9 on of the thread itself, which is as good and needs no
+ * look into /proc.
+ */
+function openThread(tid: number): Opened | number {
   const leader = trySyscall('pidfd_open', tid, 0);
-  if (leader >= 0) return leader;
-  const thread = trySyscall('pidfd_open', tid, PIDFD_THREAD);
-  if (thread >= 0) return thread;
+  const exact = leader >= 0 ? leader : trySyscall('pidfd_open', tid, PIDFD_THREAD);
+  if (exact >= 0) return { tid, pidfd: new OwnedFd(exact), until: Infinity };
   const tgid = processOf(tid);
-  return tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+  const pidfd = tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
+  return pidfd < 0 ? pidfd : { tid, pidfd: new OwnedFd(pidfd), until: performance.now() + VOUCHED };
 }
 
 /** A pidfd of this process: it stays its own, and is of no process that gets the number later. */

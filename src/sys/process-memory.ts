@@ -1,10 +1,14 @@
+import { errnoNumber } from '../abi/errno.ts';
+import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { ShimError } from '../error.ts';
-import { addressOf, trySyscall } from './libc.ts';
+import { OwnedFd } from './fd.ts';
+import { addressOf, cString, failedWith, syscall, trySyscall } from './libc.ts';
 
 const PAGE = 4096;
 
 const HIGH = 2 ** 32;
+const NO_MEMORY = -errnoNumber('EFAULT');
 
 /** `struct iovec[2]`, local and remote, as 32-bit words: base low and high, length low and high. */
 const iov = new Uint32Array((2 * iovec.size) / 4);
@@ -12,8 +16,12 @@ const localAt = addressOf(iov);
 const remoteAt = localAt + iovec.size;
 
 /**
- * Another process's memory, by the id of one of its threads. All lengths are this program's own; the addresses are the
- * other's, and a bad one is `EFAULT`. No address of a user process needs more than 53 bits.
+ * Another process's memory, by the id of one of its threads, or through `held`, its /proc/TID/mem that was opened before. All
+ * lengths are this program's own; the addresses are the other's, and a bad one is `EFAULT`. No address of a user process needs
+ * more than 53 bits.
+ *
+ * What is held stays that process's, whoever gets the thread's id; it is slower for large pieces, and reaches what a debugger
+ * does, memory included that the process itself may not write.
  * SAFETY: one thread uses these; the vectors are filled just before each call.
  */
 function transfer(
@@ -22,8 +30,12 @@ function transfer(
   address: number,
   at: number,
   length: number,
+  held?: number,
 ): number {
-  if (!Number.isSafeInteger(address)) return -1;
+  if (!Number.isSafeInteger(address)) return NO_MEMORY;
+  if (held !== undefined) {
+    return trySyscall(call === 'process_vm_readv' ? 'pread64' : 'pwrite64', held, at, length, address);
+  }
   iov[0] = at % HIGH;
   iov[1] = at / HIGH;
   iov[2] = length % HIGH;
@@ -35,39 +47,89 @@ function transfer(
   return trySyscall(call, pid, localAt, 1, remoteAt, 1, 0);
 }
 
+/** Opens the memory of a thread's process, which it stays through whatever becomes of the thread's id. */
+export function holdMemory(tid: number): OwnedFd {
+  const path = cString(`/proc/${tid}/mem`);
+  const flags = O_RDWR | O_CLOEXEC;
+  return new OwnedFd(syscall(`memory of process ${tid}`, 'openat', AT_FDCWD, addressOf(path), flags));
+}
+
 /** Reads exactly `into.length` bytes. Throws `EFAULT`. */
-export function readProcessMemory(pid: number, address: number, into: Uint8Array): void {
-  if (into.length === 0) return;
-  if (transfer('process_vm_readv', pid, address, addressOf(into), into.length) !== into.length) {
-    throw fault('read', pid, address, into.length);
-  }
+export function readProcessMemory(pid: number, address: number, into: Uint8Array, held?: number): void {
+  readProcessMemoryTo(pid, address, into.length === 0 ? 0 : addressOf(into), into.length, held);
+}
+
+export function writeProcessMemory(pid: number, address: number, from: Uint8Array, held?: number): void {
+  writeProcessMemoryFrom(pid, address, from.length === 0 ? 0 : addressOf(from), from.length, held);
 }
 
 /** Writes exactly `length` bytes that begin at `at` in this process. Throws `EFAULT`; a part may have been written. */
-export function writeProcessMemoryFrom(pid: number, address: number, at: number, length: number): void {
+export function writeProcessMemoryFrom(pid: number, address: number, at: number, length: number, held?: number): void {
   if (length === 0) return;
-  if (transfer('process_vm_writev', pid, address, at, length) !== length) throw fault('write', pid, address, length);
-}
-
-export function writeProcessMemory(pid: number, address: number, from: Uint8Array): void {
-  writeProcessMemoryFrom(pid, address, addressOf(from), from.length);
+  const written = transfer('process_vm_writev', pid, address, at, length, held);
+  if (written !== length) throw fault('write', pid, address, length, written);
 }
 
 /** Reads `length` bytes to `at` in this process. Throws `EFAULT`. */
-export function readProcessMemoryTo(pid: number, address: number, at: number, length: number): void {
+export function readProcessMemoryTo(pid: number, address: number, at: number, length: number, held?: number): void {
   if (length === 0) return;
-  if (transfer('process_vm_readv', pid, address, at, length) !== length) throw fault('read', pid, address, length);
+  const read = transfer('process_vm_readv', pid, address, at, length, held);
+  if (read !== length) throw fault('read', pid, address, length, read);
+}
+
+/** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
+const UIO_MAXIOV = 1024;
+// SAFETY: as the vectors above
+const proof = new Uint8Array(UIO_MAXIOV);
+const proofAt = addressOf(proof);
+const pages = new BigUint64Array(2 * UIO_MAXIOV);
+const pagesAt = addressOf(pages);
+
+/**
+ * Proves that memory can be written, by writing to each of its pages a byte that is there already. Throws `EFAULT`. What the process
+ * itself writes there at this very moment may be lost.
+ */
+export function proveWritable(pid: number, address: number, length: number, held?: number): void {
+  if (length === 0) return;
+  const first = address - (address % PAGE);
+  const count =
+    Number.isSafeInteger(address + length) && address >= 0 && Number.isInteger(address)
+      ? Math.ceil((address + length - first) / PAGE)
+      : Infinity;
+  if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
+  for (let n = 0; n < count; n += 1) {
+    const at = Math.max(address, first + n * PAGE);
+    if (held !== undefined) {
+      readProcessMemoryTo(pid, at, proofAt, 1, held);
+      writeProcessMemoryFrom(pid, at, proofAt, 1, held);
+    }
+    pages[2 * n] = BigInt(at);
+    pages[2 * n + 1] = 1n;
+  }
+  if (held !== undefined) return;
+  iov[0] = proofAt % HIGH;
+  iov[1] = proofAt / HIGH;
+  iov[2] = count;
+  iov[3] = 0;
+  for (const call of ['process_vm_readv', 'process_vm_writev'] as const) {
+    const proved = trySyscall(call, pid, localAt, 1, pagesAt, count, 0);
+    if (proved !== count) throw fault('proof', pid, address, length, proved);
+  }
 }
 
 /** A zero-terminated string of at most `limit` bytes; `undefined` where there is none. Never reads into a page it need not. */
-export function readProcessString(pid: number, address: number, limit: number): string | undefined {
+export function readProcessString(pid: number, address: number, limit: number, held?: number): string | undefined {
   const bytes = new Uint8Array(limit);
   let length = 0;
   while (length < limit) {
     const at = address + length;
     const piece = Math.min(limit - length, 256, PAGE - (at % PAGE));
     const target = bytes.subarray(length, length + piece);
-    if (transfer('process_vm_readv', pid, at, addressOf(target), piece) !== piece) return undefined;
+    const read = transfer('process_vm_readv', pid, at, addressOf(target), piece, held);
+    if (read !== piece) {
+      if (failedWith(read, 'EPERM')) throw fault('read', pid, at, piece, read);
+      return undefined;
+    }
     const end = target.indexOf(0);
     if (end >= 0) return Buffer.from(bytes.subarray(0, length + end)).toString('latin1');
     length += piece;
@@ -75,12 +137,9 @@ export function readProcessString(pid: number, address: number, limit: number): 
   return undefined;
 }
 
-function fault(action: string, pid: number, address: number, length: number): ShimError {
-  return new ShimError(
-    'ERR_TARGET',
-    `target ${pid}: ${action} of ${length} bytes at 0x${address.toString(16)} failed`,
-    {
-      errno: 'EFAULT',
-    },
-  );
+/** `EFAULT`, or where this process may not reach that one's memory at all, `EPERM`. */
+function fault(action: string, pid: number, address: number, length: number, result: number): ShimError {
+  const errno = failedWith(result, 'EPERM') ? 'EPERM' : 'EFAULT';
+  const where = `0x${address.toString(16)}`;
+  return new ShimError('ERR_TARGET', `target ${pid}: ${action} of ${length} bytes at ${where} failed`, { errno });
 }

@@ -1,15 +1,8 @@
 import { constants } from 'node:os';
-import { KCMP_FILE, PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_FSIZE, RLIMIT_NOFILE } from '../abi/prctl.ts';
+import { PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_FSIZE, RLIMIT_NOFILE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { setCloseOnExec } from './fd.ts';
 import { addressOf, cString, failedWith, syscallError, trySyscall } from './libc.ts';
-
-const pid = process.pid;
-
-/** True where the descriptor `theirs` of the process of thread `tid` is the open file that `mine` is here. */
-export function isSameFile(tid: number, theirs: number, mine: number): boolean {
-  return trySyscall('kcmp', tid, pid, KCMP_FILE, theirs, mine) === 0;
-}
 
 /** Lets a process and its descendants trace this one where Yama restricts that; without Yama there is nothing to do. */
 export function allowTracer(tracer: number): void {

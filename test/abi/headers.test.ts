@@ -29,6 +29,7 @@ const headers = [
   'linux/ptrace.h',
   'linux/resource.h',
   'linux/seccomp.h',
+  'linux/stat.h',
   'linux/uio.h',
   'linux/vfio.h',
   'linux/wait.h',

@@ -82,6 +82,11 @@ function openGroup(group = 0): number {
   return sent.at(-1)?.fd ?? -1;
 }
 
+/** The target closes what it was given last. */
+function closeLast(): void {
+  files.pop()?.close();
+}
+
 function onGroup(group: number, command: number, argument: Uint8Array | bigint, to: Fabric = fabric): string {
   const at = typeof argument === 'bigint' ? argument : memory.put(argument);
   return outcome(() => to.groupIoctl(selfIoctl(command, at), command, group));
@@ -158,6 +163,37 @@ describe('a group', () => {
     expect(sent.at(-1)?.closeOnExec).toBe(true);
   });
 
+  it('has one opener at a time, and is open as long as its device is', () => {
+    openGroup();
+    const busy = (): string => outcome(() => fabric.openGroup(selfCall(257, []), 0, false));
+    expect(busy()).toBe('EBUSY');
+    expect(openGroup(1)).toBeGreaterThan(0);
+    closeLast();
+    const copy = new OwnedFd(trySyscall('dup', sent[0]?.fd ?? -1));
+    closeLast();
+    expect(busy(), 'a duplicate').toBe('EBUSY');
+    copy.close();
+
+    attached();
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    expect(opened).toEqual(['0000:90:00.0']);
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('EBUSY');
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    refuseToSend = true;
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('EMFILE');
+    refuseToSend = false;
+    expect(opened, 'by the first descriptor alone').toEqual(['0000:90:00.0']);
+    const [group] = files.splice(-3, 1);
+    group?.close();
+    expect(busy(), 'of a device that is open').toBe('EBUSY');
+    closeLast();
+    expect(busy()).toBe('EBUSY');
+    closeLast();
+    attached();
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    expect(opened, 'again').toEqual(['0000:90:00.0', '0000:90:00.0']);
+  });
+
   it('says what it is only where argsz has room, and has no other ioctl', () => {
     for (const argsz of [0, 7]) {
       expect(onGroup(0, VFIO_GROUP_GET_STATUS, vfio_group_status.encode({ argsz }))).toBe('EINVAL');
@@ -188,6 +224,7 @@ describe('a container', () => {
   it('is detached by the next user of its group', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
+    closeLast();
     openGroup();
     expect(status(0)).toBe(VIABLE);
     expect(fabric.mappings.available).toBe(MAX_MAPPINGS);
@@ -207,6 +244,7 @@ describe('a container', () => {
   it('keeps its group where the next user could not be given it', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
+    closeLast();
     refuseToSend = true;
     expect(outcome(() => fabric.openGroup(selfCall(257, []), 0, false))).toBe('EMFILE');
     expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);

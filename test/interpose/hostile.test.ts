@@ -460,7 +460,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
   );
 
   it('leaves nothing in the supervisor', async () => {
-    const { puppet, user, first } = await open(['qat', 'qat']);
+    const { puppet, user, first } = await open(['qat', 'qat', 'qat']);
     const supervisor = await puppet.run.supervisor();
     const count = (): number => readdirSync(`/proc/${supervisor}/fd`).length;
     // of shared memory: the rest is Node's, whose heap comes and goes
@@ -479,7 +479,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     await puppet.script(`loop 200 ${map}`);
     for (let n = 0; n < 100; n += 1) {
       await puppet.call('close', [value(await user.open('/dev/vfio/vfio'))]);
-      await puppet.call('close', [value(await user.open('/dev/vfio/9001'))]);
+      await puppet.call('close', [value(await user.open('/dev/vfio/9002'))]);
       await puppet.script(`doomed 300 ${SIGKILL} loop 1000 ${map}`);
     }
     expect(count()).toBe(fds);

@@ -192,7 +192,7 @@ describeWithCompiler('mmap of the data section', () => {
   });
 
   it('needs no descriptor, or says so where there is none', async () => {
-    const device = await open();
+    const device = await open({ devices: ['qat', 'qat'] });
     const { user } = device;
     const { puppet } = user;
     await puppet.memory('limit', 16);
@@ -208,7 +208,7 @@ describeWithCompiler('mmap of the data section', () => {
     await limit(free);
     expect(['OK', 'EMFILE']).toContain((await user.mmap(device.fd, section, device.region + SECTION)).errno);
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('EMFILE');
-    expect((await user.open('/dev/vfio/9000')).errno).toBe('EMFILE');
+    expect((await user.open('/dev/vfio/9001')).errno).toBe('EMFILE');
     expect(await device.state()).toBe(1);
     await limit(free + 1);
     expect((await user.mmap(device.fd, section, device.region + SECTION)).errno).toBe('OK');

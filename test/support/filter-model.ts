@@ -10,7 +10,8 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
   const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
   const inWindow = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 48n === 0x7656n;
   const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
-  const isDataFd = dataFds !== undefined && low(a0) >= dataFds.first && low(a0) <= dataFds.last;
+  const isDataFd = (fd: bigint): boolean =>
+    dataFds !== undefined && low(fd) >= dataFds.first && low(fd) <= dataFds.last;
   if (audit !== arch.auditArch) return false;
   const name = Object.entries(arch.syscalls).find(([, number]) => number === nr)?.[0];
   switch (name) {
@@ -18,7 +19,7 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
       return low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1];
     case 'pread64':
     case 'pwrite64':
-      return inWindow(a3);
+      return inWindow(a3) || isDataFd(a0);
     case 'mmap':
       return inWindow(a5);
     case 'openat':
@@ -27,13 +28,25 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
       return forBoth(a1);
     case 'openat2':
       return true;
+    case 'sendfile':
+      return isDataFd(a0) || isDataFd(a1);
+    case 'splice':
+    case 'copy_file_range':
+      return isDataFd(a0) || isDataFd(a2);
     case 'read':
     case 'write':
+    case 'readv':
+    case 'writev':
+    case 'preadv':
+    case 'pwritev':
+    case 'preadv2':
+    case 'pwritev2':
+    case 'lseek':
     case 'dup':
     case 'dup2':
     case 'dup3':
     case 'fcntl':
-      return isDataFd;
+      return isDataFd(a0);
     default:
       return false;
   }

@@ -1,15 +1,16 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { POLLHUP, POLLIN } from '../../src/abi/fcntl.ts';
+import { O_RDWR, POLLHUP, POLLIN } from '../../src/abi/fcntl.ts';
 import { markFile, markOf, OwnedFd, setCloseOnExec } from '../../src/sys/fd.ts';
-import { inodeOf, inodeOfOwn } from '../../src/sys/file.ts';
+import { characterDevice, ELSEWHERE, inodeOf, inodeOfOwn, lockFile, openAnew } from '../../src/sys/file.ts';
 import { kernelIsAtLeast } from '../../src/sys/kernel.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
 import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
-import { isSameFile } from '../../src/sys/process.ts';
 import { FdVault, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
 import { outcome } from '../support/errno.ts';
 import { lacksForRun } from '../support/host.ts';
@@ -66,7 +67,7 @@ describe('sockets', () => {
     mine.close();
     const received = receiveFd(theirs.number);
     expect(received?.number).not.toBe(file.number);
-    expect(isSameFile(pid, received?.number ?? -1, file.number)).toBe(true);
+    expect(inodeOfOwn(received?.number ?? -1)).toBe(inodeOfOwn(file.number));
     received?.close();
     expect(receiveFd(theirs.number)).toBeUndefined();
     theirs.close();
@@ -84,24 +85,57 @@ describe('sockets', () => {
 });
 
 describe('which file a descriptor is', () => {
-  it('isSameFile tells duplicates from files that were opened anew', ({ skip }) => {
+  it('is told by the inode of shared memory', ({ skip }) => {
     skip(lacking !== undefined, lacking);
     using file = createSharedMemory('test', 4096);
     using copy = new OwnedFd(trySyscall('dup', file.number));
     using again = new OwnedFd(openSync(`/proc/self/fd/${file.number}`, 'r'));
-    expect(isSameFile(pid, copy.number, file.number)).toBe(true);
-    expect(isSameFile(pid, again.number, file.number)).toBe(false);
-    expect(isSameFile(pid, 9999, file.number)).toBe(false);
-    expect(isSameFile(pid, -1, file.number)).toBe(false);
-    expect(isSameFile(0x7fff_fff0, 0, file.number)).toBe(false);
+    using another = createSharedMemory('test', 4096);
+    expect(inodeOfOwn(file.number)).toBeGreaterThan(0);
+    expect(inodeOfOwn(another.number)).not.toBe(inodeOfOwn(file.number));
     expect(inodeOf(pid, copy.number)).toBe(inodeOfOwn(file.number));
     expect(inodeOf(pid, again.number)).toBe(inodeOfOwn(file.number));
     for (const fd of [9999, -1]) expect(inodeOf(pid, fd)).toBeUndefined();
-    expect(inodeOf(0x7fff_fff0, 0)).toBeUndefined();
+    // what cannot be told is not "no such descriptor"
+    expect(outcome(() => inodeOf(0x7fff_fff0, 0))).toBe('ESRCH');
+    expect(outcome(() => inodeOfOwn(9999))).toBe('EBADF');
     // inode numbers of other file systems are not compared with those of shared memory
     using other = new OwnedFd(openSync('/proc/self/exe', 'r'));
-    expect(inodeOfOwn(other.number)).toBeGreaterThan(0);
-    expect(inodeOf(pid, other.number)).toBe(0);
+    expect(inodeOfOwn(other.number)).toBe(ELSEWHERE);
+    expect(inodeOf(pid, other.number)).toBe(ELSEWHERE);
+    expect(characterDevice(other.number)).toBeUndefined();
+    using zero = new OwnedFd(openSync('/dev/zero', 'r'));
+    expect(characterDevice(zero.number)).toBe('1:5');
+  });
+
+  it('a lock lasts as long as any descriptor of the open file, wherever it is', () => {
+    using memory = createSharedMemory('test', 0);
+    const [into, out] = socketPair();
+    const first = openAnew(memory.number, O_RDWR);
+    expect(lockFile(first.number, 'exclusive')).toBe(true);
+    const isFree = (): boolean => {
+      using other = openAnew(memory.number, O_RDWR);
+      return lockFile(other.number, 'exclusive');
+    };
+    expect(isFree()).toBe(false);
+    const copy = new OwnedFd(trySyscall('dup', first.number));
+    first.close();
+    expect(isFree()).toBe(false);
+    sendFd(into.number, copy.number);
+    copy.close();
+    expect(isFree(), 'on its way').toBe(false);
+    const received = receiveFd(out.number);
+    expect(isFree()).toBe(false);
+    expect(lockFile(received?.number ?? -1, 'shared')).toBe(true);
+    using another = openAnew(memory.number, O_RDWR);
+    expect(lockFile(another.number, 'shared')).toBe(true);
+    received?.close();
+    expect(isFree()).toBe(false);
+    another.close();
+    expect(isFree()).toBe(true);
+    expect(outcome(() => lockFile(9999, 'shared'))).toBe('EBADF');
+    into.close();
+    out.close();
   });
 });
 
@@ -172,21 +206,32 @@ describe('duplicateFd and marks', () => {
   it('another descriptor of the same open file, and of its mark, by any thread of the process', ({ skip }) => {
     skip(lacking !== undefined, lacking);
     using file = createSharedMemory('marked', 0);
-    expect(markOf(file.number)).toBe(0);
-    markFile(file.number, 33);
+    expect(markOf(file.number)).toEqual({ mark: 0, owner: 0 });
+    markFile(file.number, 33, pid);
+    const marked = { mark: 33, owner: pid };
     using copy = duplicateFd(pid, file.number) ?? new OwnedFd(-1);
-    expect(isSameFile(pid, copy.number, file.number)).toBe(true);
-    expect(markOf(copy.number)).toBe(33);
+    expect(markOf(copy.number)).toEqual(marked);
     using other = new OwnedFd(openSync(`/proc/self/fd/${file.number}`, 'r'));
-    expect(markOf(other.number), 'a file that was opened anew').toBe(0);
+    expect(markOf(other.number), 'a file that was opened anew').toEqual({ mark: 0, owner: 0 });
     const threads = readdirSync('/proc/self/task').map(Number);
     expect(threads.length).toBeGreaterThan(1);
     for (const thread of threads) {
       using byThread = duplicateFd(thread, file.number) ?? new OwnedFd(-1);
-      expect(markOf(byThread.number)).toBe(33);
+      expect(markOf(byThread.number)).toEqual(marked);
       expect(processOf(thread)).toBe(pid);
     }
-    expect(outcome(() => markFile(file.number, 65))).toBe('EINVAL');
+    expect(outcome(() => markFile(file.number, 65, pid))).toBe('EINVAL');
+    expect(outcome(() => markFile(file.number, 1, 2 ** 22 + 1))).toBe('ESRCH');
+  });
+
+  it('a mark by a process that has ended has no owner', async () => {
+    using file = createSharedMemory('marked', 0);
+    const child = spawn('sleep', ['1000']);
+    markFile(file.number, 1, child.pid ?? 0);
+    expect(markOf(file.number)).toEqual({ mark: 1, owner: child.pid });
+    child.kill();
+    await once(child, 'exit');
+    expect(markOf(file.number)).toEqual({ mark: 1, owner: 0 });
   });
 
   it('no descriptor is undefined, no process an error', ({ skip }) => {

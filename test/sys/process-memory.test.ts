@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { addressOf } from '../../src/sys/libc.ts';
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ } from '../../src/abi/mman.ts';
+import { addressOf, syscall } from '../../src/sys/libc.ts';
 import {
+  proveWritable,
   readProcessMemory,
   readProcessMemoryTo,
   readProcessString,
@@ -52,6 +54,26 @@ describe('readProcessMemory and writeProcessMemory', () => {
       expect(outcome(() => readProcessMemory(pid, address, new Uint8Array(0)))).toBe('OK');
       expect(outcome(() => writeProcessMemoryFrom(pid, address, 0, 0))).toBe('OK');
     }
+  });
+});
+
+describe('proveWritable', () => {
+  it('proves each page, and changes nothing', () => {
+    const at = memory.put(noise(9000));
+    for (const length of [0, 1, 2, 4095, 4096, 4097, 9000]) {
+      proveWritable(pid, end - length, length);
+      proveWritable(pid, at, length);
+    }
+    expect(memory.end(9000)).toEqual(noise(9000));
+  });
+
+  it('says EFAULT of what is not there, is only to be read, or ends', () => {
+    for (const address of BAD) expect(outcome(() => proveWritable(pid, address, 1))).toBe('EFAULT');
+    expect(outcome(() => proveWritable(pid, end - 5000, 5001))).toBe('EFAULT');
+    expect(outcome(() => proveWritable(pid, 4096, 2 ** 53))).toBe('EFAULT');
+    const constant = syscall('memory', 'mmap', 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    expect(outcome(() => proveWritable(pid, constant, 1))).toBe('EFAULT');
+    syscall('memory', 'munmap', constant, 4096);
   });
 });
 
