@@ -65,11 +65,11 @@ export class Findings {
     this.#header.length = length + bytes.length; // last: a line counts when it is complete
   }
 
-  /** At the end: that no device was bridged, and why. */
-  conclude(): void {
-    if (this.#header.bridged === 1) return;
+  /** For the end: that no device was bridged, and why; `undefined` where one was. */
+  get conclusion(): string | undefined {
+    if (this.#header.bridged === 1) return undefined;
     const lines = this.#lines();
-    this.#log?.(`no device was bridged: ${lines.length === 0 ? 'none was opened' : lines.join('; ')}`);
+    return `no device was bridged: ${lines.length === 0 ? 'none was opened' : lines.join('; ')}`;
   }
 
   #lines(): string[] {

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { POLLHUP } from '../abi/fcntl.ts';
 import { createSharedMemory, mapSharedMemory } from '../sys/memory.ts';
@@ -72,17 +73,21 @@ function prepare(plan: Plan): Kept | undefined {
 }
 
 /** Has one supervisor after the other until the target has ended, or none can be had. */
-async function superviseToTheEnd(plan: Plan, kept: Kept): Promise<void> {
+async function superviseToTheEnd(given: Plan, kept: Kept): Promise<void> {
   const { begun } = kept;
+  let plan = given;
   let pause = 0;
   let inVain = 0;
   let said = '';
   for (;;) {
     const isLast = isDeserted(kept.fds[0]);
-    if (isLast && plan.fds.report === undefined) return; // otherwise somebody waits for the reports
+    const { report, lastWords } = plan.fds;
+    if (isLast && report === undefined && lastWords === undefined) return; // otherwise somebody waits for what it has to say
     begun[0] = 0;
     const start = performance.now();
-    const { kind, why } = await supervise(plan, kept);
+    const supervisor = supervise(plan, kept);
+    plan = withoutLastWords(plan);
+    const { kind, why } = await supervisor;
     if (kind === 'done') return;
     if (begun[0] !== 0) {
       inVain = 0;
@@ -99,6 +104,12 @@ async function superviseToTheEnd(plan: Plan, kept: Kept): Promise<void> {
     pause = inVain === 0 && performance.now() - start > SETTLED ? 0 : Math.min(longest, pause * 2 + 10);
     await sleep(pause);
   }
+}
+
+/** The launcher's stderr is with the first supervisor, if it is anywhere. */
+function withoutLastWords({ fds, ...plan }: Plan): Plan {
+  if (fds.lastWords !== undefined) closeSync(fds.lastWords);
+  return { ...plan, fds: { ...fds, lastWords: undefined } };
 }
 
 /** True where no process is left that could call. */

@@ -34,7 +34,8 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
   for (const fd of keepers) if (fd !== undefined) setCloseOnExec(fd, true); // they are the keeper's, not the target's
   const target = ownPidfd();
   const { dev, ino } = fstatSync(2);
-  const plan: Plan = { ...order, fds: { target: target.number, ...order.fds }, stderr: { dev, ino } };
+  const lastWords = order.verbose && order.fds.log === undefined && order.devices.length === 0 ? 2 : undefined;
+  const plan: Plan = { ...order, fds: { target: target.number, ...order.fds, lastWords }, stderr: { dev, ino } };
   const [mine, theirs] = socketPair();
   const keeper = startKeeper(plan, theirs.number);
   theirs.close();

@@ -42,6 +42,11 @@ export interface PlannedFds {
   readonly log: number | undefined;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: number | undefined;
+  /**
+   * With -v and without a log: the launcher's stderr, for what is to be said when the target has ended and has none any more. The
+   * first supervisor alone keeps it, and no longer than the process lives that was launched.
+   */
+  readonly lastWords: number | undefined;
 }
 
 /** Which file one is, as of stat(2). */
@@ -51,7 +56,7 @@ export interface FileIdentity {
 }
 
 /** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
-export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target'> };
+export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords'> };
 
 /** A range of descriptor numbers, both ends included. */
 export interface FdWindow {

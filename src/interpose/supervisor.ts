@@ -3,6 +3,7 @@ import { errnoNumber } from '../abi/errno.ts';
 import { POLLHUP, POLLIN } from '../abi/fcntl.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { Outlet } from '../sys/outlet.ts';
+import { OwnedFd } from '../sys/fd.ts';
 import { PollSet } from '../sys/poll.ts';
 import { Listener } from '../sys/seccomp.ts';
 import { Bridging } from './bridging.ts';
@@ -40,7 +41,9 @@ export class Supervisor {
   readonly #listener: Listener;
   readonly #router: Router;
   readonly #current: Call;
-  readonly #poll = new PollSet(1);
+  readonly #poll = new PollSet(2);
+  /** The launcher's stderr, until the process that was launched has ended. */
+  #lastWords: OwnedFd | undefined;
   readonly #parked: number[] = [];
   readonly #trace: Trace | undefined;
   /** Says to the keeper that this supervisor serves. */
@@ -67,6 +70,9 @@ export class Supervisor {
     this.#router = new Router(this.#listener, plan.dataFds, (host) => this.#makeDevices(host));
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#poll.set(0, LISTENER_FD, POLLIN);
+    const { target, lastWords } = plan.fds;
+    this.#poll.set(1, target, POLLIN);
+    if (lastWords !== undefined) this.#lastWords = new OwnedFd(lastWords);
   }
 
   #makeDevices(host: DevicesHost): Devices {
@@ -91,12 +97,28 @@ export class Supervisor {
     this.#begun[0] = 1;
     for (;;) {
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
-      if (this.#parked.length > 0 || !this.#listener.endsWaiting) {
+      if (this.#parked.length > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
-    this.#findings?.conclude();
+    this.#conclude();
+  }
+
+  /** The target has ended: what is said now goes to the log, or where its stderr was when it was launched. */
+  #conclude(): void {
+    const conclusion = this.#findings?.conclusion;
+    if (conclusion === undefined || !this.#plan.verbose) return;
+    if (this.#plan.fds.log !== undefined) warn(conclusion);
+    else if (this.#lastWords !== undefined) {
+      new Outlet(this.#lastWords.number).write(Buffer.from(`vfio-shim: ${conclusion}\n`));
+    }
+    this.#giveUpLastWords();
+  }
+
+  #giveUpLastWords(): void {
+    this.#lastWords?.close();
+    this.#lastWords = undefined;
   }
 
   /** At the first call on a device; but where that is already being migrated, it is too late. */
@@ -128,11 +150,16 @@ export class Supervisor {
   #wait(): boolean {
     const parked = this.#parked.length;
     // where no more calls can be parked, new ones stay with the kernel until one is done
-    if (this.#poll.wait(parked >= MAX_PARKED ? 0 : 1, parked > 0 ? 1 : undefined)) {
+    const places = this.#lastWords === undefined ? 1 : 2;
+    if (this.#poll.wait(parked >= MAX_PARKED ? 0 : places, parked > 0 ? 1 : undefined)) {
       const events = this.#poll.events(0);
       if ((events & POLLIN) !== 0) {
         if (this.#listener.receive()) this.#serve(this.#current, 0);
       } else if ((events & POLLHUP) !== 0) return false;
+      else if (places === 2 && this.#poll.events(1) !== 0) {
+        if (this.#isDeserted()) return false; // it may have been the last since the poll looked at the listener
+        this.#giveUpLastWords(); // others go on, as a daemon does
+      }
     }
     this.#retryParked();
     return true;

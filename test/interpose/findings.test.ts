@@ -115,9 +115,8 @@ class Run {
   }
 
   end(): string[] {
-    this.said.length = 0;
-    this.#findings.conclude();
-    return this.said;
+    const { conclusion } = this.#findings;
+    return conclusion === undefined ? [] : [conclusion];
   }
 }
 

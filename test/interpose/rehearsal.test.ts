@@ -20,7 +20,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
-    fds: { target: -1, report: undefined, log: undefined, trace: undefined },
+    fds: { target: -1, report: undefined, log: undefined, trace: undefined, lastWords: undefined },
     stderr: { dev: 0, ino: 0 },
     verbose: false,
     sysfs: undefined,

@@ -94,6 +94,7 @@ describe('vfio-shim run and who waits for the end of its output', () => {
 
   it.each<[string, RunOptions]>([
     ['bridging', { devices: [] }],
+    ['bridging, with -v', { devices: [], options: ['-v'] }],
     ['emulating', {}],
     ['with a log', { options: ['--log', '/dev/null'] }],
   ])('holds up nobody while a daemon goes on under it (%s)', async (_, options) => {
