@@ -1,4 +1,4 @@
-import { readlinkSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
@@ -12,7 +12,6 @@ import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/spec.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { characterDevice } from '../sys/file.ts';
 import { duplicateFd, processOf } from '../sys/pidfd.ts';
 import { bind } from './bind.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
@@ -22,6 +21,7 @@ import type { Devices, DevicesHost } from './devices.ts';
 import { deviceFeature, isMigrationFeature } from './feature.ts';
 import type { Findings } from './findings.ts';
 import { DEVICE_ARENA_SIZE, Ledger, type JournalLayout } from './journal.ts';
+import { cdevName, linkOf, nameIn } from './kernel-names.ts';
 import { messageOf } from './log.ts';
 import { migrationRegionInfo } from './migration-region.ts';
 import { BRIDGED } from './plan.ts';
@@ -272,29 +272,5 @@ export class Bridging implements Devices {
     const result = device.onDataFd(() => deviceFeature(call, v2, (tell) => this.#host.openDataFd(call, device, tell)));
     device.noteState();
     return result;
-  }
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-/** The name of a VFIO character device, as the kernel knows it: paths are of somebody's mount namespace. */
-function cdevName(fd: number): string | undefined {
-  const device = characterDevice(fd);
-  if (device === undefined) return undefined;
-  return /\/vfio-dev\/(vfio\d+)$/.exec(linkOf(`/sys/dev/char/${device}`))?.[1];
-}
-
-/** The device that a group is asked for, which is worth a name in messages and no more. */
-function nameIn(call: Call): string | undefined {
-  try {
-    return call.stringArg(2, 256);
-  } catch {
-    return undefined;
   }
 }

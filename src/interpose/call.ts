@@ -1,10 +1,11 @@
 import { seccomp_notif } from '../abi/seccomp.ts';
 import { ShimError } from '../error.ts';
-import { addressOf } from '../sys/libc.ts';
 import {
   proveWritable,
+  readProcessMemory,
   readProcessMemoryTo,
   readProcessString,
+  writeProcessMemory,
   writeProcessMemoryFrom,
 } from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
@@ -115,13 +116,16 @@ export class Call {
   /** The first `size` bytes that an argument points to. Throws `EFAULT`. */
   readArg(n: number, size: number): Uint8Array {
     const bytes = new Uint8Array(size);
-    this.readTo(this.count(n), addressOf(bytes), size);
+    readProcessMemory(this.tid, this.count(n), bytes, callerMemory(this.tid, this.#check));
+    this.check();
     return bytes;
   }
 
   /** Writes to where an argument points, `skip` bytes in. Throws `EFAULT`. */
   writeArg(n: number, bytes: Uint8Array, skip = 0): void {
-    this.writeFrom(this.count(n) + skip, addressOf(bytes), bytes.length);
+    this.check();
+    const held = callerMemory(this.tid, this.#check);
+    writeProcessMemory(this.tid, this.count(n) + skip, bytes, held);
   }
 }
 

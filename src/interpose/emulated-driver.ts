@@ -4,7 +4,7 @@ import { pciConfig } from '../sim/pci.ts';
 import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
-import { fileOf } from './file-look.ts';
+import { isFile } from './file-look.ts';
 import type { Backend } from './fronts.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
 import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
@@ -113,7 +113,7 @@ export class EmulatedDriver implements Driver {
   }
 
   enter(tid: number, fd?: number): boolean {
-    return fd === undefined || fileOf(tid, fd) === this.inode;
+    return fd === undefined || isFile(tid, fd, this.inode);
   }
 
   leave(): void {

@@ -9,7 +9,7 @@ import { deviceIoctl } from './device.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { emulatedDevice, type DeviceFiles, type EmulatedDevice } from './emulated-driver.ts';
 import { Fabric } from './fabric.ts';
-import { fileOf, forgetFile } from './file-look.ts';
+import { fileNow, forgetFile } from './file-look.ts';
 import type { JournalLayout, Ledger } from './journal.ts';
 import { groupPath, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
@@ -76,7 +76,7 @@ export class Emulation implements Devices {
   }
 
   ioctl(call: Call, command: number): number {
-    const inode = fileOf(call.tid, call.s32(0));
+    const inode = fileNow(call.tid, call.s32(0));
     if (inode === undefined) return CONTINUE;
     const device = this.#devices[this.#deviceInodes.indexOf(inode)];
     if (device !== undefined) {

@@ -15,7 +15,7 @@ import { createSharedMemory } from '../sys/memory.ts';
 import { ANSWERED, refuse, type Call } from './call.ts';
 import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
 import { DmaMappings } from './dma.ts';
-import { fileOf } from './file-look.ts';
+import { fileNow } from './file-look.ts';
 import { FABRIC_ARENA_SIZE, Ledger } from './journal.ts';
 
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
@@ -155,7 +155,7 @@ export class Fabric implements ContainerHost {
         const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
         if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
         if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
-        const target = this.container(fileOf(call.tid, fd) ?? 0);
+        const target = this.container(fileNow(call.tid, fd) ?? 0);
         if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
         groups[group] = target.inode;
         this.save();

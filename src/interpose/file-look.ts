@@ -3,34 +3,22 @@ import { inodeOf } from '../sys/file.ts';
 import { messageOf, warn } from './log.ts';
 
 /*
- * Which file a descriptor of the target is. VMMs make many small calls on one descriptor, and the question costs as much as the
- * rest of a call, so an answer holds for a millisecond. It says which device or session is meant, never what somebody may do: a
- * target that puts another file in the place of its own meanwhile deceives itself. Where we are the ones who do so, it is forgotten.
+ * Which file a descriptor of the target is. VMMs make many small accesses on one descriptor, and the question costs as much as the
+ * rest of a call, so for these an answer holds for a millisecond. It says which device or session is meant, never what somebody may do:
+ * a target that puts another file in the place of its own meanwhile deceives itself. Where we are the ones who do so, it is forgotten.
  */
 
 /** How long an answer holds, in milliseconds. */
 const HOLDS = 1;
 
 const last = { tid: 0, fd: -1, inode: undefined as number | undefined, until: 0 };
-
 let hasWarned = false;
 
 /** As inodeOf(). A process that may not be looked into is told so by its calls, and the operator here, once. */
-export function fileOf(tid: number, fd: number): number | undefined {
-  const now = performance.now();
-  if (tid === last.tid && fd === last.fd && now < last.until) return last.inode;
+export function fileNow(tid: number, fd: number): number | undefined {
   last.until = 0;
-  const inode = look(tid, fd);
-  last.tid = tid;
-  last.fd = fd;
-  last.inode = inode;
-  last.until = now + HOLDS;
-  return inode;
-}
-
-function look(tid: number, fd: number): number | undefined {
   try {
-    return inodeOf(tid, fd);
+    last.inode = inodeOf(tid, fd);
   } catch (error) {
     if (!hasErrno(error, 'ESRCH') && !hasWarned) {
       hasWarned = true;
@@ -38,6 +26,20 @@ function look(tid: number, fd: number): number | undefined {
     }
     throw error;
   }
+  last.tid = tid;
+  last.fd = fd;
+  last.until = performance.now() + HOLDS;
+  return last.inode;
+}
+
+/** As fileNow(), or what that said a moment ago. */
+export function fileOf(tid: number, fd: number): number | undefined {
+  return tid === last.tid && fd === last.fd && performance.now() < last.until ? last.inode : fileNow(tid, fd);
+}
+
+/** Whether a descriptor is this file, or was a moment ago. That it was another says nothing. */
+export function isFile(tid: number, fd: number, inode: number): boolean {
+  return fileOf(tid, fd) === inode || fileNow(tid, fd) === inode;
 }
 
 /** The target is given a descriptor, which may get the number of one that was looked at. */

@@ -1,6 +1,6 @@
-import { closeSync, readSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { errnoName, errnoNumber } from '../abi/errno.ts';
-import { seccomp_notif, SECCOMP_USER_NOTIF_FLAG_CONTINUE } from '../abi/seccomp.ts';
+import { seccomp_notif } from '../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
@@ -95,7 +95,7 @@ export class RehearsalStage implements Disposable {
     }
     const answers = this.#answers;
     if (!serve(this.#call, this.#router)) answers.error = -errnoNumber('EAGAIN');
-    if (answers.error >= 0) return answers.goesOn ? -1 : answers.value;
+    if (answers.error >= 0) return answers.value;
     const errno = errnoName(-answers.error) ?? 'EIO';
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });
   }
@@ -103,19 +103,15 @@ export class RehearsalStage implements Disposable {
   #showV1(served: EmulatedDevice, { regionSize, dataSection }: V1Device): V1Device {
     const at = (offset: number): bigint => regionOffset(0) + BigInt(offset);
     const { pread64, pwrite64 } = numbers;
-    const access = (nr: number, offset: number, bytes: Uint8Array): number =>
+    const access = (nr: number, offset: number, bytes: Uint8Array): void => {
       this.#make('access', nr, [this.#device, addressOf(bytes), bytes.length, at(offset)]);
+    };
     return {
       regionSize,
       dataSection,
       mapped: undefined,
-      read: (offset, into) => {
-        // a register that was prepared is read by the kernel
-        if (access(pread64, offset, into) < 0) readSync(this.#device, into, 0, into.length, at(offset));
-      },
-      write: (offset, from) => {
-        access(pwrite64, offset, from);
-      },
+      read: (offset, into) => access(pread64, offset, into),
+      write: (offset, from) => access(pwrite64, offset, from),
       reset: () => served.reset(),
     };
   }
@@ -173,13 +169,10 @@ const ARGS = seccomp_notif.fields.args0[1] / 4;
 class OwnAnswers implements Answers {
   value = 0;
   error = 0;
-  /** The kernel is to carry the call out. */
-  goesOn = false;
 
-  respond(_words: Uint32Array, value: number, error: number, flags = 0): void {
+  respond(_words: Uint32Array, value: number, error: number): void {
     this.value = value;
     this.error = error;
-    this.goesOn = flags === SECCOMP_USER_NOTIF_FLAG_CONTINUE;
   }
 
   isValid(): boolean {

@@ -16,9 +16,8 @@ import { addressOf, cString, failedWith, syscall, syscallError, trySyscall } fro
 import { createSharedMemory } from './memory.ts';
 import { duplicateFd } from './pidfd.ts';
 
-const NO_PATH = cString('');
-const noPathAt = addressOf(NO_PATH);
-// SAFETY: one thread uses it, to the end of each look
+// SAFETY: one thread uses these, to the end of each look
+const noPath = cString('');
 const found = new Uint8Array(statx.size);
 const foundAt = addressOf(found);
 const view = statx.view(found);
@@ -31,7 +30,7 @@ function look(fd: number): void {
     `descriptor ${fd}`,
     'statx',
     fd,
-    noPathAt,
+    addressOf(noPath),
     AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
     STATX_INO | STATX_TYPE,
     foundAt,

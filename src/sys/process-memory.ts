@@ -79,9 +79,8 @@ export function readProcessMemoryTo(pid: number, address: number, at: number, le
 
 /** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
 const UIO_MAXIOV = 1024;
-// SAFETY: as the vectors above
+// SAFETY: as the vectors above. What no function names would be collected, whoever knows its address
 const proof = new Uint8Array(UIO_MAXIOV);
-const proofAt = addressOf(proof);
 const pages = new BigUint64Array(2 * UIO_MAXIOV);
 const pagesAt = addressOf(pages);
 
@@ -97,6 +96,7 @@ export function proveWritable(pid: number, address: number, length: number, held
       ? Math.ceil((address + length - first) / PAGE)
       : Infinity;
   if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
+  const proofAt = addressOf(proof);
   for (let n = 0; n < count; n += 1) {
     const at = Math.max(address, first + n * PAGE);
     if (held !== undefined) {

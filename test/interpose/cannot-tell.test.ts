@@ -180,4 +180,16 @@ describeWithCompiler('a register of the region', () => {
     }
     expect(Buffer.concat(await device.save()).length).toBe(64 * 1024 + 32);
   });
+
+  it('is of the device whose descriptor it is now', async () => {
+    const user = new VfioPuppet(new Puppet(start([compiled('puppet')], { devices: ['qat', 'qat'] })));
+    const [first, second] = (await user.openDevices(2)).devices as [DevicePuppet, DevicePuppet];
+    await second.enter(2);
+    await user.puppet.memory('state', 8);
+    const read = (at: bigint): string => callText('pread64', [first.fd, '$state', 4, at]);
+    // within microseconds: the number that was the first device's is the second's
+    const swap = callText('dup3', [second.fd, first.fd, 0]);
+    const outcome = await user.puppet.script(`${read(first.region)}; ${swap}; ${read(second.region)}; get state 0 4`);
+    expect(outcome).toMatchObject({ errno: 'OK', value: 4n, bytes: new Uint8Array([2, 0, 0, 0]) });
+  });
 });
