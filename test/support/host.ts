@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { errnoName } from '../../src/abi/errno.ts';
-import { CAP_SYS_PTRACE, KCMP_FILE } from '../../src/abi/prctl.ts';
+import { CAP_SYS_PTRACE } from '../../src/abi/prctl.ts';
 import { PTRACE_SEIZE } from '../../src/abi/ptrace.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
@@ -23,7 +23,6 @@ export function because(lacking: string | undefined): string {
 /** What serving a target takes of a supervisor: to look at its descriptors and its memory, and to lead its threads. */
 export function lacksForRun(): string | undefined {
   return (
-    attempt('kcmp', pid, pid, KCMP_FILE, 0, 0) ??
     attempt('pidfd_getfd', -1, 0, 0) ??
     attempt('process_vm_readv', pid, 0, 0, 0, 0, 0) ??
     attempt('ptrace', PTRACE_SEIZE, NOBODYS_PID, 0, 0) ??
