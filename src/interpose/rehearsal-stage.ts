@@ -49,6 +49,7 @@ export class RehearsalStage implements Disposable {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
   readonly #files: readonly OwnedFd[];
+  readonly #dataFds = new Set<number>();
   readonly #device: number;
   readonly #router: Router;
   readonly #answers = new OwnAnswers();
@@ -81,6 +82,7 @@ export class RehearsalStage implements Disposable {
 
   [Symbol.dispose](): void {
     for (const file of this.#files) file.close();
+    for (const fd of this.#dataFds) closeSync(fd); // of a migration that was broken off
   }
 
   /** Makes a call, and returns what the target would get. Throws where that is an error. */
@@ -144,6 +146,7 @@ export class RehearsalStage implements Disposable {
   }
 
   #session(fd: number): V2DataSession {
+    this.#dataFds.add(fd);
     return {
       read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
       write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
@@ -153,7 +156,10 @@ export class RehearsalStage implements Disposable {
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },
-      close: () => closeSync(fd),
+      close: () => {
+        this.#dataFds.delete(fd);
+        closeSync(fd);
+      },
     };
   }
 }
