@@ -80,8 +80,6 @@ export const AT_EMPTY_PATH = 0x1000;
 export const AT_STATX_DONT_SYNC = 0x4000;
 export const STATX_TYPE = 1;
 export const STATX_INO = 0x100;
-export const S_IFMT = 0o170000;
-export const S_IFCHR = 0o020000;
 /** `struct statx` (linux/stat.h), as far as it says which file it is. */
 export const statx = struct('statx', 256, {
   stx_mode: ['u16', 28],

@@ -1,12 +1,10 @@
-import { openSync } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import {
   AT_EMPTY_PATH,
   AT_STATX_DONT_SYNC,
   LOCK_EX,
   LOCK_NB,
   LOCK_SH,
-  S_IFCHR,
-  S_IFMT,
   STATX_INO,
   STATX_TYPE,
   statx,
@@ -67,7 +65,9 @@ export function inodeOf(tid: number, fd: number): number | undefined {
 /** The device behind a descriptor of this process, as `major:minor`; `undefined` where it is no character device. */
 export function characterDevice(fd: number): string | undefined {
   look(fd);
-  return (view.stx_mode & S_IFMT) === S_IFCHR ? `${view.stx_rdev_major}:${view.stx_rdev_minor}` : undefined;
+  return (view.stx_mode & constants.S_IFMT) === constants.S_IFCHR
+    ? `${view.stx_rdev_major}:${view.stx_rdev_minor}`
+    : undefined;
 }
 
 /** Opens shared memory of this process anew, with a position, flags and locks of its own. */

@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Rehearsal } from '../../src/interpose/rehearsal.ts';
 import { RehearsalStage } from '../../src/interpose/rehearsal-stage.ts';
+import { duplicateFd } from '../../src/sys/pidfd.ts';
 import type { Plan } from '../../src/interpose/plan.ts';
 import { DRIVERS } from '../../src/sim/spec.ts';
 import { V1Save } from '../../src/v1/save.ts';
@@ -29,6 +30,7 @@ function plan(options: Partial<Plan> = {}): Plan {
 }
 
 const descriptors = (): string[] => readdirSync('/proc/self/fd');
+duplicateFd(process.pid, 0)?.close(); // one pidfd is kept, of whoever called last
 
 function runToEnd(rehearsal: Rehearsal): number {
   let steps = 1;
