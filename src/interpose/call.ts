@@ -18,7 +18,7 @@ export const CONTINUE = -0x1_0000;
 export const ANSWERED = -0x1_0001;
 
 /** For how long a caller that was seen to wait is taken to wait still, in milliseconds. */
-const SEEN = 0.1;
+const SEEN = 1;
 
 /**
  * A trapped system call: its numbers, and the memory of the thread that made it. Everything here comes from another
