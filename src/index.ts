@@ -5,8 +5,8 @@ export * from './v1/index.ts';
 export * from './v2/index.ts';
 export * from './bridge/index.ts';
 export * from './sim/index.ts';
-export { replaceVfioPayloads, vfioRecords, vfioSections, type VfioRecord } from './v1/qemu-file.ts';
-export type { VfioSection } from './v1/qemu-file-walk.ts';
+export { replaceVfioPayloads, vfioRecords, vfioSections, type VfioRecord } from './qemu-stream/qemu-file.ts';
+export type { VfioSection } from './qemu-stream/qemu-file-walk.ts';
 export {
   endsSection,
   streamTag,
@@ -16,6 +16,6 @@ export {
   type StreamEvent,
   type StreamRecord,
   type StreamTag,
-} from './v1/stream.ts';
-export { StreamReader, type StreamReaderOptions } from './v1/stream-reader.ts';
-export { StreamWriter } from './v1/stream-writer.ts';
+} from './qemu-stream/stream.ts';
+export { StreamReader, type StreamReaderOptions } from './qemu-stream/stream-reader.ts';
+export { StreamWriter } from './qemu-stream/stream-writer.ts';
