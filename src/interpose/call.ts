@@ -10,6 +10,7 @@ import {
 } from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import type { ErrnoName } from '../abi/errno.ts';
+import { callBegins } from './call-time.ts';
 import { callerMemory } from './caller-memory.ts';
 
 /** The kernel carries the call out itself, as if it had not been trapped. */
@@ -73,7 +74,7 @@ export class Call {
   /** The call was received just now, or was found to wait still. */
   begin(answers: Pick<Answers, 'isValid'>): void {
     this.#answers = answers;
-    this.#seen = performance.now();
+    this.#seen = callBegins();
   }
 
   /** Throws `EINTR` where the caller is gone. What has just been seen is not asked about again. */

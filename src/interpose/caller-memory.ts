@@ -1,3 +1,4 @@
+import { callTime } from './call-time.ts';
 import { hasOwnRights, reachesOthers } from '../sys/credentials.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { holdMemory } from '../sys/process-memory.ts';
@@ -26,7 +27,7 @@ const held = { tid: 0, until: 0, memory: undefined as OwnedFd | undefined };
  */
 export function callerMemory(tid: number, check: () => void): number | undefined {
   if (!reachesOthers) return undefined;
-  const now = performance.now();
+  const now = callTime();
   if (tid !== rights.tid || now >= rights.until) {
     rights.areOurs = hasOwnRights(tid) === true;
     rights.tid = tid;

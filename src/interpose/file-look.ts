@@ -1,5 +1,6 @@
 import { hasErrno } from '../error.ts';
 import { inodeOf } from '../sys/file.ts';
+import { callTime } from './call-time.ts';
 import { messageOf, warn } from './log.ts';
 
 /*
@@ -29,7 +30,7 @@ export function fileNow(tid: number, fd: number): number | undefined {
   }
   last.tid = tid;
   last.fd = fd;
-  last.at = performance.now();
+  last.at = callTime();
   return last.inode;
 }
 
@@ -49,5 +50,5 @@ export function forgetFile(): void {
 }
 
 function isKnown(tid: number, fd: number, holds: number): boolean {
-  return tid === last.tid && fd === last.fd && performance.now() - last.at < holds;
+  return tid === last.tid && fd === last.fd && callTime() - last.at < holds;
 }
