@@ -1,3 +1,4 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import type { RegionInfo } from '../kernel/device-info.ts';
 import { KernelV1Device } from '../kernel/v1-device.ts';
 import { KernelV2Device } from '../kernel/v2-device.ts';
@@ -9,7 +10,6 @@ import { V1 } from '../v1/states.ts';
 import { V2 } from '../v2/states.ts';
 import { BorrowedFd } from './borrowed-fd.ts';
 import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
-import type { Backend } from './fronts.ts';
 import type { Ledger } from './journal.ts';
 import { FIRST_FD, partOffset, vaultFds, type PARTS } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
@@ -59,7 +59,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
 export class BridgedDriver implements Driver {
   readonly place: number;
   readonly facts: BridgedFacts;
-  readonly backend: Backend;
+  readonly backend: MigratableDevice;
   readonly text: string;
   readonly guestMemory = undefined;
   readonly borrowed: BorrowedFd;

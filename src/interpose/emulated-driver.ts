@@ -1,3 +1,4 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import { createSim } from '../sim/create.ts';
 import { fillPattern, simMemorySizes } from '../sim/memory.ts';
 import { pciConfig } from '../sim/pci.ts';
@@ -5,7 +6,6 @@ import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { isFile } from './file-look.ts';
-import type { Backend } from './fronts.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
 import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
@@ -80,7 +80,7 @@ export class EmulatedDriver implements Driver {
   readonly plan: PlannedDevice;
   readonly index: number;
   readonly files: DeviceFiles;
-  readonly backend: Backend;
+  readonly backend: MigratableDevice;
   readonly text: string;
   readonly guestMemory: Uint8Array;
   /** Of a v1 driver. */
