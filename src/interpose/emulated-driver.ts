@@ -7,35 +7,11 @@ import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { isFile } from './file-look.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
-import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
+import type { DeviceFiles } from './inherited.ts';
+import { mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
-
-/** The descriptors of a device's shared memory, in the order in which the keeper hands them over. */
-export interface DeviceFiles {
-  readonly device: number;
-  readonly section: number;
-  readonly sent: number;
-  readonly group: number;
-  readonly inner: number;
-  readonly carry: number;
-  readonly carryOuter: number;
-}
-
-/** Where the keeper hands over the n-th device's. */
-export function inheritedFiles(n: number): DeviceFiles {
-  const first = FIRST_FD + 1 + n * FILES_PER_DEVICE;
-  return {
-    device: first,
-    section: first + 1,
-    sent: first + 2,
-    group: first + 3,
-    inner: first + 4,
-    carry: first + 5,
-    carryOuter: first + 6,
-  };
-}
 
 export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 
