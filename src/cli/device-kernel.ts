@@ -11,7 +11,7 @@ import { hasFeature } from '../kernel/feature.ts';
 import { kernelDevice } from '../kernel/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
 import { pciId } from '../kernel/pci-id.ts';
-import type { MigratableDevice } from '../state-file/device.ts';
+import type { MigratableDevice } from '../device/migratable.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';
 

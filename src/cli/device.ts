@@ -1,7 +1,7 @@
 import { VFIO_DEVICE_FLAGS_PCI, VFIO_PCI_ROM_REGION_INDEX } from '../abi/vfio-device.ts';
 import { ShimError } from '../error.ts';
 import type { Identity } from '../state-file/identity.ts';
-import { stateName, type MigratableDevice } from '../state-file/device.ts';
+import { stateName, type MigratableDevice } from '../device/migratable.ts';
 import type { DeviceName } from './device-name.ts';
 import { openKernel } from './device-kernel.ts';
 import { openSim } from './device-sim.ts';

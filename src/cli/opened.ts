@@ -1,5 +1,5 @@
 import type { RegionInfo } from '../kernel/device-info.ts';
-import type { MigratableDevice } from '../state-file/device.ts';
+import type { MigratableDevice } from '../device/migratable.ts';
 import type { Identity } from '../state-file/identity.ts';
 import type { SysfsFacts } from './sysfs-facts.ts';
 

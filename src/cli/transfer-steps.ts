@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { ShimError } from '../error.ts';
-import { recover, watched, type MigratableDevice } from '../state-file/device.ts';
+import { recover, watched, type MigratableDevice } from '../device/migratable.ts';
 import { onFile } from '../state-file/errors.ts';
 import type { StateHeader } from '../state-file/format.ts';
 import { differences } from '../state-file/identity.ts';

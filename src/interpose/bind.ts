@@ -6,7 +6,7 @@ import { migrationFlagsOf } from '../kernel/v2-device.ts';
 import type { BridgeOptions } from './bridged-driver.ts';
 import { startAnew } from './bridged-facts.ts';
 import type { Ledger } from './journal.ts';
-import { PART_SPAN } from './plan.ts';
+import { PART_SPAN } from './inherited.ts';
 
 /**
  * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. A device that cannot

@@ -1,3 +1,4 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import type { RegionInfo } from '../kernel/device-info.ts';
 import { KernelV1Device } from '../kernel/v1-device.ts';
 import { KernelV2Device } from '../kernel/v2-device.ts';
@@ -9,13 +10,9 @@ import { V1 } from '../v1/states.ts';
 import { V2 } from '../v2/states.ts';
 import { BorrowedFd } from './borrowed-fd.ts';
 import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
-import type { Backend } from './fronts.ts';
 import type { Ledger } from './journal.ts';
-import { FIRST_FD, partOffset, vaultFds, type PARTS } from './plan.ts';
+import { partOffset, PARTS_FD, vaultFds, type Part } from './inherited.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
-
-/** The shared memory of all bridged devices, behind the journal. */
-const SECTIONS_FD = FIRST_FD + 1;
 
 export interface BridgeOptions extends ServeOptions {
   /** Bytes of the data section of a region that is added. */
@@ -31,15 +28,15 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   const facts = bridgedFacts(ledger);
   const isV2 = facts.flags !== 0;
   const size = isV2 ? options.dataSection : facts.section_size;
-  const map = (part: keyof typeof PARTS): { bytes: Uint8Array; address: number } =>
-    mapSharedMemory(SECTIONS_FD, size, partOffset(place, part));
+  const map = (part: Part): { bytes: Uint8Array; address: number } =>
+    mapSharedMemory(PARTS_FD, size, partOffset(place, part));
   let mapped: { bytes: Uint8Array; address: number } | undefined;
   const section = (): { bytes: Uint8Array; address: number } => (mapped ??= map('section'));
   const { present, roundTrip } = options;
   const parts = {
     name: bridgedName(ledger),
     ledger,
-    section: { fd: SECTIONS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
+    section: { fd: PARTS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
     memory: {
       section: () => section().bytes,
       inner: () => map('inner').bytes,
@@ -59,7 +56,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
 export class BridgedDriver implements Driver {
   readonly place: number;
   readonly facts: BridgedFacts;
-  readonly backend: Backend;
+  readonly backend: MigratableDevice;
   readonly text: string;
   readonly guestMemory = undefined;
   readonly borrowed: BorrowedFd;

@@ -1,3 +1,4 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import { createSim } from '../sim/create.ts';
 import { fillPattern, simMemorySizes } from '../sim/memory.ts';
 import { pciConfig } from '../sim/pci.ts';
@@ -5,37 +6,12 @@ import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { isFile } from './file-look.ts';
-import type { Backend } from './fronts.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
-import { FILES_PER_DEVICE, FIRST_FD, mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
+import type { DeviceFiles } from './inherited.ts';
+import { mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
-
-/** The descriptors of a device's shared memory, in the order in which the keeper hands them over. */
-export interface DeviceFiles {
-  readonly device: number;
-  readonly section: number;
-  readonly sent: number;
-  readonly group: number;
-  readonly inner: number;
-  readonly carry: number;
-  readonly carryOuter: number;
-}
-
-/** Where the keeper hands over the n-th device's. */
-export function inheritedFiles(n: number): DeviceFiles {
-  const first = FIRST_FD + 1 + n * FILES_PER_DEVICE;
-  return {
-    device: first,
-    section: first + 1,
-    sent: first + 2,
-    group: first + 3,
-    inner: first + 4,
-    carry: first + 5,
-    carryOuter: first + 6,
-  };
-}
 
 export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 
@@ -80,7 +56,7 @@ export class EmulatedDriver implements Driver {
   readonly plan: PlannedDevice;
   readonly index: number;
   readonly files: DeviceFiles;
-  readonly backend: Backend;
+  readonly backend: MigratableDevice;
   readonly text: string;
   readonly guestMemory: Uint8Array;
   /** Of a v1 driver. */

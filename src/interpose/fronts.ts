@@ -1,15 +1,11 @@
 import type { BridgeEvents } from '../bridge/options.ts';
 import { presentV1 } from '../bridge/present-v1.ts';
+import type { MigratableDevice } from '../device/migratable.ts';
 import { presentV2 } from '../bridge/present-v2.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V2Device } from '../v2/device.ts';
 import { deviceArena } from './journal.ts';
 import type { Plan } from './plan.ts';
-
-/** A device in the protocol that its driver speaks. */
-export type Backend =
-  | { readonly protocol: 'v1'; readonly device: V1Device }
-  | { readonly protocol: 'v2'; readonly device: V2Device };
 
 /** Memory that outlives this process, for the bridges of one device. Mapped when it is asked for. */
 export interface FrontMemory {
@@ -46,7 +42,7 @@ export interface Fronts {
   readonly outermost: V1Device | V2Device;
 }
 
-export function makeFronts(backend: Backend, memory: FrontMemory, options: FrontOptions): Fronts {
+export function makeFronts(backend: MigratableDevice, memory: FrontMemory, options: FrontOptions): Fronts {
   const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
   const driver: BridgeEvents = { ...warnings, state: (v1) => options.driverState(v1) };
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {

@@ -93,19 +93,34 @@ export function ledgerSize(arenaSize: number): number {
   return Math.ceil((SLOTS_AT + 2 * (arenaSize + served_call.size)) / PAGE) * PAGE;
 }
 
+/** Lays parts out one behind the other, each at a place that is good for any number. */
+function laidOut<const P extends string>(
+  parts: readonly (readonly [part: P, size: number])[],
+): {
+  readonly parts: Readonly<Record<P, { readonly offset: number; readonly size: number }>>;
+  readonly size: number;
+} {
+  let end = 0;
+  const places = parts.map(([part, size]) => {
+    const offset = end;
+    end = Math.ceil((offset + size) / 64) * 64;
+    return [part, { offset, size }] as const;
+  });
+  return { parts: Object.fromEntries(places) as Record<P, { offset: number; size: number }>, size: end };
+}
+
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
  * more around them); what the report says; and its data fd.
  */
-export const deviceArena = {
-  driver: { offset: 0, size: SIM_STATE_SIZE },
-  presentV1: { offset: 512, size: PRESENT_V1_STATE_SIZE },
-  presentV2: { offset: 640, size: PRESENT_V2_STATE_SIZE },
-  outer: { offset: 832, size: Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE) },
-  report: { offset: 1024, size: 256 },
-  dataFd: { offset: 1280, size: 64 },
-} as const;
-export const DEVICE_ARENA_SIZE = 1344;
+export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
+  ['driver', SIM_STATE_SIZE],
+  ['presentV1', PRESENT_V1_STATE_SIZE],
+  ['presentV2', PRESENT_V2_STATE_SIZE],
+  ['outer', Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE)],
+  ['report', 256],
+  ['dataFd', 64],
+]);
 
 /** Bytes from one notification to the next. */
 const NOTIFICATION_STRIDE = 128;

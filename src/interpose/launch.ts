@@ -14,7 +14,8 @@ import { sendFd, socketPair } from '../sys/socket.ts';
 import { bridgingFilter, emulationFilter } from './filter.ts';
 import { checkCalls } from './needed-calls.ts';
 import { nodeOptions, withoutNodeVariables } from './node.ts';
-import { firstFreeFd, handOn, LAUNCHER_FD, sharedFiles, type FdWindow, type Order, type Plan } from './plan.ts';
+import { firstFreeFd, sharedFiles } from './inherited.ts';
+import { handOn, LAUNCHER_FD, type FdWindow, type Order, type Plan } from './plan.ts';
 
 const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
 

@@ -1,7 +1,6 @@
 import type { V1Habits } from '../bridge/state-map.ts';
 import { barSize } from '../sim/pci.ts';
 import type { SimSpec } from '../sim/spec.ts';
-import { simMemorySizes } from '../sim/memory.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
@@ -97,12 +96,6 @@ export function groupPath(device: PlannedDevice): string {
 /** The regions of an emulated device lie in its memfd at `index << 40`, as vfio-pci places them. */
 export const REGION_SPAN = 2 ** 40;
 
-/**
- * The device's file ends behind config space, the last of vfio-pci's regions that it has: what reaches for the v1 region by another
- * call than those that are trapped meets the end of a file that cannot grow.
- */
-const DEVICE_FILE_SIZE = 8 * REGION_SPAN;
-
 /** How many devices of the kernel can be bridged at once. */
 export const BRIDGED = 32;
 
@@ -111,82 +104,15 @@ export function placesOf(plan: Pick<Plan, 'devices'>): number {
   return plan.devices.length === 0 ? BRIDGED : plan.devices.length;
 }
 
-/**
- * The shared memory of a run, in the order in which the keeper hands it to a supervisor, from descriptor `FIRST_FD` on: the
- * journal, then what the devices need.
- */
-export interface SharedFile {
-  readonly name: string;
-  readonly size: number;
-}
-
 /** Exit status of a supervisor that could not begin. */
 export const CANNOT_BEGIN = 70;
 
 /** The socket through which the launcher sends the keeper the listener; what the plan names comes behind it. */
 export const LAUNCHER_FD = 3;
 
-export const LISTENER_FD = 3;
-export const FIRST_FD = 4;
-export const FILES_PER_DEVICE = 7;
-
-/** Bytes in the memory of the bridged devices from one part to the next: the largest data section. It is sparse. */
-export const PART_SPAN = 2 ** 30;
-/** The parts of one bridged device: data section, the one inside a round trip, and what two bridges carry. */
-export const PARTS = { section: 0, inner: 1, carry: 2, carryOuter: 3 } as const;
-const PART_COUNT = Object.keys(PARTS).length;
-
-/** Where a part of the n-th bridged device begins in the memory that they share. */
-export function partOffset(device: number, part: keyof typeof PARTS): number {
-  return (device * PART_COUNT + PARTS[part]) * PART_SPAN;
-}
-
-export function sharedFiles(plan: Pick<Plan, 'devices'>, journalSize: number): SharedFile[] {
-  const journal = { name: 'vfio-shim-journal', size: journalSize };
-  if (plan.devices.length === 0) return [journal, { name: 'vfio-shim-sections', size: partOffset(BRIDGED, 'section') }];
-  return [journal, ...plan.devices.flatMap((device) => emulatedFiles(device))];
-}
-
-/**
- * For an emulated device: the file behind its fd, its data section, what vendor-v1 remembers, its group, the data section
- * inside a round trip, and what bridges carry over a state change.
- */
-function emulatedFiles(device: PlannedDevice): SharedFile[] {
-  return [
-    { name: `vfio-${device.name}`, size: DEVICE_FILE_SIZE },
-    { name: `vfio-${device.name}-data`, size: device.dataSection },
-    { name: `vfio-${device.name}-sent`, size: Math.max(4096, pages(simMemorySizes(device.spec).sent)) },
-    { name: `vfio-group-${device.group}`, size: 4096 },
-    { name: `vfio-${device.name}-inner`, size: device.dataSection },
-    { name: `vfio-${device.name}-carry`, size: device.dataSection },
-    { name: `vfio-${device.name}-carry-outer`, size: device.dataSection },
-  ];
-}
-
 /** Bytes of the device file that the supervisor maps as BAR0. */
 export function mappedBar(device: PlannedDevice): number {
   return barSize(device.spec);
-}
-
-export function pages(bytes: number): number {
-  return Math.ceil(bytes / 4096) * 4096;
-}
-
-/** How many pairs of sockets a run has, behind the shared files: a vault for the data fd of each bridged device. */
-export function vaultsOf(plan: Pick<Plan, 'devices'>): number {
-  return plan.devices.length === 0 ? BRIDGED : 0;
-}
-
-/** The descriptor behind all that the keeper hands to a supervisor. */
-export function firstFreeFd(plan: Pick<Plan, 'devices'>): number {
-  const files = plan.devices.length === 0 ? 2 : 1 + plan.devices.length * FILES_PER_DEVICE;
-  return FIRST_FD + files + 2 * vaultsOf(plan);
-}
-
-/** The two ends of the n-th bridged device's vault. */
-export function vaultFds(device: number): readonly [into: number, out: number] {
-  const first = FIRST_FD + 2 + 2 * device;
-  return [first, first + 1];
 }
 
 /** The plan for a process that is handed its descriptors from number `first` on, and these descriptors. */

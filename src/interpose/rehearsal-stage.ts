@@ -25,10 +25,11 @@ import type { V1Device } from '../v1/device.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import type { V2State } from '../v2/states.ts';
 import { Call } from './call.ts';
-import type { DeviceFiles, EmulatedDevice } from './emulated-driver.ts';
+import type { EmulatedDevice } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import { JournalLayout } from './journal.ts';
-import { planDevice, sharedFiles, type Plan } from './plan.ts';
+import { deviceFiles, filesOf } from './inherited.ts';
+import { planDevice, type Plan } from './plan.ts';
 import { Router } from './router.ts';
 import { serve } from './serve.ts';
 import { regionOffset } from './window.ts';
@@ -58,14 +59,9 @@ export class RehearsalStage implements Disposable {
   constructor(plan: Plan, driver: DriverName) {
     const planned = planDevice(0, driver, parseSpec(SPECS[driver]), SECTION);
     const own: Plan = { ...plan, devices: [planned] };
-    this.#files = sharedFiles(own, 0)
-      .slice(1)
-      .map(({ name, size }) => createSharedMemory(name, size));
-    const [device = 0, section = 0, sent = 0, group = 0, inner = 0, carry = 0, carryOuter = 0] = this.#files.map(
-      ({ number }) => number,
-    );
-    const files: DeviceFiles = { device, section, sent, group, inner, carry, carryOuter };
-    this.#device = device;
+    this.#files = filesOf(planned).map(({ name, size }) => createSharedMemory(name, size));
+    const files = deviceFiles(this.#files.map(({ number }) => number));
+    this.#device = files.device;
     const layout = new JournalLayout(1);
     const memory = { layout, journal: new Uint8Array(layout.size), filesOf: () => files };
     const options = { ...own, warn: () => {}, log: undefined };

@@ -1,3 +1,4 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import type { BridgeEvents } from '../bridge/options.ts';
 import { addressOf } from '../sys/libc.ts';
 import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
@@ -9,7 +10,7 @@ import type { V2Device } from '../v2/device.ts';
 import { refuse, type Call } from './call.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from './device.ts';
-import { makeFronts, type Backend, type FrontMemory } from './fronts.ts';
+import { makeFronts, type FrontMemory } from './fronts.ts';
 import { deviceArena, type Ledger } from './journal.ts';
 import type { FdWindow, Plan } from './plan.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
@@ -38,7 +39,7 @@ export interface Section {
 
 /** What is behind a served device: an emulated one, or one of the kernel. */
 export interface Driver {
-  readonly backend: Backend;
+  readonly backend: MigratableDevice;
   /**
    * Begins a call on a descriptor of the target; false where that is not this device. Without one, the call is on something
    * that belongs to the device, as a data fd does. leave() ends it.

@@ -8,13 +8,13 @@ import { PollSet } from '../sys/poll.ts';
 import { Listener } from '../sys/seccomp.ts';
 import { Bridging } from './bridging.ts';
 import { Call } from './call.ts';
-import { inheritedFiles } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { Findings } from './findings.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
 import { messageOf, serving, warn } from './log.ts';
-import { FIRST_FD, LISTENER_FD, placesOf, type Plan } from './plan.ts';
+import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from './inherited.ts';
+import { placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
@@ -62,7 +62,7 @@ export class Supervisor {
   constructor(plan: Plan) {
     this.#plan = plan;
     this.#layout = new JournalLayout(placesOf(plan));
-    this.#journal = mapSharedMemory(FIRST_FD, this.#layout.size).bytes;
+    this.#journal = mapSharedMemory(JOURNAL_FD, this.#layout.size).bytes;
     this.#begun = this.#layout.begun(this.#journal);
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();

@@ -1,18 +1,15 @@
+import type { MigratableDevice } from '../device/migratable.ts';
 import { ShimError } from '../error.ts';
-import type { V1Device } from '../v1/device.ts';
-import type { V2Device } from '../v2/device.ts';
 import { findMigrationRegion } from './device-info.ts';
 import type { DeviceHandle } from './handle.ts';
 import { KernelV1Device } from './v1-device.ts';
 import { KernelV2Device, migrationFlagsOf, type KernelV2Options } from './v2-device.ts';
 
-/** A device of the kernel in the protocol that its driver speaks. */
-export type KernelDevice =
-  | { readonly protocol: 'v1'; readonly device: V1Device }
-  | { readonly protocol: 'v2'; readonly device: V2Device };
-
 /** Finds out which protocol a driver speaks: v2 where it says so, else v1 where it has the region. */
-export function kernelDevice(handle: DeviceHandle, options: KernelV2Options & { map?: boolean } = {}): KernelDevice {
+export function kernelDevice(
+  handle: DeviceHandle,
+  options: KernelV2Options & { map?: boolean } = {},
+): MigratableDevice {
   const flags = migrationFlagsOf(handle);
   if (flags !== 0) return { protocol: 'v2', device: new KernelV2Device(handle, flags, options) };
   const region = findMigrationRegion(handle);

@@ -1,6 +1,5 @@
-import type { V1Device } from '../v1/device.ts';
+import type { MigratableDevice } from '../device/migratable.ts';
 import { V1Region } from '../v1/region.ts';
-import type { V2Device } from '../v2/device.ts';
 import { blockDriver } from './block-driver.ts';
 import { fillPattern, SIM_STATE_SIZE, simMemorySizes, type SimEvents, type SimMemory } from './memory.ts';
 import { mttyDriver } from './mtty.ts';
@@ -9,9 +8,7 @@ import { SimV2Device } from './v2-device.ts';
 import { VendorV1 } from './vendor-v1.ts';
 
 /** A simulated device: one of the two protocols, and the memory that the guest sees. */
-export type Sim =
-  | { readonly protocol: 'v1'; readonly device: V1Device; readonly bar: Uint8Array }
-  | { readonly protocol: 'v2'; readonly device: V2Device; readonly bar: Uint8Array };
+export type Sim = MigratableDevice & { readonly bar: Uint8Array };
 
 /** Fresh memory in this process, with the pattern of the SPEC's seed. */
 export function newSimMemory(spec: SimSpec): SimMemory {

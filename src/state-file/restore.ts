@@ -2,7 +2,7 @@ import { V1Restore } from '../v1/restore.ts';
 import { V2Restore } from '../v2/restore.ts';
 import { ShimError } from '../error.ts';
 import type { WaitForDevice } from '../wait.ts';
-import { recovering, stateName, type MigratableDevice } from './device.ts';
+import { recovering, stateName, type MigratableDevice } from '../device/migratable.ts';
 
 /** What a v2 VMM writes at once (QEMU 10: VFIO_MIG_DEFAULT_DATA_BUFFER_SIZE). */
 const V2_PIECE = 1024 * 1024;

@@ -1,7 +1,7 @@
 import { V1Save } from '../v1/save.ts';
 import { V2Save } from '../v2/save.ts';
 import type { WaitForDevice } from '../wait.ts';
-import { recovering, run, type MigratableDevice } from './device.ts';
+import { recovering, run, type MigratableDevice } from '../device/migratable.ts';
 
 export interface SaveWatch {
   readonly wait: WaitForDevice;

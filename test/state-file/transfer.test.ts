@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ShimError } from '../../src/error.ts';
 import { DRIVERS } from '../../src/sim/index.ts';
-import { stateName, watched, type MigratableDevice } from '../../src/state-file/device.ts';
+import { stateName, watched, type MigratableDevice } from '../../src/device/migratable.ts';
 import { encodeHeader, fileSize, HEADER_SIZE, type StateHeader } from '../../src/state-file/format.ts';
 import { StateReader } from '../../src/state-file/reader.ts';
 import { restoreDevice } from '../../src/state-file/restore.ts';

@@ -7,7 +7,7 @@ import { V2, v2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
 
-/** A device whose state can be saved and restored, in the protocol that it speaks. */
+/** A device in the protocol that its driver speaks: the one name for it, whoever carries it. */
 export type MigratableDevice =
   | { readonly protocol: 'v1'; readonly device: V1Device }
   | { readonly protocol: 'v2'; readonly device: V2Device };
