@@ -179,6 +179,6 @@ describe.each([true, false])('presentV2 over a driver of the kernel, data sectio
     machine?.call((device) => device.reset());
     tape.loaded.length = 0;
     if (machine !== undefined) expect(restore(machine)).toBe(true);
-    expect(sha256(...tape.loaded)).toBe(sha256(...buffers));
+    expect(tape.loaded).toBeBytes(buffers);
   });
 });
