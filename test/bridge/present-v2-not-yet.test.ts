@@ -3,6 +3,7 @@ import type { PresentV2Options } from '../../src/bridge/index.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { sometimes, failure, notYet, outcome } from '../support/errno.ts';
+import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
 
@@ -47,14 +48,7 @@ describe('presentV2 EAGAIN while saving', () => {
   test('between data_offset and data_size: the buffer that was shown is not acknowledged unread', () => {
     const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
     const session = begin(V2.STOP_COPY);
-    let once = true;
-    spy.options = {
-      before: (_, what) => {
-        if (what !== 'data_size' || !once) return;
-        once = false;
-        throw notYet();
-      },
-    };
+    failOnce(spy, 'data_size', notYet());
     expect(outcome(() => session.read(new Uint8Array(10)))).toBe('EAGAIN');
     expect(readToEnd(session)).toBeBytes([a, b]);
   });
@@ -62,14 +56,7 @@ describe('presentV2 EAGAIN while saving', () => {
   test('between data_offset and data_size, with precopy info asked for in between', () => {
     const { spy, begin } = newVmm(new TapeV1({ preCopy: [a, b] }));
     const session = begin(V2.PRE_COPY);
-    let once = true;
-    spy.options = {
-      before: (_, what) => {
-        if (what !== 'data_size' || !once) return;
-        once = false;
-        throw notYet();
-      },
-    };
+    failOnce(spy, 'data_size', notYet());
     expect(outcome(() => session.read(new Uint8Array(10)))).toBe('EAGAIN');
     expect(session.precopyInfo()).toEqual({ initialBytes: 3500, dirtyBytes: 0 });
     expect([readSome(session, 5000), readSome(session, 5000)]).toBeBytes([a, b]);
@@ -78,14 +65,7 @@ describe('presentV2 EAGAIN while saving', () => {
   test('an error of the driver in between is no acknowledgement either', () => {
     const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
     const session = begin(V2.STOP_COPY);
-    let once = true;
-    spy.options = {
-      before: (_, what) => {
-        if (what !== 'data_size' || !once) return;
-        once = false;
-        throw failure('EIO');
-      },
-    };
+    failOnce(spy, 'data_size', failure('EIO'));
     expect(outcome(() => session.read(new Uint8Array(10)))).toBe('EIO');
     expect(readToEnd(session)).toBeBytes([a, b]);
   });

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise, sha256 } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
+import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
 
@@ -70,22 +71,12 @@ describe('presentV2 read', () => {
     test('leaves its failures to the next read, each told once, and not to another session', () => {
       const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
       const first = begin(V2.STOP_COPY);
-      const failOnce = (): void => {
-        let due = true;
-        spy.options = {
-          before(_, what) {
-            if (what !== 'data_offset' || !due) return;
-            due = false;
-            throw failure('EREMOTEIO');
-          },
-        };
-      };
       readSome(first, 3000);
-      failOnce();
+      failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       expect(outcome(() => first.readAhead?.())).toBe('OK');
       expect(outcome(() => first.read(new Uint8Array(1)))).toBe('EREMOTEIO');
       expect(readSome(first, 1000)).toEqual(b);
-      failOnce();
+      failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       device.setState(V2.STOP);
       const second = begin(V2.STOP_COPY);
       expect(readSome(second, 1).length).toBe(0);
