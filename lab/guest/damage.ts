@@ -1,4 +1,4 @@
-import { replaceVfioPayloads, vfioRecords, type VfioRecord } from '../../src/v1/qemu-file.ts';
+import { replaceVfioPayloads, vfioRecords, type VfioRecord } from '../../src/qemu-stream/qemu-file.ts';
 
 /** What may happen to a saved VM. None of it is anything that QEMU itself would look for. */
 

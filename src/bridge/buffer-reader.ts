@@ -4,7 +4,7 @@ import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { PrecopyInfo } from '../v2/device.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
-import { isMappedAt, mappedAt } from './mapped.ts';
+import { mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
@@ -48,27 +48,32 @@ export class BufferReader {
   read(state: V2State, into: Uint8Array): number {
     if (into.length === 0 || !this.#hasBuffer(state)) return 0;
     const my = this.#my;
-    const header = my.header_left > 0 ? frameHeader(my.buffer_size).subarray(-my.header_left) : new Uint8Array(0);
+    const header = my.header_left > 0 ? frameHeader(my.buffer_size).subarray(-my.header_left) : NOTHING;
     const done = Math.min(header.length, into.length);
     into.set(header.subarray(0, done));
     const length = Math.min(into.length - done, my.buffer_size - my.buffer_pos);
     const target = into.subarray(done, done + length);
     const from = my.buffer_offset + my.buffer_pos;
     if (my.carried === 1) target.set(this.#carry.subarray(from, from + length));
-    else if (!isMappedAt(this.#device, from, target)) this.#copyFromRegion(from, target);
+    else this.#copyFromRegion(from, target);
     my.header_left -= done; // from here on nothing fails
-    my.buffer_pos += length;
-    my.session_read += length;
+    this.consume(length);
     return done + length;
   }
 
-  /** Where the next bytes lie in the driver's mapped data section; none at the end. A frame's header lies elsewhere. */
-  shown(state: V2State, length: number): Uint8Array | undefined {
+  /** Where the next bytes lie, in the driver's mapped data section or where they were carried to; none at the end. */
+  peek(state: V2State, length: number): Uint8Array | undefined {
     const my = this.#my;
-    if (this.#framed || this.#device.mapped === undefined) return undefined;
     if (!this.#hasBuffer(state)) return NOTHING;
-    if (my.carried === 1) return undefined;
-    return mappedAt(this.#device, my.buffer_offset + my.buffer_pos, Math.min(length, my.buffer_size - my.buffer_pos));
+    const from = my.buffer_offset + my.buffer_pos;
+    const count = Math.min(length, my.buffer_size - my.buffer_pos);
+    return my.carried === 1 ? this.#carry.subarray(from, from + count) : mappedAt(this.#device, from, count);
+  }
+
+  /** The user has taken the next bytes. */
+  consume(length: number): void {
+    this.#my.buffer_pos += length;
+    this.#my.session_read += length;
   }
 
   /** Fetches the next buffer once the last one was read to its end. */

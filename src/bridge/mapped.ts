@@ -6,8 +6,3 @@ export function mappedAt(device: V1Device, offset: number, length: number): Uint
   const at = offset - dataSection.offset;
   return mapped !== undefined && at >= 0 && at < mapped.length ? mapped.subarray(at, at + length) : undefined;
 }
-
-/** True where bytes are the data section's own, at this offset in the region: there is nothing to copy. */
-export function isMappedAt({ mapped, dataSection }: V1Device, offset: number, bytes: Uint8Array): boolean {
-  return bytes.buffer === mapped?.buffer && bytes.byteOffset === mapped.byteOffset + offset - dataSection.offset;
-}

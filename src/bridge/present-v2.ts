@@ -269,12 +269,21 @@ class PresentedV2 implements V2Device, SessionOwner {
     return this.#reader.read(state, into);
   }
 
-  readAhead(): void {
-    this.#reader.readAhead();
+  get isInPlace(): boolean {
+    return this.#device.mapped !== undefined && this.#options.segmentation !== 'framed'; // a frame's header lies elsewhere
   }
 
-  shownData(state: V2State, length: number): Uint8Array | undefined {
-    return this.#reader.shown(state, length);
+  peekData(state: V2State, length: number): Uint8Array | undefined {
+    return this.#reader.peek(state, length);
+  }
+
+  consumeData(length: number): void {
+    this.#reader.consume(length);
+  }
+
+  readAhead(id: number): void {
+    const { session, session_id } = this.#my;
+    if (session === Session.SAVING && session_id === id) this.#reader.readAhead();
   }
 
   writeData(from: Uint8Array): number {
@@ -283,6 +292,10 @@ class PresentedV2 implements V2Device, SessionOwner {
 
   room(length: number): Uint8Array | undefined {
     return this.#writer.room(length);
+  }
+
+  fillRoom(length: number): void {
+    this.#writer.fill(length);
   }
 
   /** The state is asked about before the session, as by the drivers in Linux 6.12. */

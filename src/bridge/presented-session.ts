@@ -4,15 +4,19 @@ import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import type { V2State } from '../v2/states.ts';
 import { Session } from './session.ts';
 
-/** The device that a session is of, and what it does for one. */
+/** The device that a session is of, and what it does for one. Each of the user's calls has its session checked once. */
 export interface SessionOwner {
   /** The device's state. Throws `ENODEV` where the session of this number has ended. */
   checkSession(id: number): V2State;
+  /** Whether the driver's data section is where bytes can be taken from and put. */
+  readonly isInPlace: boolean;
   readData(state: V2State, into: Uint8Array): number;
-  readAhead(): void;
-  shownData(state: V2State, length: number): Uint8Array | undefined;
+  peekData(state: V2State, length: number): Uint8Array | undefined;
+  consumeData(length: number): void;
+  readAhead(id: number): void;
   writeData(from: Uint8Array): number;
   room(length: number): Uint8Array | undefined;
+  fillRoom(length: number): void;
   precopyInfo(id: number): PrecopyInfo;
 }
 
@@ -34,16 +38,18 @@ export class PresentedSession implements V2DataSession {
     return this.#device.readData(this.#device.checkSession(this.#id), into);
   }
 
-  shown(length: number): Uint8Array | undefined {
+  peek(length: number): Uint8Array | undefined {
     this.#checkOpen(Session.SAVING, 'EBADF');
-    const state = this.#device.checkSession(this.#id);
-    return length === 0 ? undefined : this.#device.shownData(state, length);
+    if (length === 0 || !this.#device.isInPlace) return undefined;
+    return this.#device.peekData(this.#device.checkSession(this.#id), length);
+  }
+
+  consume(length: number): void {
+    this.#device.consumeData(length);
   }
 
   readAhead(): void {
-    if (this.#closed || this.#kind !== Session.SAVING) return;
-    this.#device.checkSession(this.#id);
-    this.#device.readAhead();
+    if (!this.#closed && this.#kind === Session.SAVING) this.#device.readAhead(this.#id);
   }
 
   write(from: Uint8Array): number {
@@ -54,8 +60,13 @@ export class PresentedSession implements V2DataSession {
 
   room(length: number): Uint8Array | undefined {
     this.#checkOpen(Session.RESUMING, 'EBADF');
+    if (length === 0 || !this.#device.isInPlace) return undefined;
     this.#device.checkSession(this.#id);
-    return length === 0 ? undefined : this.#device.room(length);
+    return this.#device.room(length);
+  }
+
+  fill(length: number): void {
+    this.#device.fillRoom(length);
   }
 
   precopyInfo(): PrecopyInfo {

@@ -5,7 +5,7 @@ import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
-import { isMappedAt, mappedAt } from './mapped.ts';
+import { mappedAt } from './mapped.ts';
 import type { BridgeEvents } from './options.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
@@ -49,12 +49,16 @@ export class TransactionWriter {
     }
   }
 
-  /** Where the next bytes of a transaction lie in the driver's mapped data section. A frame's header lies elsewhere. */
+  /** Where the next bytes of a transaction lie in the driver's mapped data section. */
   room(length: number): Uint8Array | undefined {
     const my = this.#my;
-    if (this.#framed || this.#device.mapped === undefined) return undefined;
     this.#remembering(() => this.#openTransaction(Number.POSITIVE_INFINITY));
     return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
+  }
+
+  /** The bytes are where room() said. */
+  fill(length: number): void {
+    this.#remembering(() => this.#take(length));
   }
 
   #openTransaction(left: number): void {
@@ -71,17 +75,21 @@ export class TransactionWriter {
     const my = this.#my;
     this.#openTransaction(left);
     const piece = from.subarray(0, my.space_size - my.filled);
-    const at = my.space_offset + my.filled;
-    if (!isMappedAt(this.#device, at, piece)) this.#device.write(at, piece);
-    my.filled += piece.length;
-    if (my.filled === my.space_size) {
-      try {
-        this.#finishTransaction();
-      } catch (error) {
-        if (!isNotReady(error)) throw error; // "not yet": the bytes are taken, the next call finishes first
-      }
-    }
+    this.#device.write(my.space_offset + my.filled, piece);
+    this.#take(piece.length);
     return piece.length;
+  }
+
+  /** Bytes are in the data section. */
+  #take(length: number): void {
+    const my = this.#my;
+    my.filled += length;
+    if (my.filled < my.space_size) return;
+    try {
+      this.#finishTransaction();
+    } catch (error) {
+      if (!isNotReady(error)) throw error; // "not yet": the bytes are taken, the next call finishes first
+    }
   }
 
   #writeFramed(from: Uint8Array): number {

@@ -105,6 +105,7 @@ export class Bridging implements Devices {
       case VFIO_DEVICE_RESET:
         return this.#on(call, false, (device) => {
           device.reset();
+          device.noteState();
           return 0;
         });
       case VFIO_DEVICE_FEATURE:
@@ -182,6 +183,7 @@ export class Bridging implements Devices {
       const device = bridgedDevice(place, ledger, this.#options);
       device.driver.lend(call.tid, call.s32(0), fd);
       device.driver.begin(this.#options.warn);
+      device.noteState();
       ledger.commit();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
@@ -269,8 +271,9 @@ export class Bridging implements Devices {
     if (!isMigrationFeature(call)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
-    const result = device.onDataFd(() => deviceFeature(call, v2, (tell) => this.#host.openDataFd(call, device, tell)));
-    device.noteState();
+    const result = device.onDataFd(() =>
+      deviceFeature(call, v2, (resuming, tell) => this.#host.openDataFd(call, device, resuming, tell)),
+    );
     return result;
   }
 }

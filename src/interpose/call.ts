@@ -10,6 +10,7 @@ import {
 } from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import type { ErrnoName } from '../abi/errno.ts';
+import { callBegins } from './call-time.ts';
 import { callerMemory } from './caller-memory.ts';
 
 /** The kernel carries the call out itself, as if it had not been trapped. */
@@ -18,7 +19,7 @@ export const CONTINUE = -0x1_0000;
 export const ANSWERED = -0x1_0001;
 
 /** For how long a caller that was seen to wait is taken to wait still, in milliseconds. */
-const SEEN = 0.1;
+const SEEN = 1;
 
 /**
  * A trapped system call: its numbers, and the memory of the thread that made it. Everything here comes from another
@@ -73,7 +74,7 @@ export class Call {
   /** The call was received just now, or was found to wait still. */
   begin(answers: Pick<Answers, 'isValid'>): void {
     this.#answers = answers;
-    this.#seen = performance.now();
+    this.#seen = callBegins();
   }
 
   /** Throws `EINTR` where the caller is gone. What has just been seen is not asked about again. */

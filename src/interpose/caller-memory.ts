@@ -1,3 +1,4 @@
+import { callTime } from './call-time.ts';
 import { hasOwnRights, reachesOthers } from '../sys/credentials.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { holdMemory } from '../sys/process-memory.ts';
@@ -9,15 +10,16 @@ import { holdMemory } from '../sys/process-memory.ts';
  * notification is checked, and from then on only what was opened is used.
  */
 
-/** For how long a thread's answer holds, in milliseconds: it could put its own memory in the place of its own only. */
+/** For how long memory that was opened is a thread's own, in milliseconds: a program may take the place of another. */
 const HOLDS = 1;
+/**
+ * For how long the rights of a thread are known, in milliseconds: it costs as much to ask as several calls. One that has given them up
+ * meanwhile is reached by its id a little longer, as it was when it had them.
+ */
+const RIGHTS_HOLD = 100;
 
-interface Known {
-  readonly tid: number;
-  readonly until: number;
-  readonly memory: OwnedFd | undefined;
-}
-let last: Known = { tid: 0, until: 0, memory: undefined };
+const rights = { tid: 0, until: 0, areOurs: false };
+const held = { tid: 0, until: 0, memory: undefined as OwnedFd | undefined };
 
 /**
  * The descriptor through which a caller's memory is to be reached; `undefined` where its id will do. `check` throws where the
@@ -25,19 +27,26 @@ let last: Known = { tid: 0, until: 0, memory: undefined };
  */
 export function callerMemory(tid: number, check: () => void): number | undefined {
   if (!reachesOthers) return undefined;
-  const now = performance.now();
-  if (tid !== last.tid || now >= last.until) {
-    last.memory?.close();
-    last = { tid: 0, until: 0, memory: undefined };
-    const memory = hasOwnRights(tid) === true ? undefined : holdMemory(tid);
-    last = { tid, until: now + HOLDS, memory };
+  const now = callTime();
+  if (tid !== rights.tid || now >= rights.until) {
+    rights.areOurs = hasOwnRights(tid) === true;
+    rights.tid = tid;
+    rights.until = now + RIGHTS_HOLD;
+  }
+  if (rights.areOurs) return undefined;
+  if (tid !== held.tid || now >= held.until || held.memory === undefined) {
+    held.memory?.close();
+    held.memory = undefined;
+    const memory = holdMemory(tid);
     try {
       check();
     } catch (error) {
-      last = { tid: 0, until: 0, memory: undefined };
-      memory?.close();
+      memory.close();
       throw error;
     }
+    held.memory = memory;
+    held.tid = tid;
+    held.until = now + HOLDS;
   }
-  return last.memory?.number;
+  return held.memory.number;
 }

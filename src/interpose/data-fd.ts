@@ -6,7 +6,6 @@ import { inodeOfOwn, openAnew } from '../sys/file.ts';
 import { addressOf } from '../sys/libc.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
-import { V2 } from '../v2/states.ts';
 import { refuse, type Call } from './call.ts';
 import type { FdWindow } from './plan.ts';
 import { createStandIn, freeNumber, give } from './stand-in.ts';
@@ -51,17 +50,13 @@ export class DataFds {
   }
 
   /** Gives the target a data fd for a session that has just begun, once it has been told its number. */
-  open(call: Call, listener: Answers, tell: (fd: number) => void): void {
+  open(call: Call, listener: Answers, resuming: boolean, tell: (fd: number) => void): void {
     using file = createStandIn();
-    using open = openAnew(file.number, this.#isResuming() ? O_RDONLY : O_WRONLY);
+    using open = openAnew(file.number, resuming ? O_RDONLY : O_WRONLY);
     this.#my.inode = inodeOfOwn(file.number); // whatever follows, those of earlier sessions are at their end
     const fd = freeNumber(call, this.#window);
     tell(fd);
     give(call, listener, open, fd, true);
-  }
-
-  #isResuming(): boolean {
-    return this.#device.v2?.getState() === V2.RESUMING;
   }
 
   #session(): V2DataSession {
@@ -75,12 +70,9 @@ export class DataFds {
     const session = this.#session();
     const buffer = TargetBuffer.of(call);
     const count = Math.min(buffer.length, PIECE);
-    if (count === 0) {
-      if (this.#isResuming()) throw refuse('EBADF', 'data fd: read of a session that resumes');
-      return 0;
-    }
-    const shown = session.shown?.(count);
-    if (shown !== undefined) return this.#readShown(buffer, session, shown);
+    if (count === 0) return session.read(bounce.subarray(0, 0));
+    const bytes = session.peek?.(count);
+    if (bytes !== undefined) return this.#readInPlace(buffer, session, bytes);
     buffer.prove(count);
     const length = session.read(bounce.subarray(0, count));
     try {
@@ -94,13 +86,13 @@ export class DataFds {
   }
 
   /** Bytes that lie where they can be taken from: they count as read once the target has them. */
-  #readShown(buffer: TargetBuffer, session: V2DataSession, shown: Uint8Array): number {
-    if (shown.length === 0) return 0;
-    buffer.write(addressOf(shown), shown.length);
-    const length = session.read(shown);
-    this.#device.moved('out', length);
+  #readInPlace(buffer: TargetBuffer, session: V2DataSession, bytes: Uint8Array): number {
+    if (bytes.length === 0) return 0;
+    buffer.write(addressOf(bytes), bytes.length);
+    session.consume?.(bytes.length);
+    this.#device.moved('out', bytes.length);
     this.#readsAhead = session.readAhead !== undefined;
-    return length;
+    return bytes.length;
   }
 
   /** Whether there may be something to read ahead. */
@@ -119,9 +111,16 @@ export class DataFds {
     const session = this.#session();
     const buffer = TargetBuffer.of(call);
     const room = session.room?.(buffer.length);
-    const piece = room ?? bounce.subarray(0, Math.min(buffer.length, PIECE));
-    buffer.read(room === undefined ? bounceAt : addressOf(room), piece.length);
-    const length = session.write(piece);
+    let length: number;
+    if (room === undefined) {
+      const piece = bounce.subarray(0, Math.min(buffer.length, PIECE));
+      buffer.read(bounceAt, piece.length);
+      length = session.write(piece);
+    } else {
+      buffer.read(addressOf(room), room.length);
+      session.fill?.(room.length);
+      ({ length } = room);
+    }
     if (length > 0) this.#device.moved('in', length);
     return length;
   }
@@ -130,7 +129,6 @@ export class DataFds {
   ioctl(call: Call, command: number): number {
     if (command !== VFIO_MIG_GET_PRECOPY_INFO) throw refuse('ENOTTY', `data fd: no ioctl 0x${command.toString(16)}`);
     const session = this.#session();
-    if (this.#isResuming()) throw refuse('ENOTTY', 'data fd: no precopy info while resuming');
     const { argsz } = vfio_precopy_info.decode(call.readArg(2, vfio_precopy_info.size));
     if (argsz < vfio_precopy_info.size) throw refuse('EINVAL', `VFIO_MIG_GET_PRECOPY_INFO: argsz ${argsz}`);
     const { initialBytes, dirtyBytes } = session.precopyInfo();

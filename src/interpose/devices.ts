@@ -27,5 +27,5 @@ export interface DevicesHost {
   /** What the call changes, to be committed with its result. */
   touch(ledger: Ledger): void;
   /** Gives the target a data fd for a session that has begun on a device; `tell` gets its number there, before the target has it. */
-  openDataFd(call: Call, device: ServedDevice, tell: (fd: number) => void): void;
+  openDataFd(call: Call, device: ServedDevice, resuming: boolean, tell: (fd: number) => void): void;
 }

@@ -84,7 +84,9 @@ export class Emulation implements Devices {
       device.counted();
       const { plan, index } = device.driver;
       const result = device.onDataFd(() =>
-        deviceIoctl(call, command, plan, index, device, (tell) => this.#host.openDataFd(call, device, tell)),
+        deviceIoctl(call, command, plan, index, device, (resuming, tell) =>
+          this.#host.openDataFd(call, device, resuming, tell),
+        ),
       );
       device.noteState();
       return result;

@@ -13,7 +13,7 @@ import {
 } from '../abi/vfio-v2.ts';
 import { isNotReady } from '../error.ts';
 import type { V2Device } from '../v2/device.ts';
-import { isV2State } from '../v2/states.ts';
+import { isV2State, V2 } from '../v2/states.ts';
 import { refuse, type Call } from './call.ts';
 
 const HEADER = vfio_device_feature.size;
@@ -31,8 +31,11 @@ export function isMigrationFeature(call: Call): boolean {
   return MIGRATION_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
 }
 
-/** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */
-export type OpenDataFd = (tell: (fd: number) => void) => void;
+/**
+ * Gives the target a data fd for a session that has begun, one to write to for `resuming`; `tell` gets its number there, before
+ * the target has it.
+ */
+export type OpenDataFd = (resuming: boolean, tell: (fd: number) => void) => void;
 
 /**
  * `VFIO_DEVICE_FEATURE` of a presented v2 device, answered as drivers/vfio/vfio_main.c of Linux 6.12 answers it: which
@@ -92,7 +95,7 @@ function setState(call: Call, device: V2Device, openDataFd: OpenDataFd): void {
     call.writeArg(2, argument.subarray(HEADER), HEADER); // it can be answered: nothing is done in vain
     if (!isV2State(device_state)) throw refuse('EINVAL', `MIG_DEVICE_STATE: no state ${device_state}`);
     if (device.setState(device_state) === undefined) tell(-1);
-    else openDataFd(tell);
+    else openDataFd(device_state === V2.RESUMING, tell);
   } catch (error) {
     if (!isNotReady(error)) tell(-1);
     throw error;

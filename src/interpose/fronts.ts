@@ -35,6 +35,8 @@ export interface FrontOptions {
   /** For the region that the VMM sees: what moves through it is what counts. */
   readonly events: BridgeEvents;
   readonly warnings: BridgeEvents;
+  /** Is told the device_state that a v1 driver was brought to, or was found in when a session had ended. */
+  readonly driverState: (v1: number) => void;
 }
 
 /** A device in both protocols, around whatever it speaks itself, and the outermost of the objects, which resets them all. */
@@ -46,6 +48,7 @@ export interface Fronts {
 
 export function makeFronts(backend: Backend, memory: FrontMemory, options: FrontOptions): Fronts {
   const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
+  const driver: BridgeEvents = { ...warnings, state: (v1) => options.driverState(v1) };
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -69,7 +72,7 @@ export function makeFronts(backend: Backend, memory: FrontMemory, options: Front
       segmentation,
       offerP2P,
       ...known,
-      events: warnings,
+      events: isDriver ? driver : warnings,
       ...(live && { live }),
     });
   };

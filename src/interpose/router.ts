@@ -43,9 +43,9 @@ export class Router implements DevicesHost {
     this.touched = ledger;
   }
 
-  openDataFd(call: Call, device: ServedDevice, tell: (fd: number) => void): void {
+  openDataFd(call: Call, device: ServedDevice, resuming: boolean, tell: (fd: number) => void): void {
     forgetFile();
-    device.dataFds?.open(call, this.listener, tell);
+    device.dataFds?.open(call, this.listener, resuming, tell);
   }
 
   /**

@@ -110,7 +110,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const bridge = options.roundTrip ? {} : events;
     this.#log = options.log;
     this.driver = makeDriver({ bridge, state: (state) => this.#note(state) });
-    const fronts = makeFronts(this.driver.backend, memory, { ...options, events, warnings });
+    const fronts = makeFronts(this.driver.backend, memory, {
+      ...options,
+      events,
+      warnings,
+      driverState: (state) => this.#note(state),
+    });
     this.#outermost = fronts.outermost;
     if (shows.v1) this.v1 = fronts.v1;
     if (shows.v2) this.v2 = fronts.v2;

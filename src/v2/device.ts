@@ -19,22 +19,26 @@ export interface V2DataSession {
   read(into: Uint8Array): number;
   /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
-   * there and then calls read() with it spares a copy. `undefined` where there is none; throws as read() does. The same
-   * memory again until read() has taken it.
+   * there and then says so with consume() spares a copy. `undefined` where there is none; throws as read() does. The same bytes
+   * again until they are consumed.
    */
-  shown?(length: number): Uint8Array | undefined;
+  peek?(length: number): Uint8Array | undefined;
+  /** The first `length` bytes that peek() has just shown are read. */
+  consume?(length: number): void;
   /**
-   * Has the device prepare what the next read will give, so far as nothing that was not read could be lost by that. What
-   * fails here is thrown by the next read.
+   * Has the device prepare what the next read will give, so far as nothing that was not read could be lost by that. To be called
+   * right after a read; what fails here is thrown by the next one.
    */
   readAhead?(): void;
   /** Takes at most `from.length` bytes and returns how many. Throws `EAGAIN` as read() does. */
   write(from: Uint8Array): number;
   /**
-   * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then calls
-   * write() with it spares a copy. `undefined` where there is none; the same memory again until write() takes it.
+   * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then says so
+   * with fill() spares a copy. `undefined` where there is none; the same memory again until it is filled.
    */
   room?(length: number): Uint8Array | undefined;
+  /** The first `length` bytes of what room() has just given are written. Throws as write() does. */
+  fill?(length: number): void;
   /** `VFIO_MIG_GET_PRECOPY_INFO`. Throws `EINVAL` outside PRE_COPY and PRE_COPY_P2P, after the session's end too. */
   precopyInfo(): PrecopyInfo;
   /** A file descriptor that polls readable or writable once an `EAGAIN` is over; without one, callers ask again. */

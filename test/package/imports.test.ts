@@ -1,92 +1,117 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-/** Which rooms each room of src/ may import, from the bottom up. */
-const rooms: Readonly<Record<string, readonly string[]>> = {
-  abi: [],
-  v1: ['abi'],
-  v2: ['abi'],
-  sys: ['abi'],
-  bridge: ['abi', 'v1', 'v2'],
-  sim: ['abi', 'v1', 'v2'],
-  'state-file': ['abi', 'v1', 'v2'],
-  kernel: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim'],
-  'vfio-user': ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim'],
-  interpose: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'kernel'],
-  demo: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'kernel', 'vfio-user', 'interpose'],
-  cli: ['abi', 'v1', 'v2', 'sys', 'bridge', 'sim', 'state-file', 'kernel', 'vfio-user', 'interpose', 'demo'],
-};
-const names = Object.keys(rooms);
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const rooms = JSON.parse(readFileSync(join(root, 'rooms.json'), 'utf8')) as Readonly<Record<string, readonly string[]>>;
+const names = Object.keys(rooms);
+const isFolder = (room: string): boolean => !['beside', 'index.ts'].includes(room);
+
+/** The room in which a file lies, by its path in src/. */
+function roomOf(path: string): string {
+  if (path.includes('/')) return path.slice(0, path.indexOf('/'));
+  return path === 'index.ts' ? path : 'beside';
+}
+
+/** The modules that a file of src/ names, types and dynamic imports too, by their paths in src/. */
+function importsOf(path: string): string[] {
+  const text = readFileSync(join(root, 'src', path), 'utf8');
+  const specifiers = text.matchAll(/(?:\bfrom |\bimport |\bimport\(|\bnew URL\()\s*'(\.[^']*\.ts)'/g);
+  return Array.from(specifiers, ([, specifier = '']) => join(dirname(path), specifier));
+}
+
+describe('rooms.json', () => {
+  const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('.ts'),
+  );
+
+  it('knows every folder of src, and no other', () => {
+    expect(names.toSorted()).toEqual([...new Set(files.map(roomOf))].toSorted());
+  });
+
+  it.each(names)('lets %s import what it does import, and no more', (room) => {
+    const imported = files.filter((file) => roomOf(file) === room).flatMap(importsOf);
+    const others = new Set(imported.map(roomOf).filter((other) => other !== room));
+    expect([...others].toSorted()).toEqual(rooms[room]?.toSorted());
+  });
+
+  it('has no circles: a room imports rooms that stand above it', () => {
+    for (const [n, room] of names.entries())
+      expect(names.slice(0, n)).toEqual(expect.arrayContaining([...rooms[room]!]));
+  });
+
+  it('is what the lint rules and the picture of the rooms are made of', () => {
+    const args = [join(root, 'scripts/rooms.mjs'), '--check'];
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  });
+});
 
 interface Diagnostic {
   readonly code: string;
   readonly filename: string;
+  readonly labels: readonly [{ readonly span: { readonly line: number } }];
 }
 
 describe('the lint rule about imports', () => {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-imports-'));
-  let refused = new Set<string>();
+  /** What was imported, by the file in src/ that does it; each import has a line of its own. */
+  const planted = new Map<string, readonly string[]>();
+  const refused = new Map<string, string[]>();
 
-  /** A file in a room that imports one module. */
-  function plant(room: string, label: string, specifier: string): void {
-    mkdirSync(join(directory, 'src', room), { recursive: true });
-    writeFileSync(join(directory, 'src', room, `${label}.ts`), `export * from '${specifier}';\n`);
+  function plant(path: string, specifiers: readonly string[]): void {
+    mkdirSync(dirname(join(directory, 'src', path)), { recursive: true });
+    const lines = specifiers.map((specifier) => `export * from '${specifier}';\n`);
+    writeFileSync(join(directory, 'src', path), lines.join(''));
+    planted.set(path, specifiers);
+    refused.set(path, []);
+  }
+
+  /** How a file that lies `up` above src/ names a room. */
+  function specifierOf(room: string, up: string): string {
+    return up + (room === 'beside' ? 'error.ts' : room === 'index.ts' ? room : `${room}/x.ts`);
+  }
+  function fileOf(room: string): string {
+    return room === 'beside' ? 'wait.ts' : room === 'index.ts' ? room : `${room}/y.ts`;
   }
 
   beforeAll(() => {
     cpSync(join(root, '.oxlintrc.json'), join(directory, '.oxlintrc.json'));
     for (const room of names) {
-      for (const other of names) if (other !== room) plant(room, `to-${other}`, `../${other}/x.ts`);
-      plant(room, 'to-itself', './x.ts');
-      plant(room, 'to-error', '../error.ts');
-      plant(room, 'to-koffi', 'koffi');
+      const others = (up: string): string[] =>
+        names.filter((name) => name !== room).map((name) => specifierOf(name, up));
+      plant(fileOf(room), [...others(isFolder(room) ? '../' : './'), './itself.ts', 'koffi']);
+      if (isFolder(room)) plant(`${room}/within/y.ts`, [...others('../../'), './itself.ts', '../itself.ts', 'koffi']);
     }
-    plant('demo/within', 'to-cli', '../../cli/x.ts');
-    plant('demo/within', 'to-abi', '../../abi/x.ts');
-    plant('.', 'to-v1', './v1/x.ts');
-    plant('.', 'to-abi', './abi/x.ts');
     const { stdout, stderr } = spawnSync(join(root, 'node_modules/.bin/oxlint'), ['--format=json'], {
       cwd: directory,
       encoding: 'utf8',
     });
     if (!stdout.startsWith('{')) throw new Error(`oxlint: ${stdout}${stderr}`);
     const { diagnostics } = JSON.parse(stdout) as { diagnostics: readonly Diagnostic[] };
-    refused = new Set(
-      diagnostics
-        .filter(({ code }) => code === 'eslint(no-restricted-imports)')
-        .map(({ filename }) => filename.replace(/^src\//, '').replace(/\.ts$/, '')),
-    );
+    for (const { code, filename, labels } of diagnostics) {
+      const path = filename.replace(/^src\//, '');
+      const specifier = planted.get(path)?.[labels[0].span.line - 1];
+      if (code === 'eslint(no-restricted-imports)' && specifier !== undefined) refused.get(path)?.push(specifier);
+    }
   });
   afterAll(() => rmSync(directory, { recursive: true }));
 
-  it.each(names)('lets %s import what is below it, and nothing else', (room) => {
-    const allowed = names.filter((other) => other !== room && !refused.has(`${room}/to-${other}`));
-    expect(allowed.toSorted()).toEqual(rooms[room]?.toSorted());
-    expect(refused).not.toContain(`${room}/to-itself`);
+  /** What lint is to refuse in a file of a room. */
+  function forbidden(room: string, up: string): string[] {
+    const others = names.filter((name) => name !== room && rooms[room]?.includes(name) !== true);
+    return [...others.map((name) => specifierOf(name, up)), ...(room === 'sys' ? [] : ['koffi'])];
+  }
+
+  it.each(names)('lets %s import what its row names, and nothing else; koffi, if it is sys', (room) => {
+    const up = isFolder(room) ? '../' : './';
+    expect(refused.get(fileOf(room))).toEqual(forbidden(room, up));
   });
 
-  it('knows every folder of src', () => {
-    const folders = readdirSync(join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
-    expect(names).toEqual(expect.arrayContaining(folders.map(({ name }) => name)));
-  });
-
-  it('sees imports from folders within a room', () => {
-    expect(refused).toContain('demo/within/to-cli');
-    expect(refused).not.toContain('demo/within/to-abi');
-  });
-
-  it('keeps koffi in sys', () => {
-    expect(names.filter((room) => !refused.has(`${room}/to-koffi`))).toEqual(['sys']);
-  });
-
-  it('lets all but abi import error.ts, which imports abi only', () => {
-    expect(names.filter((room) => refused.has(`${room}/to-error`))).toEqual(['abi']);
-    expect(refused).toContain('to-v1');
-    expect(refused).not.toContain('to-abi');
+  it.each(names.filter((room) => room !== 'abi' && isFolder(room)))('sees imports from folders within %s', (room) => {
+    expect(refused.get(`${room}/within/y.ts`)).toEqual(forbidden(room, '../../'));
   });
 });

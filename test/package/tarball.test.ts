@@ -130,6 +130,7 @@ const consumer = `
 import { presentV1, presentV2, ShimError, type ErrorCode, type V1Device, type V2Device } from 'vfio-shim';
 import { VFIO_DEVICE_FEATURE, vfio_device_migration_info } from 'vfio-shim/abi';
 import { presentV1 as same, type PresentV1Options } from 'vfio-shim/bridge';
+import { StreamReader, StreamWriter, type StreamEvent } from 'vfio-shim/qemu-stream';
 import { createSim, parseSpec, type SimSpec } from 'vfio-shim/sim';
 import { V1, V1RegisterAccess, V1Save, v1StateName, type V1State } from 'vfio-shim/v1';
 import { statePath, V2, V2Save, v2StateName, type V2State } from 'vfio-shim/v2';
@@ -146,6 +147,9 @@ const again: V2Device = presentV2(v1, { offerP2P: false });
 const path: V2State[] = statePath(again.migrationFlags, V2.STOP, V2.PRE_COPY);
 if (same !== presentV1 || state !== V1.PRE_COPY || path.map(v2StateName).join() !== 'RUNNING,PRE_COPY') throw new Error();
 if (VFIO_DEVICE_FEATURE !== 0x3b75 || vfio_device_migration_info.size !== 32) throw new Error();
+const reader = new StreamReader();
+const events: StreamEvent[] = StreamWriter.record({ tag: 'END_OF_STATE' }).flatMap((chunk) => [...reader.push(chunk)]);
+if (events.map(({ tag }) => tag).join() !== 'END_OF_STATE') throw new Error();
 // @ts-expect-error a v1 device is no v2 device
 void ((): V2Save => new V2Save(v1, () => {}));
 console.log(\`v1: \${v1StateName(state)}, v2: \${again.migrationFlags}\`);

@@ -127,16 +127,20 @@ describeWithQemus(['7.2', '10.0'], 'examples', () => {
     expect(leftBehind(bed())).toEqual([]);
   });
 
-  it.each(examples)('$path copied from the document does not succeed where nothing runs', async ({ shown }) => {
-    const broken = bed().path('broken');
-    mkdirSync(broken);
-    for (const program of ['npx', 'qemu-img'])
-      writeFileSync(join(broken, program), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
-    const child = start(bed(), ['bash', '-c', shown.replace(/^rm -r .*\n/m, '')], { path: [broken], env: qemu10() });
-    expect(await end(child)).toEqual({ code: 1, signal: null });
-    expect(child.stderr).toContain('The devices differ.');
-    expect(child.stdout).toBe('');
-  });
+  it.each(examples)(
+    '$path copied from the document does not succeed where nothing runs',
+    { timeout: TIMEOUT },
+    async ({ shown }) => {
+      const broken = bed().path('broken');
+      mkdirSync(broken);
+      for (const program of ['npx', 'qemu-img'])
+        writeFileSync(join(broken, program), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+      const child = start(bed(), ['bash', '-c', shown.replace(/^rm -r .*\n/m, '')], { path: [broken], env: qemu10() });
+      expect(await end(child)).toEqual({ code: 1, signal: null });
+      expect(child.stderr).toContain('The devices differ.');
+      expect(child.stdout).toBe('');
+    },
+  );
 });
 
 describeWithQemu('what the documents show of hosts and of the demo', () => {

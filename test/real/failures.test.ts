@@ -1,6 +1,6 @@
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { vfioRecords } from '../../src/v1/qemu-file.ts';
+import { vfioRecords } from '../../src/qemu-stream/qemu-file.ts';
 import { useTestBed } from './bed.ts';
 import { imprint, mismatches, type Imprint } from './imprint.ts';
 import { CRAWL, listen, migrateLive, migrateToFile, startMigration, waitForMigration } from './migration.ts';

@@ -344,10 +344,10 @@ export class V2VmmModel {
     const session = this.#session;
     const into = new Uint8Array(bytes);
     const { answer, value: length = 0 } = this.#try(() => {
-      const shown = inPlace ? session.shown?.(bytes) : undefined;
+      const shown = inPlace ? session.peek?.(bytes) : undefined;
       if (shown === undefined) return session.read(into);
       into.set(shown);
-      if (shown.length > 0) check.same('bytes read in place', session.read(shown), shown.length);
+      session.consume?.(shown.length);
       return shown.length;
     });
     if (kindOf(this.#state) === 'resuming') {
@@ -423,7 +423,8 @@ export class V2VmmModel {
       if (room === undefined) return session.write(piece);
       check.that(room.length <= piece.length, `room for ${room.length} bytes, where ${piece.length} were asked for`);
       room.set(piece.subarray(0, room.length));
-      return session.write(room);
+      session.fill?.(room.length);
+      return room.length;
     });
     if (kindOf(this.#state) === 'saving') {
       check.same(`a write in ${this.#state}`, answer, 'EBADF');

@@ -1,7 +1,7 @@
 import { ShimError } from '../../error.ts';
 import { V1Restore } from '../../v1/restore.ts';
-import { StreamReader } from '../../v1/stream-reader.ts';
-import type { StreamTag } from '../../v1/stream.ts';
+import { StreamReader } from '../../qemu-stream/stream-reader.ts';
+import type { StreamTag } from '../../qemu-stream/stream.ts';
 import { receive, say, Word } from './channel.ts';
 import type { FdDevice } from './fd-device.ts';
 import { sha256 } from '../hash.ts';

@@ -1,5 +1,5 @@
 import { V1Save } from '../../v1/save.ts';
-import { StreamWriter } from '../../v1/stream-writer.ts';
+import { StreamWriter } from '../../qemu-stream/stream-writer.ts';
 import { hear, send, Word } from './channel.ts';
 import type { FdDevice } from './fd-device.ts';
 import { Guest } from './guest.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { RAM_SAVE_FLAG as RAM } from '../../src/v1/qemu-file-ram.ts';
-import { vfioRecords, vfioSections } from '../../src/v1/qemu-file.ts';
-import { StreamWriter } from '../../src/v1/stream-writer.ts';
+import { RAM_SAVE_FLAG as RAM } from '../../src/qemu-stream/qemu-file-ram.ts';
+import { vfioRecords, vfioSections } from '../../src/qemu-stream/qemu-file.ts';
+import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
 
 const u16 = (value: number): Buffer => Buffer.from([value >> 8, value & 255]);
 const u32 = (value: number): Buffer => {

@@ -1,9 +1,9 @@
 import * as fc from 'fast-check';
 import { assert, describe, expect, it } from 'vitest';
 import { ShimError } from '../../src/error.ts';
-import { StreamReader } from '../../src/v1/stream-reader.ts';
-import { StreamWriter } from '../../src/v1/stream-writer.ts';
-import { endsSection, streamTag, WORD_SIZE, type StreamEvent, type StreamTag } from '../../src/v1/stream.ts';
+import { StreamReader } from '../../src/qemu-stream/stream-reader.ts';
+import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
+import { endsSection, streamTag, WORD_SIZE, type StreamEvent, type StreamTag } from '../../src/qemu-stream/stream.ts';
 
 /** A record with its bytes in one piece. */
 interface Whole {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { StreamWriter } from '../../src/v1/stream-writer.ts';
-import { streamTag, VFIO_MIG_FLAG } from '../../src/v1/stream.ts';
+import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
+import { streamTag, VFIO_MIG_FLAG } from '../../src/qemu-stream/stream.ts';
 
 const hex = (chunks: readonly Uint8Array[]): string => Buffer.concat(chunks).toString('hex');
 const data = Uint8Array.of(0xaa, 0xbb);

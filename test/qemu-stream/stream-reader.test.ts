@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { StreamReader, type StreamReaderOptions } from '../../src/v1/stream-reader.ts';
-import { StreamWriter } from '../../src/v1/stream-writer.ts';
-import type { StreamEvent } from '../../src/v1/stream.ts';
+import { StreamReader, type StreamReaderOptions } from '../../src/qemu-stream/stream-reader.ts';
+import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
+import type { StreamEvent } from '../../src/qemu-stream/stream.ts';
 
 const MiB = 2 ** 20;
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);

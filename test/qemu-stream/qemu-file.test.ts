@@ -3,9 +3,9 @@ import { gunzipSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ShimError } from '../../src/error.ts';
-import { replaceVfioPayloads, vfioRecords, vfioSections } from '../../src/v1/qemu-file.ts';
-import { StreamWriter } from '../../src/v1/stream-writer.ts';
-import type { StreamRecord } from '../../src/v1/stream.ts';
+import { replaceVfioPayloads, vfioRecords, vfioSections } from '../../src/qemu-stream/qemu-file.ts';
+import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
+import type { StreamRecord } from '../../src/qemu-stream/stream.ts';
 
 type VfioRecord = ReturnType<typeof vfioRecords>[number];
 

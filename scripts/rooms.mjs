@@ -1,0 +1,65 @@
+// rooms.json says which rooms of src/ each room may import, all of them above it; `beside` is the files beside the rooms. This makes
+// of it the rules about imports in .oxlintrc.json and the picture in docs/architecture.md. --check only says what is not up to date.
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
+const rooms = JSON.parse(readFileSync('rooms.json', 'utf8'));
+const names = Object.keys(rooms);
+for (const [n, name] of names.entries()) {
+  const wrong = rooms[name].find((other) => !names.slice(0, n).includes(other));
+  if (wrong !== undefined) throw new Error(`rooms.json: ${name} imports ${wrong}, which does not stand above it`);
+}
+const BESIDE = 'beside';
+
+const isRoom = (name) => name !== BESIDE && !name.endsWith('.ts');
+const filesOf = (name) => (name === BESIDE ? 'src/*.ts' : isRoom(name) ? `src/${name}/**` : `src/${name}`);
+/** What a specifier of a module there has behind its dots, as a regular expression. */
+const moduleIn = (name) => (name === BESIDE ? '[^/]+$' : isRoom(name) ? `${name}/` : `${name.replace('.', '[.]')}$`);
+
+/** The rule for one room: all that its row does not name is refused. */
+function rule(name) {
+  const refused = names.filter((other) => other !== name && !rooms[name].includes(other)).map(moduleIn);
+  const regex = `^${isRoom(name) ? '([.]{2}/)+' : '[.]/'}(${refused.join('|')})`;
+  const row = rooms[name].join(', ') || 'nothing';
+  const patterns = [{ regex, message: `${filesOf(name)} may import: ${row} (rooms.json).` }];
+  const paths = name === 'sys' ? [] : [{ name: 'koffi', message: 'Only src/sys talks to libc.' }];
+  return { files: [filesOf(name)], rules: { 'no-restricted-imports': ['error', { paths, patterns }] } };
+}
+
+/** What a room may import and does not reach by way of another room that it may import. */
+function arrows(name) {
+  const reaches = (from, to) => rooms[from].some((next) => next === to || reaches(next, to));
+  return rooms[name].filter((other) => !rooms[name].some((between) => reaches(between, other)));
+}
+
+function picture() {
+  const sources = new Map();
+  for (const name of names.toReversed()) {
+    const targets = arrows(name).join(' & ');
+    if (targets !== '') sources.set(targets, [...(sources.get(targets) ?? []), name]);
+  }
+  const lines = Array.from(sources, ([targets, from]) => `  ${from.join(' & ')} --> ${targets}`);
+  return ['```mermaid', 'flowchart LR', ...lines, '```'].join('\n');
+}
+
+/** Puts a text between two lines of a file, formats the file, and writes it; with --check, complains where that changes it. */
+function fill(file, begin, end, text) {
+  const before = readFileSync(file, 'utf8');
+  const [head, rest = ''] = before.split(begin, 2);
+  const tail = rest.slice(rest.indexOf(end));
+  if (!tail.startsWith(end)) throw new Error(`${file}: ${begin} ... ${end} is missing`);
+  const input = `${head}${begin}\n${text}\n${tail}`;
+  const after = execFileSync('node_modules/.bin/oxfmt', [`--stdin-filepath=${file}`], { input, encoding: 'utf8' });
+  if (after === before) return;
+  if (process.argv.includes('--check')) {
+    console.error(`${file} is not what rooms.json says: npm run rooms`);
+    process.exitCode = 1;
+  } else writeFileSync(file, after);
+}
+
+const rules = names.map((name) => JSON.stringify(rule(name))).join(',\n');
+fill('.oxlintrc.json', '// made of rooms.json by npm run rooms', '// end of rooms', rules);
+fill('docs/architecture.md', '<!-- made of rooms.json by npm run rooms -->', '<!-- end of rooms -->', picture());
