@@ -31,7 +31,7 @@ describe('presentV2 framed, saving', () => {
         header.writeBigUInt64LE(BigInt(buffer.length), 8);
         return [header, buffer];
       });
-      expect(sha256(stream(block))).toBe(sha256(...expected));
+      expect(stream(block)).toBeBytes(expected);
     },
   );
 
@@ -42,7 +42,7 @@ describe('presentV2 framed, saving', () => {
       const pieces = [readSome(session, at)];
       device.setState(V2.STOP_COPY);
       pieces.push(...readToEnd(session, 1000));
-      expect(sha256(...pieces)).toBe(sha256(stream()));
+      expect(pieces).toBeBytes(stream());
     }
   });
 });
@@ -54,7 +54,7 @@ describe('presentV2 framed, carry', () => {
     const session = begin(V2.PRE_COPY);
     readSome(session, 3);
     device.setState(V2.STOP_COPY);
-    expect(sha256(carry)).toBe(sha256(noise(65_536)));
+    expect(carry).toBeBytes(noise(65_536));
     expect(join(readToEnd(session)).length).toBe(HEADER - 3 + 65_536);
   });
 });
@@ -85,7 +85,7 @@ describe('presentV2 framed, resuming', () => {
     begin(V2.RESUMING).write(stream());
     device.setState(V2.RUNNING);
     expect(tape.loaded.map((bytes) => bytes.length)).toEqual([100, 16_384, 16_384, 16_384, 16_384, 1, 16_384, 13_616]);
-    expect(sha256(...tape.loaded)).toBe(sha256(...buffers));
+    expect(tape.loaded).toBeBytes(buffers);
   });
 
   test.each([1, HEADER - 1, HEADER, HEADER + 1, HEADER + 99, HEADER + 100 + 5])(
@@ -101,7 +101,7 @@ describe('presentV2 framed, resuming', () => {
       expect([device.getState(), tape.state]).toEqual([V2.RESUMING, 4]);
       session.write(stream().subarray(length));
       device.setState(V2.RUNNING);
-      expect(sha256(...tape.loaded)).toBe(sha256(...buffers));
+      expect(tape.loaded).toBeBytes(buffers);
     },
   );
 
@@ -160,7 +160,7 @@ describe('framed segmentation with a strict v1 driver', () => {
     });
     expect(result).toBe(expected);
     if (expected !== 'OK') return;
-    expect(sha256(target.bar)).toBe(sha256(source.bar));
+    expect(target.bar).toBeBytes(source.bar);
     expect(loads.loaded.map((bytes) => sha256(bytes))).toEqual(spy.consumed.map((bytes) => sha256(bytes)));
   });
 
@@ -179,6 +179,6 @@ describe('framed segmentation with a strict v1 driver', () => {
     restore.setup();
     for (const piece of pieces) restore.load(piece);
     restore.complete();
-    expect(sha256(target.bar)).toBe(sha256(source.bar));
+    expect(target.bar).toBeBytes(source.bar);
   });
 });

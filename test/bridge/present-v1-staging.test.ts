@@ -16,8 +16,8 @@ describe('presentV1 staged bytes', () => {
     user.setState(2);
     received.push(...user.drain());
     expect(received.map((buffer) => buffer.length)).toEqual([3000, 500]);
-    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
-    expect(sha256(...received)).toBe(sha256(first, third));
+    expect(received).toBeBytes(spy.bytes('out'));
+    expect(received).toBeBytes([first, third]);
   });
 
   test('not shown in pre-copy: still there in stop-and-copy, before what follows', () => {
@@ -38,9 +38,9 @@ describe('presentV1 staged bytes', () => {
     user.setState(3);
     const before = user.buffer();
     user.setState(2);
-    expect(sha256(user.buffer())).toBe(sha256(before));
+    expect(user.buffer()).toBeBytes(before);
     expect(user.pending()).toBe(500);
-    expect(sha256(user.buffer())).toBe(sha256(third));
+    expect(user.buffer()).toBeBytes(third);
   });
 
   test('staged and never shown before the change: shown afterwards, once', () => {
@@ -54,8 +54,8 @@ describe('presentV1 staged bytes', () => {
     const received = [user.buffer()];
     expect(outcome(() => user.pending())).toBe('EIO');
     received.push(...user.drain());
-    expect(sha256(...received)).toBe(sha256(first, second, third));
-    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
+    expect(received).toBeBytes([first, second, third]);
+    expect(received).toBeBytes(spy.bytes('out'));
   });
 
   test('survive a write of the same state', () => {
@@ -63,13 +63,13 @@ describe('presentV1 staged bytes', () => {
     user.setState(3);
     const received = [user.buffer()];
     user.setState(3);
-    expect(sha256(user.buffer())).toBe(sha256(first));
+    expect(user.buffer()).toBeBytes(first);
     user.pending();
     received.push(user.buffer());
     user.setState(2);
     user.setState(2);
     received.push(...user.drain());
-    expect(sha256(...received)).toBe(sha256(first, second, third));
+    expect(received).toBeBytes([first, second, third]);
   });
 
   test('are forgotten with their session: one entered again is a new stream from byte 0', () => {
@@ -80,8 +80,8 @@ describe('presentV1 staged bytes', () => {
     tape.answers.push(second, 0);
     user.setState(3);
     expect(user.pending()).toBe(0);
-    expect(sha256(user.buffer())).toBe(sha256(second));
-    expect(sha256(spy.bytes('out'))).toBe(sha256(second));
+    expect(user.buffer()).toBeBytes(second);
+    expect(spy.bytes('out')).toBeBytes(second);
   });
 
   test('are the mapped data section itself', () => {
@@ -99,7 +99,7 @@ describe('presentV1 staged bytes', () => {
     user.setState(2);
     const received = user.drain();
     expect(received.map((buffer) => buffer.length)).toEqual([8192, 8192, 8192, 40 * 777 - 3 * 8192]);
-    expect(sha256(...received)).toBe(sha256(...answers));
+    expect(received).toBeBytes(answers);
     expect(
       spy.log.filter((line) => line.startsWith('read')).every((line) => Number(line.split(/[ :]+/)[1]) <= 8192),
     ).toBe(true);
@@ -154,8 +154,8 @@ describe('presentV1 no data now', () => {
     received.push(user.buffer());
     user.setState(2);
     received.push(...user.drain());
-    expect(sha256(...received)).toBe(sha256(first, second, third));
-    expect(sha256(...received)).toBe(sha256(spy.bytes('out')));
+    expect(received).toBeBytes([first, second, third]);
+    expect(received).toBeBytes(spy.bytes('out'));
   });
 
   test('0 in stop-and-copy is the end: pending_bytes is 0 and the data fd is not read again', () => {

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { presentV1 } from '../../src/bridge/index.ts';
-import { join, noise } from '../support/bytes.ts';
+import { noise } from '../support/bytes.ts';
 import { failure, notYet, outcome } from '../support/errno.ts';
 import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
 import { SpyV2 } from '../support/spy-v2.ts';
@@ -68,7 +68,7 @@ describe('presentV1 over a driver with any answers', () => {
             const take = (): void => {
               outcome(() => {
                 const buffer = user.buffer();
-                if (taken !== undefined) expect(Buffer.compare(buffer, taken)).toBe(0);
+                if (taken !== undefined) expect(buffer).toBeBytes(taken);
                 taken = buffer.length > 0 ? buffer : undefined;
               });
             };
@@ -86,8 +86,8 @@ describe('presentV1 over a driver with any answers', () => {
               take();
               if (steps > 500) throw new Error('the save does not end');
             }
-            expect(Buffer.compare(join(received), join(expected))).toBe(0);
-            expect(Buffer.compare(join(received), spy.bytes('out'))).toBe(0);
+            expect(received).toBeBytes(expected);
+            expect(received).toBeBytes(spy.bytes('out'));
           },
         ),
         { numRuns: numRuns() },

@@ -1,5 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, test } from 'vitest';
+import { findingOf } from '../support/finding.ts';
 import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
 import { V1VmmModel } from '../support/v1-vmm-model.ts';
 import { v1Step, weather } from '../support/v1-vmm-steps.ts';
@@ -26,9 +27,8 @@ describe('presentV1, whatever an old VMM does', () => {
     ({ spec, faults }) => {
       fc.assert(
         fc.property(weather, fc.array(v1Step, { maxLength: 60 }), (conditions, steps) => {
-          const model = new V1VmmModel(spec, faults, conditions);
-          for (const step of steps) model.run(step);
-          model.finish();
+          const finding = findingOf(new V1VmmModel(spec, faults, conditions), steps);
+          if (finding !== undefined) throw finding;
         }),
         { numRuns: numRuns() },
       );

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise, sha256 } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
+import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
 
@@ -13,7 +14,7 @@ describe('presentV2 read', () => {
     const session = begin(V2.STOP_COPY);
     const pieces = readToEnd(session, block);
     expect(pieces.every((piece) => piece.length <= block)).toBe(true);
-    expect(sha256(...pieces)).toBe(sha256(a, b, c));
+    expect(pieces).toBeBytes([a, b, c]);
     expect(spy.consumed.map((buffer) => sha256(buffer))).toEqual([a, b, c].map((buffer) => sha256(buffer)));
   });
 
@@ -63,29 +64,19 @@ describe('presentV2 read', () => {
       readSome(session, 3000);
       session.readAhead?.();
       device.setState(V2.STOP_COPY);
-      expect(sha256(...readToEnd(session))).toBe(sha256(b, c));
+      expect(readToEnd(session)).toBeBytes([b, c]);
       expect(spy.consumed.length).toBe(3);
     });
 
     test('leaves its failures to the next read, each told once, and not to another session', () => {
       const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
       const first = begin(V2.STOP_COPY);
-      const failOnce = (): void => {
-        let due = true;
-        spy.options = {
-          before(_, what) {
-            if (what !== 'data_offset' || !due) return;
-            due = false;
-            throw failure('EREMOTEIO');
-          },
-        };
-      };
       readSome(first, 3000);
-      failOnce();
+      failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       expect(outcome(() => first.readAhead?.())).toBe('OK');
       expect(outcome(() => first.read(new Uint8Array(1)))).toBe('EREMOTEIO');
       expect(readSome(first, 1000)).toEqual(b);
-      failOnce();
+      failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       device.setState(V2.STOP);
       const second = begin(V2.STOP_COPY);
       expect(readSome(second, 1).length).toBe(0);
@@ -128,7 +119,7 @@ describe('presentV2 read', () => {
     const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, c] }));
     spy.options = { mapped: false };
     const pieces = readToEnd(begin(V2.STOP_COPY), 1000);
-    expect(sha256(...pieces)).toBe(sha256(a, c));
+    expect(pieces).toBeBytes([a, c]);
     const read = spy.log.filter((line) => line.startsWith('read data ')).map((line) => Number(line.split('+')[1]));
     expect(read.reduce((sum, length) => sum + length, 0)).toBe(a.length + c.length);
   });
@@ -154,7 +145,7 @@ describe('presentV2 read', () => {
     tape.lies = { pending: 100 };
     expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENOMSG');
     tape.preCopy.push(a);
-    expect(sha256(readSome(session, 5000))).toBe(sha256(a));
+    expect(readSome(session, 5000)).toBeBytes(a);
   });
 
   test.each([
@@ -178,7 +169,7 @@ describe('presentV2 carry', () => {
     device.setState(V2.STOP_COPY);
     spy.device.mapped?.fill(0xee); // the driver may reuse its place
     pieces.push(...readToEnd(session, 700));
-    expect(sha256(...pieces)).toBe(sha256(a, b, c));
+    expect(pieces).toBeBytes([a, b, c]);
     expect(spy.consumed.map((buffer) => buffer.length)).toEqual([3000, 500, 9000]);
   });
 
@@ -188,8 +179,8 @@ describe('presentV2 carry', () => {
     const pieces = [readSome(session, 5000)];
     device.setState(V2.STOP_COPY);
     pieces.push(...readToEnd(session));
-    expect(sha256(...pieces)).toBe(sha256(a, b));
-    expect(sha256(...spy.consumed)).toBe(sha256(a, b));
+    expect(pieces).toBeBytes([a, b]);
+    expect(spy.consumed).toBeBytes([a, b]);
   });
 
   test('a failed change of state loses nothing either', () => {
@@ -201,7 +192,7 @@ describe('presentV2 carry', () => {
     pieces.push(readSome(session, 100));
     device.setState(V2.STOP_COPY);
     pieces.push(...readToEnd(session, 64));
-    expect(sha256(...pieces)).toBe(sha256(a, b));
+    expect(pieces).toBeBytes([a, b]);
   });
 
   test('is the memory that was given, and no larger than the data section', () => {
@@ -210,7 +201,7 @@ describe('presentV2 carry', () => {
     const session = begin(V2.PRE_COPY);
     readSome(session, 1);
     device.setState(V2.STOP_COPY);
-    expect(sha256(carry.subarray(0, 65_535))).toBe(sha256(noise(65_536).subarray(1)));
+    expect(carry.subarray(0, 65_535)).toBeBytes(noise(65_536).subarray(1));
   });
 
   test('does not survive its session', () => {

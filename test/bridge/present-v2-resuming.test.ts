@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { presentV2 } from '../../src/bridge/index.ts';
 import { V2 } from '../../src/v2/states.ts';
 import type { V2DataSession } from '../../src/v2/device.ts';
-import { cut, join, noise, sha256 } from '../support/bytes.ts';
+import { cut, join, noise } from '../support/bytes.ts';
 import { failure, notYet, outcome, sometimes } from '../support/errno.ts';
 import { newVmm } from '../support/presented.ts';
 import { v1Sim } from '../support/sims.ts';
@@ -31,7 +31,7 @@ describe('presentV2 write, raw', () => {
       expect(tape.loaded.map((bytes) => bytes.length)).toEqual([SECTION, SECTION, SECTION]);
       device.setState(V2.RUNNING);
       expect(tape.loaded.map((bytes) => bytes.length)).toEqual([SECTION, SECTION, SECTION, 200_000 - 3 * SECTION]);
-      expect(sha256(...tape.loaded)).toBe(sha256(state));
+      expect(tape.loaded).toBeBytes(state);
       expect(tape.states).toEqual([4, 1]);
     },
   );
@@ -164,7 +164,7 @@ describe('presentV2 EAGAIN while resuming', () => {
       spy.options = {};
       expect(device.getState()).toBe(V2.RUNNING);
       expect(tape.loaded.map((bytes) => bytes.length)).toEqual([SECTION, SECTION, SECTION, 200_000 - 3 * SECTION]);
-      expect(sha256(...tape.loaded)).toBe(sha256(state));
+      expect(tape.loaded).toBeBytes(state);
     },
   );
 
@@ -179,7 +179,7 @@ describe('presentV2 EAGAIN while resuming', () => {
     expect(session.write(state.subarray(0, SECTION))).toBe(SECTION);
     expect(outcome(() => session.write(state.subarray(SECTION, SECTION + 1)))).toBe('EAGAIN');
     expect(session.write(state.subarray(SECTION, SECTION + 1))).toBe(1);
-    expect(sha256(...tape.loaded)).toBe(sha256(state.subarray(0, SECTION)));
+    expect(tape.loaded).toBeBytes(state.subarray(0, SECTION));
   });
 });
 
@@ -198,6 +198,6 @@ describe('presentV2 of vendor-v1', () => {
     expect(presented.getState()).toBe(V2.RESUMING);
     writeAll(session, stream.subarray(-40));
     presented.setState(V2.RUNNING);
-    expect(sha256(target.bar)).toBe(sha256(source.bar));
+    expect(target.bar).toBeBytes(source.bar);
   });
 });

@@ -1,5 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, test } from 'vitest';
+import { findingOf } from '../support/finding.ts';
 import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
 import { V2VmmModel } from '../support/v2-vmm-model.ts';
 import { v2Conditions, v2Step } from '../support/v2-vmm-steps.ts';
@@ -10,9 +11,8 @@ describe('presentV2, whatever a new VMM does', () => {
     () => {
       fc.assert(
         fc.property(v2Conditions, fc.array(v2Step, { maxLength: 60 }), (conditions, steps) => {
-          const model = new V2VmmModel(conditions);
-          for (const step of steps) model.run(step);
-          model.finish();
+          const finding = findingOf(new V2VmmModel(conditions), steps);
+          if (finding !== undefined) throw finding;
         }),
         { numRuns: numRuns() },
       );

@@ -65,7 +65,7 @@ describe('with a file in the place of the device', () => {
       const device = new KernelV1Device({ number: fd }, region(), false);
       const into = new Uint8Array(8);
       device.read(16, into);
-      expect(Buffer.compare(into, noise(65_536).subarray(4112, 4120))).toBe(0);
+      expect(into).toBeBytes(noise(65_536).subarray(4112, 4120));
       device.write(5000, Uint8Array.of(1, 2, 3));
       expect([...readFileSync(path).subarray(9096, 9099)]).toEqual([1, 2, 3]);
       expect(device).toMatchObject({
@@ -85,7 +85,7 @@ describe('with a file in the place of the device', () => {
         expect(outcome(() => device.read(offset, new Uint8Array(length)))).toBe('EINVAL');
         expect(outcome(() => device.write(offset, new Uint8Array(length)))).toBe('EINVAL');
       }
-      expect(readFileSync(path).equals(noise(65_536))).toBe(true);
+      expect(readFileSync(path)).toBeBytes(noise(65_536));
     });
 
     it('says so where the driver gives nothing', () => {
@@ -99,7 +99,7 @@ describe('with a file in the place of the device', () => {
       const sparse = [{ offset: 8192, size: 8192 }];
       const device = new KernelV1Device({ number: fd }, region({ sparse }), true);
       expect(device.dataSection).toEqual({ offset: 8192, size: 8192 });
-      expect(Buffer.from(device.mapped ?? []).equals(noise(65_536).subarray(12_288, 20_480))).toBe(true);
+      expect(device.mapped).toBeBytes(noise(65_536).subarray(12_288, 20_480));
       const unmappable = new KernelV1Device({ number: fd }, region({ sparse, flags: 3 }), true);
       expect(unmappable.mapped).toBeUndefined();
     });
@@ -197,7 +197,7 @@ describe('with a file in the place of the device', () => {
       const session = device.setState(V2.STOP_COPY);
       const into = new Uint8Array(100);
       expect(session?.read(into)).toBe(100);
-      expect(Buffer.compare(into, noise(65_536).subarray(0, 100))).toBe(0);
+      expect(into).toBeBytes(noise(65_536).subarray(0, 100));
       expect(device.openSession()).toBe(session);
       expect(device.setState(V2.STOP)).toBeUndefined();
       expect([outcome(() => session?.read(into)), device.openSession()]).toEqual(['ENODEV', undefined]);

@@ -11,7 +11,7 @@ import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FdVault, socketPair } from '../../src/sys/socket.ts';
 import { statePath } from '../../src/v2/fsm.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
-import { noise, sha256 } from '../support/bytes.ts';
+import { noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
 import { failed, FakeVfio } from '../support/fake-vfio.ts';
 
@@ -138,7 +138,7 @@ describe('a process that takes a device over', () => {
       let filled = 0;
       for (let last = 1; last > 0; filled += last) last = device.openSession()?.read(bytes.subarray(filled)) ?? 0;
       expect(filled).toBe(data.length);
-      expect(sha256(bytes)).toBe(sha256(data));
+      expect(bytes).toBeBytes(data);
     }
   });
 
@@ -155,7 +155,7 @@ describe('a process that takes a device over', () => {
       const fd = openSync(file, 'r');
       expect(readSync(fd, written)).toBe(bytes.length);
       closeSync(fd);
-      expect(sha256(written)).toBe(sha256(bytes));
+      expect(written).toBeBytes(bytes);
     }
   });
 

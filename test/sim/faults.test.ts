@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { isNotReady } from '../../src/error.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
-import { sha256 } from '../support/bytes.ts';
 import { outcome, thrownBy } from '../support/errno.ts';
 import { v1Sim, v2Sim } from '../support/sims.ts';
 import { v1User } from '../support/v1-user.ts';
@@ -68,7 +67,7 @@ describe('fault at the data of a v2 sim', () => {
     expect(session?.read(into.subarray(0, 50))).toBe(50);
     expect(outcome(() => session?.read(into.subarray(50)))).toBe('EIO');
     expect(session?.read(into.subarray(50))).toBe(82);
-    expect(sha256(into.subarray(32))).toBe(sha256(bar));
+    expect(into.subarray(32)).toBeBytes(bar);
     expect(device.getState()).toBe(V2.STOP_COPY);
   });
 
@@ -81,7 +80,7 @@ describe('fault at the data of a v2 sim', () => {
     expect(outcome(() => session?.write(state.subarray(50)))).toBe('ENOSPC');
     expect(session?.write(state.subarray(50))).toBe(82);
     device.setState(V2.RUNNING);
-    expect(sha256(bar)).toBe(sha256(state.subarray(32)));
+    expect(bar).toBeBytes(state.subarray(32));
   });
 
   test.each([
@@ -148,7 +147,7 @@ describe('fault of the v1 sim', () => {
     twin.setState(2);
     const results = Array.from({ length: 3 }, () => outcome(() => user.offset()));
     expect(results).toEqual(['EAGAIN', 'EIO', 'EAGAIN']);
-    expect(sha256(user.buffer())).toBe(sha256(twin.buffer()));
+    expect(user.buffer()).toBeBytes(twin.buffer());
   });
 
   test('write@2 fails the second transaction with its errno', () => {
@@ -162,6 +161,6 @@ describe('fault of the v1 sim', () => {
     const order = [header, pages, pages, end];
     expect(order.map((buffer) => outcome(() => user.load(buffer)))).toEqual(['OK', 'ENOSPC', 'OK', 'OK']);
     user.setState(1);
-    expect(sha256(target.bar)).toBe(sha256(source.bar));
+    expect(target.bar).toBeBytes(source.bar);
   });
 });

@@ -22,10 +22,6 @@ import { buffersOf, MemoryFile } from '../support/state-files.ts';
 
 const wait = sleepUntilReady;
 
-function expectSame(bytes: Uint8Array, others: Uint8Array): void {
-  expect(sha256(bytes)).toBe(sha256(others));
-}
-
 const spec = (driver: string, more = ''): string => `${driver}${driver === 'mtty' ? '' : ',size=10000'}${more}`;
 
 function sim(text: string): { target: MigratableDevice; memory: Uint8Array; states: string[] } {
@@ -54,9 +50,9 @@ describe.each(DRIVERS)('the state of %s', (driver) => {
   it('is the same at the destination, and both devices run', () => {
     const source = sim(spec(driver, ',seed=3'));
     const destination = sim(spec(driver));
-    expect(sha256(destination.memory)).not.toBe(sha256(source.memory));
+    expect(destination.memory).not.toBeBytes(source.memory);
     restored(destination.target, saved(source.target));
-    expectSame(destination.memory, source.memory);
+    expect(destination.memory).toBeBytes(source.memory);
     expect([stateName(source.target), stateName(destination.target)]).toEqual(['RUNNING', 'RUNNING']);
     expect(source.states.at(-1)).toBe('RUNNING');
     expect(source.states.includes('PRE_COPY')).toBe(driver !== 'pds');
@@ -67,7 +63,7 @@ describe.each(DRIVERS)('the state of %s', (driver) => {
     const source = sim(spec(driver, `,seed=3${slow}`));
     const destination = sim(spec(driver, slow));
     restored(destination.target, saved(source.target));
-    expectSame(destination.memory, source.memory);
+    expect(destination.memory).toBeBytes(source.memory);
   });
 
   it('is not saved or restored half, whatever fails, and the device runs', { timeout: PROPERTY_TIMEOUT }, () => {
@@ -91,7 +87,7 @@ describe.each(DRIVERS)('the state of %s', (driver) => {
         for (const { do: run, device } of ends) {
           try {
             run();
-            if (device === destination) expectSame(destination.memory, source.memory);
+            if (device === destination) expect(destination.memory).toBeBytes(source.memory);
           } catch (error) {
             expect(error).toBeInstanceOf(ShimError);
             failures += 1;
@@ -153,7 +149,7 @@ describe('saveDevice', () => {
     const file = saved(source.target);
     expect(new StateReader(file).header.bytes).toBeLessThan(4 * 65536);
     restored(destination.target, file);
-    expectSame(destination.memory, source.memory);
+    expect(destination.memory).toBeBytes(source.memory);
   });
 
   it('says what it expects', () => {
@@ -189,7 +185,7 @@ describe('the buffers of a v1 device', () => {
     expect(spy.consumed.length).toBeGreaterThan(5);
     expect(buffersOf(file).map((buffer) => sha256(buffer))).toEqual(spy.consumed.map((buffer) => sha256(buffer)));
     expect(taken.loaded.map((buffer) => sha256(buffer))).toEqual(spy.consumed.map((buffer) => sha256(buffer)));
-    expectSame(destination.bar, source.bar);
+    expect(destination.bar).toBeBytes(source.bar);
   });
 
   it('go through a data section that is not mapped', () => {
@@ -197,7 +193,7 @@ describe('the buffers of a v1 device', () => {
     const destination = v1Sim(text);
     const file = saved({ protocol: 'v1', device: new SpyV1(source.device, { mapped: false }) });
     restored({ protocol: 'v1', device: new SpyV1(destination.device, { mapped: false }) }, file);
-    expectSame(destination.bar, source.bar);
+    expect(destination.bar).toBeBytes(source.bar);
   });
 
   it('are cut where the data section is smaller, which a strict driver refuses', () => {
@@ -206,7 +202,7 @@ describe('the buffers of a v1 device', () => {
     expect(thrownBy(() => restored(refuses.target, file)).message).toMatch(/a transaction is not the one/);
     const takes = sim('vendor-v1,size=100000,section=8K');
     restored(takes.target, file);
-    expectSame(takes.memory, sim(`${text},seed=3`).memory);
+    expect(takes.memory).toBeBytes(sim(`${text},seed=3`).memory);
   });
 });
 

@@ -1,4 +1,5 @@
 import type { V1Device } from '../../src/v1/device.ts';
+import { isV1State, v1StateName } from '../../src/v1/states.ts';
 
 /** `struct vfio_device_migration_info`, written down once more (linux/vfio.h, 5.8). */
 export const REGISTERS = {
@@ -9,6 +10,11 @@ export const REGISTERS = {
   data_size: { offset: 24, width: 8 },
 } as const;
 export type RegisterName = keyof typeof REGISTERS;
+
+/** A device_state for people: its name and its number. */
+export function v1StateText(value: number): string {
+  return isV1State(value) ? `${v1StateName(value)} (${value})` : `${value}, which is no state`;
+}
 
 export function readRegister(device: V1Device, name: RegisterName): number {
   const { offset, width } = REGISTERS[name];

@@ -1,18 +1,19 @@
-import { expect } from 'vitest';
 import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
-import { V2, type V2State } from '../../src/v2/states.ts';
-import { join, noise } from './bytes.ts';
+import type { V2Device } from '../../src/v2/device.ts';
+import { V2, v2StateName, type V2State } from '../../src/v2/states.ts';
+import { noise } from './bytes.ts';
 import { chance } from './chance.ts';
 import { failure, notYet, outcome } from './errno.ts';
+import { check, Finding, inStep } from './finding.ts';
 import { v2Sim } from './sims.ts';
 import { SpyV2 } from './spy-v2.ts';
-import { v1User, writeRegister } from './v1-user.ts';
+import { v1StateText, v1User, writeRegister } from './v1-user.ts';
 import type { V1Step, Weather } from './v1-vmm-steps.ts';
 
 /*
  * A model of what an old VMM may expect of presentV1 over a simulated v2 driver: it knows the v1 protocol and what the
- * driver's stream is, and nothing of the bridge. Every step compares; the steps are random.
+ * driver's stream is, and nothing of the bridge. Every step compares and throws a Finding; the steps are random.
  */
 
 const SECTION = 4096;
@@ -26,6 +27,12 @@ const allowed: Readonly<Record<number, readonly number[]>> = {
 };
 type Kind = 'none' | 'saving' | 'resuming';
 
+/** What is put between the parts, to see what the model says of it: above the bridge, and between it and the spy. */
+export interface V1Between {
+  above?(device: V1Device): V1Device;
+  below?(device: V2Device): V2Device;
+}
+
 export class V1VmmModel {
   readonly #sim: ReturnType<typeof v2Sim>;
   readonly #spy: SpyV2;
@@ -36,7 +43,11 @@ export class V1VmmModel {
   readonly #stream: Uint8Array;
   readonly #setupLength: number;
   readonly #hasPreCopy: boolean;
+  readonly #between: V1Between;
   #device: V1Device;
+  /** Which part of the model takes steps, and how many it has taken. */
+  #part = 'the steps';
+  #steps = 0;
   #injected: 'read' | 'write' | 'setState' | undefined;
   /** What the user believes: the session it is in, what it has of it, the buffer that it was shown. */
   #session: Kind = 'none';
@@ -51,7 +62,8 @@ export class V1VmmModel {
   #taken: Uint8Array | undefined;
   #loaded = 0;
 
-  constructor(spec: string, faults: string, conditions: Weather) {
+  constructor(spec: string, faults: string, conditions: Weather, between: V1Between = {}) {
+    this.#between = between;
     this.#sim = v2Sim(spec + faults);
     this.#weather = conditions;
     this.#draw = chance(conditions.seed);
@@ -74,7 +86,13 @@ export class V1VmmModel {
 
   #bridge(): V1Device {
     const { onError } = this.#weather;
-    return presentV1(this.#spy, { dataSection: this.#section, state: this.#memory, onError });
+    const { above, below } = this.#between;
+    const device = presentV1(below?.(this.#spy) ?? this.#spy, {
+      dataSection: this.#section,
+      state: this.#memory,
+      onError,
+    });
+    return above?.(device) ?? device;
   }
 
   get #user(): ReturnType<typeof v1User> {
@@ -104,6 +122,31 @@ export class V1VmmModel {
   }
 
   run(step: V1Step): void {
+    this.#steps += 1;
+    const words = [`step ${this.#steps} of ${this.#part}:`, ...wordsOf(step)].join(' ');
+    inStep(
+      words,
+      this.#believed(),
+      () => this.#spy.log,
+      () => this.#do(step),
+    );
+  }
+
+  #believed(): string {
+    return [
+      `device_state ${v1StateText(this.#shown())}${this.#virtual ? ' without a session of the driver' : ''}`,
+      `the driver in ${v2StateName(this.#spy.getState())}`,
+      `session: ${this.#session}`,
+      ...(this.#session === 'saving' ? [`${this.#count} bytes received and acknowledged`] : []),
+      ...(this.#taken === undefined ? [] : [`${this.#taken.length} bytes shown and not acknowledged`]),
+      ...(this.#session === 'resuming' ? [`${this.#loaded} of ${this.#stream.length} bytes loaded`] : []),
+      ...(this.#spoilt ? ['a transaction was refused'] : []),
+      ...(this.#lost === 'none' ? [] : [`a ${this.#lost} session lost, ${this.#told ? '' : 'not '}told`]),
+      ...(this.#injected === undefined ? [] : [`the next ${this.#injected} of the driver fails`]),
+    ].join(', ');
+  }
+
+  #do(step: V1Step): void {
     switch (step.do) {
       case 'state':
         this.#writeState(step.value);
@@ -119,7 +162,7 @@ export class V1VmmModel {
         break;
       case 'look':
         this.#notice();
-        expect(this.#user.state()).toBe(this.#shown());
+        this.#checkState(this.#shown());
         break;
       case 'replace':
         this.#device = this.#bridge();
@@ -203,23 +246,24 @@ export class V1VmmModel {
     this.#notice();
     const before = this.#shown();
     const { answer, tries } = this.#try(() => this.#user.setState(value));
+    const change = `device_state from ${v1StateText(before)} to ${v1StateText(value)}`;
     if (allowed[before]?.includes(value) !== true) {
-      expect(answer).toBe('EINVAL');
-      expect(this.#user.state()).toBe(before);
+      check.same(`${change}, which is not allowed`, answer, 'EINVAL');
+      this.#checkState(before);
       return;
     }
     if (this.#lost !== 'none' && !(this.#lost === 'saving' && value === 0)) {
       const refused = this.#lost === 'resuming' || value !== 1;
       this.#lost = 'none';
       if (refused) {
-        expect(answer).toBe('EIO');
-        expect(this.#user.state()).toBe(before);
+        check.same(`${change}, after a session was lost`, answer, 'EIO');
+        this.#checkState(before);
         return;
       }
     }
     if (this.#spoilt && before === 4 && value !== 4) {
-      expect(answer).toBe('EREMOTEIO');
-      expect(this.#user.state()).toBe(4);
+      check.same(`${change}, after a transaction was refused`, answer, 'EREMOTEIO');
+      this.#checkState(4);
       return;
     }
     if (answer === 'OK') this.#entered(before, value);
@@ -230,10 +274,11 @@ export class V1VmmModel {
   #entered(before: number, value: number): void {
     this.#virtual = value === 3 && !this.#hasPreCopy;
     const asked = [V2.STOP, V2.RUNNING, V2.STOP_COPY, this.#virtual ? V2.RUNNING : V2.PRE_COPY, V2.RESUMING][value];
-    expect(this.#spy.getState()).toBe(asked);
-    expect(this.#user.state()).toBe(value);
-    if (before === 4 && value !== 4) expect(this.#loaded).toBe(this.#stream.length);
-    const kind = kindOf(this.#spy.getState());
+    const now = this.#spy.getState();
+    check.same(`the driver after device_state ${v1StateText(value)}`, v2StateName(now), asked && v2StateName(asked));
+    this.#checkState(value);
+    if (before === 4 && value !== 4) check.same('bytes loaded when it runs', this.#loaded, this.#stream.length);
+    const kind = kindOf(now);
     if (kind !== this.#session) {
       this.#forget();
       this.#session = kind;
@@ -245,27 +290,28 @@ export class V1VmmModel {
     const now = kindOf(this.#spy.getState());
     const running = [V2.RUNNING, V2.RUNNING_P2P].some((state) => state === this.#spy.getState());
     this.#virtual = this.#virtual && running && !fatal;
-    if (fatal) expect(this.#user.state()).toBe(this.#weather.onError === 'reset' ? 1 : 6);
+    if (fatal) this.#checkState(this.#weather.onError === 'reset' ? 1 : 6);
     const wayBackFailed = this.#spy.log.slice(-2).every((line) => line.endsWith('failed'));
     const comesBack = this.#session === 'none' && now === 'none' && !repeated && !wayBackFailed;
-    if (comesBack && !fatal) expect(this.#user.state()).toBe(before);
-    expect(this.#user.state()).toBe(this.#shown());
+    if (comesBack && !fatal) this.#checkState(before);
+    this.#checkState(this.#shown());
     if (now !== this.#session) this.#forget(); // the user was told: nothing is lost
     this.#session = now;
   }
 
   #refused(before: number, value: number, answer: string): void {
     const incomplete = before === 4 && value !== 4 && this.#loaded < this.#stream.length;
-    expect(answer).toBe(incomplete && answer !== 'EREMOTEIO' ? 'EINVAL' : 'EREMOTEIO');
-    expect(this.#user.state()).toBe(before);
-    expect(kindOf(this.#spy.getState())).toBe(this.#session);
+    const change = `device_state from ${v1StateText(before)} to ${v1StateText(value)}`;
+    check.same(change, answer, incomplete && answer !== 'EREMOTEIO' ? 'EINVAL' : 'EREMOTEIO');
+    this.#checkState(before);
+    check.same("the driver's session after a refusal", kindOf(this.#spy.getState()), this.#session);
   }
 
   #pending(): void {
     this.#notice();
     const { answer, value: pending = Number.NaN } = this.#try(() => this.#user.pending());
     if (this.#lost !== 'none') {
-      expect(answer).toBe('EIO');
+      check.same('a data register after a session was lost', answer, 'EIO');
       this.#told = true;
       return;
     }
@@ -277,37 +323,43 @@ export class V1VmmModel {
     }
     this.#checkReceived();
     if (answer !== 'OK') {
-      expect([answer, this.#session]).toEqual(['EREMOTEIO', 'saving']);
+      check.same('pending_bytes', answer, 'EREMOTEIO');
+      check.same('pending_bytes fails in a session', this.#session, 'saving');
       return;
     }
     const shown = this.#shown();
-    if (shown === 3) expect(pending).toBe(this.#virtual ? 0 : Math.max(0, this.#setupLength - this.#count));
-    else if (shown === 2) {
-      const left = this.#stream.length - this.#count;
-      expect([pending === 0, left === 0]).toEqual([left === 0, left === 0]);
-      expect(pending).toBe(left);
-    } else expect(pending).toBe(0);
+    const left = this.#end(shown) - this.#count;
+    check.same(`pending_bytes in ${v1StateText(shown)}`, pending, shown === 2 ? left : Math.max(0, left));
+  }
+
+  /** How many bytes there are in all to be had in this device_state. */
+  #end(shown: number): number {
+    if (shown === 2) return this.#stream.length;
+    return shown === 3 && !this.#virtual ? this.#setupLength : 0;
   }
 
   #take(): void {
     this.#notice();
     const { answer, value: bytes = new Uint8Array(0) } = this.#try(() => this.#user.buffer());
     if (this.#lost !== 'none') {
-      expect(answer).toBe('EIO');
+      check.same('a data register after a session was lost', answer, 'EIO');
       this.#told = true;
       return;
     }
     if (answer !== 'OK') {
-      expect([answer, this.#session, this.#taken]).toEqual(['EREMOTEIO', 'saving', undefined]);
+      check.same('the look at a buffer', answer, 'EREMOTEIO');
+      check.same('the look at a buffer fails in a session', this.#session, 'saving');
+      check.that(this.#taken === undefined, 'the second look at a buffer fails, the first did not');
       return;
     }
     if (this.#taken !== undefined) {
-      expect(Buffer.compare(bytes, this.#taken)).toBe(0);
+      check.bytes('the second look at a buffer that was not acknowledged', bytes, this.#taken);
       return;
     }
     const shown = this.#shown();
-    const end = shown === 2 ? this.#stream.length : shown === 3 && !this.#virtual ? this.#setupLength : 0;
-    expect(bytes.length > 0).toBe(this.#count < end);
+    const left = Math.max(0, this.#end(shown) - this.#count);
+    const problem = `${bytes.length} bytes are shown in ${v1StateText(shown)}, where ${left} are left`;
+    check.that(bytes.length > 0 === left > 0, problem);
     this.#taken = bytes.length > 0 ? bytes : undefined;
   }
 
@@ -318,37 +370,52 @@ export class V1VmmModel {
     if (this.#session !== 'saving') this.#device.write(4096, piece); // where it would overwrite what was shown
     const { answer } = this.#try(() => writeRegister(this.#device, 'data_size', piece.length));
     if (this.#lost !== 'none') {
-      expect(answer).toBe('EIO');
+      check.same('a data register after a session was lost', answer, 'EIO');
       this.#told = true;
       return;
     }
     if (this.#session !== 'resuming') {
-      expect(answer).toBe('EINVAL');
+      check.same('a transaction outside of RESUMING', answer, 'EINVAL');
       return;
     }
-    expect(this.#spoilt ? ['EREMOTEIO'] : ['OK', 'EREMOTEIO']).toContain(answer);
+    check.oneOf('a transaction', answer, this.#spoilt ? ['EREMOTEIO'] : ['OK', 'EREMOTEIO']);
     if (answer !== 'OK') this.#spoilt = true;
     const taken = this.#spy.bytes('in');
-    if (answer === 'OK') expect(taken.length).toBe(this.#loaded + piece.length);
+    if (answer === 'OK') check.same('bytes that the driver has taken', taken.length, this.#loaded + piece.length);
     this.#loaded = taken.length;
-    expect(Buffer.compare(taken, this.#stream.subarray(0, taken.length))).toBe(0);
+    check.bytes('what the driver has taken', taken, this.#stream.subarray(0, taken.length));
   }
 
   /** What the VMM has is what the driver gave, from its first byte on. */
   #checkReceived(): void {
     if (this.#session !== 'saving') return;
     const produced = this.#spy.bytes('out');
-    expect(Buffer.compare(join(this.#received), produced.subarray(0, this.#count))).toBe(0);
+    check.bytes('what the VMM has of what the driver gave', this.#received, produced.subarray(0, this.#count));
+  }
+
+  #checkState(expected: number): void {
+    check.same('device_state', v1StateText(this.#user.state()), v1StateText(expected));
   }
 
   /** Nothing is read ahead that the data section cannot hold. */
   #checkBounds(): void {
     if (this.#session !== 'saving' || kindOf(this.#spy.getState()) !== 'saving') return;
-    expect(this.#spy.bytes('out').length - this.#count).toBeLessThanOrEqual(SECTION);
+    const ahead = this.#spy.bytes('out').length - this.#count;
+    check.that(ahead <= SECTION, `${ahead} bytes are read ahead, and the data section holds ${SECTION}`);
   }
 
   /** Whatever has happened: after a reset the device can be saved, and what is saved can be restored. */
   finish(): void {
+    [this.#part, this.#steps] = ['the finish', 0];
+    inStep(
+      'the finish',
+      this.#believed(),
+      () => this.#spy.log,
+      () => this.#finish(),
+    );
+  }
+
+  #finish(): void {
     this.#injected = undefined;
     this.run({ do: 'reset' });
     const user = this.#user;
@@ -358,10 +425,10 @@ export class V1VmmModel {
       for (let tries = 0; tries < 20; tries += 1) {
         const { answer } = this.#try(access);
         if (answer === 'OK') return;
-        expect(['EBUSY', 'ENXIO']).toContain(answer);
+        check.oneOf('a change of device_state', answer, ['EBUSY', 'ENXIO']);
         if (answer === 'ENXIO') this.#device.reset();
       }
-      throw new Error('the device never gets ready');
+      throw new Finding('the device never gets ready');
     };
     all(() => user.setState(3));
     this.#entered(1, 3);
@@ -374,12 +441,12 @@ export class V1VmmModel {
         this.#entered(3, 2);
       }
       for (let more = true; more;) {
-        this.#pending();
-        this.#take();
+        this.run({ do: 'pending' });
+        this.run({ do: 'take' });
         more = this.#taken !== undefined;
       }
     }
-    expect(this.#count).toBe(this.#stream.length);
+    check.same('bytes of a whole save', this.#count, this.#stream.length);
 
     const target = v2Sim(
       this.#sim.spec.driver === 'mtty'
@@ -390,11 +457,17 @@ export class V1VmmModel {
     there.setState(4);
     for (const buffer of this.#received) there.load(buffer);
     there.setState(1);
-    expect(Buffer.compare(target.bar, this.#sim.bar)).toBe(0);
+    check.bytes('memory of the destination', target.bar, this.#sim.bar);
   }
 }
 
 function kindOf(now: V2State): Kind {
   if (now === V2.RESUMING) return 'resuming';
   return now === V2.STOP_COPY || now === V2.PRE_COPY || now === V2.PRE_COPY_P2P ? 'saving' : 'none';
+}
+
+function wordsOf(step: V1Step): string[] {
+  const { do: what, ...more } = step;
+  if (step.do === 'state') return ['device_state', v1StateText(step.value)];
+  return [what, ...Object.entries(more).map(([name, value]) => `${name} ${value}`)];
 }

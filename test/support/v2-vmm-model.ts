@@ -1,20 +1,22 @@
-import { expect } from 'vitest';
 import { PRESENT_V2_STATE_SIZE, presentV2 } from '../../src/bridge/index.ts';
+import type { V1Device } from '../../src/v1/device.ts';
 import type { V2DataSession, V2Device } from '../../src/v2/device.ts';
 import { V2, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { join, noise } from './bytes.ts';
 import { chance } from './chance.ts';
 import { failure, notYet, outcome } from './errno.ts';
+import { check, inStep } from './finding.ts';
 import { QEMU_WROTE } from './qemu-writes.ts';
 import { v1Sim } from './sims.ts';
 import { SpyV1 } from './spy-v1.ts';
 import { vector } from './vectors.ts';
-import { v1User } from './v1-user.ts';
+import { v1StateText, v1User } from './v1-user.ts';
 import type { V2Conditions, V2Step } from './v2-vmm-steps.ts';
 
 /*
  * A model of what a new VMM may expect of presentV2 over a simulated v1 driver: the kernel's own answers for the state
- * machine, the v1 protocol's account of which buffers were consumed, and nothing of the bridge.
+ * machine, the v1 protocol's account of which buffers were consumed, and nothing of the bridge. Every step compares and
+ * throws a Finding.
  */
 
 const answers = JSON.parse(vector('fsm-next-state.json')) as Record<
@@ -33,6 +35,12 @@ function kindOf(state: V2StateName): Kind {
   return state === 'PRE_COPY' || state === 'PRE_COPY_P2P' || state === 'STOP_COPY' ? 'saving' : 'none';
 }
 
+/** What is put between the parts, to see what the model says of it: above the bridge, and between it and the spy. */
+export interface V2Between {
+  above?(device: V2Device): V2Device;
+  below?(device: V1Device): V1Device;
+}
+
 export class V2VmmModel {
   readonly #sim: ReturnType<typeof v1Sim>;
   readonly #spy: SpyV1;
@@ -44,7 +52,11 @@ export class V2VmmModel {
   readonly #spec: string;
   /** A state that the device takes, as this bridge's save side would have sent it. */
   readonly #stream: Uint8Array;
+  readonly #between: V2Between;
   #device: V2Device;
+  /** Which part of the model takes steps, and how many it has taken. */
+  #part = 'the steps';
+  #steps = 0;
   #injected: string | undefined;
   #state: V2StateName = 'RUNNING';
   #session: V2DataSession | undefined;
@@ -57,7 +69,8 @@ export class V2VmmModel {
   /** A stop is shown over device_state 4: what was loaded has never run. */
   #owing = false;
 
-  constructor(conditions: V2Conditions) {
+  constructor(conditions: V2Conditions, between: V2Between = {}) {
+    this.#between = between;
     this.#conditions = conditions;
     this.#spec = `vendor-v1,size=20000,section=${SECTION},seed=3`;
     this.#sim = v1Sim(`${this.#spec},dirty=${conditions.dirty}`);
@@ -72,10 +85,14 @@ export class V2VmmModel {
     const { segmentation, offerP2P } = this.#conditions;
     const events = {
       state: (v1: number): void => {
-        expect(v1).toBe(v1User(this.#sim.device).state());
+        const now = v1User(this.#sim.device).state();
+        check.same('device_state that the bridge tells of', v1StateText(v1), v1StateText(now));
       },
     };
-    return presentV2(this.#spy, { segmentation, offerP2P, state: this.#memory, carry: this.#carry, events });
+    const { above, below } = this.#between;
+    const memory = { state: this.#memory, carry: this.#carry };
+    const device = presentV2(below?.(this.#spy) ?? this.#spy, { segmentation, offerP2P, ...memory, events });
+    return above?.(device) ?? device;
   }
 
   #strike(what: string): void {
@@ -97,6 +114,38 @@ export class V2VmmModel {
   }
 
   run(step: V2Step): void {
+    this.#steps += 1;
+    const words = [`step ${this.#steps} of ${this.#part}:`, ...wordsOf(step)].join(' ');
+    inStep(
+      words,
+      this.#believed(),
+      () => this.#accesses(),
+      () => this.#do(step),
+    );
+  }
+
+  #believed(): string {
+    const received = this.#received.reduce((sum, piece) => sum + piece.length, 0);
+    const consumed = this.#consumed().reduce((sum, buffer) => sum + buffer.length, 0);
+    const kind = kindOf(this.#state);
+    return [
+      this.#state,
+      this.#session === undefined ? 'no session' : `session: ${kind}`,
+      ...(kind === 'saving' ? [`${received} bytes received, ${consumed} acknowledged to the driver`] : []),
+      ...(kind === 'resuming' ? [`${this.#written} of ${this.#stream.length} bytes written`] : []),
+      ...(this.#owing ? ['over a load that has never run'] : []),
+      ...(this.#injected === undefined ? [] : [`the next access of ${this.#injected} fails`]),
+    ].join(', ');
+  }
+
+  #accesses(): string[] {
+    return this.#spy.log.map((line) => {
+      const [access = '', what, value] = line.split(' ');
+      return what === 'device_state' ? `${access} device_state ${v1StateText(Number(value))}` : line;
+    });
+  }
+
+  #do(step: V2Step): void {
     switch (step.do) {
       case 'state':
         this.#setState(step.target);
@@ -130,7 +179,7 @@ export class V2VmmModel {
         if (this.#session !== undefined) this.#session = this.#device.openSession();
         break;
       case 'readOld':
-        if (this.#old !== undefined) expect(this.#try(() => this.#old?.read(new Uint8Array(9))).answer).not.toBe('OK');
+        this.#readOld();
         break;
       case 'guest':
         this.#sim.bar.set(noise(100, step.seed), step.seed % 19_000);
@@ -152,8 +201,8 @@ export class V2VmmModel {
 
   #look(): void {
     const { answer, value } = this.#try(() => this.#device.getState());
-    if (answer === 'OK') expect(nameOf(value ?? -1)).toBe(this.#state);
-    else expect(answer).toBe('EREMOTEIO');
+    if (answer === 'OK') check.same('the state', nameOf(value ?? -1), this.#state);
+    else check.same('the question for the state', answer, 'EREMOTEIO');
     const v1 = v1User(this.#sim.device).state();
     const expected = {
       ERROR: 6,
@@ -165,7 +214,8 @@ export class V2VmmModel {
       PRE_COPY: 3,
       PRE_COPY_P2P: 2,
     };
-    expect(v1).toBe(this.#owing ? 4 : expected[this.#state]);
+    const wanted = this.#owing ? 4 : expected[this.#state];
+    check.same(`device_state below ${this.#state}`, v1StateText(v1), v1StateText(wanted));
   }
 
   #enter(state: V2StateName): void {
@@ -192,7 +242,7 @@ export class V2VmmModel {
     const { answer, value: session } = this.#try(() => this.#device.setState(target as V2State));
     this.#checkChanges(from, to);
     if (hop === null || hop === undefined || wayBack) {
-      expect(['EINVAL', 'EREMOTEIO']).toContain(answer);
+      check.oneOf(`${from} to ${known ? to : target}, which is not to be had`, answer, ['EINVAL', 'EREMOTEIO']);
       this.#look();
       return;
     }
@@ -204,18 +254,17 @@ export class V2VmmModel {
       this.#leaveLoad(from, to, answer);
       return;
     }
-    expect(answer).toBe('OK');
+    check.same(`${from} to ${to}`, answer, 'OK');
+    const begun = session !== undefined;
     if (from === to) {
-      expect(session).toBeUndefined();
+      check.that(!begun, `a session begins from ${from} to itself`);
       this.#look();
       return;
     }
     const begins = kindOf(to) !== 'none' && kindOf(to) !== kindOf(from);
     this.#enter(to);
-    if (begins) {
-      expect(session).toBeDefined();
-      this.#session = session;
-    } else expect(session).toBeUndefined();
+    check.that(begun === begins, `${begun ? 'a' : 'no'} session begins from ${from} to ${to}`);
+    if (begins) this.#session = session;
     this.#look();
   }
 
@@ -223,28 +272,34 @@ export class V2VmmModel {
   #checkChanges(from: V2StateName, to: V2StateName): void {
     const runs = (state: V2StateName): boolean => state === 'RUNNING' || state === 'PRE_COPY';
     for (const change of this.#spy.changes) {
-      expect(QEMU_WROTE.has(change), change).toBe(true);
-      if (!runs(from) && !runs(to)) expect(change).not.toMatch(/>[13]$/);
+      const words = change
+        .split('>')
+        .map((state) => v1StateText(Number(state)))
+        .join(' to ');
+      check.that(QEMU_WROTE.has(change), `device_state was changed from ${words}, as no QEMU ever did`);
+      const ran = /[13]$/.test(change) && !runs(from) && !runs(to);
+      check.that(!ran, `the device ran between ${from} and ${to}: from ${words}`);
     }
   }
 
   /** From RESUMING, or from a stop that is shown over it: a v1 driver has only the way to RUNNING. */
   #leaveLoad(from: V2StateName, to: V2StateName, answer: string): void {
     const savesOrLoads = to === 'STOP_COPY' || to === 'PRE_COPY_P2P' || to === 'RESUMING';
-    if (savesOrLoads || (from === 'RESUMING' && this.#broken())) expect(answer).toBe('EINVAL');
+    const change = `${from} to ${to} ${this.#owing ? 'over a load that never ran' : 'of a load'}`;
+    if (savesOrLoads || (from === 'RESUMING' && this.#broken())) check.same(change, answer, 'EINVAL');
     else if (to === 'STOP' || to === 'RUNNING_P2P') {
-      expect(answer).toBe('OK');
+      check.same(change, answer, 'OK');
       // what was loaded is still with the driver, and a refusal of 4 to 1 will lead back to it
       if (this.#session !== undefined) this.#old = this.#session;
       this.#session = undefined;
       this.#state = to;
       this.#owing = true;
     } else if (this.#complete()) {
-      expect(answer).toBe('OK');
+      check.same(`${change} that is complete`, answer, 'OK');
       this.#enter(to);
       this.#session = this.#device.openSession();
     } else {
-      expect(answer).toBe('EINVAL');
+      check.same(`${change} that is not complete`, answer, 'EINVAL');
       this.#state = 'RESUMING'; // with the session it had
       this.#owing = false;
       this.#session ??= this.#device.openSession();
@@ -296,7 +351,7 @@ export class V2VmmModel {
       return shown.length;
     });
     if (kindOf(this.#state) === 'resuming') {
-      expect(answer).toBe('EBADF');
+      check.same('a read in RESUMING', answer, 'EBADF');
       return;
     }
     if (answer === 'OK' && length > 0) {
@@ -304,11 +359,20 @@ export class V2VmmModel {
       return;
     }
     if (answer === 'EREMOTEIO') return;
-    expect(answer).toBe(this.#state === 'STOP_COPY' ? 'OK' : 'ENOMSG');
+    check.same(`the end of the stream in ${this.#state}`, answer, this.#state === 'STOP_COPY' ? 'OK' : 'ENOMSG');
     // the end, for now or for good: everything that was shown has been handed out and consumed
     const consumed = this.#consumed();
-    expect(this.#payload().length).toBe(consumed.reduce((sum, buffer) => sum + buffer.length, 0));
-    if (this.#state === 'STOP_COPY' && consumed.length > 0) expect(consumed.at(-1)?.[4]).toBe(3);
+    check.bytes('what was received when the stream ends, of what was acknowledged', this.#payload(), consumed);
+    if (this.#state === 'STOP_COPY' && consumed.length > 0)
+      check.same('the kind of the last record in STOP_COPY', consumed.at(-1)?.[4], 3);
+  }
+
+  /** A session that is over gives nothing. */
+  #readOld(): void {
+    const old = this.#old;
+    if (old === undefined) return;
+    const { answer } = this.#try(() => old.read(new Uint8Array(9)));
+    check.that(answer !== 'OK', 'a session that is over can be read');
   }
 
   #consumed(): Uint8Array[] {
@@ -334,14 +398,17 @@ export class V2VmmModel {
     if (kindOf(this.#state) === 'saving') {
       const payload = this.#payload();
       const consumed = join(this.#consumed());
-      expect(payload.length).toBeGreaterThanOrEqual(consumed.length);
-      expect(Buffer.compare(payload.subarray(0, consumed.length), consumed)).toBe(0);
-      expect(payload.length - consumed.length).toBeLessThanOrEqual(SECTION);
+      check.bytes('what was received of what was acknowledged', payload.subarray(0, consumed.length), consumed);
+      const ahead = payload.length - consumed.length;
+      check.that(
+        ahead <= SECTION,
+        `${ahead} bytes were received and not acknowledged, more than a buffer of ${SECTION}`,
+      );
     }
     if (kindOf(this.#state) === 'resuming') {
       const loaded = join(this.#spy.loaded.slice(this.#loadedBefore));
       const expected = deframed(this.#stream, this.#conditions.segmentation);
-      expect(Buffer.compare(loaded, expected.subarray(0, loaded.length))).toBe(0);
+      check.bytes('what the driver has taken', loaded, expected.subarray(0, loaded.length));
     }
   }
 
@@ -354,21 +421,21 @@ export class V2VmmModel {
     const { answer, value: length = 0 } = this.#try(() => {
       const room = inPlace ? session.room?.(piece.length) : undefined;
       if (room === undefined) return session.write(piece);
-      expect(room.length).toBeLessThanOrEqual(piece.length);
+      check.that(room.length <= piece.length, `room for ${room.length} bytes, where ${piece.length} were asked for`);
       room.set(piece.subarray(0, room.length));
       session.fill?.(room.length);
       return room.length;
     });
     if (kindOf(this.#state) === 'saving') {
-      expect(answer).toBe('EBADF');
+      check.same(`a write in ${this.#state}`, answer, 'EBADF');
       return;
     }
     if (answer === 'EREMOTEIO') {
       this.#resync();
       return;
     }
-    expect(answer).toBe('OK');
-    expect(length).toBeGreaterThan(0);
+    check.same(`a write in ${this.#state}`, answer, 'OK');
+    check.that(length > 0, `a write of ${piece.length} bytes takes ${length}`);
     this.#written += length;
   }
 
@@ -377,16 +444,25 @@ export class V2VmmModel {
     if (session === undefined || kindOf(this.#state) === 'none') return;
     const { answer, value } = this.#try(() => session.precopyInfo());
     if (answer === 'EREMOTEIO') return;
-    if (kindOf(this.#state) === 'resuming') expect(answer).toBe('ENOTTY');
-    else if (this.#state === 'STOP_COPY') expect(answer).toBe('EINVAL');
-    else {
-      expect(answer).toBe('OK');
-      expect((value?.initialBytes ?? -1) >= 0 && (value?.dirtyBytes ?? -1) >= 0).toBe(true);
-    }
+    const expected = { none: 'OK', saving: this.#state === 'STOP_COPY' ? 'EINVAL' : 'OK', resuming: 'ENOTTY' };
+    check.same(`precopy info in ${this.#state}`, answer, expected[kindOf(this.#state)]);
+    if (answer !== 'OK') return;
+    const { initialBytes, dirtyBytes } = value ?? { initialBytes: -1, dirtyBytes: -1 };
+    check.that(initialBytes >= 0 && dirtyBytes >= 0, `precopy info of ${initialBytes} and ${dirtyBytes} bytes`);
   }
 
   /** Whatever has happened: after a reset the device can be saved, and what is saved can be restored. */
   finish(): void {
+    [this.#part, this.#steps] = ['the finish', 0];
+    inStep(
+      'the finish',
+      this.#believed(),
+      () => this.#accesses(),
+      () => this.#finish(),
+    );
+  }
+
+  #finish(): void {
     this.#injected = undefined;
     this.run({ do: 'reset' });
     this.run({ do: 'state', target: V2.PRE_COPY });
@@ -403,8 +479,14 @@ export class V2VmmModel {
     const bytes = join(this.#received);
     for (let at = 0; at < bytes.length;) at += session?.write(bytes.subarray(at, at + 5000)) ?? Number.NaN;
     there.setState(V2.RUNNING);
-    expect(Buffer.compare(target.bar, this.#sim.bar)).toBe(0);
+    check.bytes('memory of the destination', target.bar, this.#sim.bar);
   }
+}
+
+function wordsOf(step: V2Step): string[] {
+  const { do: what, ...more } = step;
+  if (step.do === 'state') return ['state', names.find((name) => V2[name] === step.target) ?? `${step.target}`];
+  return [what, ...Object.entries(more).map(([name, value]) => `${name} ${value}`)];
 }
 
 function streamOf(spec: string, segmentation: 'raw' | 'framed'): Uint8Array {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { V1Save } from '../../src/v1/save.ts';
-import { join, noise, sha256 } from '../support/bytes.ts';
+import { join, noise } from '../support/bytes.ts';
 import { sometimes, failure, outcome } from '../support/errno.ts';
 import { SpyV1 } from '../support/spy-v1.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
@@ -103,8 +103,8 @@ describe('V1Save', () => {
     save.stop();
     expect(save.complete()).toBe(30_017);
     expect(received.map((piece) => piece.length)).toEqual([1, 4096, 65_536, 17, 30_000]);
-    expect(sha256(...received)).toBe(sha256(...buffers));
-    expect(sha256(...spy.consumed)).toBe(sha256(...buffers));
+    expect(received).toBeBytes(buffers);
+    expect(spy.consumed).toBeBytes(buffers);
     expect(tape.states).toEqual([3, 2, 0]);
   });
 
@@ -140,7 +140,7 @@ describe('V1Save', () => {
     while (save.iterate() > 0);
     save.stop();
     save.complete();
-    expect(sha256(...received)).toBe(sha256(noise(100), noise(50, 2)));
+    expect(received).toBeBytes([noise(100), noise(50, 2)]);
     expect(waits).toBeGreaterThan(10);
   });
 

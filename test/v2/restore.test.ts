@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { cut, join, noise, sha256 } from '../support/bytes.ts';
+import { cut, join, noise } from '../support/bytes.ts';
 import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
 import { SpyV2 } from '../support/spy-v2.ts';
 import { TapeV2 } from '../support/tape-v2.ts';
@@ -19,7 +19,7 @@ describe('V2Restore', () => {
     restore.load(state);
     restore.complete(running);
     expect(spy.log).toEqual(['setState RESUMING', 'write 10000: 10000', `setState ${last}`, 'close']);
-    expect(sha256(spy.bytes('in'))).toBe(sha256(state));
+    expect(spy.bytes('in')).toBeBytes(state);
   });
 
   test('writes every byte once, however the stream was cut and however little the device takes', () => {
@@ -30,7 +30,7 @@ describe('V2Restore', () => {
     restore.setup();
     for (const piece of cut(state, [1, 7000, 13])) restore.load(piece);
     restore.complete();
-    expect(sha256(...tape.taken)).toBe(sha256(state));
+    expect(tape.taken).toBeBytes(state);
     expect(waits).toHaveLength(3);
     expect(tape.state).toBe(V2.RUNNING);
   });

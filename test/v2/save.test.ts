@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { V2Save } from '../../src/v2/save.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { join, noise, sha256 } from '../support/bytes.ts';
+import { join, noise } from '../support/bytes.ts';
 import { failure, notYet, outcome } from '../support/errno.ts';
 import { SpyV2 } from '../support/spy-v2.ts';
 import { TapeV2, type Answer } from '../support/tape-v2.ts';
@@ -66,7 +66,7 @@ describe('V2Save', () => {
     expect([save.iterate(), save.iterate(), save.iterate()]).toEqual([70, 0, 0]);
     save.stop();
     expect(save.complete()).toBe(9000);
-    expect(sha256(...received)).toBe(sha256(first, second, third));
+    expect(received).toBeBytes([first, second, third]);
     expect(spy.sessions).toHaveLength(1);
   });
 
@@ -122,7 +122,7 @@ describe('V2Save', () => {
     save.stop();
     expect(save.complete()).toBe(30);
     expect(waits).toEqual([42, 42, 42]);
-    expect(sha256(...received)).toBe(sha256(noise(10), noise(20, 2)));
+    expect(received).toBeBytes([noise(10), noise(20, 2)]);
   });
 
   test('gives the VMM no empty piece, and nothing after its end', () => {
@@ -148,7 +148,7 @@ describe('V2Save', () => {
       const tape = new TapeV2({ stopAnswers: [noise(5000)], stopCopyLength: length });
       const { save, received } = saving(tape);
       save.complete();
-      expect(sha256(...received)).toBe(sha256(noise(5000)));
+      expect(received).toBeBytes(noise(5000));
     },
   );
 

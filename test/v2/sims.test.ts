@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { cut, join, noise, sha256 } from '../support/bytes.ts';
+import { cut, join, noise } from '../support/bytes.ts';
 import { v2Sim } from '../support/sims.ts';
 import { SpyV2 } from '../support/spy-v2.ts';
 
@@ -22,7 +22,7 @@ describe('V2Save and V2Restore', () => {
     save.stop();
     save.complete();
     expect(source.device.getState()).toBe(V2.STOP);
-    expect(sha256(...pieces)).toBe(sha256(spy.bytes('out')));
+    expect(pieces).toBeBytes(spy.bytes('out'));
     expect(join(pieces)).toHaveLength(source.device.stopCopyLength());
 
     const restore = new V2Restore(target.device);
@@ -30,6 +30,6 @@ describe('V2Save and V2Restore', () => {
     for (const piece of cut(join(pieces), [3, 50_000, 1])) restore.load(piece);
     restore.complete();
     expect(target.device.getState()).toBe(V2.RUNNING);
-    expect(sha256(target.bar)).toBe(sha256(source.bar));
+    expect(target.bar).toBeBytes(source.bar);
   });
 });
