@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { showProgress } from '../../src/cli/progress.ts';
 import { TransferControl } from '../../src/cli/transfer-control.ts';
 import { carryOut } from '../../src/cli/transfer-steps.ts';
 import { ci } from '../real/binaries.ts';
-import { Child } from '../real/processes.ts';
+import { Child, killHard } from '../real/processes.ts';
 import { poll } from '../real/wait.ts';
 import { CLI, requireCli } from '../support/cli.ts';
 import { because } from '../support/host.ts';
@@ -126,6 +126,9 @@ it.skipIf(noTerminal !== undefined && !ci)(
       // a device whose data is never there: the command waits
       const save = `'${process.execPath}' '${CLI}' save sim:qat,size=4M,block=4000000000 '${directory}/state'`;
       const child = new Child(['script', '-qec', save, '/dev/null'], process.env);
+      onTestFinished(() => {
+        if (child.exit === undefined) killHard(child.pid ?? -1);
+      });
       const shown = async (text: RegExp): Promise<void> => {
         await poll(
           () => (text.test(child.stdout) ? true : undefined),
