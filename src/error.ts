@@ -59,6 +59,11 @@ export class ShimError extends Error {
   }
 }
 
+/** The number of an error's errno, `EIO` where it has none or is no ShimError. */
+export function errnoOf(error: unknown): number {
+  return error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
+}
+
 /** True for an error that means "not now, ask again when the device is ready": `EAGAIN`. */
 export function isNotReady(error: unknown): error is ShimError {
   return error instanceof ShimError && error.code === 'ERR_NO_DATA_YET';

@@ -1,6 +1,5 @@
 import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
-import { errnoNumber } from '../abi/errno.ts';
-import { isNotReady, ShimError } from '../error.ts';
+import { errnoOf, isNotReady, ShimError } from '../error.ts';
 import { checkedBytes } from '../checked.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
@@ -141,7 +140,7 @@ class PresentedV1 implements V1Registers {
       if (!isNotReady(error)) {
         my.moved += my.pushed;
         my.pushed = 0;
-        my.refused_errno = error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
+        my.refused_errno = errnoOf(error);
         this.#recover();
       }
       throw error;

@@ -1,5 +1,4 @@
-import { errnoNumber } from '../abi/errno.ts';
-import { isNotReady, ShimError } from '../error.ts';
+import { errnoOf, isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
@@ -44,7 +43,7 @@ export class TransactionWriter {
     try {
       return write();
     } catch (error) {
-      if (!isNotReady(error)) my.refused_errno = error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
+      if (!isNotReady(error)) my.refused_errno = errnoOf(error);
       throw error;
     }
   }
