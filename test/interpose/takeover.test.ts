@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +7,7 @@ import { VFIO_DEVICE_RESET } from '../../src/abi/vfio.ts';
 import { fillPattern } from '../../src/sim/memory.ts';
 import { barSize } from '../../src/sim/pci.ts';
 import { parseSpec, type SimSpec } from '../../src/sim/spec.ts';
+import { ambush } from '../support/ambush.ts';
 import { noise, sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { because, lacksTracing } from '../support/host.ts';
@@ -172,9 +171,9 @@ describeWithCompiler('a supervisor that is killed', () => {
     return { run, user, device: (await user.openDevices()).devices[0] as DevicePuppet };
   }
 
-  const points: [string, number, 'entry' | 'exit'][] = [
-    ['has received a call', SECCOMP_IOCTL_NOTIF_RECV, 'exit'],
-    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'entry'],
+  const points: [string, number, string][] = [
+    ['has received a call', SECCOMP_IOCTL_NOTIF_RECV, 'kill-at-exit'],
+    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'kill-at-entry'],
   ];
   const untraceable = lacksTracing();
   it.skipIf(untraceable !== undefined).each(points)(
@@ -188,9 +187,7 @@ describeWithCompiler('a supervisor that is killed', () => {
       let previous = 0;
       const arm = async ({ run }: { run: ShimRun }): Promise<void> => {
         previous = await run.supervisor(previous);
-        const assassin = spawn(compiled('assassin'), [String(previous), String(request), when]);
-        const [line] = (await once(assassin.stdout, 'data')) as [Buffer];
-        expect(line.toString()).toBe('ready\n');
+        await ambush(previous, when, request);
         kills += 1;
       };
       source.user.beforeAccess = async () => arm(source);
