@@ -6,7 +6,8 @@ import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { isFile } from './file-look.ts';
-import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
+import { deviceArena } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import type { DeviceFiles } from './inherited.ts';
 import { mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
@@ -19,11 +20,10 @@ export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 export function emulatedDevice(
   plan: PlannedDevice,
   index: number,
-  journal: Uint8Array,
+  ledger: Ledger,
   files: DeviceFiles,
   options: ServeOptions,
 ): EmulatedDevice {
-  const ledger = new Ledger(journal, DEVICE_ARENA_SIZE);
   const { dataSection } = plan;
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
   const section = mapSharedMemory(files.section, dataSection);

@@ -2,7 +2,11 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND } from '../../src/abi/seccomp.ts';
+import {
+  SECCOMP_IOCTL_NOTIF_ADDFD,
+  SECCOMP_IOCTL_NOTIF_RECV,
+  SECCOMP_IOCTL_NOTIF_SEND,
+} from '../../src/abi/seccomp.ts';
 import { VFIO_DEVICE_RESET } from '../../src/abi/vfio.ts';
 import { fillPattern } from '../../src/sim/memory.ts';
 import { barSize } from '../../src/sim/pci.ts';
@@ -210,6 +214,36 @@ describeWithCompiler('a supervisor that is killed', () => {
       // each buffer was counted once
       expect([arrived?.bytesIn, arrived?.buffersIn]).toEqual([sent?.bytesOut, sent?.buffersOut]);
       expect(sent?.bytesOut).toBe(40 * 1024 + 32);
+    },
+  );
+
+  it.skipIf(untraceable !== undefined).each([
+    ['has received it', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_RECV, 'kill-at-exit'],
+    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-entry'],
+    ['has given a descriptor', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-exit'],
+  ] as const)(
+    `at each call by which a VMM opens its devices, just when it %s${because(untraceable)}`,
+    { timeout: BUSY },
+    async (_, request, ofDescriptor, when) => {
+      const run = start([compiled('puppet')], { devices: ['qat,size=8K,seed=3', 'mtty'] });
+      const user = new VfioPuppet(new Puppet(run));
+      let previous = 0;
+      let kills = 0;
+      user.beforeCall = async (givesDescriptor) => {
+        previous = await run.supervisor(previous);
+        await ambush(previous, when, givesDescriptor ? ofDescriptor : request);
+        kills += 1;
+      };
+      const { groups, devices } = await user.openDevices(2);
+      expect(kills).toBe(10);
+      user.beforeCall = undefined;
+      for (const device of devices) expect(await device.state()).toBe(1);
+      // the groups are open, and each has one opener
+      for (const n of groups.keys()) expect((await user.open(`/dev/vfio/${9000 + n}`)).errno).toBe('EBUSY');
+      const [qat, mtty] = devices as [DevicePuppet, DevicePuppet];
+      await qat.enter(2);
+      expect(Buffer.concat(await qat.save()).length).toBe(8192 + 32);
+      expect(await mtty.state()).toBe(1);
     },
   );
 
