@@ -5,7 +5,7 @@ import { fillPattern, SIM_STATE_SIZE, simMemorySizes, type SimEvents, type SimMe
 import { mttyDriver } from './mtty.ts';
 import type { SimSpec } from './spec.ts';
 import { SimV2Device } from './v2-device.ts';
-import { VendorV1 } from './vendor-v1.ts';
+import { VendorV1 } from './vendor-v1-device.ts';
 
 /** A simulated device: one of the two protocols, and the memory that the guest sees. */
 export type Sim = MigratableDevice & { readonly bar: Uint8Array };
