@@ -1,4 +1,4 @@
-import type { DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import type { Call } from './call.ts';
 import type { Ledger } from './journal.ts';

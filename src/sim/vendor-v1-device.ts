@@ -2,11 +2,12 @@ import { ShimError } from '../error.ts';
 import type { ErrnoName } from '../abi/errno.ts';
 import { DATA_OFFSET, type V1Registers } from '../v1/region.ts';
 import { isV1State, isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
+import type { Fault } from './fault.ts';
 import { faultError, Faults } from './faults.ts';
 import type { SimEvents, SimMemory } from './memory.ts';
-import type { Fault, SimSpec } from './spec.ts';
 import { VendorLoader } from './vendor-v1-load.ts';
 import { Kind, MAGIC, PAGE, record, vendor_v1_state, type VendorState } from './vendor-v1-format.ts';
+import type { VendorV1Values } from './vendor-v1-options.ts';
 
 /** How much memory one look for changed pages compares in pre-copy, in bytes. */
 const SCAN_WINDOW = 16 * 1024 * 1024;
@@ -32,20 +33,20 @@ const DIRTYING_BUFFERS = 64;
  * it, and by content, so that writes of the guest count as well as the device's own.
  */
 export class VendorV1 implements V1Registers {
-  readonly #spec: SimSpec;
+  readonly #values: VendorV1Values;
   readonly #memory: SimMemory;
   readonly #my: VendorState;
   readonly #faults: Faults;
   readonly #loader: VendorLoader;
   readonly #events: SimEvents;
 
-  constructor(spec: SimSpec, memory: SimMemory, events: SimEvents = {}) {
+  constructor(values: VendorV1Values, memory: SimMemory, events: SimEvents = {}) {
     this.#events = events;
-    this.#spec = spec;
+    this.#values = values;
     this.#memory = memory;
     this.#my = vendor_v1_state.view(memory.state);
-    this.#faults = new Faults(spec, this.#my, memory.state);
-    this.#loader = new VendorLoader(spec, memory, this.#my);
+    this.#faults = new Faults(values, this.#my, memory.state);
+    this.#loader = new VendorLoader(values, memory, this.#my);
     if (this.#my.initialized === 0) {
       this.#my.initialized = 1;
       this.#my.device_state = V1.RUNNING;
@@ -59,7 +60,7 @@ export class VendorV1 implements V1Registers {
   writeDeviceState(value: number): void {
     const my = this.#my;
     const from = my.device_state as V1State;
-    const isTaken = this.#spec.libvfio ? LIBVFIO[from].includes(value) : isV1Transition(from, value);
+    const isTaken = this.#values.libvfio ? LIBVFIO[from].includes(value) : isV1Transition(from, value);
     if (!isTaken || !isV1State(value)) {
       throw driver('EINVAL', `device_state ${v1StateName(from)} does not lead to ${v1StateName(value)}`);
     }
@@ -79,10 +80,10 @@ export class VendorV1 implements V1Registers {
     if (my.device_state !== V1.PRE_COPY && my.device_state !== V1.STOP_COPY) return 0;
     if (my.shown === 1) this.#acknowledge();
     if (my.buffer_size === 0) this.#prepare();
-    const rest = Math.max(0, this.#spec.size - my.cursor);
+    const rest = Math.max(0, this.#values.size - my.cursor);
     const end = my.device_state === V1.STOP_COPY && my.end_sent === 0 ? record.size : 0;
     const pending = my.buffer_size + rest + (my.buffer_kind === Kind.END ? 0 : end);
-    return this.#spec.libvfio ? Math.min(1, pending) : pending;
+    return this.#values.libvfio ? Math.min(1, pending) : pending;
   }
 
   readDataOffset(): number {
@@ -159,7 +160,7 @@ export class VendorV1 implements V1Registers {
     const my = this.#my;
     const stopped = my.device_state === V1.STOP_COPY;
     if (my.header_sent === 0) {
-      this.#put(Kind.HEADER, this.#spec.size, 0);
+      this.#put(Kind.HEADER, this.#values.size, 0);
       return;
     }
     const run = this.#nextRun(stopped);
@@ -169,7 +170,7 @@ export class VendorV1 implements V1Registers {
 
   #put(kind: number, offset: number, length: number): void {
     const { section, bar } = this.#memory;
-    const { version, compat } = this.#spec;
+    const { version, compat } = this.#values;
     record.encode({ magic: MAGIC, kind, version, compat, offset: BigInt(offset), length: BigInt(length) }, section);
     if (kind === Kind.PAGES) section.set(bar.subarray(offset, offset + length), record.size);
     const my = this.#my;
@@ -182,7 +183,7 @@ export class VendorV1 implements V1Registers {
   #nextRun(stopped: boolean): { offset: number; length: number } | undefined {
     const my = this.#my;
     const { bar, sent, section } = this.#memory;
-    const { size } = this.#spec;
+    const { size } = this.#values;
     const most = Math.floor((section.length - record.size) / PAGE) * PAGE;
     if (my.cursor < size) return { offset: my.cursor, length: Math.min(most, size - my.cursor) };
     const window = stopped ? size : Math.min(size, SCAN_WINDOW);
@@ -208,9 +209,9 @@ export class VendorV1 implements V1Registers {
     const my = this.#my;
     if (my.dirtied >= DIRTYING_BUFFERS) return;
     my.dirtied += 1;
-    const pages = Math.max(1, Math.floor(this.#spec.size / PAGE));
-    for (let n = 0; n < this.#spec.dirty; n += 1) {
-      const page = Math.imul(my.dirtied * 31 + n + this.#spec.seed, 0x9e3779b1) >>> 0;
+    const pages = Math.max(1, Math.floor(this.#values.size / PAGE));
+    for (let n = 0; n < this.#values.dirty; n += 1) {
+      const page = Math.imul(my.dirtied * 31 + n + this.#values.seed, 0x9e3779b1) >>> 0;
       const at = (page % pages) * PAGE;
       this.#memory.bar[at] = ((this.#memory.bar[at] ?? 0) + 1) & 0xff;
     }

@@ -9,7 +9,7 @@ import { restoreDevice } from '../../src/state-file/restore.ts';
 import { saveDevice } from '../../src/state-file/save.ts';
 import { StateWriter } from '../../src/state-file/writer.ts';
 import { sleepUntilReady } from '../../src/wait.ts';
-import { STEPS } from '../../src/sim/spec.ts';
+import { STEPS } from '../../src/sim/fault.ts';
 import { createSim, parseSpec } from '../../src/sim/index.ts';
 import { sha256 } from '../support/bytes.ts';
 import { failure, thrownBy } from '../support/errno.ts';
