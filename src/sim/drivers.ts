@@ -1,12 +1,12 @@
 import type { DriverKind } from './driver-kind.ts';
 import { hisi } from './hisi.ts';
 import { mtty } from './mtty.ts';
-import type { ValuesOf } from './option.ts';
+import type { Options, ValuesOf } from './option.ts';
 import { pds } from './pds.ts';
 import { qat } from './qat.ts';
 import { vendorV1 } from './vendor-v1.ts';
 
-/** Every simulated driver, by the name that a SPEC gives it. */
+/** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
 const kinds = { qat, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<Record<string, DriverKind>>;
 
 export type DriverName = keyof typeof kinds;
@@ -20,6 +20,15 @@ export type SimSpec = {
 /** The driver of a SPEC. Its functions are to be given values of its own options, as that SPEC has them. */
 export function kindOf({ driver }: { readonly driver: DriverName }): DriverKind {
   return kinds[driver];
+}
+
+/** The options of a driver, by name. */
+export function optionsOf(driver: DriverName): Options {
+  return kinds[driver].options;
+}
+
+export function driversWith(option: string): DriverName[] {
+  return DRIVERS.filter((driver) => Object.hasOwn(optionsOf(driver), option));
 }
 
 export function isDriver(name: string): name is DriverName {

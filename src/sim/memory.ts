@@ -2,7 +2,7 @@
 export interface SimMemory {
   /** BAR0, what the guest sees. */
   readonly bar: Uint8Array;
-  /** The device's own registers, `SIM_STATE_SIZE` bytes. */
+  /** `SIM_STATE_SIZE` bytes: the device's own registers, what its driver keeps behind them, and at the end the fault counters. */
   readonly state: Uint8Array;
   /** Of a v1 driver: the data section, and the memory as it was last sent. */
   readonly section: Uint8Array;

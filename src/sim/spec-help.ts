@@ -1,5 +1,4 @@
-import { DRIVERS, kindOf, type DriverName } from './drivers.ts';
-import type { Options } from './option.ts';
+import { DRIVERS, driversWith, kindOf, optionsOf } from './drivers.ts';
 
 /** The drivers and options of a SPEC, for help texts. */
 export function specHelp(): string {
@@ -19,19 +18,14 @@ function table(lines: readonly Line[]): string[] {
 
 /** A line for each option: who has it, unless all have, what it means, and its default, unless that is the driver's. */
 function options(): Line[] {
-  const owners = new Map<string, DriverName[]>();
-  for (const driver of DRIVERS) {
-    for (const name of Object.keys(optionsOf(driver))) owners.set(name, [...(owners.get(name) ?? []), driver]);
-  }
-  return [...owners].map(([name, drivers]): Line => {
+  const names = new Set(DRIVERS.flatMap((driver) => Object.keys(optionsOf(driver))));
+  return Array.from(names, (name): Line => {
+    const drivers = driversWith(name);
     const theirs = drivers.flatMap((driver) => optionsOf(driver)[name] ?? []);
     const whose = drivers.length === DRIVERS.length ? '' : `${drivers.join(', ')}: `;
-    const initial = [...new Set(theirs.map((option) => option.format(option.initial).join()))];
-    const byDefault = initial.length === 1 && initial[0] !== '' ? ` (default ${initial[0]})` : '';
+    const defaults = new Set(theirs.map((option) => option.format(option.initial).join()));
+    const [initial = ''] = defaults;
+    const byDefault = defaults.size === 1 && initial !== '' ? ` (default ${initial})` : '';
     return [name, `${whose}${theirs[0]?.meaning}${byDefault}`];
   });
-}
-
-function optionsOf(driver: DriverName): Options {
-  return kindOf({ driver }).options;
 }

@@ -1,6 +1,6 @@
 import { ShimError } from '../error.ts';
-import { DRIVERS, isDriver, kindOf, type DriverName, type SimSpec } from './drivers.ts';
-import type { Options, Wrong } from './option.ts';
+import { DRIVERS, driversWith, isDriver, kindOf, optionsOf, type DriverName, type SimSpec } from './drivers.ts';
+import type { Wrong } from './option.ts';
 
 /** Parses a SPEC such as `qat,size=256M,fault=read@3:EIO`. Throws `ERR_SPEC` naming what is wrong. */
 export function parseSpec(text: string): SimSpec {
@@ -8,7 +8,7 @@ export function parseSpec(text: string): SimSpec {
   const bad = (why: string): ShimError =>
     new ShimError('ERR_SPEC', `device ${JSON.stringify(text)}: ${why}`, { errno: 'EINVAL' });
   if (!isDriver(driver)) throw bad(`no driver ${JSON.stringify(driver)}; there are ${DRIVERS.join(', ')}`);
-  const { options }: { options: Options } = kindOf({ driver });
+  const options = optionsOf(driver);
   const given = new Map<string, string[]>();
   for (const part of parts) {
     const at = part.indexOf('=');
@@ -27,7 +27,7 @@ export function parseSpec(text: string): SimSpec {
 /** The shortest SPEC that `parseSpec` takes for this. */
 export function formatSpec(spec: SimSpec): string {
   const values = new Map<string, unknown>(Object.entries(spec));
-  const parts = Object.entries<Options[string]>(kindOf(spec).options).flatMap(([name, option]) => {
+  const parts = Object.entries(optionsOf(spec.driver)).flatMap(([name, option]) => {
     const texts = option.format(values.get(name));
     return texts.join() === option.format(option.initial).join() ? [] : texts.map((text) => `${name}=${text}`);
   });
@@ -42,13 +42,5 @@ export function smallSpec(driver: DriverName): SimSpec {
 function noOption(driver: DriverName, name: string): string {
   const others = driversWith(name);
   const whose = others.length > 0 ? `, which ${others.join(', ')} ${others.length > 1 ? 'have' : 'has'}` : '';
-  return `no option ${JSON.stringify(name)} of ${driver}${whose}; there are ${optionsOf(driver).join(', ')}`;
-}
-
-function optionsOf(driver: DriverName): string[] {
-  return Object.keys(kindOf({ driver }).options);
-}
-
-function driversWith(option: string): DriverName[] {
-  return DRIVERS.filter((driver) => optionsOf(driver).includes(option));
+  return `no option ${JSON.stringify(name)} of ${driver}${whose}; there are ${Object.keys(optionsOf(driver)).join(', ')}`;
 }

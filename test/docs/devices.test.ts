@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest';
-import { createSim, DRIVERS, kindOf, parseSpec, type DriverName } from '../../src/sim/index.ts';
+import { createSim } from '../../src/sim/create.ts';
+import { DRIVERS, driversWith, kindOf, optionsOf, type DriverName } from '../../src/sim/drivers.ts';
 import { parseSize } from '../../src/sim/size.ts';
+import { parseSpec } from '../../src/sim/spec.ts';
 import { documents } from './documents.ts';
 
 const text = documents.find(({ path }) => path === 'docs/devices.md')?.text ?? '';
@@ -33,8 +35,8 @@ it('docs/devices.md has a row for each option, and says which drivers have it', 
     );
   const whose = (cell: string): readonly DriverName[] =>
     cell.startsWith('not ') ? DRIVERS.filter((driver) => !drivers(cell.slice(4)).includes(driver)) : drivers(cell);
-  const options = [...new Set(DRIVERS.flatMap((driver) => Object.keys(kindOf({ driver }).options)))];
-  const expected = options.map((name) => [name, DRIVERS.filter((driver) => name in kindOf({ driver }).options)]);
+  const options = [...new Set(DRIVERS.flatMap((driver) => Object.keys(optionsOf(driver))))];
+  const expected = options.map((name) => [name, driversWith(name)]);
   const found = rows('Options').map(([name, cell = '']) => [name, whose(cell)]);
   expect(Object.fromEntries(found)).toEqual(Object.fromEntries(expected));
 });

@@ -1,6 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { createSim, simMemorySizes } from '../../src/sim/create.ts';
-import { DRIVERS, driverSpeaking, isDriver, kindOf, type DriverName, type SimSpec } from '../../src/sim/drivers.ts';
+import {
+  DRIVERS,
+  driverSpeaking,
+  driversWith,
+  isDriver,
+  kindOf,
+  optionsOf,
+  type DriverName,
+  type SimSpec,
+} from '../../src/sim/drivers.ts';
 import { pciConfig } from '../../src/sim/pci.ts';
 import { formatSpec, parseSpec, smallSpec } from '../../src/sim/spec.ts';
 import { specHelp } from '../../src/sim/spec-help.ts';
@@ -18,8 +27,7 @@ function otherThanDefault(driver: DriverName, option: string): string | undefine
   });
 }
 
-const optionsOf = (driver: DriverName): string[] => Object.keys(kindOf({ driver }).options);
-const everyOption = [...new Set(DRIVERS.flatMap(optionsOf))];
+const everyOption = [...new Set(DRIVERS.flatMap((driver) => Object.keys(optionsOf(driver))))];
 
 /** The line of the help that begins with a word. */
 const helpFor = (word: string): string | undefined =>
@@ -47,8 +55,9 @@ describe.each(DRIVERS)('the driver %s', (driver) => {
   });
 
   test('has options that a SPEC takes, one or all, and gives back', () => {
-    const parts = optionsOf(driver).flatMap((option) => otherThanDefault(driver, option) ?? []);
-    expect(parts.length).toBeGreaterThanOrEqual(optionsOf(driver).length - 1);
+    const options = Object.keys(optionsOf(driver));
+    const parts = options.flatMap((option) => otherThanDefault(driver, option) ?? []);
+    expect(parts.length).toBeGreaterThanOrEqual(options.length - 1);
     for (const text of [...parts, parts.join()].map((options) => `${driver},${options}`)) {
       expect(formatSpec(parseSpec(text))).toBe(text);
       expectCreated(parseSpec(text));
@@ -67,11 +76,11 @@ describe.each(DRIVERS)('the driver %s', (driver) => {
 
 describe('the simulated drivers', () => {
   test.each(everyOption)('have the option %s with one meaning, and the help says whose it is', (name) => {
-    const drivers = DRIVERS.filter((driver) => optionsOf(driver).includes(name));
-    const meanings = drivers.map((driver) => Object.entries(kindOf({ driver }).options).find(([n]) => n === name));
-    expect(new Set(meanings.map((found) => found?.[1].meaning)).size).toBe(1);
+    const drivers = driversWith(name);
+    const meanings = new Set(drivers.map((driver) => optionsOf(driver)[name]?.meaning));
+    expect(meanings.size).toBe(1);
     const whose = drivers.length === DRIVERS.length ? '' : `${drivers.join(', ')}: `;
-    expect(helpFor(name)).toContain(`  ${whose}${meanings[0]?.[1].meaning}`);
+    expect(helpFor(name)).toContain(`  ${whose}${[...meanings][0]}`);
   });
 
   test('tell of the default in the help where there is one for all', () => {
