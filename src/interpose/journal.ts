@@ -21,7 +21,6 @@ const served_call = struct('served_call', 24, {
   id_high: ['u32', 4],
   value: ['count', 8],
   error: ['s32', 16],
-  flags: ['u32', 20],
 });
 
 const slot_header = struct('slot_header', 8, { generation: ['u32', 0] });
@@ -65,8 +64,8 @@ export class Ledger {
     return this.#call.id_low === notification[0] && this.#call.id_high === notification[1];
   }
 
-  /** The answer to the call that the state is the result of: a value, a negative errno or 0, and the response's flags. */
-  get answer(): { value: number; error: number; flags: number } {
+  /** The answer to the call that the state is the result of: a value, and a negative errno or 0. */
+  get answer(): { value: number; error: number } {
     return this.#call;
   }
 
@@ -76,13 +75,12 @@ export class Ledger {
   }
 
   /** Makes the arena, as the result of the call whose notification begins with these words, what a successor begins with. */
-  commit(notification?: Uint32Array, value = 0, error = 0, flags = 0): void {
+  commit(notification?: Uint32Array, value = 0, error = 0): void {
     const call = this.#call;
     call.id_low = notification?.[0] ?? 0;
     call.id_high = notification?.[1] ?? 0;
     call.value = Math.max(0, value);
     call.error = error;
-    call.flags = flags;
     const next = this.#header.generation + 1;
     this.#slots[(next & 1) as 0 | 1].set(this.#work);
     this.#header.generation = next > 0xffff_fff0 ? 2 - (next & 1) : next;

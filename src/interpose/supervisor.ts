@@ -198,8 +198,7 @@ export class Supervisor {
       const attempt = (attempts[0] ?? 0) + 1;
       attempts[0] = attempt;
       const done = this.#router.devices.ledgers().find((ledger) => ledger.isOf(call.words));
-      if (done !== undefined)
-        this.#listener.respond(call.words, done.answer.value, done.answer.error, done.answer.flags);
+      if (done !== undefined) this.#listener.respond(call.words, done.answer.value, done.answer.error);
       else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));
       else this.#serve(call, place);
       this.#begun[0] = 1;
