@@ -101,7 +101,7 @@ describe.each(DRIVERS)('the state of %s', (driver) => {
   });
 
   it('that is refused leaves a device that was reset', () => {
-    const destination = sim(spec(driver, driver === 'mtty' ? ',ports=2' : ',compat=2'));
+    const destination = sim(driver === 'mtty' ? 'mtty,ports=2' : `${driver},size=8K`);
     const file = saved(sim(spec(driver, ',seed=3')).target);
     expect(thrownBy(() => restored(destination.target, file)).code).toBe('ERR_DEVICE');
     expect(destination.states.at(-1)).toBe('reset');
