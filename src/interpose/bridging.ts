@@ -9,7 +9,7 @@ import {
   vfio_region_info,
 } from '../abi/vfio.ts';
 import { hasErrno } from '../error.ts';
-import type { DriverName } from '../sim/spec.ts';
+import { driverSpeaking, type DriverName } from '../sim/drivers.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { duplicateFd, processOf } from '../sys/pidfd.ts';
@@ -81,7 +81,7 @@ export class Bridging implements Devices {
     const devices = this.#devices.filter((device) => device !== undefined);
     if (devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
     const protocols = new Set(devices.map(({ driver }) => driver.backend.protocol));
-    return [...protocols].map((protocol) => (protocol === 'v1' ? 'vendor-v1' : 'qat'));
+    return [...protocols].map(driverSpeaking);
   }
 
   open(): number {

@@ -1,4 +1,4 @@
-import type { DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
 import type { DeviceReport } from './report.ts';
 import type { ServedDevice } from './served-device.ts';
 import type { Turn } from './turn.ts';

@@ -1,6 +1,7 @@
 import type { MigratableDevice } from '../device/migratable.ts';
-import { createSim } from '../sim/create.ts';
-import { fillPattern, simMemorySizes } from '../sim/memory.ts';
+import { createSim, simMemorySizes } from '../sim/create.ts';
+import { kindOf } from '../sim/drivers.ts';
+import { fillPattern } from '../sim/memory.ts';
 import { pciConfig } from '../sim/pci.ts';
 import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
@@ -39,7 +40,7 @@ export function emulatedDevice(
       arena: ledger.arena,
       live: undefined, // a simulated driver's own state is in the arena
     },
-    protocol: plan.spec.driver === 'vendor-v1' ? ('v1' as const) : ('v2' as const),
+    protocol: kindOf(plan.spec).protocol,
     shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
   };
   // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own

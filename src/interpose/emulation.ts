@@ -1,7 +1,7 @@
 import { errnoName } from '../abi/errno.ts';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
 import { hasErrno } from '../error.ts';
-import type { DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
 import { arch, failedWith } from '../sys/libc.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
 import { deviceIoctl } from './device.ts';

@@ -16,7 +16,8 @@ import {
 import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
 import { featureRequest } from '../kernel/feature.ts';
-import { parseSpec, type DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
+import { smallSpec } from '../sim/spec.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
@@ -38,13 +39,6 @@ import { regionOffset } from './window.ts';
 
 const numbers = arch.syscalls;
 const SECTION = 8192;
-const SPECS: Readonly<Record<DriverName, string>> = {
-  qat: 'qat,size=16K',
-  mtty: 'mtty',
-  pds: 'pds,size=16K',
-  hisi: 'hisi,size=16K',
-  'vendor-v1': 'vendor-v1,size=16K,section=8K',
-};
 
 /** What serves a target, with a small device of its own, and with this process as the target. */
 export class RehearsalStage implements Disposable {
@@ -60,7 +54,7 @@ export class RehearsalStage implements Disposable {
   readonly #turn: Turn;
 
   constructor(plan: Plan, driver: DriverName) {
-    const planned = planDevice(0, driver, parseSpec(SPECS[driver]), SECTION);
+    const planned = planDevice(0, driver, smallSpec(driver), SECTION);
     const own: Plan = { ...plan, devices: [planned] };
     this.#files = filesOf(planned).map(({ name, size }) => createSharedMemory(name, size));
     const files = deviceFiles(this.#files.map(({ number }) => number));

@@ -10,7 +10,8 @@ import {
 import { VFIO_DEVICE_RESET } from '../../src/abi/vfio.ts';
 import { fillPattern } from '../../src/sim/memory.ts';
 import { barSize } from '../../src/sim/pci.ts';
-import { parseSpec, type SimSpec } from '../../src/sim/spec.ts';
+import type { SimSpec } from '../../src/sim/drivers.ts';
+import { parseSpec } from '../../src/sim/spec.ts';
 import { ambush } from '../support/ambush.ts';
 import { noise, sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
