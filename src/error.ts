@@ -31,12 +31,20 @@ export const ERROR_CODES = [
 
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
+/** By what a device says that it is ready: events of poll(2) on a descriptor of this process. */
+export interface Readiness {
+  readonly fd: number;
+  readonly events: number;
+}
+
 export interface ErrorDetails {
   /** What the same failure is called at the system call interface, e.g. `EINVAL`. */
   readonly errno?: ErrnoName;
   /** The system call that failed, e.g. `ioctl(VFIO_DEVICE_RESET)`. */
   readonly syscall?: string;
   readonly cause?: unknown;
+  /** Of `ERR_NO_DATA_YET`, if the device has a descriptor for it. */
+  readonly readiness?: Readiness;
 }
 
 /** The one error class: a stable `code`, and the errno that a VMM sees where the failure reaches one. */
@@ -45,12 +53,14 @@ export class ShimError extends Error {
   readonly code: ErrorCode;
   readonly errno: ErrnoName | undefined;
   readonly syscall: string | undefined;
+  readonly readiness: Readiness | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     this.errno = details.errno;
     this.syscall = details.syscall;
+    this.readiness = details.readiness;
   }
 
   /** The errno's number on this system, `EIO` where the failure has none. */

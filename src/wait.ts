@@ -1,7 +1,7 @@
-import { isNotReady } from './error.ts';
+import { isNotReady, type Readiness } from './error.ts';
 
-/** Called after a device said "not yet" (`EAGAIN`), with its poll fd where it has one: returns when asking again is due. */
-export type WaitForDevice = (pollFd?: number) => void;
+/** Called after a device said "not yet" (`EAGAIN`), with what it said of when it will be: returns when asking again is due. */
+export type WaitForDevice = (readiness?: Readiness) => void;
 
 const nap = new Int32Array(new SharedArrayBuffer(4));
 
@@ -11,13 +11,13 @@ export const sleepUntilReady: WaitForDevice = () => {
 };
 
 /** Repeats an operation while the device says "not yet". */
-export function whenReady<T>(operation: () => T, wait: WaitForDevice, pollFd?: number): T {
+export function whenReady<T>(operation: () => T, wait: WaitForDevice): T {
   for (;;) {
     try {
       return operation();
     } catch (error) {
       if (!isNotReady(error)) throw error;
-      wait(pollFd);
+      wait(error.readiness);
     }
   }
 }

@@ -3,19 +3,18 @@ import { sleepUntilReady, whenReady } from '../src/wait.ts';
 import { failure, notYet, outcome } from './support/errno.ts';
 
 describe('whenReady', () => {
-  test('repeats while the device says "not yet", with the poll fd each time, and gives the result', () => {
+  test('repeats while the device says "not yet", with what the device names each time, and gives the result', () => {
     const waits: unknown[] = [];
     let calls = 0;
     const result = whenReady(
       () => {
         calls += 1;
-        if (calls < 4) throw notYet();
+        if (calls < 4) throw notYet({ fd: calls, events: 1 });
         return calls;
       },
-      (fd) => waits.push(fd),
-      9,
+      (readiness) => waits.push(readiness?.fd),
     );
-    expect([result, waits]).toEqual([4, [9, 9, 9]]);
+    expect([result, waits]).toEqual([4, [1, 2, 3]]);
   });
 
   test('passes any other error on without waiting', () => {

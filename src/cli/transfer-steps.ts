@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { ShimError } from '../error.ts';
 import { recover, watched, type MigratableDevice } from '../device/migratable.ts';
 import { onFile } from '../state-file/errors.ts';
@@ -151,16 +150,19 @@ class Transfer {
   }
 
   /** For a device that says "not yet": until it is ready, or a moment, in which a signal may have come. */
-  readonly #wait: WaitForDevice = (pollFd) => {
+  readonly #wait: WaitForDevice = (readiness) => {
     this.#goOn();
-    if (pollFd === undefined) {
+    // a driver without poll (xe) is called ready at once, always: then the clock counts
+    if (readiness === undefined || performance.now() - this.#woken < 1) {
       sleepUntilReady();
       return;
     }
     const MOMENT = 100;
-    this.#poll.set(0, pollFd, this.#order.command === 'save' ? POLLIN : POLLOUT);
-    this.#poll.wait(1, MOMENT);
+    this.#poll.set(0, readiness.fd, readiness.events);
+    if (this.#poll.wait(1, MOMENT)) this.#woken = performance.now();
   };
+  /** When the device's descriptor was last said to be ready. */
+  #woken = -Infinity;
 }
 
 function* watching(buffers: Iterable<Uint8Array>, watch: (bytes: number) => void): Generator<Uint8Array> {

@@ -85,7 +85,7 @@ export class RehearsalStage implements Disposable {
       words[ARGS + 2 * n + 1] = Number((BigInt(arg) >> 32n) & 0xffff_ffffn);
     }
     const answers = this.#answers;
-    if (!serve(this.#call, this.#turn, this.#router)) answers.error = -errnoNumber('EAGAIN');
+    if (serve(this.#call, this.#turn, this.#router) !== undefined) answers.error = -errnoNumber('EAGAIN');
     if (answers.error >= 0) return answers.value;
     const errno = errnoName(-answers.error) ?? 'EIO';
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });

@@ -7,8 +7,8 @@ import type { Router } from './router.ts';
 import type { Trace } from './trace.ts';
 import type { Turn } from './turn.ts';
 
-/** Serves a call, commits what it changed and answers it. False where it has to wait for its device: nothing happened. */
-export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): boolean {
+/** Serves a call, commits what it changed and answers it. If it has to wait for its device, nothing happened, and that error is returned. */
+export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): ShimError | undefined {
   const { answers } = turn;
   let value = 0;
   let error = 0;
@@ -16,7 +16,7 @@ export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): bo
   try {
     value = router.dispatch(turn);
   } catch (failure) {
-    if (isNotReady(failure)) return false;
+    if (isNotReady(failure)) return failure;
     error = -errorNumber(failure);
   }
   const { words } = call;
@@ -27,7 +27,7 @@ export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): bo
   }
   trace?.write(call, value, error);
   if (error === 0 && router.readAhead(call)) turn.commit(value, error);
-  return true;
+  return undefined;
 }
 
 /** The errno that the target sees. A failure of our own is EIO to it, and is said here. */

@@ -15,6 +15,7 @@ import { JournalLayout, MAX_PARKED } from './journal.ts';
 import { Ledgers } from './ledger.ts';
 import { messageOf, serving, warn } from './log.ts';
 import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from './inherited.ts';
+import { Parked } from './parked.ts';
 import { BRIDGED, placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { Rehearsal } from './rehearsal.ts';
@@ -45,10 +46,11 @@ export class Supervisor {
   readonly #router: Router;
   readonly #current: Call;
   readonly #turn: Turn;
-  readonly #poll = new PollSet(2);
+  /** Of the listener alone. */
+  readonly #poll = new PollSet(1);
   /** The launcher's stderr, until the process that was launched has ended. */
   #lastWords: OwnedFd | undefined;
-  readonly #parked: number[] = [];
+  readonly #parked = new Parked();
   readonly #trace: Trace | undefined;
   /** Says to the keeper that this supervisor serves. */
   readonly #begun: Uint8Array;
@@ -77,8 +79,10 @@ export class Supervisor {
     this.#turn = new Turn(this.#listener, this.#ledgers, this.#current);
     this.#poll.set(0, LISTENER_FD, POLLIN);
     const { target, lastWords } = plan.fds;
-    this.#poll.set(1, target, POLLIN);
-    if (lastWords !== undefined) this.#lastWords = new OwnedFd(lastWords);
+    this.#parked.watch(0, LISTENER_FD);
+    if (lastWords === undefined) return;
+    this.#lastWords = new OwnedFd(lastWords);
+    this.#parked.watch(1, target);
   }
 
   #makeDevices(): Devices {
@@ -105,7 +109,7 @@ export class Supervisor {
     this.#begun[0] = 1;
     for (;;) {
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
-      if (this.#parked.length > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
+      if (this.#parked.count > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
@@ -127,6 +131,7 @@ export class Supervisor {
   #giveUpLastWords(): void {
     this.#lastWords?.close();
     this.#lastWords = undefined;
+    this.#parked.watch(1, -1);
   }
 
   /** At the first call on a device; but where that is already being migrated, it is too late. */
@@ -137,7 +142,7 @@ export class Supervisor {
 
   /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
   #rehearses(rehearsal: Rehearsal): boolean {
-    if (this.#parked.length > 0) return false;
+    if (this.#parked.count > 0) return false;
     if (this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) {
       this.#interruptions += 1;
       if (this.#interruptions > ENOUGH || this.#router.devices.understudies().length === 0) this.#rehearsal = undefined;
@@ -156,18 +161,14 @@ export class Supervisor {
 
   /** Serves what comes while calls wait for their device; false where nobody is left that could call. */
   #wait(): boolean {
-    const parked = this.#parked.length;
-    // where no more calls can be parked, new ones stay with the kernel until one is done
-    const places = this.#lastWords === undefined ? 1 : 2;
-    if (this.#poll.wait(parked >= MAX_PARKED ? 0 : places, parked > 0 ? 1 : undefined)) {
-      const events = this.#poll.events(0);
-      if ((events & POLLIN) !== 0) {
-        if (this.#listener.receive()) this.#serve(this.#current, 0);
-      } else if ((events & POLLHUP) !== 0) return false;
-      else if (places === 2 && this.#poll.events(1) !== 0) {
-        if (this.#isDeserted()) return false; // it may have been the last since the poll looked at the listener
-        this.#giveUpLastWords(); // others go on, as a daemon does
-      }
+    this.#parked.wait();
+    const events = this.#parked.events(0);
+    if ((events & POLLIN) !== 0) {
+      if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake();
+    } else if ((events & POLLHUP) !== 0) return false;
+    else if (this.#parked.events(1) !== 0) {
+      if (this.#isDeserted()) return false; // it may have been the last since the poll looked at the listener
+      this.#giveUpLastWords(); // others go on, as a daemon does
     }
     this.#retryParked();
     return true;
@@ -211,7 +212,7 @@ export class Supervisor {
       else this.#serve(call, place);
       this.#begun[0] = 1;
       attempts[0] = 0;
-      if (place > 0 && !this.#parked.includes(place)) this.#clear(place);
+      if (place > 0 && !this.#parked.has(place)) this.#clear(place);
     }
   }
 
@@ -219,35 +220,29 @@ export class Supervisor {
   #serve(call: Call, place: number): boolean {
     this.#isQuiet = false;
     serving(call.tid);
-    const isServed = serve(call, this.#turn, this.#router, this.#trace);
+    const notReady = serve(call, this.#turn, this.#router, this.#trace);
     serving(0);
-    if (isServed) {
+    if (notReady === undefined) {
       if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
       return true;
     }
-    if (place === 0) this.#park();
-    else if (!this.#parked.includes(place)) this.#parked.push(place);
+    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady.readiness);
     return false;
   }
 
   /** Copies the call being served to a place of its own, where it waits. */
-  #park(): void {
-    const place = this.#freePlace();
+  #moveAside(): number {
+    const place = this.#parked.freePlace();
     this.#layout.notification(this.#journal, place).set(this.#layout.notification(this.#journal, 0));
     this.#layout.notification(this.#journal, 0).fill(0);
-    this.#parked.push(place);
-  }
-
-  #freePlace(): number {
-    for (let place = 1; place <= MAX_PARKED; place += 1) if (!this.#parked.includes(place)) return place;
-    throw new RangeError('no place for a call that waits');
+    return place;
   }
 
   #retryParked(): void {
-    for (const place of this.#parked.slice()) {
+    for (const place of this.#parked.due()) {
       const call = new Call(this.#layout.notification(this.#journal, place));
       if (this.#listener.isValid(call.id) && !this.#serve(call, place)) continue;
-      this.#parked.splice(this.#parked.indexOf(place), 1);
+      this.#parked.remove(place);
       this.#clear(place);
     }
   }

@@ -14,7 +14,8 @@ export interface V2DataSession {
   /**
    * Reads at most `into.length` bytes and returns how many. 0 is the end of the stream in STOP_COPY; in PRE_COPY it
    * means "no data now", as does `ENOMSG` (only mlx5 distinguishes the two).
-   * Throws `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver will have data later: call again, nothing was consumed.
+   * Throws `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver will have data later: call again, nothing was consumed. If the
+   * driver has a descriptor that tells when, the error names it (`readiness`).
    */
   read(into: Uint8Array): number;
   /**
@@ -41,8 +42,6 @@ export interface V2DataSession {
   fill?(length: number): void;
   /** `VFIO_MIG_GET_PRECOPY_INFO`. Throws `EINVAL` outside PRE_COPY and PRE_COPY_P2P, after the session's end too. */
   precopyInfo(): PrecopyInfo;
-  /** A file descriptor that polls readable or writable once an `EAGAIN` is over; without one, callers ask again. */
-  readonly pollFd?: number | undefined;
   /** The user is done with the data fd. The device's state stays. */
   close(): void;
 }

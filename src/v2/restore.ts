@@ -25,7 +25,7 @@ export class V2Restore {
     if (session === undefined) throw new Error('V2Restore.load: setup() has not been called');
     let written = 0;
     while (written < piece.length) {
-      written += whenReady(() => writeData(session, piece.subarray(written)), this.#wait, session.pollFd);
+      written += whenReady(() => writeData(session, piece.subarray(written)), this.#wait);
     }
   }
 

@@ -96,7 +96,7 @@ export class V2Save {
   #sendBlock(session: V2DataSession): number {
     let length: number;
     try {
-      length = whenReady(() => readData(session, this.#block), this.#wait, session.pollFd);
+      length = whenReady(() => readData(session, this.#block), this.#wait);
     } catch (error) {
       if (hasErrno(error, 'ENOMSG')) return 0;
       throw error;

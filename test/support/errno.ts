@@ -1,4 +1,4 @@
-import { ShimError, type ErrorCode } from '../../src/error.ts';
+import { ShimError, type ErrorCode, type Readiness } from '../../src/error.ts';
 
 /** What a call came to: `OK`, or the errno of the ShimError it threw. Anything else that is thrown goes on. */
 export function outcome(call: () => unknown): string {
@@ -22,8 +22,8 @@ export function thrownBy(call: () => unknown): ShimError {
   throw new Error('the call was expected to throw and did not');
 }
 
-export function notYet(): ShimError {
-  return new ShimError('ERR_NO_DATA_YET', 'not yet', { errno: 'EAGAIN' });
+export function notYet(readiness?: Readiness): ShimError {
+  return new ShimError('ERR_NO_DATA_YET', 'not yet', { errno: 'EAGAIN', ...(readiness && { readiness }) });
 }
 
 export function failure(errno: NonNullable<ShimError['errno']>, code: ErrorCode = 'ERR_DEVICE'): ShimError {

@@ -12,7 +12,6 @@ export interface SpyV2Options {
   limit?(call: 'read' | 'write', length: number): number;
   /** Answers the temporary end of the stream in PRE_COPY with ENOMSG, as mlx5 does, and not with 0. */
   readonly enomsg?: boolean;
-  readonly pollFd?: number;
 }
 
 /** The bytes that went through one data session. */
@@ -109,7 +108,6 @@ export class SpyV2 implements V2Device {
         this.options.before?.('precopyInfo', 0);
         return session.precopyInfo();
       },
-      pollFd: this.options.pollFd,
       close: () => {
         this.log.push('close');
         session.close();

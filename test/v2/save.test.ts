@@ -108,20 +108,21 @@ describe('V2Save', () => {
     expect(save.pending()).toBe(7123);
   });
 
-  test('waits with the poll fd while the device says "not yet", and loses nothing', () => {
-    const tape = new TapeV2({ stopAnswers: [notYet(), noise(10), notYet(), notYet(), noise(20, 2)] });
-    const spy = new SpyV2(tape, { pollFd: 42 });
+  test('waits for what the device names while it says "not yet", and loses nothing', () => {
+    const ready = { fd: 42, events: 1 };
+    const tape = new TapeV2({ stopAnswers: [notYet(ready), noise(10), notYet(ready), notYet(), noise(20, 2)] });
+    const spy = new SpyV2(tape);
     const waits: unknown[] = [];
     const received: Uint8Array[] = [];
     const save = new V2Save(
       spy,
       (piece) => received.push(piece.slice()),
-      (fd) => waits.push(fd),
+      (readiness) => waits.push(readiness),
     );
     save.setup();
     save.stop();
     expect(save.complete()).toBe(30);
-    expect(waits).toEqual([42, 42, 42]);
+    expect(waits).toEqual([ready, ready, undefined]);
     expect(received).toBeBytes([noise(10), noise(20, 2)]);
   });
 
