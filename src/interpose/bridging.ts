@@ -17,6 +17,7 @@ import { bind } from './bind.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { deviceFeature, isMigrationFeature } from './feature.ts';
 import type { Findings } from './findings.ts';
@@ -268,11 +269,12 @@ export class Bridging implements Devices {
 
   #feature(call: Call, device: BridgedDevice): number {
     const { v2 } = device;
-    if (!isMigrationFeature(call)) return CONTINUE;
+    const argument = new CallArgument(call);
+    if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
     const result = device.onDataFd(() =>
-      deviceFeature(call, v2, (resuming, tell) => this.#host.openDataFd(call, device, resuming, tell)),
+      deviceFeature(argument, v2, (resuming, tell) => this.#host.openDataFd(call, device, resuming, tell)),
     );
     return result;
   }

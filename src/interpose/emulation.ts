@@ -5,6 +5,7 @@ import type { DriverName } from '../sim/spec.ts';
 import { arch, failedWith } from '../sys/libc.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import { CONTINUE, refuse, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
 import { deviceIoctl } from './device.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
@@ -85,7 +86,7 @@ export class Emulation implements Devices {
       device.counted();
       const { plan, index } = device.driver;
       const result = device.onDataFd(() =>
-        deviceIoctl(call, command, plan, index, device, (resuming, tell) =>
+        deviceIoctl(new CallArgument(call), command, plan, index, device, (resuming, tell) =>
           this.#host.openDataFd(call, device, resuming, tell),
         ),
       );

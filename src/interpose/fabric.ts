@@ -13,6 +13,7 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../sys/file.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import { ANSWERED, refuse, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
 import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
 import { DmaMappings } from './dma.ts';
 import { fileNow } from './file-look.ts';
@@ -135,7 +136,7 @@ export class Fabric implements ContainerHost {
   }
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
-    const result = containerIoctl(call, command, container, this);
+    const result = containerIoctl(new CallArgument(call), command, container, this);
     this.save();
     return result;
   }

@@ -33,6 +33,7 @@ import {
   vfio_iommu_type1_info,
   vfio_iommu_type1_info_cap_migration,
 } from '../../src/abi/vfio.ts';
+import { CallArgument } from '../../src/interpose/call-argument.ts';
 import { containerIoctl, type ContainerHost, type ContainerState } from '../../src/interpose/container.ts';
 import { DmaMappings } from '../../src/interpose/dma.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
@@ -59,16 +60,18 @@ beforeEach(() => {
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
 function ioctl(command: number, argument: Uint8Array, room = argument.length): string {
   const at = memory.put(argument, room);
-  return outcome(() => containerIoctl(selfIoctl(command, at, (calls += 1n)), command, container, host));
+  return outcome(() =>
+    containerIoctl(new CallArgument(selfIoctl(command, at, (calls += 1n))), command, container, host),
+  );
 }
 
 /** The errno, or `OK`, of an ioctl with a number or an address. */
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => containerIoctl(selfIoctl(command, argument), command, container, host));
+  return outcome(() => containerIoctl(new CallArgument(selfIoctl(command, argument)), command, container, host));
 }
 
 function result(command: number, argument: number | bigint = 0): number {
-  return containerIoctl(selfIoctl(command, argument), command, container, host);
+  return containerIoctl(new CallArgument(selfIoctl(command, argument)), command, container, host);
 }
 
 describe('a container', () => {

@@ -39,6 +39,7 @@ import {
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
 } from '../../src/abi/vfio.ts';
+import { CallArgument } from '../../src/interpose/call-argument.ts';
 import { deviceIoctl, MIGRATION_REGION_INDEX, type DeviceHost } from '../../src/interpose/device.ts';
 import { planDevice } from '../../src/interpose/plan.ts';
 import { regionOffset } from '../../src/interpose/window.ts';
@@ -67,7 +68,7 @@ beforeEach(() => {
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => deviceIoctl(selfIoctl(command, argument), command, plan, 2, host, () => -1));
+  return outcome(() => deviceIoctl(new CallArgument(selfIoctl(command, argument)), command, plan, 2, host, () => -1));
 }
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
