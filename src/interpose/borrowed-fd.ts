@@ -1,7 +1,7 @@
 import type { DeviceHandle } from '../kernel/handle.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { duplicateFd } from '../sys/pidfd.ts';
-import { refuse } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 import { placeOf } from './run-mark.ts';
 
 /**

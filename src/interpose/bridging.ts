@@ -28,6 +28,7 @@ import { migrationRegionInfo } from './migration-region.ts';
 import { BRIDGED } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { markPlace, placeOf } from './run-mark.ts';
+import { regionOffset } from './window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
@@ -263,7 +264,10 @@ export class Bridging implements Devices {
     const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
     if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
     if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
-    call.writeArg(2, migrationRegionInfo(argsz, { index, place, dataSection: device.section.size }));
+    call.writeArg(
+      2,
+      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
+    );
     return 0;
   }
 

@@ -34,7 +34,7 @@ import {
   vfio_iova_range,
 } from '../abi/vfio.ts';
 import type { ContainerArgument } from '../vfio/argument.ts';
-import { refuse } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 import type { DmaMappings } from './dma.ts';
 
 const PAGE = 4096n;

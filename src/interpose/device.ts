@@ -16,33 +16,38 @@ import {
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
   VFIO_IRQ_SET_DATA_TYPE_MASK,
-  VFIO_PCI_BAR0_REGION_INDEX,
-  VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_REQ_IRQ_INDEX,
-  VFIO_PCI_VGA_REGION_INDEX,
-  VFIO_REGION_INFO_FLAG_MMAP,
-  VFIO_REGION_INFO_FLAG_READ,
-  VFIO_REGION_INFO_FLAG_WRITE,
   vfio_device_info,
   vfio_irq_info,
   vfio_irq_set,
   vfio_region_info,
 } from '../abi/vfio.ts';
-import { barSize } from '../sim/pci.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V2Device } from '../v2/device.ts';
 import type { Argument } from '../vfio/argument.ts';
-import { refuse } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 import { deviceFeature, type OpenDataFd } from './feature.ts';
-import { migrationRegionInfo } from './migration-region.ts';
-import { REGION_SPAN, type PlannedDevice } from './plan.ts';
+import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
 export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
+
+/** A region as `struct vfio_region_info` shows it: `VFIO_REGION_INFO_FLAG_*`, bytes, and the offset by which it is accessed. */
+export interface ShownRegion {
+  readonly flags: number;
+  readonly size: number;
+  readonly offset: bigint;
+}
+
+/** The regions of a device: its own by index, and the one that is there where v1 is presented. */
+export interface DeviceRegions {
+  readonly own: readonly ShownRegion[];
+  readonly migration: MigrationRegion;
+}
 
 /** What the ioctls of a device may cause, and what they show of it. */
 export interface DeviceHost {
@@ -57,16 +62,15 @@ export interface DeviceHost {
 export function deviceIoctl(
   argument: Argument,
   command: number,
-  plan: PlannedDevice,
-  index: number,
   host: DeviceHost,
+  regions: DeviceRegions,
   openDataFd: OpenDataFd,
 ): number {
   switch (command) {
     case VFIO_DEVICE_GET_INFO:
       return getInfo(argument, host);
     case VFIO_DEVICE_GET_REGION_INFO:
-      return getRegionInfo(argument, plan, index, host);
+      return getRegionInfo(argument, host, regions);
     case VFIO_DEVICE_GET_IRQ_INFO:
       return getIrqInfo(argument);
     case VFIO_DEVICE_SET_IRQS:
@@ -97,24 +101,16 @@ function getInfo(argument: Argument, host: DeviceHost): number {
   return 0;
 }
 
-function getRegionInfo(argument: Argument, plan: PlannedDevice, device: number, host: DeviceHost): number {
+function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegions): number {
   const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
-  const isThere = index === MIGRATION_REGION_INDEX ? host.v1 !== undefined : index < VFIO_PCI_VGA_REGION_INDEX;
-  if (!isThere) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
-  const readWrite = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-  if (index === MIGRATION_REGION_INDEX) {
-    argument.write(migrationRegionInfo(argsz, { index, place: device, dataSection: plan.dataSection }));
+  if (index === MIGRATION_REGION_INDEX && host.v1 !== undefined) {
+    argument.write(migrationRegionInfo(argsz, index, regions.migration));
     return 0;
   }
-  const sizes: Readonly<Record<number, number>> = {
-    [VFIO_PCI_BAR0_REGION_INDEX]: barSize(plan.spec),
-    [VFIO_PCI_CONFIG_REGION_INDEX]: 256,
-  };
-  const size = sizes[index] ?? 0;
-  const mappable = index === VFIO_PCI_BAR0_REGION_INDEX ? VFIO_REGION_INFO_FLAG_MMAP : 0;
-  const offset = BigInt(index) * BigInt(REGION_SPAN);
-  const flags = size === 0 ? 0 : readWrite | mappable;
+  const region = regions.own[index];
+  if (region === undefined) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
+  const { flags, size, offset } = region;
   argument.write(vfio_region_info.encode({ argsz, flags, index, size: BigInt(size), offset }));
   return 0;
 }

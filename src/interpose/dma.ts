@@ -1,8 +1,10 @@
 import { struct } from '../abi/struct.ts';
-import { refuse } from './call.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from './journal.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 
-/** One mapping in the journal. `container` is written last: 0 is a place that never held one. */
+export const MAX_MAPPINGS = 65535;
+export const MAPPING_STRIDE = 32;
+
+/** One mapping in memory that outlives this process. `container` is written last: 0 is a place that never held one. */
 const mapping = struct('mapping', MAPPING_STRIDE, {
   iova: ['u64', 0],
   size: ['u64', 8],

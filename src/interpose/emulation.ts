@@ -4,7 +4,8 @@ import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/spec.ts';
 import { arch, failedWith } from '../sys/libc.ts';
 import type { Answers } from '../sys/seccomp.ts';
-import { CONTINUE, refuse, type Call } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import { CONTINUE, type Call } from './call.ts';
 import { CallArgument } from './call-argument.ts';
 import { deviceIoctl } from './device.ts';
 import type { Devices, DevicesHost } from './devices.ts';
@@ -84,9 +85,8 @@ export class Emulation implements Devices {
     if (device !== undefined) {
       this.#host.touch(device.ledger);
       device.counted();
-      const { plan, index } = device.driver;
       const result = device.onDataFd(() =>
-        deviceIoctl(new CallArgument(call), command, plan, index, device, (resuming, tell) =>
+        deviceIoctl(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
           this.#host.openDataFd(call, device, resuming, tell),
         ),
       );

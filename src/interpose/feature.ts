@@ -15,7 +15,7 @@ import { isNotReady } from '../error.ts';
 import type { V2Device } from '../v2/device.ts';
 import { isV2State, V2 } from '../v2/states.ts';
 import type { Argument } from '../vfio/argument.ts';
-import { refuse } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 
 const HEADER = vfio_device_feature.size;
 const BOTH = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;

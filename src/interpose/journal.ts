@@ -3,6 +3,7 @@ import { struct } from '../abi/struct.ts';
 import { PRESENT_V1_STATE_SIZE } from '../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../sim/memory.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from './dma.ts';
 
 /*
  * What a successor needs to go on where a supervisor was killed, in memory that the keeper holds.
@@ -131,8 +132,6 @@ const CALLS_SIZE = Math.ceil(((1 + MAX_PARKED) * NOTIFICATION_STRIDE) / PAGE) * 
 
 /** The fabric's arena: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
 export const FABRIC_ARENA_SIZE = 32 * 1024;
-export const MAX_MAPPINGS = 65535;
-export const MAPPING_STRIDE = 32;
 const MAPPINGS_SIZE = Math.ceil((MAX_MAPPINGS * MAPPING_STRIDE) / PAGE) * PAGE;
 
 /** Where everything lies in the journal. */

@@ -35,8 +35,7 @@ import {
 } from '../../src/abi/vfio.ts';
 import { CallArgument } from '../../src/interpose/call-argument.ts';
 import { containerIoctl, type ContainerHost, type ContainerState } from '../../src/interpose/container.ts';
-import { DmaMappings } from '../../src/interpose/dma.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
 import { outcome } from '../support/errno.ts';
 import { capabilities } from '../support/capabilities.ts';
 import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';

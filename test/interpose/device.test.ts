@@ -41,6 +41,7 @@ import {
 } from '../../src/abi/vfio.ts';
 import { CallArgument } from '../../src/interpose/call-argument.ts';
 import { deviceIoctl, MIGRATION_REGION_INDEX, type DeviceHost } from '../../src/interpose/device.ts';
+import { emulatedRegions } from '../../src/interpose/emulated-regions.ts';
 import { planDevice } from '../../src/interpose/plan.ts';
 import { regionOffset } from '../../src/interpose/window.ts';
 import { createSim } from '../../src/sim/create.ts';
@@ -53,7 +54,7 @@ import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-c
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 const SECTION = 64 * 1024;
 const spec = parseSpec('vendor-v1,size=100K,section=64K');
-const plan = planDevice(2, 'vendor-v1', spec, SECTION);
+const regions = emulatedRegions(planDevice(2, 'vendor-v1', spec, SECTION), 2);
 
 const memory = new GuardedMemory();
 let log: string[];
@@ -68,7 +69,7 @@ beforeEach(() => {
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => deviceIoctl(new CallArgument(selfIoctl(command, argument)), command, plan, 2, host, () => -1));
+  return outcome(() => deviceIoctl(new CallArgument(selfIoctl(command, argument)), command, host, regions, () => -1));
 }
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */

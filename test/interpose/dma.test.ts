@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DmaMappings } from '../../src/interpose/dma.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
 import { crashes } from '../support/crashes.ts';
 import { outcome } from '../support/errno.ts';
 

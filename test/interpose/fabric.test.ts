@@ -18,7 +18,8 @@ import {
 } from '../../src/abi/vfio.ts';
 import { ANSWERED } from '../../src/interpose/call.ts';
 import { Fabric, type FabricDevice } from '../../src/interpose/fabric.ts';
-import { FABRIC_ARENA_SIZE, ledgerSize, MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
+import { FABRIC_ARENA_SIZE, ledgerSize } from '../../src/interpose/journal.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../src/sys/file.ts';
 import { trySyscall } from '../../src/sys/libc.ts';

@@ -1,14 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
 import {
   DEVICE_ARENA_SIZE,
   deviceArena,
   JournalLayout,
   Ledger,
   ledgerSize,
-  MAX_MAPPINGS,
   MAX_PARKED,
-  MAPPING_STRIDE,
 } from '../../src/interpose/journal.ts';
 import { noise } from '../support/bytes.ts';
 import { crashes } from '../support/crashes.ts';
