@@ -5,7 +5,7 @@ import { pciConfig } from '../sim/pci.ts';
 import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
-import type { DeviceRegions } from './device.ts';
+import type { DeviceRegions } from '../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from './file-look.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';

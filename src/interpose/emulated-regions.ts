@@ -6,7 +6,7 @@ import {
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio.ts';
-import type { DeviceRegions, ShownRegion } from './device.ts';
+import type { DeviceRegions, ShownRegion } from '../vfio/server/device-requests.ts';
 import { mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { regionOffset } from './window.ts';
 

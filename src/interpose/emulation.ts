@@ -7,7 +7,7 @@ import type { Answers } from '../sys/seccomp.ts';
 import { refuse } from '../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from './call.ts';
 import { CallArgument } from './call-argument.ts';
-import { deviceIoctl } from './device.ts';
+import { deviceRequest } from '../vfio/server/device-requests.ts';
 import type { Devices, DevicesHost } from './devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import type { DeviceFiles } from './inherited.ts';
@@ -86,7 +86,7 @@ export class Emulation implements Devices {
       this.#host.touch(device.ledger);
       device.counted();
       const result = device.onDataFd(() =>
-        deviceIoctl(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+        deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
           this.#host.openDataFd(call, device, resuming, tell),
         ),
       );

@@ -15,8 +15,8 @@ import { createSharedMemory } from '../sys/memory.ts';
 import { refuse } from '../vfio/server/refuse.ts';
 import { ANSWERED, type Call } from './call.ts';
 import { CallArgument } from './call-argument.ts';
-import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
-import { DmaMappings } from './dma.ts';
+import { containerRequest, type ContainerHost, type ContainerState } from '../vfio/server/container-requests.ts';
+import { DmaMappings } from '../vfio/server/dma-mappings.ts';
 import { fileNow } from './file-look.ts';
 import { FABRIC_ARENA_SIZE, Ledger } from './journal.ts';
 
@@ -137,7 +137,7 @@ export class Fabric implements ContainerHost {
   }
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
-    const result = containerIoctl(new CallArgument(call), command, container, this);
+    const result = containerRequest(new CallArgument(call), command, container, this);
     this.save();
     return result;
   }

@@ -3,7 +3,7 @@ import { struct } from '../abi/struct.ts';
 import { PRESENT_V1_STATE_SIZE } from '../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../sim/memory.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from './dma.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../vfio/server/dma-mappings.ts';
 
 /*
  * What a successor needs to go on where a supervisor was killed, in memory that the keeper holds.

@@ -10,7 +10,7 @@ import type { V2Device } from '../v2/device.ts';
 import { refuse } from '../vfio/server/refuse.ts';
 import type { Call } from './call.ts';
 import { DataFds } from './data-fd.ts';
-import type { DeviceHost } from './device.ts';
+import type { DeviceHost } from '../vfio/server/device-requests.ts';
 import { makeFronts, type FrontMemory } from './fronts.ts';
 import { deviceArena, type Ledger } from './journal.ts';
 import type { FdWindow, Plan } from './plan.ts';

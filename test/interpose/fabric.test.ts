@@ -18,7 +18,7 @@ import {
 } from '../../src/abi/vfio.ts';
 import { ANSWERED } from '../../src/interpose/call.ts';
 import { Fabric, type FabricDevice } from '../../src/interpose/fabric.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/vfio/server/dma-mappings.ts';
 import { FABRIC_ARENA_SIZE, ledgerSize } from '../../src/interpose/journal.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../src/sys/file.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/vfio/server/dma-mappings.ts';
 import {
   DEVICE_ARENA_SIZE,
   deviceArena,

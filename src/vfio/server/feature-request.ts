@@ -10,12 +10,12 @@ import {
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
-} from '../abi/vfio-v2.ts';
-import { isNotReady } from '../error.ts';
-import type { V2Device } from '../v2/device.ts';
-import { isV2State, V2 } from '../v2/states.ts';
-import type { Argument } from '../vfio/argument.ts';
-import { refuse } from '../vfio/server/refuse.ts';
+} from '../../abi/vfio-v2.ts';
+import { isNotReady } from '../../error.ts';
+import type { V2Device } from '../../v2/device.ts';
+import { isV2State, V2 } from '../../v2/states.ts';
+import type { Argument } from '../argument.ts';
+import { refuse } from './refuse.ts';
 
 const HEADER = vfio_device_feature.size;
 const BOTH = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;

@@ -9,9 +9,9 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../abi/vfio.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
-import { DATA_OFFSET } from '../v1/region.ts';
+} from '../../abi/vfio.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import { DATA_OFFSET } from '../../v1/region.ts';
 
 /** A migration region that is added to a device's own: the offset by which it is accessed, and bytes of its data section. */
 export interface MigrationRegion {

@@ -32,10 +32,10 @@ import {
   vfio_iommu_type1_info_cap_migration,
   vfio_iommu_type1_info_dma_avail,
   vfio_iova_range,
-} from '../abi/vfio.ts';
-import type { ContainerArgument } from '../vfio/argument.ts';
-import { refuse } from '../vfio/server/refuse.ts';
-import type { DmaMappings } from './dma.ts';
+} from '../../abi/vfio.ts';
+import type { ContainerArgument } from '../argument.ts';
+import { refuse } from './refuse.ts';
+import type { DmaMappings } from './dma-mappings.ts';
 
 const PAGE = 4096n;
 const PAGE_SIZES = 0xffff_ffff_ffff_f000n;
@@ -62,7 +62,7 @@ export interface ContainerHost {
  * The ioctls of an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
  * page ever gets dirty by them.
  */
-export function containerIoctl(
+export function containerRequest(
   argument: ContainerArgument,
   command: number,
   container: ContainerState,

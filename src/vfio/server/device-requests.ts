@@ -25,12 +25,12 @@ import {
   vfio_irq_info,
   vfio_irq_set,
   vfio_region_info,
-} from '../abi/vfio.ts';
-import type { V1Device } from '../v1/device.ts';
-import type { V2Device } from '../v2/device.ts';
-import type { Argument } from '../vfio/argument.ts';
-import { refuse } from '../vfio/server/refuse.ts';
-import { deviceFeature, type OpenDataFd } from './feature.ts';
+} from '../../abi/vfio.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { V2Device } from '../../v2/device.ts';
+import type { Argument } from '../argument.ts';
+import { refuse } from './refuse.ts';
+import { deviceFeature, type OpenDataFd } from './feature-request.ts';
 import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
@@ -59,7 +59,7 @@ export interface DeviceHost {
 }
 
 /** The ioctls of an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
-export function deviceIoctl(
+export function deviceRequest(
   argument: Argument,
   command: number,
   host: DeviceHost,

@@ -1,5 +1,5 @@
-import { struct } from '../abi/struct.ts';
-import { refuse } from '../vfio/server/refuse.ts';
+import { struct } from '../../abi/struct.ts';
+import { refuse } from './refuse.ts';
 
 export const MAX_MAPPINGS = 65535;
 export const MAPPING_STRIDE = 32;

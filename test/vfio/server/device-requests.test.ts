@@ -38,18 +38,18 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../../src/abi/vfio.ts';
-import { CallArgument } from '../../src/interpose/call-argument.ts';
-import { deviceIoctl, MIGRATION_REGION_INDEX, type DeviceHost } from '../../src/interpose/device.ts';
-import { emulatedRegions } from '../../src/interpose/emulated-regions.ts';
-import { planDevice } from '../../src/interpose/plan.ts';
-import { regionOffset } from '../../src/interpose/window.ts';
-import { createSim } from '../../src/sim/create.ts';
-import { parseSpec } from '../../src/sim/spec.ts';
-import type { V1Device } from '../../src/v1/device.ts';
-import { capabilities } from '../support/capabilities.ts';
-import { outcome } from '../support/errno.ts';
-import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';
+} from '../../../src/abi/vfio.ts';
+import { CallArgument } from '../../../src/interpose/call-argument.ts';
+import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../../src/vfio/server/device-requests.ts';
+import { emulatedRegions } from '../../../src/interpose/emulated-regions.ts';
+import { planDevice } from '../../../src/interpose/plan.ts';
+import { regionOffset } from '../../../src/interpose/window.ts';
+import { createSim } from '../../../src/sim/create.ts';
+import { parseSpec } from '../../../src/sim/spec.ts';
+import type { V1Device } from '../../../src/v1/device.ts';
+import { capabilities } from '../../support/capabilities.ts';
+import { outcome } from '../../support/errno.ts';
+import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../../support/self-call.ts';
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 const SECTION = 64 * 1024;
@@ -69,7 +69,7 @@ beforeEach(() => {
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => deviceIoctl(new CallArgument(selfIoctl(command, argument)), command, host, regions, () => -1));
+  return outcome(() => deviceRequest(new CallArgument(selfIoctl(command, argument)), command, host, regions, () => -1));
 }
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */

@@ -32,13 +32,17 @@ import {
   vfio_iommu_type1_dma_unmap,
   vfio_iommu_type1_info,
   vfio_iommu_type1_info_cap_migration,
-} from '../../src/abi/vfio.ts';
-import { CallArgument } from '../../src/interpose/call-argument.ts';
-import { containerIoctl, type ContainerHost, type ContainerState } from '../../src/interpose/container.ts';
-import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/dma.ts';
-import { outcome } from '../support/errno.ts';
-import { capabilities } from '../support/capabilities.ts';
-import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';
+} from '../../../src/abi/vfio.ts';
+import { CallArgument } from '../../../src/interpose/call-argument.ts';
+import {
+  containerRequest,
+  type ContainerHost,
+  type ContainerState,
+} from '../../../src/vfio/server/container-requests.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { outcome } from '../../support/errno.ts';
+import { capabilities } from '../../support/capabilities.ts';
+import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../../support/self-call.ts';
 
 const READ_WRITE = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 const PAGE = 4096n;
@@ -60,17 +64,17 @@ beforeEach(() => {
 function ioctl(command: number, argument: Uint8Array, room = argument.length): string {
   const at = memory.put(argument, room);
   return outcome(() =>
-    containerIoctl(new CallArgument(selfIoctl(command, at, (calls += 1n))), command, container, host),
+    containerRequest(new CallArgument(selfIoctl(command, at, (calls += 1n))), command, container, host),
   );
 }
 
 /** The errno, or `OK`, of an ioctl with a number or an address. */
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => containerIoctl(new CallArgument(selfIoctl(command, argument)), command, container, host));
+  return outcome(() => containerRequest(new CallArgument(selfIoctl(command, argument)), command, container, host));
 }
 
 function result(command: number, argument: number | bigint = 0): number {
-  return containerIoctl(new CallArgument(selfIoctl(command, argument)), command, container, host);
+  return containerRequest(new CallArgument(selfIoctl(command, argument)), command, container, host);
 }
 
 describe('a container', () => {
