@@ -26,7 +26,8 @@ import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { crashes } from '../support/crashes.ts';
 import { failure, outcome } from '../support/errno.ts';
-import { BAD_ADDRESS, GuardedMemory, selfCall, selfIoctl } from '../support/self-call.ts';
+import { GuardedMemory, selfCall, selfIoctl } from '../support/self-call.ts';
+import { BAD_ADDRESS } from '../support/user-memory.ts';
 
 const VIABLE = VFIO_GROUP_FLAGS_VIABLE;
 const memory = new GuardedMemory();

@@ -52,14 +52,14 @@ export interface ContainerState {
   logging: boolean;
 }
 
-/** Everything that a container ioctl may need besides the container. */
+/** Everything that a request may need besides the container. */
 export interface ContainerHost {
   readonly mappings: DmaMappings;
   hasGroup(container: ContainerState): boolean;
 }
 
 /**
- * The ioctls of an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
+ * Requests to an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
  * page ever gets dirty by them.
  */
 export function containerRequest(

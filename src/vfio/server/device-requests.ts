@@ -49,7 +49,7 @@ export interface DeviceRegions {
   readonly migration: MigrationRegion;
 }
 
-/** What the ioctls of a device may cause, and what they show of it. */
+/** What requests to a device may cause, and what they show of it. */
 export interface DeviceHost {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
@@ -58,7 +58,7 @@ export interface DeviceHost {
   reset(): void;
 }
 
-/** The ioctls of an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
+/** Requests to an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
 export function deviceRequest(
   argument: Argument,
   command: number,

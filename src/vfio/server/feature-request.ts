@@ -33,8 +33,8 @@ export function isMigrationFeature(argument: Argument): boolean {
 }
 
 /**
- * Gives the target a data fd for a session that has begun, one to write to for `resuming`; `tell` gets its number there, before
- * the target has it.
+ * Gives the user a data fd for a session that has begun, one to write to for `resuming`. `tell` writes the number that it will have
+ * there into the answer, before the user has it.
  */
 export type OpenDataFd = (resuming: boolean, tell: (fd: number) => void) => void;
 
