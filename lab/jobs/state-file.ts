@@ -31,7 +31,7 @@ function json(...args: readonly string[]): Record<string, unknown> {
 /** The scratch register of a port, set where a value is given. */
 function scratch(mtty: Mtty, port: number, value?: number): number {
   using device = openKernelDevice(`${mtty.group}:${mtty.uuid}`);
-  const region = regionInfo(device, port);
+  const region = regionInfo(device.port, port);
   assert.ok(region);
   const at = region.offset + BigInt(SCRATCH);
   const byte = Uint8Array.of(value ?? 0);

@@ -8,7 +8,7 @@ import {
 import { ShimError } from '../error.ts';
 import { deviceInfo, regionInfo, type RegionInfo } from '../kernel/device-info.ts';
 import { hasFeature } from '../kernel/feature.ts';
-import { kernelDevice } from '../kernel/identify.ts';
+import { identify } from '../kernel/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
 import { pciId } from '../kernel/pci-id.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
@@ -36,7 +36,7 @@ export function openKernel(path: string, look: boolean): Opened {
 
 function migratable(device: OpenedDevice, map: boolean): MigratableDevice | undefined {
   try {
-    return kernelDevice(device, { map });
+    return identify(device.port, map);
   } catch (error) {
     if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
     throw error;
@@ -44,13 +44,13 @@ function migratable(device: OpenedDevice, map: boolean): MigratableDevice | unde
 }
 
 function kernelFacts(device: OpenedDevice): DeviceFacts {
-  const { flags, regions: count, irqs } = deviceInfo(device);
-  const regions = Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) => regionInfo(device, index)).filter(
-    (region): region is RegionInfo => region !== undefined && region.size > 0,
-  );
+  const { flags, regions: count, irqs } = deviceInfo(device.port);
+  const regions = Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) =>
+    regionInfo(device.port, index),
+  ).filter((region): region is RegionInfo => region !== undefined && region.size > 0);
   const sysfs = sysfsFacts(device.name);
   const { bus, driver, mdevType } = sysfs;
-  const logs = ([index, operation]: readonly [number, number]): boolean => hasFeature(device, index, operation);
+  const logs = ([index, operation]: readonly [number, number]): boolean => hasFeature(device.port, index, operation);
   return {
     driver,
     sysfs,
@@ -60,7 +60,7 @@ function kernelFacts(device: OpenedDevice): DeviceFacts {
     dmaLogging: DMA_LOGGING.every(logs),
     identity: {
       ...(bus !== undefined && mdevType === undefined && { bus }),
-      ...pciId(device, regions),
+      ...pciId(device.port, regions),
       ...(driver !== undefined && { driver }),
       ...(mdevType !== undefined && { mdevType }),
     },

@@ -10,9 +10,8 @@ import {
 } from '../abi/vfio.ts';
 import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/spec.ts';
-import { ioctl } from '../sys/ioctl.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { duplicateFd, processOf } from '../sys/pidfd.ts';
+import { processOf } from '../sys/pidfd.ts';
 import { bind } from './bind.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
@@ -101,7 +100,7 @@ export class Bridging implements Devices {
         this.#noteName(call);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(call, true, (device, fd) => this.#getInfo(call, device, fd));
+        return this.#on(call, true, (device) => this.#getInfo(call, device));
       case VFIO_DEVICE_GET_REGION_INFO:
         return this.#on(call, false, (device) => this.#getRegionInfo(call, device));
       case VFIO_DEVICE_RESET:
@@ -125,7 +124,7 @@ export class Bridging implements Devices {
   }
 
   /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
-  #on(call: Call, find: boolean, serve: (device: BridgedDevice, fd: OwnedFd) => number): number {
+  #on(call: Call, find: boolean, serve: (device: BridgedDevice) => number): number {
     const fd = this.#duplicate(call);
     if (fd === undefined) return CONTINUE;
     let device = this.#devices[placeOf(fd.number)];
@@ -138,7 +137,7 @@ export class Bridging implements Devices {
     try {
       this.#host.touch(device.ledger);
       device.counted();
-      return serve(device, fd);
+      return serve(device);
     } finally {
       device.driver.leave();
     }
@@ -150,7 +149,7 @@ export class Bridging implements Devices {
    */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
-      return duplicateFd(call.tid, call.s32(0));
+      return this.#options.reach.duplicate(call.tid, call.s32(0));
     } catch (error) {
       if (!hasErrno(error, 'ESRCH') && !this.#unreachable) {
         this.#unreachable = true;
@@ -164,7 +163,7 @@ export class Bridging implements Devices {
   /** Gives a device its place, if it is one and there is something to do for it. */
   #find(call: Call, fd: OwnedFd): BridgedDevice | undefined {
     const cdev = cdevName(fd.number);
-    if (cdev === undefined && linkOf(`/proc/self/fd/${fd.number}`) !== 'anon_inode:[vfio-device]') return undefined;
+    if (cdev === undefined && !this.#options.reach.isGroupDevice(fd.number)) return undefined;
     call.check(); // whose descriptor that is
     const known = cdev ?? this.#names.get(call.tid);
     const name = known ?? `descriptor ${call.s32(0)}`;
@@ -222,7 +221,7 @@ export class Bridging implements Devices {
   #isOpen(device: BridgedDevice, place: number): boolean {
     const { tid } = device.driver.facts;
     const has = (fd: number): boolean => {
-      using own = duplicateFd(tid, fd);
+      using own = this.#options.reach.duplicate(tid, fd);
       return own !== undefined && placeOf(own.number) === place;
     };
     try {
@@ -237,14 +236,14 @@ export class Bridging implements Devices {
   }
 
   /** The kernel's own answer, with one more region. */
-  #getInfo(call: Call, device: BridgedDevice, fd: OwnedFd): number {
+  #getInfo(call: Call, device: BridgedDevice): number {
     if (device.v1 === undefined) return CONTINUE;
     const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
     if (argsz < 16) return CONTINUE; // it says EINVAL
     const ask = (size: number): Uint8Array => {
       const bytes = call.readArg(2, size);
       new DataView(bytes.buffer).setUint32(0, size, true);
-      ioctl(fd.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, bytes);
+      device.driver.port.getInfo(bytes);
       return bytes;
     };
     let bytes = ask(Math.min(argsz, INFO_SIZE));

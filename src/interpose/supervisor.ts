@@ -16,6 +16,7 @@ import { messageOf, serving, warn } from './log.ts';
 import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from './inherited.ts';
 import { placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
+import { kernelReach } from './reach.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
 import { serve } from './serve.ts';
@@ -88,7 +89,7 @@ export class Supervisor {
     const gone = (report: DeviceReport): void => this.#sendReport(report);
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
-    return new Bridging(layout, journal, { ...options, asked, gone, findings }, host);
+    return new Bridging(layout, journal, { ...options, asked, gone, findings, reach: kernelReach }, host);
   }
 
   /** Serves until no process is left that could call. */

@@ -1,4 +1,3 @@
-import { VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO } from '../abi/vfio-ioctl.ts';
 import {
   VFIO_REGION_INFO_CAP_SPARSE_MMAP,
   VFIO_REGION_INFO_CAP_TYPE,
@@ -12,8 +11,7 @@ import {
 } from '../abi/vfio-device.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { hasErrno, ShimError } from '../error.ts';
-import { ioctl } from '../sys/ioctl.ts';
-import type { DeviceHandle } from './handle.ts';
+import type { RegionPlace, VfioPort } from '../vfio/port.ts';
 
 /** `VFIO_DEVICE_GET_INFO`: `VFIO_DEVICE_FLAGS_*`, and how many regions and interrupts there are. */
 export interface DeviceInfo {
@@ -23,13 +21,10 @@ export interface DeviceInfo {
 }
 
 /** `VFIO_DEVICE_GET_REGION_INFO`, sizes in bytes, with the capabilities that migration needs. */
-export interface RegionInfo {
-  readonly index: number;
+export interface RegionInfo extends RegionPlace {
   /** `VFIO_REGION_INFO_FLAG_*`. */
   readonly flags: number;
   readonly size: number;
-  /** Where it lies in the device's descriptor, for pread, pwrite and mmap: any number that the driver chose. */
-  readonly offset: bigint;
   readonly type: { readonly type: number; readonly subtype: number } | undefined;
   /** The parts that may be mapped; `undefined` without the capability, when the whole region may or none of it. */
   readonly sparse: readonly { readonly offset: number; readonly size: number }[] | undefined;
@@ -40,19 +35,19 @@ const MAX_REGIONS = 4096;
 /** Room for the capabilities of a region; a chain that needs more is none of ours. */
 const MAX_INFO = 64 * 1024;
 
-export function deviceInfo(device: DeviceHandle): DeviceInfo {
+export function deviceInfo(port: VfioPort): DeviceInfo {
   const bytes = vfio_device_info.encode({ argsz: vfio_device_info.size });
-  ioctl(device.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, bytes);
+  port.getInfo(bytes);
   const { flags, num_regions, num_irqs } = vfio_device_info.decode(bytes);
   return { flags, regions: num_regions, irqs: num_irqs };
 }
 
 /** `undefined` where the device has no such region. Throws `ERR_DEVICE` for an answer that cannot be. */
-export function regionInfo(device: DeviceHandle, index: number): RegionInfo | undefined {
-  let bytes = ask(device, index, vfio_region_info.size);
+export function regionInfo(port: VfioPort, index: number): RegionInfo | undefined {
+  let bytes = ask(port, index, vfio_region_info.size);
   if (bytes === undefined) return undefined;
   const { argsz } = vfio_region_info.decode(bytes);
-  if (argsz > bytes.length && argsz <= MAX_INFO) bytes = ask(device, index, argsz) ?? bytes;
+  if (argsz > bytes.length && argsz <= MAX_INFO) bytes = ask(port, index, argsz) ?? bytes;
   const { flags, size, offset, cap_offset } = vfio_region_info.decode(bytes);
   const caps = (flags & VFIO_REGION_INFO_FLAG_CAPS) === 0 ? new Map<number, number>() : capabilities(bytes, cap_offset);
   return {
@@ -65,11 +60,11 @@ export function regionInfo(device: DeviceHandle, index: number): RegionInfo | un
   };
 }
 
-function ask(device: DeviceHandle, index: number, argsz: number): Uint8Array | undefined {
+function ask(port: VfioPort, index: number, argsz: number): Uint8Array | undefined {
   const bytes = new Uint8Array(argsz);
   vfio_region_info.encode({ argsz, index }, bytes);
   try {
-    ioctl(device.number, 'VFIO_DEVICE_GET_REGION_INFO', VFIO_DEVICE_GET_REGION_INFO, bytes);
+    port.getRegionInfo(bytes);
     return bytes;
   } catch (error) {
     if (hasErrno(error, 'EINVAL')) return undefined;
@@ -110,10 +105,10 @@ function sparseOf(bytes: Uint8Array, at: number | undefined): RegionInfo['sparse
 }
 
 /** The v1 migration region (linux/vfio.h, 5.8), where the device has one. */
-export function findMigrationRegion(device: DeviceHandle): RegionInfo | undefined {
-  const count = Math.min(deviceInfo(device).regions, MAX_REGIONS);
+export function findMigrationRegion(port: VfioPort): RegionInfo | undefined {
+  const count = Math.min(deviceInfo(port).regions, MAX_REGIONS);
   for (let index = 0; index < count; index += 1) {
-    const region = regionInfo(device, index);
+    const region = regionInfo(port, index);
     const type = region?.type;
     if (type?.type === VFIO_REGION_TYPE_MIGRATION && type.subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
   }
