@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import type { TestBed } from '../../test/real/test-bed.ts';
 import { within } from '../../test/real/wait.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { identify } from '../../src/kernel/identify.ts';
+import { identify } from '../../src/vfio/client/identify.ts';
 import { addressOf, syscall } from '../../src/sys/libc.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';

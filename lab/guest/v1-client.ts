@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import { findMigrationRegion } from '../../src/kernel/device-info.ts';
+import { findMigrationRegion } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { PortV1Device } from '../../src/kernel/v1-device.ts';
+import { PortV1Device } from '../../src/vfio/client/port-v1-device.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { V1Save } from '../../src/v1/save.ts';

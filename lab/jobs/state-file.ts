@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
-import { regionInfo } from '../../src/kernel/device-info.ts';
+import { regionInfo } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { addressOf, trySyscall } from '../../src/sys/libc.ts';
 import { CLI } from '../../test/real/cli.ts';

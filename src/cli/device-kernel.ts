@@ -6,11 +6,11 @@ import {
   VFIO_DEVICE_FEATURE_SET,
 } from '../abi/vfio-v2.ts';
 import { ShimError } from '../error.ts';
-import { deviceInfo, regionInfo, type RegionInfo } from '../kernel/device-info.ts';
-import { hasFeature } from '../kernel/feature.ts';
-import { identify } from '../kernel/identify.ts';
+import { deviceInfo, regionInfo, type RegionInfo } from '../vfio/client/device-info.ts';
+import { hasFeature } from '../vfio/client/features.ts';
+import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
-import { pciId } from '../kernel/pci-id.ts';
+import { pciId } from '../vfio/client/pci-id.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';

@@ -1,8 +1,8 @@
 import { ShimError } from '../error.ts';
-import { deviceInfo, findMigrationRegion } from '../kernel/device-info.ts';
+import { deviceInfo, findMigrationRegion } from '../vfio/client/device-info.ts';
 import type { DeviceHandle } from '../kernel/handle.ts';
-import { PortV1Device } from '../kernel/v1-device.ts';
-import { migrationFlagsOf } from '../kernel/v2-device.ts';
+import { PortV1Device } from '../vfio/client/port-v1-device.ts';
+import { migrationFlagsOf } from '../vfio/client/port-v2-device.ts';
 import type { BridgeOptions } from './bridged-driver.ts';
 import { startAnew } from './bridged-facts.ts';
 import type { Ledger } from './journal.ts';

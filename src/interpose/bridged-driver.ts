@@ -1,8 +1,8 @@
 import type { MigratableDevice } from '../device/migratable.ts';
-import type { RegionInfo } from '../kernel/device-info.ts';
+import type { RegionInfo } from '../vfio/client/device-info.ts';
 import { FdSessions } from '../kernel/fd-sessions.ts';
-import { PortV1Device } from '../kernel/v1-device.ts';
-import { PortV2Device } from '../kernel/v2-device.ts';
+import { PortV1Device } from '../vfio/client/port-v1-device.ts';
+import { PortV2Device } from '../vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VfioPort } from '../vfio/port.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';

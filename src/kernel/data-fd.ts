@@ -8,7 +8,7 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
-import { dataError, deviceError } from './errors.ts';
+import { dataError, deviceError } from '../vfio/client/errors.ts';
 import { kernel_live, kernel_state, Live } from './session-state.ts';
 
 export type DataFdEvents = (call: 'read' | 'write' | 'precopy info', bytes: number) => void;

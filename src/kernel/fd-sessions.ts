@@ -5,7 +5,7 @@ import type { DataSessions } from '../vfio/port.ts';
 import { KernelDataFd, type DataFdMemory } from './data-fd.ts';
 import { KERNEL_LIVE_SIZE, kernel_live, KERNEL_STATE_SIZE, kernel_state } from './session-state.ts';
 import { noStore, type SessionStore } from './session-store.ts';
-import { hasSession } from './v2-device.ts';
+import { hasSession } from '../vfio/client/port-v2-device.ts';
 
 export interface FdSessionOptions {
   readonly store?: SessionStore;

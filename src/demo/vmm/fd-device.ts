@@ -1,9 +1,9 @@
 import { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { ShimError } from '../../error.ts';
-import { findMigrationRegion, regionInfo, type RegionInfo } from '../../kernel/device-info.ts';
+import { findMigrationRegion, regionInfo, type RegionInfo } from '../../vfio/client/device-info.ts';
 import type { FdPort } from '../../kernel/fd-port.ts';
-import { PortV1Device } from '../../kernel/v1-device.ts';
+import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
 import { tell } from './steps.ts';
 
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;

@@ -6,14 +6,14 @@ import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   vfio_device_feature_mig_state,
-} from '../../src/abi/vfio-v2.ts';
-import { FdSessions } from '../../src/kernel/fd-sessions.ts';
-import { PortV2Device } from '../../src/kernel/v2-device.ts';
-import { V2, type V2State } from '../../src/v2/states.ts';
-import type { DataSessions } from '../../src/vfio/port.ts';
-import { BytePort, ByteSessions, failed, u64 } from '../support/byte-port.ts';
-import { noise } from '../support/bytes.ts';
-import { outcome, thrownBy } from '../support/errno.ts';
+} from '../../../src/abi/vfio-v2.ts';
+import { FdSessions } from '../../../src/kernel/fd-sessions.ts';
+import { PortV2Device } from '../../../src/vfio/client/port-v2-device.ts';
+import { V2, type V2State } from '../../../src/v2/states.ts';
+import type { DataSessions } from '../../../src/vfio/port.ts';
+import { BytePort, ByteSessions, failed, u64 } from '../../support/byte-port.ts';
+import { noise } from '../../support/bytes.ts';
+import { outcome, thrownBy } from '../../support/errno.ts';
 
 const DATA = noise(65_536);
 let directory = '';

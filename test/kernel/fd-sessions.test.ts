@@ -6,7 +6,7 @@ import { VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, vfio_device_feature_mig_state } f
 import { FdSessions } from '../../src/kernel/fd-sessions.ts';
 import { KERNEL_LIVE_SIZE, KERNEL_STATE_SIZE } from '../../src/kernel/session-state.ts';
 import type { SessionStore } from '../../src/kernel/session-store.ts';
-import { PortV2Device } from '../../src/kernel/v2-device.ts';
+import { PortV2Device } from '../../src/vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FdVault, socketPair } from '../../src/sys/socket.ts';
 import { statePath } from '../../src/v2/fsm.ts';

@@ -1,5 +1,5 @@
-import type { ErrnoName } from '../abi/errno.ts';
-import { ShimError, type ErrorCode } from '../error.ts';
+import type { ErrnoName } from '../../abi/errno.ts';
+import { ShimError, type ErrorCode } from '../../error.ts';
 
 const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
   EAGAIN: 'ERR_NO_DATA_YET',

@@ -1,7 +1,7 @@
-import { VFIO_PCI_CONFIG_REGION_INDEX } from '../abi/vfio-device.ts';
-import { struct } from '../abi/struct.ts';
-import { ShimError } from '../error.ts';
-import type { VfioPort } from '../vfio/port.ts';
+import { VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio-device.ts';
+import { struct } from '../../abi/struct.ts';
+import { ShimError } from '../../error.ts';
+import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 
 /** The identification registers of a PCI type 0 header (linux/pci_regs.h: PCI_VENDOR_ID to PCI_SUBSYSTEM_ID). */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { pciId } from '../../src/kernel/pci-id.ts';
-import { BytePort } from '../support/byte-port.ts';
+import { pciId } from '../../../src/vfio/client/pci-id.ts';
+import { BytePort } from '../../support/byte-port.ts';
 
 describe('pciId', () => {
   it('is read from the configuration space', () => {

@@ -1,9 +1,9 @@
-import type { MigratableDevice } from '../device/migratable.ts';
-import { ShimError } from '../error.ts';
-import type { VfioPort } from '../vfio/port.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
+import { ShimError } from '../../error.ts';
+import type { VfioPort } from '../port.ts';
 import { findMigrationRegion } from './device-info.ts';
-import { PortV1Device } from './v1-device.ts';
-import { migrationFlagsOf, PortV2Device } from './v2-device.ts';
+import { PortV1Device } from './port-v1-device.ts';
+import { migrationFlagsOf, PortV2Device } from './port-v2-device.ts';
 
 /**
  * Finds out which protocol a driver speaks: v2 where it says so, else v1 where it has the region. `map`: as {@link PortV1Device}.

@@ -8,10 +8,10 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../abi/vfio-device.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
-import { hasErrno, ShimError } from '../error.ts';
-import type { RegionPlace, VfioPort } from '../vfio/port.ts';
+} from '../../abi/vfio-device.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import { hasErrno, ShimError } from '../../error.ts';
+import type { RegionPlace, VfioPort } from '../port.ts';
 
 /** `VFIO_DEVICE_GET_INFO`: `VFIO_DEVICE_FLAGS_*`, and how many regions and interrupts there are. */
 export interface DeviceInfo {

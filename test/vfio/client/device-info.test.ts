@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ShimError } from '../../src/error.ts';
-import { deviceInfo, findMigrationRegion, regionInfo } from '../../src/kernel/device-info.ts';
-import { join } from '../support/bytes.ts';
-import { outcome, thrownBy } from '../support/errno.ts';
-import { failed, BytePort, sparseCap, typeCap, type FakeRegion } from '../support/byte-port.ts';
-import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
+import { ShimError } from '../../../src/error.ts';
+import { deviceInfo, findMigrationRegion, regionInfo } from '../../../src/vfio/client/device-info.ts';
+import { join } from '../../support/bytes.ts';
+import { outcome, thrownBy } from '../../support/errno.ts';
+import { failed, BytePort, sparseCap, typeCap, type FakeRegion } from '../../support/byte-port.ts';
+import { numRuns, PROPERTY_TIMEOUT } from '../../support/runs.ts';
 
 let fake = new BytePort();
 beforeEach(() => {

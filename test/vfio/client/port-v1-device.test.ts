@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { RegionInfo } from '../../src/kernel/device-info.ts';
-import { PortV1Device } from '../../src/kernel/v1-device.ts';
-import { BytePort, failed } from '../support/byte-port.ts';
-import { noise } from '../support/bytes.ts';
-import { outcome, thrownBy } from '../support/errno.ts';
+import type { RegionInfo } from '../../../src/vfio/client/device-info.ts';
+import { PortV1Device } from '../../../src/vfio/client/port-v1-device.ts';
+import { BytePort, failed } from '../../support/byte-port.ts';
+import { noise } from '../../support/bytes.ts';
+import { outcome, thrownBy } from '../../support/errno.ts';
 
 let fake = new BytePort();
 beforeEach(() => {

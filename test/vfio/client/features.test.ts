@@ -3,9 +3,9 @@ import {
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_SET,
-} from '../../src/abi/vfio-v2.ts';
-import { hasFeature } from '../../src/kernel/feature.ts';
-import { BytePort } from '../support/byte-port.ts';
+} from '../../../src/abi/vfio-v2.ts';
+import { hasFeature } from '../../../src/vfio/client/features.ts';
+import { BytePort } from '../../support/byte-port.ts';
 
 let fake = new BytePort();
 beforeEach(() => {

@@ -5,13 +5,13 @@ import {
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
-} from '../abi/vfio-v2.ts';
-import { hasErrno, ShimError } from '../error.ts';
-import type { V2DataSession, V2Device } from '../v2/device.ts';
-import { isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
-import type { VfioPort } from '../vfio/port.ts';
+} from '../../abi/vfio-v2.ts';
+import { hasErrno, ShimError } from '../../error.ts';
+import type { V2DataSession, V2Device } from '../../v2/device.ts';
+import { isSaving, isV2State, V2, v2StateName, type V2State } from '../../v2/states.ts';
+import type { VfioPort } from '../port.ts';
 import { deviceError } from './errors.ts';
-import { getFeature, setFeature } from './feature.ts';
+import { getFeature, setFeature } from './features.ts';
 
 /** What a device was asked and how it answered, for a transcript. */
 export interface PortEvents {

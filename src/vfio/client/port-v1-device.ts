@@ -1,8 +1,8 @@
-import { VFIO_REGION_INFO_FLAG_MMAP } from '../abi/vfio-device.ts';
-import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
-import { ShimError } from '../error.ts';
-import type { V1Device } from '../v1/device.ts';
-import type { VfioPort } from '../vfio/port.ts';
+import { VFIO_REGION_INFO_FLAG_MMAP } from '../../abi/vfio-device.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
+import { ShimError } from '../../error.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
 

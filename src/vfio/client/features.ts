@@ -3,9 +3,9 @@ import {
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
   vfio_device_feature,
-} from '../abi/vfio-v2.ts';
-import { hasErrno } from '../error.ts';
-import type { VfioPort } from '../vfio/port.ts';
+} from '../../abi/vfio-v2.ts';
+import { hasErrno } from '../../error.ts';
+import type { VfioPort } from '../port.ts';
 
 /** `struct vfio_device_feature` with its data (linux/vfio.h, 5.7). */
 export function featureRequest(flags: number, data: Uint8Array): Uint8Array {

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { VFIO_DEVICE_FEATURE_MIGRATION } from '../../src/abi/vfio-v2.ts';
-import { identify } from '../../src/kernel/identify.ts';
-import { BytePort, failed, typeCap, u64 } from '../support/byte-port.ts';
-import { outcome, thrownBy } from '../support/errno.ts';
+import { VFIO_DEVICE_FEATURE_MIGRATION } from '../../../src/abi/vfio-v2.ts';
+import { identify } from '../../../src/vfio/client/identify.ts';
+import { BytePort, failed, typeCap, u64 } from '../../support/byte-port.ts';
+import { outcome, thrownBy } from '../../support/errno.ts';
 
 let fake = new BytePort();
 beforeEach(() => {
