@@ -1,16 +1,9 @@
-import {
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-  VFIO_DEVICE_FEATURE_GET,
-  VFIO_DEVICE_FEATURE_SET,
-} from '../abi/vfio-v2.ts';
 import { ShimError } from '../error.ts';
 import { deviceInfo, regionInfo, type RegionInfo } from '../vfio/client/device-info.ts';
-import { hasFeature } from '../vfio/client/features.ts';
 import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
 import { pciId } from '../vfio/client/pci-id.ts';
+import { dmaLogOf } from '../vfio/client/port-dma-log.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';
@@ -50,14 +43,13 @@ function kernelFacts(device: OpenedDevice): DeviceFacts {
   ).filter((region): region is RegionInfo => region !== undefined && region.size > 0);
   const sysfs = sysfsFacts(device.name);
   const { bus, driver, mdevType } = sysfs;
-  const logs = ([index, operation]: readonly [number, number]): boolean => hasFeature(device.port, index, operation);
   return {
     driver,
     sysfs,
     flags,
     regions,
     irqs,
-    dmaLogging: DMA_LOGGING.every(logs),
+    dmaLogging: dmaLogOf(device.port) !== undefined,
     identity: {
       ...(bus !== undefined && mdevType === undefined && { bus }),
       ...pciId(device.port, regions),
@@ -66,13 +58,3 @@ function kernelFacts(device: OpenedDevice): DeviceFacts {
     },
   };
 }
-
-/**
- * What the driver offers, which a PROBE tells. Whether the log can be read shows only while a device logs: Linux 6.12 without
- * CONFIG_IOMMUFD_DRIVER answers REPORT with EOPNOTSUPP (include/linux/iova_bitmap.h), and START with success.
- */
-const DMA_LOGGING = [
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_START, VFIO_DEVICE_FEATURE_SET],
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, VFIO_DEVICE_FEATURE_SET],
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_GET],
-] as const;
