@@ -1,5 +1,5 @@
 import { ShimError } from '../error.ts';
-import { deviceInfo, regionInfo, type RegionInfo } from '../vfio/client/device-info.ts';
+import { deviceInfo, regionsOf } from '../vfio/client/device-info.ts';
 import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
 import { pciId } from '../vfio/client/pci-id.ts';
@@ -7,9 +7,6 @@ import { dmaLogOf } from '../vfio/client/port-dma-log.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';
-
-/** More than any device has. */
-const MAX_REGIONS = 4096;
 
 /** A device behind /dev/vfio. */
 export function openKernel(path: string, look: boolean): Opened {
@@ -38,9 +35,7 @@ function migratable(device: OpenedDevice, map: boolean): MigratableDevice | unde
 
 function kernelFacts(device: OpenedDevice): DeviceFacts {
   const { flags, regions: count, irqs } = deviceInfo(device.port);
-  const regions = Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) =>
-    regionInfo(device.port, index),
-  ).filter((region): region is RegionInfo => region !== undefined && region.size > 0);
+  const regions = [...regionsOf(device.port, count)].filter(({ size }) => size > 0);
   const sysfs = sysfsFacts(device.name);
   const { bus, driver, mdevType } = sysfs;
   return {

@@ -3,7 +3,6 @@ import {
   VFIO_REGION_INFO_CAP_TYPE,
   VFIO_REGION_INFO_FLAG_CAPS,
   vfio_device_info,
-  vfio_info_cap_header,
   vfio_region_info,
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
@@ -12,6 +11,7 @@ import {
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { RegionPlace, VfioPort } from '../port.ts';
+import { capabilities } from './capabilities.ts';
 
 /** `VFIO_DEVICE_GET_INFO`: `VFIO_DEVICE_FLAGS_*`, and how many regions and interrupts there are. */
 export interface DeviceInfo {
@@ -72,19 +72,6 @@ function ask(port: VfioPort, index: number, argsz: number): Uint8Array | undefin
   }
 }
 
-/** Where each capability begins, by its id. The chain is followed as far as it goes forward within the bytes. */
-function capabilities(bytes: Uint8Array, first: number): Map<number, number> {
-  const found = new Map<number, number>();
-  let last = 0;
-  for (let at = first; at > last && at + vfio_info_cap_header.size <= bytes.length;) {
-    const { id, next } = vfio_info_cap_header.decode(bytes, at);
-    found.set(id, at);
-    last = at;
-    at = next;
-  }
-  return found;
-}
-
 function typeOf(bytes: Uint8Array, at: number | undefined): RegionInfo['type'] {
   if (at === undefined || at + vfio_region_info_cap_type.size > bytes.length) return undefined;
   const { type, subtype } = vfio_region_info_cap_type.decode(bytes, at);
@@ -104,13 +91,19 @@ function sparseOf(bytes: Uint8Array, at: number | undefined): RegionInfo['sparse
   return areas;
 }
 
+/** The regions of a device of which deviceInfo() counts so many. */
+export function* regionsOf(port: VfioPort, count: number): Generator<RegionInfo> {
+  for (let index = 0; index < Math.min(count, MAX_REGIONS); index += 1) {
+    const region = regionInfo(port, index);
+    if (region !== undefined) yield region;
+  }
+}
+
 /** The v1 migration region (linux/vfio.h, 5.8), where the device has one. */
 export function findMigrationRegion(port: VfioPort): RegionInfo | undefined {
-  const count = Math.min(deviceInfo(port).regions, MAX_REGIONS);
-  for (let index = 0; index < count; index += 1) {
-    const region = regionInfo(port, index);
-    const type = region?.type;
-    if (type?.type === VFIO_REGION_TYPE_MIGRATION && type.subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
+  for (const region of regionsOf(port, deviceInfo(port).regions)) {
+    const { type, subtype } = region.type ?? {};
+    if (type === VFIO_REGION_TYPE_MIGRATION && subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
   }
   return undefined;
 }
