@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import type { TestBed } from '../../test/real/test-bed.ts';
-import { within } from '../../test/real/wait.ts';
+import type { Child } from '../../test/real/processes.ts';
+import { poll, within } from '../../test/real/wait.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { identify } from '../../src/vfio/client/identify.ts';
 import { addressOf, syscall } from '../../src/sys/libc.ts';
@@ -15,9 +16,10 @@ import { underShim } from './vm.ts';
 /** Programs of ours in the place of a VMM: v1 under the shim, v2 on the device itself. */
 
 const V1_CLIENT = fileURLToPath(new URL('./v1-client.js', import.meta.url));
+const V1_HEIR = fileURLToPath(new URL('./v1-heir.js', import.meta.url));
 
 /** `GROUP:UUID`, as the device is named for our own programs. */
-const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
+export const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
 
 interface V1ClientResult {
   readonly accesses?: number;
@@ -31,11 +33,30 @@ export async function runV1Client(
   args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
   mtty: Mtty,
 ): Promise<V1ClientResult & { readonly stderr: string }> {
-  const prefix = underShim(name, '--present', 'v1');
-  const child = bed.spawn([...prefix, process.execPath, V1_CLIENT, ...args, pathOf(mtty)]);
+  const child = startUnderV1(bed, name, [V1_CLIENT, ...args, pathOf(mtty)]);
   const exit = await within(child.exited, 80_000, () => `${name} to end: ${child.stderr}`);
   assert.deepEqual(exit, { code: 0, signal: null }, child.stderr);
   return { ...(JSON.parse(child.stdout) as V1ClientResult), stderr: child.stderr };
+}
+
+/** Starts one of the two programs of v1-heir.ts, each in a run of its own. */
+export function startV1Heir(bed: TestBed, name: string, args: readonly string[]): Child {
+  return startUnderV1(bed, name, [V1_HEIR, ...args]);
+}
+
+function startUnderV1(bed: TestBed, name: string, args: readonly string[]): Child {
+  return bed.spawn([...underShim(name, '--present', 'v1'), process.execPath, ...args]);
+}
+
+/** The line of JSON that a program prints, which may go on after it. */
+export async function printed<T>(child: Child): Promise<T> {
+  const line = await poll(
+    () => (child.stdout.includes('\n') || child.exit !== undefined ? child.stdout : undefined),
+    80_000,
+    () => `a line of ${child.command.join(' ')}: ${child.stderr}`,
+  );
+  assert.match(line, /^\{.*\}\n$/, child.stderr);
+  return JSON.parse(line) as T;
 }
 
 /** Every register access of a v1 program had a supervisor of its own. */

@@ -4,8 +4,8 @@ import { openKernelDevice } from '../../src/kernel/open.ts';
 import { PortV1Device } from '../../src/vfio/client/port-v1-device.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
-import { V1Save } from '../../src/v1/save.ts';
 import { Interrupted } from './interrupted.ts';
+import { saveV1 } from './v1-save.ts';
 
 /**
  * A small v1 program without a VM, for `vfio-shim run`: `save FILE GROUP:UUID` or `restore FILE GROUP:UUID`. With `--interrupt`
@@ -21,21 +21,9 @@ const plain = new PortV1Device(opened.port, region, true);
 const interrupted = rest.includes('--interrupt') ? new Interrupted(plain, name) : undefined;
 const device: V1Device = interrupted ?? plain;
 
-if (action === 'save') writeFileSync(file, save(device));
+if (action === 'save') writeFileSync(file, saveV1(device));
 else restore(device, readFileSync(file));
 console.log(JSON.stringify({ accesses: interrupted?.accesses, killed: interrupted?.killed }));
-
-/** All of a running device's state, with pre-copy; it runs on. */
-function save(from: V1Device): Buffer {
-  const pieces: Buffer[] = [];
-  const saving = new V1Save(from, (piece) => void pieces.push(Buffer.from(piece)));
-  saving.setup();
-  while (saving.pending() > 0 && saving.iterate() > 0);
-  saving.stop();
-  saving.complete();
-  saving.cancel();
-  return Buffer.concat(pieces);
-}
 
 /** In two pieces, which are not the source's. */
 function restore(to: V1Device, bytes: Buffer): void {

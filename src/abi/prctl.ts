@@ -26,9 +26,6 @@ export const P_PIDFD = 3;
 /** Flag of pidfd_open(2): a thread's id is allowed (linux/pidfd.h, 6.9). */
 export const PIDFD_THREAD = 0o200;
 
-/** Type of kcmp(2): do two descriptors refer to one open file? 0 is yes (linux/kcmp.h, 3.5). */
-export const KCMP_FILE = 0;
-
 /** Resources of prlimit64(2): the largest file, and one more than the highest descriptor (asm-generic/resource.h). */
 export const RLIMIT_FSIZE = 1;
 export const RLIMIT_NOFILE = 7;

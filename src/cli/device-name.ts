@@ -1,5 +1,7 @@
 import { ShimError } from '../error.ts';
-import { parseSpec, specHelp, type SimSpec } from '../sim/spec.ts';
+import type { SimSpec } from '../sim/drivers.ts';
+import { parseSpec } from '../sim/spec.ts';
+import { specHelp } from '../sim/spec-help.ts';
 
 /** DEVICE of a command: a simulated device, or one of the kernel. */
 export type DeviceName =

@@ -13,10 +13,10 @@ import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../ab
 import { ShimError } from '../error.ts';
 import type { RegionInfo } from '../vfio/client/device-info.ts';
 import { pciIdOf } from '../vfio/client/pci-id.ts';
-import { createSim, newSimMemory, type Sim } from '../sim/create.ts';
+import { createSim, newSimMemory, simMemorySizes, type Sim } from '../sim/create.ts';
+import { kindOf, type SimSpec } from '../sim/drivers.ts';
 import { SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
 import { barSize, pciConfig } from '../sim/pci.ts';
-import type { SimSpec } from '../sim/spec.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 
 /** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
@@ -47,12 +47,17 @@ function memoryFor(spec: SimSpec): SimMemory {
 /** Enough for a device that nobody reads: a SPEC may name more memory than there is. */
 function noMemory(spec: SimSpec): SimMemory {
   const none = new Uint8Array(0);
-  return { bar: none, state: new Uint8Array(SIM_STATE_SIZE), section: new Uint8Array(spec.section), sent: none };
+  return {
+    bar: none,
+    state: new Uint8Array(SIM_STATE_SIZE),
+    section: new Uint8Array(simMemorySizes(spec).section),
+    sent: none,
+  };
 }
 
 function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
-  const { driver, size, compat, ports } = spec;
-  const sizes = { memory: String(size), compat: String(compat), ports: String(ports) };
+  const { driver, size } = spec;
+  const own = { memory: String(size), ...kindOf(spec).identity(spec) };
   return {
     driver: `${driver} (simulated)`,
     sysfs: {},
@@ -60,7 +65,7 @@ function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
     regions: regionsOf(spec, sim),
     irqs: VFIO_PCI_NUM_IRQS,
     dmaLogging: false,
-    identity: { bus: 'pci', ...pciIdOf(pciConfig(spec)), driver: `sim:${driver}`, ...sizes },
+    identity: { bus: 'pci', ...pciIdOf(pciConfig(spec)), driver: `sim:${driver}`, ...own },
   };
 }
 

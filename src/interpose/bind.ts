@@ -5,7 +5,7 @@ import { PortV1Device } from '../vfio/client/port-v1-device.ts';
 import { migrationFlagsOf } from '../vfio/client/port-v2-device.ts';
 import type { BridgeOptions } from './bridged-driver.ts';
 import { startAnew } from './bridged-facts.ts';
-import type { Ledger } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import { PART_SPAN } from './inherited.ts';
 
 /**

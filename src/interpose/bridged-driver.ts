@@ -10,7 +10,7 @@ import { V1 } from '../v1/states.ts';
 import { V2 } from '../v2/states.ts';
 import { BorrowedFd } from './borrowed-fd.ts';
 import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
-import type { Ledger } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import { partOffset, PARTS_FD, type Part } from './inherited.ts';
 import type { Reach } from './reach.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';

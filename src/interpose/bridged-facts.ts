@@ -1,6 +1,7 @@
 import { struct } from '../abi/struct.ts';
 import { KERNEL_STATE_SIZE } from '../kernel/session-state.ts';
-import { deviceArena, type Ledger } from './journal.ts';
+import { deviceArena } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 
 /** What there is to know of a bridged device, behind the state of the kernel's side in the driver's part of its arena. */
 const bridged = struct('bridged', 64, {

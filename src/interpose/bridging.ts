@@ -9,7 +9,7 @@ import {
   vfio_region_info,
 } from '../abi/vfio.ts';
 import { hasErrno } from '../error.ts';
-import type { DriverName } from '../sim/spec.ts';
+import { driverSpeaking, type DriverName } from '../sim/drivers.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { processOf } from '../sys/pidfd.ts';
 import { bind } from './bind.ts';
@@ -17,16 +17,17 @@ import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from './call.ts';
 import { CallArgument } from './call-argument.ts';
-import type { Devices, DevicesHost } from './devices.ts';
+import type { Devices } from './devices.ts';
 import { deviceFeature, isMigrationFeature } from '../vfio/server/feature-request.ts';
 import type { Findings } from './findings.ts';
-import { DEVICE_ARENA_SIZE, Ledger, type JournalLayout } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import { cdevName, linkOf, nameIn } from './kernel-names.ts';
 import { messageOf } from './log.ts';
 import { migrationRegionInfo } from '../vfio/server/migration-region.ts';
 import { BRIDGED } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { markPlace, placeOf } from './run-mark.ts';
+import type { Turn } from './turn.ts';
 import { regionOffset } from './window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
@@ -51,17 +52,15 @@ export class Bridging implements Devices {
   readonly #devices: (BridgedDevice | undefined)[];
   readonly #ledgers: readonly Ledger[];
   readonly #options: BridgingOptions;
-  readonly #host: DevicesHost;
   /** The device that a thread has asked a group for, as the target named it. */
   readonly #names = new Map<number, string>();
   #unreachable = false;
 
-  constructor(layout: JournalLayout, journal: Uint8Array, options: BridgingOptions, host: DevicesHost) {
+  /** A ledger for each of the places that there are. */
+  constructor(ledgers: readonly Ledger[], options: BridgingOptions) {
     this.#options = options;
-    this.#host = host;
-    const places = Array.from({ length: BRIDGED }, (_, place) => place);
-    this.#ledgers = places.map((place) => new Ledger(layout.device(journal, place), DEVICE_ARENA_SIZE));
-    this.#devices = this.#ledgers.map((ledger, place) =>
+    this.#ledgers = ledgers;
+    this.#devices = ledgers.map((ledger, place) =>
       bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, options) : undefined,
     );
     for (const device of this.#devices) device?.driver.inherit();
@@ -75,10 +74,6 @@ export class Bridging implements Devices {
     return this.#devices.find((device) => device?.dataFds?.inode === inode);
   }
 
-  ledgers(): readonly Ledger[] {
-    return this.#ledgers;
-  }
-
   reports(): DeviceReport[] {
     return this.#devices.flatMap((device) => (device === undefined ? [] : [device.report()]));
   }
@@ -87,30 +82,31 @@ export class Bridging implements Devices {
     const devices = this.#devices.filter((device) => device !== undefined);
     if (devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
     const protocols = new Set(devices.map(({ driver }) => driver.backend.protocol));
-    return [...protocols].map((protocol) => (protocol === 'v1' ? 'vendor-v1' : 'qat'));
+    return [...protocols].map(driverSpeaking);
   }
 
   open(): number {
     return CONTINUE;
   }
 
-  ioctl(call: Call, command: number): number {
+  ioctl(turn: Turn, command: number): number {
+    const { call } = turn;
     switch (command) {
       case VFIO_GROUP_GET_DEVICE_FD:
         this.#noteName(call);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(call, true, (device) => this.#getInfo(call, device));
+        return this.#on(turn, true, (device) => this.#getInfo(call, device));
       case VFIO_DEVICE_GET_REGION_INFO:
-        return this.#on(call, false, (device) => this.#getRegionInfo(call, device));
+        return this.#on(turn, false, (device) => this.#getRegionInfo(call, device));
       case VFIO_DEVICE_RESET:
-        return this.#on(call, false, (device) => {
+        return this.#on(turn, false, (device) => {
           device.reset();
           device.noteState();
           return 0;
         });
       case VFIO_DEVICE_FEATURE:
-        return this.#on(call, true, (device) => this.#feature(call, device));
+        return this.#on(turn, true, (device) => this.#feature(turn, device));
       default:
         return CONTINUE;
     }
@@ -124,18 +120,19 @@ export class Bridging implements Devices {
   }
 
   /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
-  #on(call: Call, find: boolean, serve: (device: BridgedDevice) => number): number {
+  #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
+    const { call } = turn;
     const fd = this.#duplicate(call);
     if (fd === undefined) return CONTINUE;
     let device = this.#devices[placeOf(fd.number)];
-    if (device === undefined && find) device = this.#find(call, fd);
+    if (device === undefined && find) device = this.#find(turn, fd);
     if (device === undefined) {
       fd.close();
       return CONTINUE;
     }
     device.driver.lend(call.tid, call.s32(0), fd);
     try {
-      this.#host.touch(device.ledger);
+      turn.touch(device.ledger);
       device.counted();
       return serve(device);
     } finally {
@@ -161,20 +158,22 @@ export class Bridging implements Devices {
   }
 
   /** Gives a device its place, if it is one and there is something to do for it. */
-  #find(call: Call, fd: OwnedFd): BridgedDevice | undefined {
+  #find(turn: Turn, fd: OwnedFd): BridgedDevice | undefined {
+    const { call } = turn;
     const cdev = cdevName(fd.number);
     if (cdev === undefined && !this.#options.reach.isGroupDevice(fd.number)) return undefined;
     call.check(); // whose descriptor that is
     const known = cdev ?? this.#names.get(call.tid);
     const name = known ?? `descriptor ${call.s32(0)}`;
     this.#names.delete(call.tid);
-    this.#dropClosed();
+    this.#dropClosed(turn);
     const place = this.#devices.indexOf(undefined);
     const ledger = this.#ledgers[place];
     if (ledger === undefined) {
       this.#leaves(`${name}: is not bridged: ${BRIDGED} devices are the limit`);
       return undefined;
     }
+    turn.touch(ledger);
     try {
       const reason = bind(fd, name, ledger, this.#options);
       if (reason !== undefined) {
@@ -185,7 +184,7 @@ export class Bridging implements Devices {
       device.driver.lend(call.tid, call.s32(0), fd);
       device.driver.begin(this.#options.warn);
       device.noteState();
-      ledger.commit();
+      turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
       const { protocol } = device.driver.backend;
@@ -193,7 +192,7 @@ export class Bridging implements Devices {
       return device;
     } catch (error) {
       bridgedFacts(ledger).used = 0;
-      ledger.commit();
+      turn.settle();
       this.#leaves(`${name}: is not bridged: ${messageOf(error)}`);
       return undefined;
     }
@@ -206,13 +205,13 @@ export class Bridging implements Devices {
   }
 
   /** Forgets devices that the target has closed, where a new one comes. */
-  #dropClosed(): void {
+  #dropClosed(turn: Turn): void {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || this.#isOpen(device, place)) continue;
       this.#options.gone(device.report());
       device.driver.vault.clear();
       device.driver.facts.used = 0;
-      device.ledger.commit();
+      turn.touch(device.ledger);
       this.#devices[place] = undefined;
     }
   }
@@ -270,14 +269,14 @@ export class Bridging implements Devices {
     return 0;
   }
 
-  #feature(call: Call, device: BridgedDevice): number {
+  #feature(turn: Turn, device: BridgedDevice): number {
     const { v2 } = device;
-    const argument = new CallArgument(call);
+    const argument = new CallArgument(turn.call);
     if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
     const result = device.onDataFd(() =>
-      deviceFeature(argument, v2, (resuming, tell) => this.#host.openDataFd(call, device, resuming, tell)),
+      deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
     );
     return result;
   }

@@ -1,6 +1,7 @@
 import type { MigratableDevice } from '../device/migratable.ts';
-import { createSim } from '../sim/create.ts';
-import { fillPattern, simMemorySizes } from '../sim/memory.ts';
+import { createSim, simMemorySizes } from '../sim/create.ts';
+import { kindOf } from '../sim/drivers.ts';
+import { fillPattern } from '../sim/memory.ts';
 import { pciConfig } from '../sim/pci.ts';
 import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
@@ -8,7 +9,8 @@ import { V1RegisterAccess } from '../v1/registers.ts';
 import type { DeviceRegions } from '../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from './file-look.ts';
-import { DEVICE_ARENA_SIZE, deviceArena, Ledger } from './journal.ts';
+import { deviceArena } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import type { DeviceFiles } from './inherited.ts';
 import { mappedBar, REGION_SPAN, type PlannedDevice } from './plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
@@ -21,11 +23,10 @@ export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 export function emulatedDevice(
   plan: PlannedDevice,
   index: number,
-  journal: Uint8Array,
+  ledger: Ledger,
   files: DeviceFiles,
   options: ServeOptions,
 ): EmulatedDevice {
-  const ledger = new Ledger(journal, DEVICE_ARENA_SIZE);
   const { dataSection } = plan;
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
   const section = mapSharedMemory(files.section, dataSection);
@@ -41,7 +42,7 @@ export function emulatedDevice(
       arena: ledger.arena,
       live: undefined, // a simulated driver's own state is in the arena
     },
-    protocol: plan.spec.driver === 'vendor-v1' ? ('v1' as const) : ('v2' as const),
+    protocol: kindOf(plan.spec).protocol,
     shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
   };
   // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own

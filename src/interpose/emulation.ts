@@ -1,22 +1,23 @@
 import { errnoName } from '../abi/errno.ts';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
 import { hasErrno } from '../error.ts';
-import type { DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
 import { arch, failedWith } from '../sys/libc.ts';
-import type { Answers } from '../sys/seccomp.ts';
 import { refuse } from '../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from './call.ts';
 import { CallArgument } from './call-argument.ts';
 import { deviceRequest } from '../vfio/server/device-requests.ts';
-import type { Devices, DevicesHost } from './devices.ts';
+import type { Devices } from './devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import type { DeviceFiles } from './inherited.ts';
 import { Fabric } from './fabric.ts';
 import { fileNow, forgetFile } from './file-look.ts';
-import type { JournalLayout, Ledger } from './journal.ts';
+import type { JournalLayout } from './journal.ts';
+import type { Ledgers } from './ledger.ts';
 import { groupPath, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import type { ServeOptions } from './served-device.ts';
+import type { Turn } from './turn.ts';
 
 const numbers = arch.syscalls;
 const PATH_MAX = 4096;
@@ -25,33 +26,27 @@ const PATH_MAX = 4096;
 export interface EmulationMemory {
   readonly layout: JournalLayout;
   readonly journal: Uint8Array;
+  readonly ledgers: Ledgers;
   readonly filesOf: (device: number) => DeviceFiles;
 }
 
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
 export class Emulation implements Devices {
   readonly #devices: readonly EmulatedDevice[];
-  readonly #host: DevicesHost;
-  readonly #listener: Answers;
   readonly #fabric: Fabric;
   readonly #nodes: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
 
-  constructor(plan: Plan, { layout, journal, filesOf }: EmulationMemory, options: ServeOptions, host: DevicesHost) {
-    this.#host = host;
-    this.#listener = host.listener;
-    this.#devices = plan.devices.map((device, n) => {
-      const served = emulatedDevice(device, n, layout.device(journal, n), filesOf(n), options);
-      if (served.ledger.isFresh) served.ledger.commit();
-      return served;
-    });
+  constructor(plan: Plan, { layout, journal, ledgers, filesOf }: EmulationMemory, options: ServeOptions) {
+    this.#devices = plan.devices.map((device, n) =>
+      emulatedDevice(device, n, layout.deviceLedger(journal, ledgers, n), filesOf(n), options),
+    );
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
-    const { fabric, mappings } = layout.parts(journal);
-    const send = (call: Call, fd: number, closeOnExec: boolean): void => this.#sendFd(call, fd, closeOnExec);
-    this.#fabric = new Fabric(this.#devices, fabric, mappings, send);
+    const { mappings } = layout.parts(journal);
+    this.#fabric = new Fabric(this.#devices, layout.fabricLedger(journal, ledgers), mappings, sendFd);
     if (this.#fabric.ledger.isFresh) {
       this.#fabric.save();
-      this.#fabric.ledger.commit();
+      ledgers.commit([this.#fabric.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
     }
     const groups = plan.devices.map((device, n) => [groupPath(device), n] as const);
     this.#nodes = new Map([['/dev/vfio/vfio', -1], ...groups]);
@@ -65,10 +60,6 @@ export class Emulation implements Devices {
     return this.#devices.find(({ dataFds }) => dataFds?.inode === inode);
   }
 
-  ledgers(): Ledger[] {
-    return [this.#fabric.ledger, ...this.#devices.map(({ ledger }) => ledger)];
-  }
-
   reports(): DeviceReport[] {
     return this.#devices.map((device) => device.report());
   }
@@ -78,16 +69,17 @@ export class Emulation implements Devices {
     return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
   }
 
-  ioctl(call: Call, command: number): number {
+  ioctl(turn: Turn, command: number): number {
+    const { call } = turn;
     const inode = fileNow(call.tid, call.s32(0));
     if (inode === undefined) return CONTINUE;
     const device = this.#devices[this.#deviceInodes.indexOf(inode)];
     if (device !== undefined) {
-      this.#host.touch(device.ledger);
+      turn.touch(device.ledger);
       device.counted();
       const result = device.onDataFd(() =>
         deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
-          this.#host.openDataFd(call, device, resuming, tell),
+          device.openDataFd(turn, resuming, tell),
         ),
       );
       device.noteState();
@@ -96,30 +88,31 @@ export class Emulation implements Devices {
     const group = this.#fabric.group(inode);
     const container = this.#fabric.container(inode);
     if (group < 0 && container === undefined) return CONTINUE;
-    this.#host.touch(this.#fabric.ledger);
+    turn.touch(this.#fabric.ledger);
     return container === undefined
-      ? this.#fabric.groupIoctl(call, command, group)
+      ? this.#fabric.groupIoctl(turn, command, group)
       : this.#fabric.containerIoctl(call, command, container);
   }
 
-  open(call: Call): number {
+  open(turn: Turn): number {
+    const { call } = turn;
     const pathArgument = call.nr === numbers.openat ? 1 : 0;
     const path = pathOf(call, pathArgument);
     const node = path === undefined ? undefined : this.#nodes.get(path);
     if (node === undefined) return CONTINUE;
     const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
-    this.#host.touch(this.#fabric.ledger);
-    return node < 0 ? this.#fabric.openContainer(call, closeOnExec) : this.#fabric.openGroup(call, node, closeOnExec);
+    turn.touch(this.#fabric.ledger);
+    return node < 0 ? this.#fabric.openContainer(turn, closeOnExec) : this.#fabric.openGroup(turn, node, closeOnExec);
   }
+}
 
-  /** Answers a call with a descriptor of the target's. What the call changed is committed before the target sees it. */
-  #sendFd(call: Call, fd: number, closeOnExec: boolean): void {
-    this.#fabric.ledger.commit();
-    forgetFile();
-    const result = this.#listener.addFd(call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
-    if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
-    throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
-  }
+/** Answers a call with a descriptor of the target's. What the call has changed counts before the target sees it. */
+function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
+  turn.settle();
+  forgetFile();
+  const result = turn.answers.addFd(turn.call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
+  if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
+  throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
 }
 
 /**

@@ -18,7 +18,8 @@ import { CallArgument } from './call-argument.ts';
 import { containerRequest, type ContainerHost, type ContainerState } from '../vfio/server/container-requests.ts';
 import { DmaMappings } from '../vfio/server/dma-mappings.ts';
 import { fileNow } from './file-look.ts';
-import { FABRIC_ARENA_SIZE, Ledger } from './journal.ts';
+import type { Ledger } from './ledger.ts';
+import type { Turn } from './turn.ts';
 
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
 const MAX_CONTAINERS = 64;
@@ -34,11 +35,11 @@ export interface FabricDevice {
   readonly name: string;
   readonly driver: { readonly files: { readonly device: number; readonly group: number } };
   /** A user gets the device's fd, and is the only one that has it. */
-  opened(): void;
+  opened(turn: Turn): void;
 }
 
 /** Hands a descriptor to the caller as its call's answer. */
-export type SendFd = (call: Call, fd: number, closeOnExec: boolean) => void;
+export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
 
 /**
  * The emulated /dev/vfio: containers and groups, and which belongs to which.
@@ -54,8 +55,8 @@ export class Fabric implements ContainerHost {
   readonly #send: SendFd;
   readonly #state: FabricState;
 
-  constructor(devices: readonly FabricDevice[], journal: Uint8Array, mappings: Uint8Array, send: SendFd) {
-    this.ledger = new Ledger(journal, FABRIC_ARENA_SIZE);
+  constructor(devices: readonly FabricDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
+    this.ledger = ledger;
     this.mappings = new DmaMappings(mappings);
     this.#devices = devices;
     this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
@@ -63,7 +64,7 @@ export class Fabric implements ContainerHost {
     this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
   }
 
-  /** Puts what changed into the arena. Its ledger is committed by the caller. */
+  /** Puts what changed into the arena. */
   save(): void {
     const text = Buffer.from(JSON.stringify(this.#state));
     const { arena } = this.ledger;
@@ -90,7 +91,7 @@ export class Fabric implements ContainerHost {
   }
 
   /** Opening /dev/vfio/vfio. */
-  openContainer(call: Call, closeOnExec: boolean): number {
+  openContainer(turn: Turn, closeOnExec: boolean): number {
     const { containers } = this.#state;
     if (containers.length >= MAX_CONTAINERS) {
       const unused = containers.findIndex((candidate) => !this.hasGroup(candidate));
@@ -101,7 +102,7 @@ export class Fabric implements ContainerHost {
     containers.push({ inode: inodeOfOwn(file.number), iommu: 0, logging: false });
     this.save();
     try {
-      this.#send(call, file.number, closeOnExec);
+      this.#send(turn, file.number, closeOnExec);
     } catch (error) {
       containers.pop(); // nobody has got it
       this.save();
@@ -114,7 +115,7 @@ export class Fabric implements ContainerHost {
    * Opening /dev/vfio/N. A group has one opener, and devices of it that are open keep it open (drivers/vfio/group.c of Linux 6.12:
    * vfio_group_fops_open, vfio_device_open_file), so who comes after them finds it detached.
    */
-  openGroup(call: Call, group: number, closeOnExec: boolean): number {
+  openGroup(turn: Turn, group: number, closeOnExec: boolean): number {
     const { groups } = this.#state;
     const { files } = this.#device(group).driver;
     using file = openAnew(files.group, O_RDWR);
@@ -125,7 +126,7 @@ export class Fabric implements ContainerHost {
     groups[group] = 0;
     this.save();
     try {
-      this.#send(call, file.number, closeOnExec);
+      this.#send(turn, file.number, closeOnExec);
     } catch (error) {
       groups[group] = before; // there is no new one
       this.save();
@@ -142,7 +143,8 @@ export class Fabric implements ContainerHost {
     return result;
   }
 
-  groupIoctl(call: Call, command: number, group: number): number {
+  groupIoctl(turn: Turn, command: number, group: number): number {
+    const { call } = turn;
     const { groups } = this.#state;
     const container = this.container(groups[group] ?? 0);
     switch (command) {
@@ -173,15 +175,15 @@ export class Fabric implements ContainerHost {
         this.save();
         return 0;
       case VFIO_GROUP_GET_DEVICE_FD:
-        return this.#getDevice(call, group, container);
+        return this.#getDevice(turn, group, container);
       case VFIO_GET_API_VERSION:
       default:
         throw refuse('ENOTTY', `group: no ioctl 0x${command.toString(16)}`);
     }
   }
 
-  #getDevice(call: Call, group: number, container: ContainerState | undefined): number {
-    const name = call.stringArg(2, 4096);
+  #getDevice(turn: Turn, group: number, container: ContainerState | undefined): number {
+    const name = turn.call.stringArg(2, 4096);
     if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
     const device = this.#device(group);
     if (name !== device.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
@@ -192,8 +194,8 @@ export class Fabric implements ContainerHost {
     const isFirst = lockFile(file.number, 'exclusive');
     shareLock(file);
     // noted beforehand: who has the descriptor may look at once. Where it is not given, the next one is the first too
-    if (isFirst) device.opened();
-    this.#send(call, file.number, true);
+    if (isFirst) device.opened(turn);
+    this.#send(turn, file.number, true);
     return ANSWERED;
   }
 

@@ -1,4 +1,4 @@
-import { simMemorySizes } from '../sim/memory.ts';
+import { simMemorySizes } from '../sim/create.ts';
 import { BRIDGED, REGION_SPAN, type Plan, type PlannedDevice } from './plan.ts';
 
 /*
@@ -28,7 +28,7 @@ const EMULATED = {
   /** The one behind the device's own descriptor. */
   device: ({ name }) => ({ name: `vfio-${name}`, size: DEVICE_FILE_SIZE }),
   section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
-  /** What vendor-v1 remembers of its memory. */
+  /** What a v1 driver remembers of its memory. */
   sent: ({ name, spec }) => ({ name: `vfio-${name}-sent`, size: Math.max(4096, pages(simMemorySizes(spec).sent)) }),
   group: ({ group }) => ({ name: `vfio-group-${group}`, size: 4096 }),
   /** The data section inside a round trip, and what bridges carry over a change of state. */

@@ -1,98 +1,11 @@
 import { seccomp_notif } from '../abi/seccomp.ts';
-import { struct } from '../abi/struct.ts';
 import { PRESENT_V1_STATE_SIZE } from '../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../sim/memory.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../vfio/server/dma-mappings.ts';
-
-/*
- * What a successor needs to go on where a supervisor was killed, in memory that the keeper holds.
- *
- * A supervisor works on a copy of its state (an arena). When a call has been served, the arena is copied into the one of
- * two slots that does not count, with the call's id and result, and then that slot is made to count, by one store. Only
- * then is the call answered. So a successor finds either the state before a call, and serves it again, or the state after
- * it, and gives the answer that is noted there. The notification itself is received straight into the journal.
- */
+import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
 const PAGE = 4096;
-
-/** The call that an arena's state is the result of. */
-const served_call = struct('served_call', 24, {
-  id_low: ['u32', 0],
-  id_high: ['u32', 4],
-  value: ['count', 8],
-  error: ['s32', 16],
-  flags: ['u32', 20],
-});
-
-const slot_header = struct('slot_header', 8, { generation: ['u32', 0] });
-/** Behind it, up to the first slot: what counts at once, without a commit. */
-const LIVE_AT = 16;
-const SLOTS_AT = 64;
-
-/** Two slots and the number that says which counts: even the first, odd the second; 0 is neither, the beginning. */
-export class Ledger {
-  /** The working copy. */
-  readonly arena: Uint8Array;
-  /** Memory that counts at once: what is under way when a supervisor is killed. */
-  readonly live: Uint8Array;
-  readonly #work: Uint8Array;
-  readonly #call: ReturnType<typeof served_call.view>;
-  readonly #header: ReturnType<typeof slot_header.view>;
-  readonly #slots: readonly [Uint8Array, Uint8Array];
-
-  /** `memory` has `ledgerSize(arenaSize)` bytes. */
-  constructor(memory: Uint8Array, arenaSize: number) {
-    const slotSize = arenaSize + served_call.size;
-    const work = new Uint8Array(slotSize);
-    this.#header = slot_header.view(memory);
-    this.live = memory.subarray(LIVE_AT, SLOTS_AT);
-    const second = SLOTS_AT + slotSize;
-    this.#slots = [memory.subarray(SLOTS_AT, second), memory.subarray(second, second + slotSize)];
-    this.arena = work.subarray(0, arenaSize);
-    this.#call = served_call.view(work, arenaSize);
-    this.#work = work;
-    this.revert();
-  }
-
-  /** Makes the arena what it was at the last commit, which is what a successor would begin with. */
-  revert(): void {
-    const { generation } = this.#header;
-    if (generation > 0) this.#work.set(this.#slots[(generation & 1) as 0 | 1]);
-  }
-
-  /** True where the state is the result of the call whose notification begins with these words. */
-  isOf(notification: Uint32Array): boolean {
-    return this.#call.id_low === notification[0] && this.#call.id_high === notification[1];
-  }
-
-  /** The answer to the call that the state is the result of: a value, a negative errno or 0, and the response's flags. */
-  get answer(): { value: number; error: number; flags: number } {
-    return this.#call;
-  }
-
-  /** True before the first commit. */
-  get isFresh(): boolean {
-    return this.#header.generation === 0;
-  }
-
-  /** Makes the arena, as the result of the call whose notification begins with these words, what a successor begins with. */
-  commit(notification?: Uint32Array, value = 0, error = 0, flags = 0): void {
-    const call = this.#call;
-    call.id_low = notification?.[0] ?? 0;
-    call.id_high = notification?.[1] ?? 0;
-    call.value = Math.max(0, value);
-    call.error = error;
-    call.flags = flags;
-    const next = this.#header.generation + 1;
-    this.#slots[(next & 1) as 0 | 1].set(this.#work);
-    this.#header.generation = next > 0xffff_fff0 ? 2 - (next & 1) : next;
-  }
-}
-
-export function ledgerSize(arenaSize: number): number {
-  return Math.ceil((SLOTS_AT + 2 * (arenaSize + served_call.size)) / PAGE) * PAGE;
-}
 
 /** Lays parts out one behind the other, each at a place that is good for any number. */
 function laidOut<const P extends string>(
@@ -127,18 +40,19 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
 const NOTIFICATION_STRIDE = 128;
 /** Calls that wait for a device: how many at most. More stay in the kernel's queue. */
 export const MAX_PARKED = 64;
-/** The first pages: the call being received, and the calls that wait. */
+/** The first pages: the call being received, to which the kernel writes straight, and the calls that wait. */
 const CALLS_SIZE = Math.ceil(((1 + MAX_PARKED) * NOTIFICATION_STRIDE) / PAGE) * PAGE;
 
 /** The fabric's arena: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
 export const FABRIC_ARENA_SIZE = 32 * 1024;
 const MAPPINGS_SIZE = Math.ceil((MAX_MAPPINGS * MAPPING_STRIDE) / PAGE) * PAGE;
 
-/** Where everything lies in the journal. */
+/** Where everything lies in the journal: the memory that the keeper holds for its supervisors (ledger.ts). */
 export class JournalLayout {
   readonly size: number;
-  readonly #fabricAt = CALLS_SIZE;
-  readonly #mappingsAt = CALLS_SIZE + ledgerSize(FABRIC_ARENA_SIZE);
+  readonly #ledgersAt = CALLS_SIZE;
+  readonly #fabricAt = this.#ledgersAt + Math.ceil(LEDGERS_SIZE / PAGE) * PAGE;
+  readonly #mappingsAt = this.#fabricAt + ledgerSize(FABRIC_ARENA_SIZE);
   readonly #devicesAt = this.#mappingsAt + MAPPINGS_SIZE;
 
   constructor(devices: number) {
@@ -162,6 +76,11 @@ export class JournalLayout {
     return journal.subarray(NOTIFICATION_STRIDE - 1, NOTIFICATION_STRIDE);
   }
 
+  /** Which slots of the ledgers count, and what was answered last. */
+  ledgers(journal: Uint8Array): Uint8Array {
+    return journal.subarray(this.#ledgersAt, this.#ledgersAt + LEDGERS_SIZE);
+  }
+
   parts(journal: Uint8Array): { fabric: Uint8Array; mappings: Uint8Array } {
     return {
       fabric: journal.subarray(this.#fabricAt, this.#mappingsAt),
@@ -178,5 +97,13 @@ export class JournalLayout {
     const size = ledgerSize(DEVICE_ARENA_SIZE);
     const at = this.#devicesAt + index * size;
     return journal.subarray(at, at + size);
+  }
+
+  fabricLedger(journal: Uint8Array, ledgers: Ledgers): Ledger {
+    return new Ledger(ledgers, 0, this.parts(journal).fabric, FABRIC_ARENA_SIZE);
+  }
+
+  deviceLedger(journal: Uint8Array, ledgers: Ledgers, index: number): Ledger {
+    return new Ledger(ledgers, 1 + index, this.device(journal, index), DEVICE_ARENA_SIZE);
   }
 }

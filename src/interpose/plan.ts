@@ -1,6 +1,7 @@
 import type { V1Habits } from '../bridge/state-map.ts';
+import { simMemorySizes } from '../sim/create.ts';
+import { kindOf, type SimSpec } from '../sim/drivers.ts';
 import { barSize } from '../sim/pci.ts';
-import type { SimSpec } from '../sim/spec.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
@@ -85,7 +86,7 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     spec,
     name: `0000:${bus}:00.0`,
     group: FIRST_GROUP + index,
-    dataSection: spec.driver === 'vendor-v1' ? spec.section : dataSection,
+    dataSection: kindOf(spec).protocol === 'v1' ? simMemorySizes(spec).section : dataSection,
   };
 }
 

@@ -16,7 +16,8 @@ import {
 import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
 import { featureRequest } from '../vfio/client/features.ts';
-import { parseSpec, type DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
+import { smallSpec } from '../sim/spec.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
@@ -29,20 +30,15 @@ import type { EmulatedDevice } from './emulated-driver.ts';
 import { Emulation } from './emulation.ts';
 import { JournalLayout } from './journal.ts';
 import { deviceFiles, filesOf } from './inherited.ts';
+import { Ledgers } from './ledger.ts';
 import { planDevice, type Plan } from './plan.ts';
 import { Router } from './router.ts';
 import { serve } from './serve.ts';
+import { Turn } from './turn.ts';
 import { regionOffset } from './window.ts';
 
 const numbers = arch.syscalls;
 const SECTION = 8192;
-const SPECS: Readonly<Record<DriverName, string>> = {
-  qat: 'qat,size=16K',
-  mtty: 'mtty',
-  pds: 'pds,size=16K',
-  hisi: 'hisi,size=16K',
-  'vendor-v1': 'vendor-v1,size=16K,section=8K',
-};
 
 /** What serves a target, with a small device of its own, and with this process as the target. */
 export class RehearsalStage implements Disposable {
@@ -55,23 +51,22 @@ export class RehearsalStage implements Disposable {
   readonly #router: Router;
   readonly #answers = new OwnAnswers();
   readonly #call = new Call(new Uint8Array(seccomp_notif.size));
+  readonly #turn: Turn;
 
   constructor(plan: Plan, driver: DriverName) {
-    const planned = planDevice(0, driver, parseSpec(SPECS[driver]), SECTION);
+    const planned = planDevice(0, driver, smallSpec(driver), SECTION);
     const own: Plan = { ...plan, devices: [planned] };
     this.#files = filesOf(planned).map(({ name, size }) => createSharedMemory(name, size));
     const files = deviceFiles(this.#files.map(({ number }) => number));
     this.#device = files.device;
     const layout = new JournalLayout(1);
-    const memory = { layout, journal: new Uint8Array(layout.size), filesOf: () => files };
+    const journal = new Uint8Array(layout.size);
+    const ledgers = new Ledgers(layout.ledgers(journal));
     const options = { ...own, warn: () => {}, log: undefined };
-    let emulation: Emulation | undefined;
-    this.#router = new Router(
-      this.#answers,
-      plan.dataFds,
-      (host) => (emulation = new Emulation(own, memory, options, host)),
-    );
-    const served = emulation?.at(0);
+    const emulation = new Emulation(own, { layout, journal, ledgers, filesOf: () => files }, options);
+    this.#router = new Router(emulation, plan.dataFds);
+    this.#turn = new Turn(this.#answers, ledgers, this.#call);
+    const served = emulation.at(0);
     if (served?.v1 !== undefined) this.v1 = this.#showV1(served, served.v1);
     if (served?.v2 !== undefined && plan.dataFds !== undefined) this.v2 = this.#showV2(served.v2.migrationFlags);
   }
@@ -90,7 +85,7 @@ export class RehearsalStage implements Disposable {
       words[ARGS + 2 * n + 1] = Number((BigInt(arg) >> 32n) & 0xffff_ffffn);
     }
     const answers = this.#answers;
-    if (!serve(this.#call, this.#router)) answers.error = -errnoNumber('EAGAIN');
+    if (!serve(this.#call, this.#turn, this.#router)) answers.error = -errnoNumber('EAGAIN');
     if (answers.error >= 0) return answers.value;
     const errno = errnoName(-answers.error) ?? 'EIO';
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });

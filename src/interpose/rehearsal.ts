@@ -1,4 +1,4 @@
-import type { DriverName } from '../sim/spec.ts';
+import type { DriverName } from '../sim/drivers.ts';
 import { V1Restore } from '../v1/restore.ts';
 import { V1Save } from '../v1/save.ts';
 import { V2Restore } from '../v2/restore.ts';

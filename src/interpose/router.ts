@@ -3,18 +3,17 @@ import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { ShimError } from '../error.ts';
 import { ELSEWHERE } from '../sys/file.ts';
 import { arch } from '../sys/libc.ts';
-import type { Answers } from '../sys/seccomp.ts';
 import { refuse } from '../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from './call.ts';
 import type { DataFds } from './data-fd.ts';
-import type { Devices, DevicesHost } from './devices.ts';
+import type { Devices } from './devices.ts';
 import { fileOf, forgetFile } from './file-look.ts';
-import type { Ledger } from './journal.ts';
 import { mapSection } from './map-section.ts';
 import type { FdWindow } from './plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from './log.ts';
 import { AT_POSITION, duplicate, isStandIn, refuseOther } from './stand-in.ts';
+import type { Turn } from './turn.ts';
 import { deviceInWindow, offsetInRegion } from './window.ts';
 
 const numbers = arch.syscalls;
@@ -24,29 +23,16 @@ const legacyOpen = 'open' in numbers ? numbers.open : -1;
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
 
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
-export class Router implements DevicesHost {
+export class Router {
   readonly devices: Devices;
-  readonly listener: Answers;
-  /** What the latest call changed, to be committed with its result; none for calls that change nothing of ours. */
-  touched: Ledger | undefined;
   /** Where the stand-ins of data fds are. */
   readonly #window: FdWindow | undefined;
   /** The device whose data fd was read by the latest call. */
   #hasRead: ServedDevice | undefined;
 
-  constructor(listener: Answers, dataFds: FdWindow | undefined, makeDevices: (host: DevicesHost) => Devices) {
-    this.listener = listener;
+  constructor(devices: Devices, dataFds: FdWindow | undefined) {
+    this.devices = devices;
     this.#window = dataFds;
-    this.devices = makeDevices(this);
-  }
-
-  touch(ledger: Ledger): void {
-    this.touched = ledger;
-  }
-
-  openDataFd(call: Call, device: ServedDevice, resuming: boolean, tell: (fd: number) => void): void {
-    forgetFile();
-    device.dataFds?.open(call, this.listener, resuming, tell);
   }
 
   /**
@@ -70,30 +56,30 @@ export class Router implements DevicesHost {
   }
 
   /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
-  dispatch(call: Call): number {
-    this.touched = undefined;
+  dispatch(turn: Turn): number {
+    const { call } = turn;
     this.#hasRead = undefined;
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? refuseOther(call) : this.#onRegion(call, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? refuseOther(call) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
-        return this.#ioctl(call);
+        return this.#ioctl(turn);
       case numbers.mmap:
-        return this.#onRegion(call, 4, 5);
+        return this.#onRegion(turn, 4, 5);
       case numbers.openat:
       case legacyOpen:
-        return this.devices.open(call);
+        return this.devices.open(turn);
       case numbers.read:
       case numbers.readv:
-        return this.#read(call);
+        return this.#read(turn);
       case numbers.write:
       case numbers.writev:
-        return this.#write(call);
+        return this.#write(turn);
       case numbers.preadv2:
-        return isAtPosition(call) ? this.#read(call) : refuseOther(call);
+        return isAtPosition(call) ? this.#read(turn) : refuseOther(call);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(call) : refuseOther(call);
+        return isAtPosition(call) ? this.#write(turn) : refuseOther(call);
       case numbers.preadv:
       case numbers.pwritev:
       case numbers.lseek:
@@ -105,25 +91,26 @@ export class Router implements DevicesHost {
       case numbers.dup3:
       case numbers.fcntl:
       case legacyDup2:
-        return this.#duplicate(call);
+        return this.#duplicate(turn);
       default:
         return CONTINUE;
     }
   }
 
-  #read(call: Call): number {
-    return this.#dataFd(call, (dataFds, device) => {
+  #read(turn: Turn): number {
+    return this.#dataFd(turn, (dataFds, device) => {
       this.#hasRead = device;
-      return dataFds.read(call);
+      return dataFds.read(turn.call);
     });
   }
 
-  #write(call: Call): number {
-    return this.#dataFd(call, (dataFds) => dataFds.write(call));
+  #write(turn: Turn): number {
+    return this.#dataFd(turn, (dataFds) => dataFds.write(turn.call));
   }
 
   /** A call on a device's descriptor at an offset in the window: which arguments these are. */
-  #onRegion(call: Call, fdArgument: number, offsetArgument: number): number {
+  #onRegion(turn: Turn, fdArgument: number, offsetArgument: number): number {
+    const { call } = turn;
     const high = call.high(offsetArgument);
     const device = this.devices.at(deviceInWindow(high));
     if (device === undefined || !device.driver.enter(call.tid, call.s32(fdArgument))) return CONTINUE;
@@ -132,38 +119,41 @@ export class Router implements DevicesHost {
       const offset = offsetInRegion(high, call.u32(offsetArgument));
       const isRead = call.nr === numbers.pread64;
       // a read of device_state is not committed by itself: what it finds out, it finds out again when it is served again
-      if (!isRead || offset !== DEVICE_STATE_AT) this.touched = device.ledger;
-      if (isRead) return device.read(call, offset);
-      return call.nr === numbers.pwrite64 ? device.write(call, offset) : this.#map(call, device, offset);
+      if (!isRead || offset !== DEVICE_STATE_AT) turn.touch(device.ledger);
+      if (isRead) return device.read(turn, offset);
+      return call.nr === numbers.pwrite64 ? device.write(turn, offset) : this.#map(turn, device, offset);
     } finally {
       device.driver.leave();
     }
   }
 
-  #map(call: Call, device: ServedDevice, offset: number): number {
+  #map({ call, answers }: Turn, device: ServedDevice, offset: number): number {
     try {
-      return mapSection(call, this.listener, device.section, offset);
+      return mapSection(call, answers, device.section, offset);
     } catch (error) {
       warn(`${device.name}: the data section is not mapped, migration will be slow: ${messageOf(error)}`);
       throw error;
     }
   }
 
-  #ioctl(call: Call): number {
+  #ioctl(turn: Turn): number {
+    const { call } = turn;
     const command = call.u32(1);
     if (command === VFIO_MIG_GET_PRECOPY_INFO && isStandIn(call.tid, call.s32(0))) {
-      return this.#dataFd(call, (dataFds) => dataFds.ioctl(call, command));
+      return this.#dataFd(turn, (dataFds) => dataFds.ioctl(call, command));
     }
-    return this.devices.ioctl(call, command);
+    return this.devices.ioctl(turn, command);
   }
 
   /** A call on a descriptor in the window of the stand-in data fds. */
-  #dataFd(call: Call, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+  #dataFd(turn: Turn, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+    const { call } = turn;
     const inode = fileOf(call.tid, call.s32(0));
-    return inode === undefined || inode === ELSEWHERE ? CONTINUE : this.#onDataFd(call, inode, serve);
+    return inode === undefined || inode === ELSEWHERE ? CONTINUE : this.#onDataFd(turn, inode, serve);
   }
 
-  #onDataFd(call: Call, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+  #onDataFd(turn: Turn, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+    const { call } = turn;
     const device = this.devices.withDataFd(inode);
     const dataFds = device?.dataFds;
     if (device === undefined || dataFds === undefined) {
@@ -172,7 +162,7 @@ export class Router implements DevicesHost {
     }
     if (!device.driver.enter(call.tid)) throw refuse('ENODEV', 'data fd: the device was closed');
     try {
-      this.touched = device.ledger;
+      turn.touch(device.ledger);
       device.counted();
       return device.onDataFd(() => serve(dataFds, device));
     } finally {
@@ -180,11 +170,11 @@ export class Router implements DevicesHost {
     }
   }
 
-  #duplicate(call: Call): number {
+  #duplicate({ call, answers }: Turn): number {
     const window = this.#window;
     if (window === undefined) return CONTINUE;
     forgetFile();
-    return duplicate(call, this.listener, window);
+    return duplicate(call, answers, window);
   }
 }
 

@@ -5,28 +5,28 @@ import { ANSWERED, CONTINUE, type Call } from './call.ts';
 import { warn } from './log.ts';
 import type { Router } from './router.ts';
 import type { Trace } from './trace.ts';
+import type { Turn } from './turn.ts';
 
 /** Serves a call, commits what it changed and answers it. False where it has to wait for its device: nothing happened. */
-export function serve(call: Call, router: Router, trace?: Trace): boolean {
-  const { listener } = router;
+export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): boolean {
+  const { answers } = turn;
   let value = 0;
   let error = 0;
-  call.begin(listener);
+  turn.begin(call);
   try {
-    value = router.dispatch(call);
+    value = router.dispatch(turn);
   } catch (failure) {
     if (isNotReady(failure)) return false;
     error = -errorNumber(failure);
   }
   const { words } = call;
-  const { touched } = router;
-  if (value === CONTINUE) listener.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+  if (value === CONTINUE) answers.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
   else {
-    touched?.commit(words, value, error);
-    if (value !== ANSWERED) listener.respond(words, value, error);
+    turn.commit(value, error);
+    if (value !== ANSWERED) answers.respond(words, value, error);
   }
   trace?.write(call, value, error);
-  if (error === 0 && router.readAhead(call)) touched?.commit(words, value, error);
+  if (error === 0 && router.readAhead(call)) turn.commit(value, error);
   return true;
 }
 

@@ -8,13 +8,15 @@ import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1 } from '../v1/states.ts';
 import type { V2Device } from '../v2/device.ts';
 import { refuse } from '../vfio/server/refuse.ts';
-import type { Call } from './call.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../vfio/server/device-requests.ts';
 import { makeFronts, type FrontMemory } from './fronts.ts';
-import { deviceArena, type Ledger } from './journal.ts';
+import { forgetFile } from './file-look.ts';
+import { deviceArena } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 import type { FdWindow, Plan } from './plan.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
+import type { Turn } from './turn.ts';
 
 export interface ServeOptions {
   readonly present: Plan['present'];
@@ -124,10 +126,16 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
   }
 
-  /** A user got the device's fd. */
-  opened(): void {
+  /** A user gets the device's fd. */
+  opened(turn: Turn): void {
     this.#counter.counts.reset_due = 1;
-    this.ledger.commit();
+    turn.touch(this.ledger);
+  }
+
+  /** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */
+  openDataFd({ call, answers }: Turn, resuming: boolean, tell: (fd: number) => void): void {
+    forgetFile();
+    this.dataFds?.open(call, answers, resuming, tell);
   }
 
   /** What the call has changed did not happen: a successor would find the same, had this process been killed in its midst. */
@@ -196,7 +204,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   }
 
   /** pread64 of the region. */
-  read(call: Call, offset: number): number {
+  read({ call }: Turn, offset: number): number {
     const count = call.count(2);
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;
@@ -230,7 +238,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   }
 
   /** pwrite64 of the region. */
-  write(call: Call, offset: number): number {
+  write({ call }: Turn, offset: number): number {
     const count = call.count(2);
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;

@@ -9,18 +9,20 @@ import { Listener } from '../sys/seccomp.ts';
 import { Bridging } from './bridging.ts';
 import { Call } from './call.ts';
 import { Emulation } from './emulation.ts';
-import type { Devices, DevicesHost } from './devices.ts';
+import type { Devices } from './devices.ts';
 import { Findings } from './findings.ts';
 import { JournalLayout, MAX_PARKED } from './journal.ts';
+import { Ledgers } from './ledger.ts';
 import { messageOf, serving, warn } from './log.ts';
 import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from './inherited.ts';
-import { placesOf, type Plan } from './plan.ts';
+import { BRIDGED, placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { kernelReach } from './reach.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
 import { serve } from './serve.ts';
 import { Trace } from './trace.ts';
+import { Turn } from './turn.ts';
 
 /** So long after the last call nobody seems to be waiting for the next, in milliseconds. */
 const QUIET = 20;
@@ -40,8 +42,10 @@ export class Supervisor {
   readonly #layout: JournalLayout;
   readonly #journal: Uint8Array;
   readonly #listener: Listener;
+  readonly #ledgers: Ledgers;
   readonly #router: Router;
   readonly #current: Call;
+  readonly #turn: Turn;
   readonly #poll = new PollSet(2);
   /** The launcher's stderr, until the process that was launched has ended. */
   #lastWords: OwnedFd | undefined;
@@ -68,28 +72,32 @@ export class Supervisor {
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();
     this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
-    this.#router = new Router(this.#listener, plan.dataFds, (host) => this.#makeDevices(host));
+    this.#ledgers = new Ledgers(this.#layout.ledgers(this.#journal));
+    this.#router = new Router(this.#makeDevices(), plan.dataFds);
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
+    this.#turn = new Turn(this.#listener, this.#ledgers, this.#current);
     this.#poll.set(0, LISTENER_FD, POLLIN);
     const { target, lastWords } = plan.fds;
     this.#poll.set(1, target, POLLIN);
     if (lastWords !== undefined) this.#lastWords = new OwnedFd(lastWords);
   }
 
-  #makeDevices(host: DevicesHost): Devices {
+  #makeDevices(): Devices {
     const plan = this.#plan;
     const layout = this.#layout;
     const journal = this.#journal;
+    const ledgers = this.#ledgers;
     const trace = this.#trace;
     const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
     if (plan.devices.length > 0) {
-      return new Emulation(plan, { layout, journal, filesOf: inheritedFiles }, options, host);
+      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles }, options);
     }
     const asked = trace === undefined ? undefined : trace.asked.bind(trace);
     const gone = (report: DeviceReport): void => this.#sendReport(report);
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
-    return new Bridging(layout, journal, { ...options, asked, gone, findings, reach: kernelReach }, host);
+    const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
+    return new Bridging(places, { ...options, asked, gone, findings, reach: kernelReach });
   }
 
   /** Serves until no process is left that could call. */
@@ -198,9 +206,8 @@ export class Supervisor {
       const attempts = this.#layout.attempts(this.#journal, place);
       const attempt = (attempts[0] ?? 0) + 1;
       attempts[0] = attempt;
-      const done = this.#router.devices.ledgers().find((ledger) => ledger.isOf(call.words));
-      if (done !== undefined)
-        this.#listener.respond(call.words, done.answer.value, done.answer.error, done.answer.flags);
+      const { value, error } = this.#ledgers.answer;
+      if (this.#ledgers.isOf(call.words)) this.#listener.respond(call.words, value, error);
       else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));
       else this.#serve(call, place);
       this.#begun[0] = 1;
@@ -213,10 +220,10 @@ export class Supervisor {
   #serve(call: Call, place: number): boolean {
     this.#isQuiet = false;
     serving(call.tid);
-    const isServed = serve(call, this.#router, this.#trace);
+    const isServed = serve(call, this.#turn, this.#router, this.#trace);
     serving(0);
     if (isServed) {
-      if (!this.#hasRehearsed && this.#router.touched !== undefined) this.#beginRehearsal();
+      if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
       return true;
     }
     if (place === 0) this.#park();

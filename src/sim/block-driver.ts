@@ -1,10 +1,11 @@
 import { struct } from '../abi/struct.ts';
-import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
+import { commonOptions, compatibilityOptions, streamOptions } from './common-options.ts';
+import type { PciIdentity, V2Kind } from './driver-kind.ts';
 import type { SimMemory } from './memory.ts';
-import type { DriverName, SimSpec } from './spec.ts';
-import type { V2Driver } from './v2-device.ts';
+import type { ValuesOf } from './option.ts';
+import { SimV2Device, type V2Driver } from './v2-device.ts';
 
-/** What the simulated drivers other than mtty send first: who they are and how much follows. */
+/** What these drivers send first: who they are and how much follows. */
 const setup = struct('sim_setup', 32, {
   magic: ['u32', 0],
   version: ['u32', 4],
@@ -14,23 +15,42 @@ const setup = struct('sim_setup', 32, {
   reserved_2: ['u64', 24],
 });
 
-const magics: Readonly<Partial<Record<DriverName, number>>> = { qat: 0x51415434, pds: 0x50445331, hisi: 0x48495341 };
+const options = { ...commonOptions(64 * 1024), ...streamOptions, ...compatibilityOptions };
 
-const flags: Readonly<Partial<Record<DriverName, number>>> = {
-  qat: VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VFIO_MIGRATION_PRE_COPY,
-  pds: VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P,
-  hisi: VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_PRE_COPY,
-};
+/** What tells one of these drivers from another. */
+interface Habits {
+  readonly summary: string;
+  readonly pci: PciIdentity;
+  readonly migrationFlags: number;
+  /** Begins its setup block. */
+  readonly magic: number;
+}
 
 /**
- * `qat`, `pds` and `hisi`: a setup block and then the device's memory. A destination checks version, compatibility and
- * size as soon as the setup block is complete, within the write.
+ * A driver that sends a setup block and then the device's memory. A destination checks version, compatibility and size as
+ * soon as the setup block is complete, within the write.
  */
-export function blockDriver(spec: SimSpec, memory: SimMemory): V2Driver {
-  const { driver, version, compat, size } = spec;
-  const mine = { magic: magics[driver] ?? 0, version, compat, size: BigInt(size) };
+export function blockKind({ summary, pci, migrationFlags, magic }: Habits): V2Kind<typeof options> {
   return {
-    migrationFlags: flags[driver] ?? VFIO_MIGRATION_STOP_COPY,
+    protocol: 'v2',
+    summary,
+    options,
+    pci,
+    small: { size: 16 * 1024 },
+    identity: ({ compat }) => ({ compat: String(compat) }),
+    create: (values, memory) => new SimV2Device(values, blockDriver(migrationFlags, magic, values, memory), memory),
+  };
+}
+
+function blockDriver(
+  migrationFlags: number,
+  magic: number,
+  { version, compat, size }: ValuesOf<typeof options>,
+  memory: SimMemory,
+): V2Driver {
+  const mine = { magic, version, compat, size: BigInt(size) };
+  return {
+    migrationFlags,
     setup: setup.encode(mine),
     payloadSize: size,
     forgetsRefusal: false,
@@ -38,7 +58,7 @@ export function blockDriver(spec: SimSpec, memory: SimMemory): V2Driver {
     writePayload: (position, from) => memory.bar.set(from, position),
     checkSetup(bytes) {
       const theirs = setup.decode(bytes);
-      const fits = theirs.magic === mine.magic && theirs.compat === compat && theirs.size === mine.size;
+      const fits = theirs.magic === magic && theirs.compat === compat && theirs.size === mine.size;
       return fits && theirs.version <= version ? undefined : 'EINVAL';
     },
   };

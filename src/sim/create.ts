@@ -1,14 +1,16 @@
 import type { MigratableDevice } from '../device/migratable.ts';
-import { V1Region } from '../v1/region.ts';
-import { blockDriver } from './block-driver.ts';
-import { fillPattern, SIM_STATE_SIZE, simMemorySizes, type SimEvents, type SimMemory } from './memory.ts';
-import { mttyDriver } from './mtty.ts';
-import type { SimSpec } from './spec.ts';
-import { SimV2Device } from './v2-device.ts';
-import { VendorV1 } from './vendor-v1.ts';
+import { kindOf, type SimSpec } from './drivers.ts';
+import { fillPattern, SIM_STATE_SIZE, type SimEvents, type SimMemory } from './memory.ts';
 
 /** A simulated device: one of the two protocols, and the memory that the guest sees. */
 export type Sim = MigratableDevice & { readonly bar: Uint8Array };
+
+/** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
+export function simMemorySizes(spec: SimSpec): { bar: number; section: number; sent: number } {
+  const kind = kindOf(spec);
+  const { section, sent } = kind.protocol === 'v1' ? kind.memorySizes(spec) : { section: 0, sent: 0 };
+  return { bar: spec.size, section, sent };
+}
 
 /** Fresh memory in this process, with the pattern of the SPEC's seed. */
 export function newSimMemory(spec: SimSpec): SimMemory {
@@ -26,14 +28,9 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 /** A device of this SPEC over memory that is fresh, or that another object of the same SPEC left behind. */
 export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec), events: SimEvents = {}): Sim {
   const { bar } = memory;
-  switch (spec.driver) {
-    case 'vendor-v1':
-      return { protocol: 'v1', device: new V1Region(new VendorV1(spec, memory, events), memory.section), bar };
-    case 'mtty':
-      return { protocol: 'v2', device: new SimV2Device(spec, mttyDriver(spec, memory), memory), bar };
-    case 'qat':
-    case 'pds':
-    case 'hisi':
-      return { protocol: 'v2', device: new SimV2Device(spec, blockDriver(spec, memory), memory), bar };
-  }
+  const kind = kindOf(spec);
+  const { protocol } = kind;
+  return protocol === 'v1'
+    ? { protocol, device: kind.create(spec, memory, events), bar }
+    : { protocol, device: kind.create(spec, memory), bar };
 }

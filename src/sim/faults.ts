@@ -1,6 +1,7 @@
 import { ShimError } from '../error.ts';
+import type { CommonValues } from './common-options.ts';
+import { STEPS, type Fault } from './fault.ts';
 import { SIM_STATE_SIZE } from './memory.ts';
-import { STEPS, type Fault, type SimSpec } from './spec.ts';
 
 /** The counters behind faults, in the device's own state memory. */
 export interface FaultCounters {
@@ -15,12 +16,12 @@ const ENTRIES_OFFSET = SIM_STATE_SIZE - ENTRIES_SIZE;
 
 /** Fails the operations that a SPEC names, counts them in memory that survives a change of process. */
 export class Faults {
-  readonly #spec: SimSpec;
+  readonly #asked: Pick<CommonValues, 'fault' | 'block'>;
   readonly #counters: FaultCounters;
   readonly #entries: DataView;
 
-  constructor(spec: SimSpec, counters: FaultCounters, state: Uint8Array) {
-    this.#spec = spec;
+  constructor(asked: Pick<CommonValues, 'fault' | 'block'>, counters: FaultCounters, state: Uint8Array) {
+    this.#asked = asked;
     this.#counters = counters;
     this.#entries = new DataView(state.buffer, state.byteOffset + ENTRIES_OFFSET, ENTRIES_SIZE);
   }
@@ -28,13 +29,13 @@ export class Faults {
   /** Before a read or write of data: says "not yet" as often as asked for, then counts the operation and may fail it. */
   beforeData(step: 'read' | 'write'): Fault | undefined {
     const counters = this.#counters;
-    if (counters.blocked < this.#spec.block) {
+    if (counters.blocked < this.#asked.block) {
       counters.blocked += 1;
       throw new ShimError('ERR_NO_DATA_YET', `data fd: ${step} would block`, { errno: 'EAGAIN' });
     }
     counters.blocked = 0;
     const nth = step === 'read' ? (counters.reads += 1) : (counters.writes += 1);
-    return this.#spec.faults.find((fault) => fault.step === step && fault.nth === nth);
+    return this.#asked.fault.find((fault) => fault.step === step && fault.nth === nth);
   }
 
   /** Before a state is entered: counts the entry and may fail it. */
@@ -43,12 +44,7 @@ export class Faults {
     if (at < 0) return undefined; // ERROR, which nobody asks for
     const nth = this.#entries.getUint32(at, true) + 1;
     this.#entries.setUint32(at, nth, true);
-    return this.#spec.faults.find((fault) => fault.step === state && fault.nth === nth);
-  }
-
-  /** How many bytes one read or write may move. */
-  limit(length: number): number {
-    return this.#spec.short > 0 ? Math.min(length, this.#spec.short) : length;
+    return this.#asked.fault.find((fault) => fault.step === state && fault.nth === nth);
   }
 }
 

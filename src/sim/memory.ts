@@ -1,12 +1,10 @@
-import type { SimSpec } from './spec.ts';
-
 /** What a simulated device keeps: every byte of it is in memory that the caller may share with a successor process. */
 export interface SimMemory {
   /** BAR0, what the guest sees. */
   readonly bar: Uint8Array;
-  /** The device's own registers, `SIM_STATE_SIZE` bytes. */
+  /** `SIM_STATE_SIZE` bytes: the device's own registers, what its driver keeps behind them, and at the end the fault counters. */
   readonly state: Uint8Array;
-  /** vendor-v1: the data section, and the memory as it was last sent. */
+  /** Of a v1 driver: the data section, and the memory as it was last sent. */
   readonly section: Uint8Array;
   readonly sent: Uint8Array;
 }
@@ -40,9 +38,4 @@ export function fillPattern(memory: Uint8Array, seed: number): void {
     for (let page = 0; page < BLOCK / 1024; page += 1) block[page * 256] = at / 1024 + page;
     memory.set(bytes.subarray(0, Math.min(BLOCK, memory.length - at)), at);
   }
-}
-
-/** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
-export function simMemorySizes(spec: SimSpec): { bar: number; section: number; sent: number } {
-  return { bar: spec.size, section: spec.section, sent: spec.driver === 'vendor-v1' ? spec.size : 0 };
 }

@@ -1,18 +1,4 @@
-import type { DriverName, SimSpec } from './spec.ts';
-
-interface Identity {
-  readonly vendor: number;
-  readonly device: number;
-  readonly class: number;
-}
-
-const identities: Readonly<Record<DriverName, Identity>> = {
-  qat: { vendor: 0x8086, device: 0x4941, class: 0x0b4000 },
-  mtty: { vendor: 0x4348, device: 0x3253, class: 0x070002 },
-  pds: { vendor: 0x1dd8, device: 0x1003, class: 0x020000 },
-  hisi: { vendor: 0x19e5, device: 0xa256, class: 0x0b4000 },
-  'vendor-v1': { vendor: 0x1af4, device: 0x10f1, class: 0xff0000 },
-};
+import { kindOf, type SimSpec } from './drivers.ts';
 
 const PCI_CONFIG_SIZE = 256;
 const MEMORY_64_PREFETCHABLE = 0x0c;
@@ -28,7 +14,7 @@ export function barSize(spec: SimSpec): number {
 
 /** The configuration space of a simulated device: a type 0 header with BAR0 and an INTx pin. */
 export function pciConfig(spec: SimSpec): Uint8Array {
-  const { vendor, device, class: code } = identities[spec.driver];
+  const { vendor, device, class: code } = kindOf(spec).pci;
   const bytes = new Uint8Array(PCI_CONFIG_SIZE);
   const view = new DataView(bytes.buffer);
   view.setUint16(0x00, vendor, true);

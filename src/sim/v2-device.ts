@@ -4,9 +4,10 @@ import { ShimError } from '../error.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
 import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import type { StreamValues } from './common-options.ts';
+import type { Fault } from './fault.ts';
 import { faultError, Faults } from './faults.ts';
 import type { SimMemory } from './memory.ts';
-import type { Fault, SimSpec } from './spec.ts';
 
 /** The registers of a simulated v2 device. `state` is stored plus one, so that fresh memory is told from ERROR. */
 const sim_v2_state = struct('sim_v2_state', 64, {
@@ -49,14 +50,17 @@ export class SimV2Device implements V2Device {
   readonly #driver: V2Driver;
   readonly #my: ReturnType<typeof sim_v2_state.view>;
   readonly #faults: Faults;
+  /** Bytes that one read or write of the data may move. */
+  readonly #most: number;
   /** The setup part that is being written, in the device's state memory. */
   readonly #incoming: Uint8Array;
 
-  constructor(spec: SimSpec, driver: V2Driver, memory: SimMemory) {
+  constructor(values: StreamValues, driver: V2Driver, memory: SimMemory) {
     this.migrationFlags = driver.migrationFlags;
     this.#driver = driver;
     this.#my = sim_v2_state.view(memory.state);
-    this.#faults = new Faults(spec, this.#my, memory.state);
+    this.#most = values.short > 0 ? values.short : Number.MAX_SAFE_INTEGER;
+    this.#faults = new Faults(values, this.#my, memory.state);
     this.#incoming = memory.state.subarray(PRIVATE_OFFSET, PRIVATE_OFFSET + driver.setup.length);
     if (this.#my.state_plus_one === 0) this.#state = V2.RUNNING;
   }
@@ -138,7 +142,7 @@ export class SimV2Device implements V2Device {
     const my = this.#my;
     const { setup } = this.#driver;
     const end = isPreCopy(this.getState()) ? setup.length : this.#total;
-    const length = this.#faults.limit(Math.min(into.length, Math.max(0, end - my.position)));
+    const length = Math.min(this.#most, into.length, Math.max(0, end - my.position));
     const fromSetup = Math.max(0, Math.min(length, setup.length - my.position));
     if (fromSetup > 0) into.set(setup.subarray(my.position, my.position + fromSetup));
     if (length > fromSetup) {
@@ -156,7 +160,7 @@ export class SimV2Device implements V2Device {
     if (from.length > this.#total - my.position) throw device('ENOMEM', `the state has ${this.#total} bytes`);
     if (this.#isRefused()) throw device('EINVAL', 'the state was refused');
     const { setup } = this.#driver;
-    const piece = from.subarray(0, this.#faults.limit(from.length));
+    const piece = from.subarray(0, this.#most);
     const toSetup = Math.max(0, Math.min(piece.length, setup.length - my.position));
     if (toSetup > 0) this.#incoming.set(piece.subarray(0, toSetup), my.position);
     const completesSetup = toSetup > 0 && my.position + toSetup === setup.length;

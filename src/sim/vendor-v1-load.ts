@@ -1,17 +1,17 @@
 import { ShimError } from '../error.ts';
 import type { SimMemory } from './memory.ts';
-import type { SimSpec } from './spec.ts';
 import { COLLECT_OFFSET, Kind, MAGIC, record, type VendorState } from './vendor-v1-format.ts';
+import type { VendorV1Values } from './vendor-v1-options.ts';
 
 /** The destination's half of `vendor-v1`: takes records apart, wherever the transactions cut them. */
 export class VendorLoader {
-  readonly #spec: SimSpec;
+  readonly #values: VendorV1Values;
   readonly #memory: SimMemory;
   readonly #my: VendorState;
   readonly #collect: Uint8Array;
 
-  constructor(spec: SimSpec, memory: SimMemory, state: VendorState) {
-    this.#spec = spec;
+  constructor(values: VendorV1Values, memory: SimMemory, state: VendorState) {
+    this.#values = values;
     this.#memory = memory;
     this.#my = state;
     this.#collect = memory.state.subarray(COLLECT_OFFSET, COLLECT_OFFSET + record.size);
@@ -39,7 +39,7 @@ export class VendorLoader {
       }
     }
     const { collected, data_left } = this.#my;
-    if (this.#spec.strict && (records !== 1 || collected > 0 || data_left > 0)) {
+    if (this.#values.strict && (records !== 1 || collected > 0 || data_left > 0)) {
       throw refused('a transaction is not the one that the source made');
     }
   }
@@ -72,9 +72,10 @@ export class VendorLoader {
 
   #begin({ magic, kind, version, compat, offset, length }: ReturnType<typeof record.decode>): void {
     const my = this.#my;
-    const { size } = this.#spec;
+    const { size } = this.#values;
     if (magic !== MAGIC || my.end_loaded === 1) throw refused('no record begins there');
-    if (compat !== this.#spec.compat || version > this.#spec.version) throw refused('the state is of another device');
+    if (compat !== this.#values.compat || version > this.#values.version)
+      throw refused('the state is of another device');
     if (kind === Kind.HEADER) {
       if (offset !== BigInt(size)) throw refused(`the source has ${offset} bytes, this device ${size}`);
       my.header_loaded = 1;

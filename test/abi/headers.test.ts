@@ -21,7 +21,6 @@ const headers = [
   'linux/filter.h',
   'linux/fs.h',
   'linux/ioctl.h',
-  'linux/kcmp.h',
   'linux/memfd.h',
   'linux/mman.h',
   'linux/pidfd.h',

@@ -21,7 +21,6 @@ import { value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts'
 const root = process.getuid?.() === 0;
 const setpriv = spawnSync('setpriv', ['--version']).status === 0;
 const canMount = spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'none', '/mnt']).status === 0;
-const [SETGROUPS, SETRESGID, SETRESUID] = arch.name === 'x64' ? [116, 119, 117] : [159, 149, 147];
 const UMOUNT2 = arch.name === 'x64' ? 166 : 39;
 const MNT_DETACH = 2;
 const NOBODY = 65534;
@@ -95,20 +94,14 @@ describeWithCompiler('a target that has dropped its privileges', () => {
     return device;
   }
 
-  async function drop({ user: { puppet } }: DevicePuppet): Promise<void> {
-    value(await puppet.call(SETGROUPS, [0, 0]));
-    value(await puppet.call(SETRESGID, [NOBODY, NOBODY, NOBODY]));
-    value(await puppet.call(SETRESUID, [NOBODY, NOBODY, NOBODY]));
-  }
-
   it.skipIf(!root)('is served as before, state and all (with root)', async () => {
     const source = await open(['--present', 'v1', '--data-size', '16K']);
-    await drop(source);
+    await source.user.puppet.dropPrivileges();
     await source.enter(2);
     const buffers = await source.save();
     await source.enter(0);
     const destination = await open(['--present', 'v1', '--data-size', '16K']);
-    await drop(destination);
+    await destination.user.puppet.dropPrivileges();
     expect((await destination.user.puppet.call('pread64', [destination.fd, 8, 8, destination.region + 8n])).errno).toBe(
       'EFAULT',
     );
@@ -139,7 +132,7 @@ describeWithCompiler('a target that has dropped its privileges', () => {
     await puppet.put('args0', Buffer.from('/mnt\0'));
     value(await puppet.call(UMOUNT2, ['$args0', MNT_DETACH]));
     expect(readlinkSync(`/proc/${puppet.run.pid}/fd/${path}`)).toBe('/memfd:vfio-shim-migration');
-    await drop(device);
+    await puppet.dropPrivileges();
     value(await puppet.call('dup3', [path, WINDOW, 0]));
     const copy = value(await puppet.call('dup', [WINDOW]));
     expect(copy, 'an ordinary duplicate').toBeLessThan(WINDOW);

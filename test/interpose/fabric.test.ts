@@ -19,7 +19,9 @@ import {
 import { ANSWERED } from '../../src/interpose/call.ts';
 import { Fabric, type FabricDevice } from '../../src/interpose/fabric.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/vfio/server/dma-mappings.ts';
-import { FABRIC_ARENA_SIZE, ledgerSize } from '../../src/interpose/journal.ts';
+import { JournalLayout } from '../../src/interpose/journal.ts';
+import { Ledgers } from '../../src/interpose/ledger.ts';
+import type { Turn } from '../../src/interpose/turn.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../src/sys/file.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
@@ -27,6 +29,7 @@ import { createSharedMemory } from '../../src/sys/memory.ts';
 import { crashes } from '../support/crashes.ts';
 import { failure, outcome } from '../support/errno.ts';
 import { GuardedMemory, selfCall, selfIoctl } from '../support/self-call.ts';
+import { turnOf } from '../support/self-turn.ts';
 import { BAD_ADDRESS } from '../support/user-memory.ts';
 
 const VIABLE = VFIO_GROUP_FLAGS_VIABLE;
@@ -40,10 +43,13 @@ let mappings: Uint8Array;
 let sent: { fd: number; closeOnExec: boolean }[];
 let refuseToSend: boolean;
 let fabric: Fabric;
+let ledgers: Ledgers;
+const layout = new JournalLayout(0);
 
 /** The fabric as a supervisor finds it. */
 function fabricOf(journalled: Uint8Array): Fabric {
-  return new Fabric(devices, journalled, mappings, (_, fd, closeOnExec) => {
+  ledgers = new Ledgers(layout.ledgers(journalled));
+  return new Fabric(devices, layout.fabricLedger(journalled, ledgers), mappings, (_, fd, closeOnExec) => {
     if (refuseToSend) throw failure('EMFILE', 'ERR_TARGET');
     const copy = new OwnedFd(trySyscall('dup', fd));
     files.push(copy);
@@ -62,25 +68,27 @@ beforeEach(() => {
     driver: { files: { device: number(2 * n), group: number(2 * n + 1) } },
     opened: () => opened.push(`0000:9${n}:00.0`),
   }));
-  journal = new Uint8Array(ledgerSize(FABRIC_ARENA_SIZE));
+  journal = new Uint8Array(layout.size);
   mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
   fabric = fabricOf(journal);
   fabric.save();
-  fabric.ledger.commit();
+  ledgers.commit([fabric.ledger]);
 });
 
 afterEach(() => {
   for (const file of files) file.close();
 });
 
+const open = (): Turn => turnOf(selfCall(257, []));
+
 /** Opens /dev/vfio/vfio and returns the descriptor. */
 function openContainer(): number {
-  expect(fabric.openContainer(selfCall(257, []), true)).toBe(ANSWERED);
+  expect(fabric.openContainer(open(), true)).toBe(ANSWERED);
   return sent.at(-1)?.fd ?? -1;
 }
 
 function openGroup(group = 0): number {
-  expect(fabric.openGroup(selfCall(257, []), group, false)).toBe(ANSWERED);
+  expect(fabric.openGroup(open(), group, false)).toBe(ANSWERED);
   return sent.at(-1)?.fd ?? -1;
 }
 
@@ -91,7 +99,7 @@ function closeLast(): void {
 
 function onGroup(group: number, command: number, argument: Uint8Array | bigint, to: Fabric = fabric): string {
   const at = typeof argument === 'bigint' ? argument : memory.put(argument);
-  return outcome(() => to.groupIoctl(selfIoctl(command, at), command, group));
+  return outcome(() => to.groupIoctl(turnOf(selfIoctl(command, at)), command, group));
 }
 
 function onContainer(fd: number, command: number, argument: number | Uint8Array, id = 1n): string {
@@ -167,7 +175,7 @@ describe('a group', () => {
 
   it('has one opener at a time, and is open as long as its device is', () => {
     openGroup();
-    const busy = (): string => outcome(() => fabric.openGroup(selfCall(257, []), 0, false));
+    const busy = (): string => outcome(() => fabric.openGroup(open(), 0, false));
     expect(busy()).toBe('EBUSY');
     expect(openGroup(1)).toBeGreaterThan(0);
     closeLast();
@@ -248,7 +256,7 @@ describe('a container', () => {
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
     closeLast();
     refuseToSend = true;
-    expect(outcome(() => fabric.openGroup(selfCall(257, []), 0, false))).toBe('EMFILE');
+    expect(outcome(() => fabric.openGroup(open(), 0, false))).toBe('EMFILE');
     expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
   });
@@ -256,8 +264,7 @@ describe('a container', () => {
   it('that nobody could be given is none', () => {
     const mine = openContainer();
     refuseToSend = true;
-    for (let n = 0; n < 100; n += 1)
-      expect(outcome(() => fabric.openContainer(selfCall(257, []), false))).toBe('EMFILE');
+    for (let n = 0; n < 100; n += 1) expect(outcome(() => fabric.openContainer(open(), false))).toBe('EMFILE');
     expect(fabric.container(inodeOfOwn(mine))).toBeDefined();
   });
 });
@@ -266,7 +273,7 @@ describe('what a successor finds', () => {
   it('is the fabric as it was, with its mappings', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 1, size: 4096n }));
-    fabric.ledger.commit();
+    ledgers.commit([fabric.ledger]);
     fabric = fabricOf(journal);
     expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
     expect(fabric.mappings.available).toBe(MAX_MAPPINGS - 1);
@@ -276,17 +283,17 @@ describe('what a successor finds', () => {
   it('is the state before or after a call that was cut off, and the call can be served again', () => {
     const container = openContainer();
     openGroup();
-    fabric.ledger.commit();
+    ledgers.commit([fabric.ledger]);
     const call = (to: Fabric): string => {
       const result = onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container), to);
-      if (result === 'OK') to.ledger.commit(new Uint32Array([5, 6]));
+      if (result === 'OK') ledgers.commit([to.ledger], new Uint32Array([5, 6]));
       return result;
     };
     const images = crashes(journal, () => expect(call(fabric)).toBe('OK'));
     const seen = new Set<boolean>();
     for (const image of images) {
       const successor = fabricOf(image);
-      const isDone = successor.ledger.isOf(new Uint32Array([5, 6]));
+      const isDone = ledgers.isOf(new Uint32Array([5, 6]));
       seen.add(isDone);
       expect(successor.hasGroup({ inode: inodeOfOwn(container), iommu: 0, logging: false })).toBe(isDone);
       if (!isDone) expect(call(successor)).toBe('OK');

@@ -15,9 +15,9 @@ import {
   vfio_device_feature_mig_state,
 } from '../../src/abi/vfio-v2.ts';
 import { Bridging, type BridgingOptions } from '../../src/interpose/bridging.ts';
-import type { DevicesHost } from '../../src/interpose/devices.ts';
 import { Findings } from '../../src/interpose/findings.ts';
 import { JournalLayout } from '../../src/interpose/journal.ts';
+import { Ledgers } from '../../src/interpose/ledger.ts';
 import { BRIDGED } from '../../src/interpose/plan.ts';
 import type { Reach } from '../../src/interpose/reach.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
@@ -25,6 +25,7 @@ import { trySyscall } from '../../src/sys/libc.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { BytePort, failed, typeCap, u64 } from '../support/byte-port.ts';
 import { GuardedMemory, selfIoctl } from '../support/self-call.ts';
+import { turnOf } from '../support/self-turn.ts';
 
 let fake = new BytePort();
 let file = -1;
@@ -44,6 +45,7 @@ const memory = new GuardedMemory();
 class Run {
   readonly said: string[] = [];
   readonly #journal: Uint8Array;
+  #ledgers!: Ledgers;
   #bridging!: Bridging;
   #findings!: Findings;
 
@@ -56,6 +58,7 @@ class Run {
   /** A supervisor begins, the first or a successor. */
   begin(present: 'v1' | 'v2' | 'auto', roundTrip = false): void {
     const layout = new JournalLayout(BRIDGED);
+    this.#ledgers = new Ledgers(layout.ledgers(this.#journal));
     const say = (message: string): void => {
       if (!message.includes('the device is in')) this.said.push(message);
     };
@@ -77,12 +80,12 @@ class Run {
       reach,
       gone: () => {},
     };
-    const host = { touch: () => {} } as unknown as DevicesHost;
-    this.#bridging = new Bridging(layout, this.#journal, options, host);
+    const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
+    this.#bridging = new Bridging(places, options);
   }
 
   ioctl(command: number, argument: Uint8Array): void {
-    this.#bridging.ioctl(selfIoctl(command, memory.put(argument)), command);
+    this.#bridging.ioctl(turnOf(selfIoctl(command, memory.put(argument)), this.#ledgers), command);
   }
 
   /** As a VMM opens a device: its group is asked for it, and it is asked what it is. */

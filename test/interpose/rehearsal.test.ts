@@ -4,7 +4,8 @@ import { Rehearsal } from '../../src/interpose/rehearsal.ts';
 import { RehearsalStage } from '../../src/interpose/rehearsal-stage.ts';
 import { duplicateFd } from '../../src/sys/pidfd.ts';
 import type { Plan } from '../../src/interpose/plan.ts';
-import { DRIVERS } from '../../src/sim/spec.ts';
+import { DRIVERS } from '../../src/sim/drivers.ts';
+import { smallSpec } from '../../src/sim/spec.ts';
 import { V1Save } from '../../src/v1/save.ts';
 import { V2Save } from '../../src/v2/save.ts';
 import { V2 } from '../../src/v2/states.ts';
@@ -80,7 +81,7 @@ describe('what is rehearsed', () => {
 
   test.each(DRIVERS)('moves the whole state of %s through trapped calls', (driver) => {
     using stage = new RehearsalStage(plan(), driver);
-    const expected = driver === 'mtty' ? 8 : 16_384;
+    const expected = smallSpec(driver).size;
     const { v1, v2 } = stage;
     if (v1 === undefined || v2 === undefined) throw new Error('nothing is shown');
     let bytes = 0;

@@ -1,14 +1,18 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND } from '../../src/abi/seccomp.ts';
+import {
+  SECCOMP_IOCTL_NOTIF_ADDFD,
+  SECCOMP_IOCTL_NOTIF_RECV,
+  SECCOMP_IOCTL_NOTIF_SEND,
+} from '../../src/abi/seccomp.ts';
 import { VFIO_DEVICE_RESET } from '../../src/abi/vfio.ts';
 import { fillPattern } from '../../src/sim/memory.ts';
 import { barSize } from '../../src/sim/pci.ts';
-import { parseSpec, type SimSpec } from '../../src/sim/spec.ts';
+import type { SimSpec } from '../../src/sim/drivers.ts';
+import { parseSpec } from '../../src/sim/spec.ts';
+import { ambush } from '../support/ambush.ts';
 import { noise, sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { because, lacksTracing } from '../support/host.ts';
@@ -172,9 +176,9 @@ describeWithCompiler('a supervisor that is killed', () => {
     return { run, user, device: (await user.openDevices()).devices[0] as DevicePuppet };
   }
 
-  const points: [string, number, 'entry' | 'exit'][] = [
-    ['has received a call', SECCOMP_IOCTL_NOTIF_RECV, 'exit'],
-    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'entry'],
+  const points: [string, number, string][] = [
+    ['has received a call', SECCOMP_IOCTL_NOTIF_RECV, 'kill-at-exit'],
+    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'kill-at-entry'],
   ];
   const untraceable = lacksTracing();
   it.skipIf(untraceable !== undefined).each(points)(
@@ -188,9 +192,7 @@ describeWithCompiler('a supervisor that is killed', () => {
       let previous = 0;
       const arm = async ({ run }: { run: ShimRun }): Promise<void> => {
         previous = await run.supervisor(previous);
-        const assassin = spawn(compiled('assassin'), [String(previous), String(request), when]);
-        const [line] = (await once(assassin.stdout, 'data')) as [Buffer];
-        expect(line.toString()).toBe('ready\n');
+        await ambush(previous, when, request);
         kills += 1;
       };
       source.user.beforeAccess = async () => arm(source);
@@ -213,6 +215,36 @@ describeWithCompiler('a supervisor that is killed', () => {
       // each buffer was counted once
       expect([arrived?.bytesIn, arrived?.buffersIn]).toEqual([sent?.bytesOut, sent?.buffersOut]);
       expect(sent?.bytesOut).toBe(40 * 1024 + 32);
+    },
+  );
+
+  it.skipIf(untraceable !== undefined).each([
+    ['has received it', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_RECV, 'kill-at-exit'],
+    ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-entry'],
+    ['has given a descriptor', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-exit'],
+  ] as const)(
+    `at each call by which a VMM opens its devices, just when it %s${because(untraceable)}`,
+    { timeout: BUSY },
+    async (_, request, ofDescriptor, when) => {
+      const run = start([compiled('puppet')], { devices: ['qat,size=8K,seed=3', 'mtty'] });
+      const user = new VfioPuppet(new Puppet(run));
+      let previous = 0;
+      let kills = 0;
+      user.beforeCall = async (givesDescriptor) => {
+        previous = await run.supervisor(previous);
+        await ambush(previous, when, givesDescriptor ? ofDescriptor : request);
+        kills += 1;
+      };
+      const { groups, devices } = await user.openDevices(2);
+      expect(kills).toBe(10);
+      user.beforeCall = undefined;
+      for (const device of devices) expect(await device.state()).toBe(1);
+      // the groups are open, and each has one opener
+      for (const n of groups.keys()) expect((await user.open(`/dev/vfio/${9000 + n}`)).errno).toBe('EBUSY');
+      const [qat, mtty] = devices as [DevicePuppet, DevicePuppet];
+      await qat.enter(2);
+      expect(Buffer.concat(await qat.save()).length).toBe(8192 + 32);
+      expect(await mtty.state()).toBe(1);
     },
   );
 

@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { createSim } from '../../src/sim/create.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../../src/sim/memory.ts';
 import { barSize, pciConfig } from '../../src/sim/pci.ts';
-import { DRIVERS, parseSpec } from '../../src/sim/spec.ts';
+import { DRIVERS } from '../../src/sim/drivers.ts';
+import { parseSpec } from '../../src/sim/spec.ts';
 import { sha256 } from '../support/bytes.ts';
 import { v1Sim, v2Sim } from '../support/sims.ts';
 
@@ -36,8 +37,7 @@ describe('fillPattern', () => {
 
 describe('createSim', () => {
   test.each(DRIVERS)('%s: the memory begins with the pattern of the seed', (driver) => {
-    const text = driver === 'mtty' ? 'mtty,seed=5' : `${driver},size=70000,seed=5`;
-    const { bar } = driver === 'vendor-v1' ? v1Sim(text) : v2Sim(text);
+    const { bar } = createSim(parseSpec(`${driver},seed=5`));
     expect(bar).toBeBytes(pattern(bar.length, 5));
   });
 
@@ -74,10 +74,5 @@ describe('pciConfig', () => {
     expect(config).toHaveLength(256);
     // a 64-bit prefetchable BAR where firmware needs one
     expect(config[0x10]).toBe(size > 2 ** 28 ? 0x0c : 0);
-  });
-
-  test('tells the drivers apart', () => {
-    const ids = DRIVERS.map((driver) => Buffer.from(pciConfig(parseSpec(driver))).readUInt32LE(0));
-    expect(new Set(ids).size).toBe(DRIVERS.length);
   });
 });

@@ -9,7 +9,7 @@ import { restoreDevice } from '../../src/state-file/restore.ts';
 import { saveDevice } from '../../src/state-file/save.ts';
 import { StateWriter } from '../../src/state-file/writer.ts';
 import { sleepUntilReady } from '../../src/wait.ts';
-import { STEPS } from '../../src/sim/spec.ts';
+import { STEPS } from '../../src/sim/fault.ts';
 import { createSim, parseSpec } from '../../src/sim/index.ts';
 import { sha256 } from '../support/bytes.ts';
 import { failure, thrownBy } from '../support/errno.ts';
@@ -101,7 +101,7 @@ describe.each(DRIVERS)('the state of %s', (driver) => {
   });
 
   it('that is refused leaves a device that was reset', () => {
-    const destination = sim(spec(driver, driver === 'mtty' ? ',ports=2' : ',compat=2'));
+    const destination = sim(driver === 'mtty' ? 'mtty,ports=2' : `${driver},size=8K`);
     const file = saved(sim(spec(driver, ',seed=3')).target);
     expect(thrownBy(() => restored(destination.target, file)).code).toBe('ERR_DEVICE');
     expect(destination.states.at(-1)).toBe('reset');

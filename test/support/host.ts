@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { errnoName } from '../../src/abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../../src/abi/prctl.ts';
@@ -44,6 +44,23 @@ export function lacksNobody(): string | undefined {
   const why = error?.message ?? /^Error: (.*)$/m.exec(stderr)?.[1] ?? stderr.trim();
   return status === 0 ? undefined : `as another user: ${why}`;
 }
+
+/** To give a process the id of one that has ended: CAP_CHECKPOINT_RESTORE, and a /proc that lets it be written. */
+export function lacksChosenIds(): string | undefined {
+  try {
+    chooseNextId(Number(readFileSync(LAST_ID, 'utf8')) + 1);
+    return undefined;
+  } catch (error) {
+    return `${LAST_ID}: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+/** The next process of this pid namespace gets this id, unless it has an owner, or somebody else is quicker. */
+export function chooseNextId(id: number): void {
+  writeFileSync(LAST_ID, String(id - 1));
+}
+
+const LAST_ID = '/proc/sys/kernel/ns_last_pid';
 
 /** Starts a program as a user without any right. */
 export const NOBODY = [

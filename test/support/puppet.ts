@@ -65,6 +65,14 @@ export class Puppet<Host extends PuppetHost = ShimRun> {
     return (await this.script(`new ${name} ${size}`)).value;
   }
 
+  /** The main thread, and all that it starts from now on, goes on as a user without any right, as `qemu -runas` does. */
+  async dropPrivileges(): Promise<void> {
+    for (const [nr, ...args] of DROP) {
+      const { errno } = await this.call(nr, args);
+      if (errno !== 'OK') throw new Error(`system call ${nr}: ${errno}`);
+    }
+  }
+
   async put(name: string, bytes: Uint8Array, offset = 0): Promise<void> {
     await this.script(`put ${name} ${offset} ${Buffer.from(bytes).toString('hex')}`);
   }
@@ -73,6 +81,14 @@ export class Puppet<Host extends PuppetHost = ShimRun> {
     return (await this.script(`get ${name} ${offset} ${length}`)).bytes;
   }
 }
+
+const NOBODY = 65534;
+const [SETGROUPS, SETRESGID, SETRESUID] = arch.name === 'x64' ? [116, 119, 117] : [159, 149, 147];
+const DROP: readonly [nr: number, ...args: number[]][] = [
+  [SETGROUPS, 0, 0],
+  [SETRESGID, NOBODY, NOBODY, NOBODY],
+  [SETRESUID, NOBODY, NOBODY, NOBODY],
+];
 
 /** A system call as an operation of a script. */
 export function callText(name: SyscallName | number, args: readonly Argument[]): string {

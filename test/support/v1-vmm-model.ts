@@ -1,4 +1,5 @@
 import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
+import { formatSpec } from '../../src/sim/spec.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2, v2StateName, type V2State } from '../../src/v2/states.ts';
@@ -448,11 +449,7 @@ export class V1VmmModel {
     }
     check.same('bytes of a whole save', this.#count, this.#stream.length);
 
-    const target = v2Sim(
-      this.#sim.spec.driver === 'mtty'
-        ? `mtty,ports=${this.#sim.spec.ports}`
-        : `${this.#sim.spec.driver},size=${this.#sim.spec.size}`,
-    );
+    const target = v2Sim(formatSpec({ ...this.#sim.spec, seed: 0, fault: [] }));
     const there = v1User(presentV1(target.device, { dataSection: new Uint8Array(SECTION) }));
     there.setState(4);
     for (const buffer of this.#received) there.load(buffer);

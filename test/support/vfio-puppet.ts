@@ -25,6 +25,8 @@ export class VfioPuppet {
   readonly puppet: Puppet;
   /** Is waited for before each access to a region. */
   beforeAccess: (() => Promise<void>) | undefined;
+  /** Is waited for before each call that opens something, and before each ioctl. */
+  beforeCall: ((givesDescriptor: boolean) => Promise<void>) | undefined;
   readonly #threads = new Set<number>();
 
   constructor(puppet: Puppet) {
@@ -44,6 +46,7 @@ export class VfioPuppet {
   async open(path: string, thread = 0, flags = O_RDWR): Promise<Outcome> {
     const name = await this.argumentsOf(thread);
     const text = Buffer.from(`${path}\0`).toString('hex');
+    await this.beforeCall?.(true);
     return this.puppet.script(
       `put ${name} 0 ${text}; ${callText('openat', [AT_FDCWD, `$${name}`, flags, 0o600])}`,
       thread,
@@ -52,6 +55,7 @@ export class VfioPuppet {
 
   /** An ioctl with a struct, and what it is afterwards; a number is passed as it is. */
   async ioctl(fd: number, command: number, data: Uint8Array | Argument = 0, thread = 0): Promise<Outcome> {
+    await this.beforeCall?.(command === VFIO_GROUP_GET_DEVICE_FD);
     if (!(data instanceof Uint8Array)) return this.puppet.call('ioctl', [fd, command, data], thread);
     const name = await this.argumentsOf(thread);
     const put = `put ${name} 0 ${Buffer.from(data).toString('hex')}`;

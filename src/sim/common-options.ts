@@ -1,0 +1,27 @@
+import { faultOption } from './fault.ts';
+import { any, count, fits32Bits, within, type Check, type ValuesOf } from './option.ts';
+
+/** Of every driver: guest-visible memory, which is BAR0 and migrates whole; what fills it; and what goes wrong. */
+export function commonOptions(size: number, check: Check = within(1, 2 ** 40)) {
+  return {
+    size: count('bytes of guest-visible memory, e.g. 64K, 256M, 1G', size, check),
+    seed: count('a number: the memory begins with its pattern; 0 is zeros', 0, fits32Bits),
+    fault: faultOption,
+    block: count('how often each read or write says "not yet" first', 0, fits32Bits),
+  };
+}
+
+/** Of drivers whose data is a stream: a v1 driver's data section is written and read whole. */
+export const streamOptions = {
+  short: count('the most bytes that one read or write moves; 0 is no limit', 0, any),
+};
+
+/** Of drivers whose state tells for whom it is. */
+export const compatibilityOptions = {
+  compat: count('a number: only equal ones accept each other', 1, fits32Bits),
+  version: count('a number: the version of the state format; a lower one refuses a higher one', 1, fits32Bits),
+};
+
+export type CommonOptions = ReturnType<typeof commonOptions>;
+export type CommonValues = ValuesOf<CommonOptions>;
+export type StreamValues = ValuesOf<CommonOptions & typeof streamOptions>;

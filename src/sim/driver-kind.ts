@@ -1,0 +1,42 @@
+import type { V1Device } from '../v1/device.ts';
+import type { V2Device } from '../v2/device.ts';
+import type { CommonOptions } from './common-options.ts';
+import type { SimEvents, SimMemory } from './memory.ts';
+import type { Options, ValuesOf } from './option.ts';
+
+/**
+ * A simulated driver, as everything else knows it: what it speaks, its options, who it is to PCI, and how it is made. Its functions are
+ * declared as methods, so that drivers with options `O` of their own have a common type.
+ */
+export type DriverKind<O extends CommonOptions = CommonOptions> = V1Kind<O> | V2Kind<O>;
+
+/** A driver of the first protocol. */
+export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
+  readonly protocol: 'v1';
+  /** Bytes of its data section, and of what it keeps of the memory that it has sent. */
+  memorySizes(values: ValuesOf<O>): { readonly section: number; readonly sent: number };
+  create(values: ValuesOf<O>, memory: SimMemory, events: SimEvents): V1Device;
+}
+
+/** A driver of the second protocol. */
+export interface V2Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
+  readonly protocol: 'v2';
+  create(values: ValuesOf<O>, memory: SimMemory): V2Device;
+}
+
+interface Kind<O extends Options> {
+  /** What it is like, in a line for help texts. */
+  readonly summary: string;
+  readonly options: O;
+  readonly pci: PciIdentity;
+  /** Options of a small device, with which code is rehearsed. */
+  readonly small: Partial<ValuesOf<O>>;
+  /** What tells its state from that of another device with this driver, apart from the memory's size. */
+  identity(values: ValuesOf<O>): Readonly<Record<string, string>>;
+}
+
+export interface PciIdentity {
+  readonly vendor: number;
+  readonly device: number;
+  readonly class: number;
+}

@@ -1,0 +1,43 @@
+import type { DriverKind } from './driver-kind.ts';
+import { hisi } from './hisi.ts';
+import { mtty } from './mtty.ts';
+import type { Options, ValuesOf } from './option.ts';
+import { pds } from './pds.ts';
+import { qat } from './qat.ts';
+import { vendorV1 } from './vendor-v1.ts';
+
+/** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
+const kinds = { qat, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<Record<string, DriverKind>>;
+
+export type DriverName = keyof typeof kinds;
+export const DRIVERS = Object.keys(kinds) as readonly DriverName[];
+
+/** A simulated device, as `--device` describes it: a driver, and a value for each of its options. */
+export type SimSpec = {
+  readonly [D in DriverName]: { readonly driver: D } & ValuesOf<(typeof kinds)[D]['options']>;
+}[DriverName];
+
+/** The driver of a SPEC. Its functions are to be given values of its own options, as that SPEC has them. */
+export function kindOf({ driver }: { readonly driver: DriverName }): DriverKind {
+  return kinds[driver];
+}
+
+/** The options of a driver, by name. */
+export function optionsOf(driver: DriverName): Options {
+  return kinds[driver].options;
+}
+
+export function driversWith(option: string): DriverName[] {
+  return DRIVERS.filter((driver) => Object.hasOwn(optionsOf(driver), option));
+}
+
+export function isDriver(name: string): name is DriverName {
+  return Object.hasOwn(kinds, name);
+}
+
+/** The driver that stands for all that speak a protocol: the first in the table. */
+export function driverSpeaking(protocol: DriverKind['protocol']): DriverName {
+  const driver = DRIVERS.find((name) => kinds[name].protocol === protocol);
+  if (driver === undefined) throw new Error(`no simulated driver speaks ${protocol}`);
+  return driver;
+}

@@ -1,0 +1,103 @@
+import { describe, expect, test } from 'vitest';
+import { createSim, simMemorySizes } from '../../src/sim/create.ts';
+import {
+  DRIVERS,
+  driverSpeaking,
+  driversWith,
+  isDriver,
+  kindOf,
+  optionsOf,
+  type DriverName,
+  type SimSpec,
+} from '../../src/sim/drivers.ts';
+import { pciConfig } from '../../src/sim/pci.ts';
+import { formatSpec, parseSpec, smallSpec } from '../../src/sim/spec.ts';
+import { specHelp } from '../../src/sim/spec-help.ts';
+
+/** One of these is another value than the default of any option, unless it takes one value only, as the size of mtty does. */
+const VALUES = ['2', '1', '8K', 'read@3:EIO!'];
+
+function otherThanDefault(driver: DriverName, option: string): string | undefined {
+  return VALUES.map((value) => `${option}=${value}`).find((part) => {
+    try {
+      return formatSpec(parseSpec(`${driver},${part}`)) !== driver;
+    } catch {
+      return false;
+    }
+  });
+}
+
+const everyOption = [...new Set(DRIVERS.flatMap((driver) => Object.keys(optionsOf(driver))))];
+
+/** The line of the help that begins with a word. */
+const helpFor = (word: string): string | undefined =>
+  specHelp()
+    .split('\n')
+    .find((line) => line.startsWith(`  ${word} `));
+
+function expectCreated(spec: SimSpec): void {
+  const sim = createSim(spec);
+  expect(sim.protocol).toBe(kindOf(spec).protocol);
+  expect(sim.bar).toHaveLength(spec.size);
+}
+
+describe.each(DRIVERS)('the driver %s', (driver) => {
+  const kind = kindOf({ driver });
+
+  test('has a default SPEC, which is its name, and a small one; of either a device can be made', () => {
+    for (const spec of [parseSpec(driver), smallSpec(driver)]) {
+      expect(spec.driver).toBe(driver);
+      expect(parseSpec(formatSpec(spec))).toEqual(spec);
+      expectCreated(spec);
+    }
+    expect(formatSpec(parseSpec(driver))).toBe(driver);
+    expect(smallSpec(driver).size).toBeLessThanOrEqual(16 * 1024);
+  });
+
+  test('has options that a SPEC takes, one or all, and gives back', () => {
+    const options = Object.keys(optionsOf(driver));
+    const parts = options.flatMap((option) => otherThanDefault(driver, option) ?? []);
+    expect(parts.length).toBeGreaterThanOrEqual(options.length - 1);
+    for (const text of [...parts, parts.join()].map((options) => `${driver},${options}`)) {
+      expect(formatSpec(parseSpec(text))).toBe(text);
+      expectCreated(parseSpec(text));
+    }
+  });
+
+  test('keeps a data section and what was sent if it speaks v1, and neither if it speaks v2', () => {
+    const { section, sent } = simMemorySizes(parseSpec(driver));
+    expect([section > 0, sent > 0]).toEqual([kind.protocol === 'v1', kind.protocol === 'v1']);
+  });
+
+  test('is in the help, with its protocol and what it is like', () => {
+    expect(helpFor(driver)).toBe(`  ${driver.padEnd(9)}  ${kind.protocol}, ${kind.summary}`);
+  });
+});
+
+describe('the simulated drivers', () => {
+  test.each(everyOption)('have the option %s with one meaning, and the help says whose it is', (name) => {
+    const drivers = driversWith(name);
+    const meanings = new Set(drivers.map((driver) => optionsOf(driver)[name]?.meaning));
+    expect(meanings.size).toBe(1);
+    const whose = drivers.length === DRIVERS.length ? '' : `${drivers.join(', ')}: `;
+    expect(helpFor(name)).toContain(`  ${whose}${[...meanings][0]}`);
+  });
+
+  test('tell of the default in the help where there is one for all', () => {
+    expect(helpFor('compat')).toMatch(/\(default 1\)$/);
+    expect(helpFor('section')).toMatch(/\(default 1M\)$/);
+    expect(helpFor('size')).not.toMatch(/default/);
+    expect(helpFor('fault')).not.toMatch(/default/);
+  });
+
+  test('have PCI ids that tell them apart', () => {
+    const ids = DRIVERS.map((driver) => Buffer.from(pciConfig(parseSpec(driver))).readUInt32LE(0));
+    expect(new Set(ids).size).toBe(DRIVERS.length);
+  });
+
+  test('are known by name, and a protocol is spoken by the first in the table that speaks it', () => {
+    expect(DRIVERS.every(isDriver)).toBe(true);
+    expect(['', 'toString', '__proto__', 'Qat'].some(isDriver)).toBe(false);
+    expect((['v1', 'v2'] as const).map(driverSpeaking)).toEqual(['vendor-v1', 'qat']);
+  });
+});
