@@ -4,7 +4,7 @@ import type { TestBed } from '../../test/real/test-bed.ts';
 import type { Child } from '../../test/real/processes.ts';
 import { poll, within } from '../../test/real/wait.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { kernelDevice } from '../../src/kernel/identify.ts';
+import { identify } from '../../src/vfio/client/identify.ts';
 import { addressOf, syscall } from '../../src/sys/libc.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
@@ -68,7 +68,7 @@ export function assertHarried({ accesses = 0, killed = [] }: V1ClientResult): vo
 /** Gives a v2 device that nobody stands between to `use`; it is reset first, since an earlier user may have left a state. */
 function onDevice<T>(mtty: Mtty, use: (device: V2Device) => T): T {
   using opened = openKernelDevice(pathOf(mtty));
-  const found = kernelDevice(opened);
+  const found = identify(opened.port);
   if (found.protocol !== 'v2') throw new Error('the driver does not speak v2');
   found.device.reset();
   return use(found.device);

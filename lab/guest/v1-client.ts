@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import { findMigrationRegion } from '../../src/kernel/device-info.ts';
+import { findMigrationRegion } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { KernelV1Device } from '../../src/kernel/v1-device.ts';
+import { PortV1Device } from '../../src/vfio/client/port-v1-device.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { Interrupted } from './interrupted.ts';
@@ -15,9 +15,9 @@ import { saveV1 } from './v1-save.ts';
 const [action, file = '', ...rest] = process.argv.slice(2);
 const name = process.env['VFIO_SHIM_LAB_NAME'] ?? '';
 using opened = openKernelDevice(rest.at(-1) ?? '');
-const region = findMigrationRegion(opened);
+const region = findMigrationRegion(opened.port);
 if (region === undefined) throw new Error('the device has no migration region');
-const plain = new KernelV1Device(opened, region, true);
+const plain = new PortV1Device(opened.port, region, true);
 const interrupted = rest.includes('--interrupt') ? new Interrupted(plain, name) : undefined;
 const device: V1Device = interrupted ?? plain;
 

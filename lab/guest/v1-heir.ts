@@ -1,10 +1,11 @@
 import { writeFileSync } from 'node:fs';
-import { findMigrationRegion } from '../../src/kernel/device-info.ts';
+import { FdPort } from '../../src/kernel/fd-port.ts';
 import type { DeviceHandle } from '../../src/kernel/handle.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { KernelV1Device } from '../../src/kernel/v1-device.ts';
 import { duplicateFd } from '../../src/sys/pidfd.ts';
 import { V1RegisterAccess } from '../../src/v1/registers.ts';
+import { findMigrationRegion } from '../../src/vfio/client/device-info.ts';
+import { PortV1Device } from '../../src/vfio/client/port-v1-device.ts';
 import { saveV1 } from './v1-save.ts';
 
 /**
@@ -17,10 +18,11 @@ const [action, ...args] = process.argv.slice(2);
 if (action === 'lend') lend(args[0] ?? '');
 else inherit(args as [string, string, string, string, string]);
 
-function v1Of(handle: DeviceHandle): KernelV1Device {
-  const region = findMigrationRegion(handle);
+function v1Of(handle: DeviceHandle): PortV1Device {
+  const port = new FdPort(handle);
+  const region = findMigrationRegion(port);
   if (region === undefined) throw new Error('the device has no migration region');
-  return new KernelV1Device(handle, region, true);
+  return new PortV1Device(port, region, true);
 }
 
 function lend(path: string): void {

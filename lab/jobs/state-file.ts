@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
-import { regionInfo } from '../../src/kernel/device-info.ts';
+import { regionInfo } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { addressOf, trySyscall } from '../../src/sys/libc.ts';
 import { CLI } from '../../test/real/cli.ts';
@@ -31,7 +31,7 @@ function json(...args: readonly string[]): Record<string, unknown> {
 /** The scratch register of a port, set where a value is given. */
 function scratch(mtty: Mtty, port: number, value?: number): number {
   using device = openKernelDevice(`${mtty.group}:${mtty.uuid}`);
-  const region = regionInfo(device, port);
+  const region = regionInfo(device.port, port);
   assert.ok(region);
   const at = region.offset + BigInt(SCRATCH);
   const byte = Uint8Array.of(value ?? 0);

@@ -1,22 +1,12 @@
-import {
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-  VFIO_DEVICE_FEATURE_GET,
-  VFIO_DEVICE_FEATURE_SET,
-} from '../abi/vfio-v2.ts';
 import { ShimError } from '../error.ts';
-import { deviceInfo, regionInfo, type RegionInfo } from '../kernel/device-info.ts';
-import { hasFeature } from '../kernel/feature.ts';
-import { kernelDevice } from '../kernel/identify.ts';
+import { deviceInfo, regionsOf } from '../vfio/client/device-info.ts';
+import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
-import { pciId } from '../kernel/pci-id.ts';
+import { pciId } from '../vfio/client/pci-id.ts';
+import { dmaLogOf } from '../vfio/client/port-dma-log.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';
-
-/** More than any device has. */
-const MAX_REGIONS = 4096;
 
 /** A device behind /dev/vfio. */
 export function openKernel(path: string, look: boolean): Opened {
@@ -36,7 +26,7 @@ export function openKernel(path: string, look: boolean): Opened {
 
 function migratable(device: OpenedDevice, map: boolean): MigratableDevice | undefined {
   try {
-    return kernelDevice(device, { map });
+    return identify(device.port, map);
   } catch (error) {
     if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
     throw error;
@@ -44,35 +34,22 @@ function migratable(device: OpenedDevice, map: boolean): MigratableDevice | unde
 }
 
 function kernelFacts(device: OpenedDevice): DeviceFacts {
-  const { flags, regions: count, irqs } = deviceInfo(device);
-  const regions = Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) => regionInfo(device, index)).filter(
-    (region): region is RegionInfo => region !== undefined && region.size > 0,
-  );
+  const { flags, regions: count, irqs } = deviceInfo(device.port);
+  const regions = [...regionsOf(device.port, count)].filter(({ size }) => size > 0);
   const sysfs = sysfsFacts(device.name);
   const { bus, driver, mdevType } = sysfs;
-  const logs = ([index, operation]: readonly [number, number]): boolean => hasFeature(device, index, operation);
   return {
     driver,
     sysfs,
     flags,
     regions,
     irqs,
-    dmaLogging: DMA_LOGGING.every(logs),
+    dmaLogging: dmaLogOf(device.port) !== undefined,
     identity: {
       ...(bus !== undefined && mdevType === undefined && { bus }),
-      ...pciId(device, regions),
+      ...pciId(device.port, regions),
       ...(driver !== undefined && { driver }),
       ...(mdevType !== undefined && { mdevType }),
     },
   };
 }
-
-/**
- * What the driver offers, which a PROBE tells. Whether the log can be read shows only while a device logs: Linux 6.12 without
- * CONFIG_IOMMUFD_DRIVER answers REPORT with EOPNOTSUPP (include/linux/iova_bitmap.h), and START with success.
- */
-const DMA_LOGGING = [
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_START, VFIO_DEVICE_FEATURE_SET],
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, VFIO_DEVICE_FEATURE_SET],
-  [VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_GET],
-] as const;

@@ -11,8 +11,8 @@ import {
 } from '../abi/vfio-device.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { ShimError } from '../error.ts';
-import type { RegionInfo } from '../kernel/device-info.ts';
-import { pciIdOf } from '../kernel/pci-id.ts';
+import type { RegionInfo } from '../vfio/client/device-info.ts';
+import { pciIdOf } from '../vfio/client/pci-id.ts';
 import { createSim, newSimMemory, simMemorySizes, type Sim } from '../sim/create.ts';
 import { kindOf, type SimSpec } from '../sim/drivers.ts';
 import { SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';

@@ -1,4 +1,4 @@
-import type { RegionInfo } from '../kernel/device-info.ts';
+import type { RegionInfo } from '../vfio/client/device-info.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { Identity } from '../state-file/identity.ts';
 import type { SysfsFacts } from './sysfs-facts.ts';

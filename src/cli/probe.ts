@@ -6,7 +6,7 @@ import {
 } from '../abi/vfio-device.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
-import type { RegionInfo } from '../kernel/device-info.ts';
+import type { RegionInfo } from '../vfio/client/device-info.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice } from './device-name.ts';

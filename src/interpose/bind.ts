@@ -1,8 +1,8 @@
 import { ShimError } from '../error.ts';
-import { deviceInfo, findMigrationRegion } from '../kernel/device-info.ts';
+import { deviceInfo, findMigrationRegion } from '../vfio/client/device-info.ts';
 import type { DeviceHandle } from '../kernel/handle.ts';
-import { KernelV1Device } from '../kernel/v1-device.ts';
-import { migrationFlagsOf } from '../kernel/v2-device.ts';
+import { PortV1Device } from '../vfio/client/port-v1-device.ts';
+import { migrationFlagsOf } from '../vfio/client/port-v2-device.ts';
 import type { BridgeOptions } from './bridged-driver.ts';
 import { startAnew } from './bridged-facts.ts';
 import type { Ledger } from './ledger.ts';
@@ -13,23 +13,24 @@ import { PART_SPAN } from './inherited.ts';
  * be migrated, and one that speaks what is to be presented, are left alone: why is returned.
  */
 export function bind(device: DeviceHandle, name: string, ledger: Ledger, options: BridgeOptions): string | undefined {
-  const { present, roundTrip, warn } = options;
-  const flags = migrationFlagsOf(device);
+  const { present, roundTrip, warn, reach } = options;
+  const port = reach.port(device);
+  const flags = migrationFlagsOf(port);
   if (flags !== 0) {
     if (present === 'v2' && !roundTrip) return 'speaks v2 already';
     const facts = startAnew(ledger, name);
     facts.flags = flags;
-    facts.region = deviceInfo(device).regions;
+    facts.region = deviceInfo(port).regions;
     facts.used = 1;
     return undefined;
   }
-  const region = findMigrationRegion(device);
+  const region = findMigrationRegion(port);
   if (region === undefined) return 'its driver does not support migration';
   if (present === 'v1') {
     if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);
     return 'speaks v1 already';
   }
-  const { dataSection } = new KernelV1Device(device, region, false);
+  const { dataSection } = new PortV1Device(port, region, false);
   if (dataSection.size > PART_SPAN) {
     throw new ShimError(
       'ERR_DEVICE',

@@ -1,7 +1,7 @@
 import type { DeviceHandle } from '../kernel/handle.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { duplicateFd } from '../sys/pidfd.ts';
-import { refuse } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import type { Reach } from './reach.ts';
 import { placeOf } from './run-mark.ts';
 
 /**
@@ -10,12 +10,14 @@ import { placeOf } from './run-mark.ts';
  */
 export class BorrowedFd implements DeviceHandle {
   readonly #place: number;
+  readonly #reach: Reach;
   #tid = 0;
   #fd = -1;
   #own: OwnedFd | undefined;
 
-  constructor(place: number) {
+  constructor(place: number, reach: Reach) {
     this.#place = place;
+    this.#reach = reach;
   }
 
   /** The device is that descriptor of that thread's process, until giveBack(). False where it is another file. */
@@ -46,7 +48,7 @@ export class BorrowedFd implements DeviceHandle {
   }
 
   #take(): OwnedFd | undefined {
-    const own = duplicateFd(this.#tid, this.#fd);
+    const own = this.#reach.duplicate(this.#tid, this.#fd);
     if (own === undefined) return undefined;
     if (placeOf(own.number) !== this.#place) {
       own.close();

@@ -1,17 +1,18 @@
 import type { MigratableDevice } from '../device/migratable.ts';
-import type { RegionInfo } from '../kernel/device-info.ts';
-import { KernelV1Device } from '../kernel/v1-device.ts';
-import { KernelV2Device } from '../kernel/v2-device.ts';
-import { mapSharedMemory } from '../sys/memory.ts';
-import { FdVault } from '../sys/socket.ts';
+import type { RegionInfo } from '../vfio/client/device-info.ts';
+import { FdSessions } from '../kernel/fd-sessions.ts';
+import { PortV1Device } from '../vfio/client/port-v1-device.ts';
+import { PortV2Device } from '../vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../sys/fd.ts';
+import type { VfioPort } from '../vfio/port.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1 } from '../v1/states.ts';
 import { V2 } from '../v2/states.ts';
 import { BorrowedFd } from './borrowed-fd.ts';
 import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
 import type { Ledger } from './ledger.ts';
-import { partOffset, PARTS_FD, vaultFds, type Part } from './inherited.ts';
+import { partOffset, PARTS_FD, type Part } from './inherited.ts';
+import type { Reach } from './reach.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from './served-device.ts';
 
 export interface BridgeOptions extends ServeOptions {
@@ -19,6 +20,7 @@ export interface BridgeOptions extends ServeOptions {
   readonly dataSection: number;
   /** Is told what a driver was asked, and its answer. */
   readonly asked: ((device: string, what: string, value: number | string) => void) | undefined;
+  readonly reach: Reach;
 }
 
 export type BridgedDevice = ServedDevice<BridgedDriver>;
@@ -28,8 +30,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   const facts = bridgedFacts(ledger);
   const isV2 = facts.flags !== 0;
   const size = isV2 ? options.dataSection : facts.section_size;
-  const map = (part: Part): { bytes: Uint8Array; address: number } =>
-    mapSharedMemory(PARTS_FD, size, partOffset(place, part));
+  const map = (part: Part): { bytes: Uint8Array; address: number } => options.reach.map(place, part, size);
   let mapped: { bytes: Uint8Array; address: number } | undefined;
   const section = (): { bytes: Uint8Array; address: number } => (mapped ??= map('section'));
   const { present, roundTrip } = options;
@@ -60,27 +61,32 @@ export class BridgedDriver implements Driver {
   readonly text: string;
   readonly guestMemory = undefined;
   readonly borrowed: BorrowedFd;
-  readonly vault: FdVault;
+  readonly port: VfioPort;
+  readonly vault: ReturnType<Reach['vault']>;
+  /** Of a v1 driver. */
   readonly #registers: V1RegisterAccess | undefined;
+  /** Of a v2 driver. */
+  readonly #sessions: FdSessions | undefined;
   #inherited = false;
 
   constructor(place: number, ledger: Ledger, events: DriverEvents, options: BridgeOptions) {
     const name = bridgedName(ledger);
     this.place = place;
     this.facts = bridgedFacts(ledger);
-    this.borrowed = new BorrowedFd(place);
-    this.vault = new FdVault(...vaultFds(place));
+    this.borrowed = new BorrowedFd(place, options.reach);
+    this.vault = options.reach.vault(place);
     this.text = `vfio:${name}`;
     const { flags } = this.facts;
     if (flags === 0) {
-      const device = new KernelV1Device(this.borrowed, regionOf(this.facts), false);
+      this.port = options.reach.port(this.borrowed);
+      const device = new PortV1Device(this.port, regionOf(this.facts), false);
       this.backend = { protocol: 'v1', device };
       this.#registers = new V1RegisterAccess(device);
       return;
     }
-    const { asked } = options;
+    const asked = options.asked?.bind(undefined, name);
     const { vault } = this;
-    const device = new KernelV2Device(this.borrowed, flags, {
+    this.#sessions = new FdSessions({
       state: kernelState(ledger),
       live: ledger.live,
       store: {
@@ -91,11 +97,10 @@ export class BridgedDriver implements Driver {
         },
         clear: () => vault.clear(),
       },
-      events: {
-        state: events.state,
-        ...(asked === undefined ? {} : { asked: (what, value) => asked(name, what, value) }),
-      },
+      asked,
     });
+    this.port = options.reach.port(this.borrowed, this.#sessions);
+    const device = new PortV2Device(this.port, flags, { asked, state: events.state });
     this.backend = { protocol: 'v2', device };
   }
 
@@ -138,7 +143,7 @@ export class BridgedDriver implements Driver {
   #takeOver(): void {
     if (!this.#inherited) return;
     this.#inherited = false;
-    if (this.backend.device instanceof KernelV2Device) this.backend.device.abandonLostSession();
+    if (this.backend.protocol === 'v2') this.#sessions?.abandonLost(this.backend.device);
   }
 
   #usedBy(tid: number, fd: number): void {

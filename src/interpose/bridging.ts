@@ -10,24 +10,25 @@ import {
 } from '../abi/vfio.ts';
 import { hasErrno } from '../error.ts';
 import { driverSpeaking, type DriverName } from '../sim/drivers.ts';
-import { ioctl } from '../sys/ioctl.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { duplicateFd, processOf } from '../sys/pidfd.ts';
+import { processOf } from '../sys/pidfd.ts';
 import { bind } from './bind.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
 import type { Devices } from './devices.ts';
-import { deviceFeature, isMigrationFeature } from './feature.ts';
+import { deviceFeature, isMigrationFeature } from '../vfio/server/feature-request.ts';
 import type { Findings } from './findings.ts';
 import type { Ledger } from './ledger.ts';
 import { cdevName, linkOf, nameIn } from './kernel-names.ts';
 import { messageOf } from './log.ts';
-import { migrationRegionInfo } from './migration-region.ts';
+import { migrationRegionInfo } from '../vfio/server/migration-region.ts';
 import { BRIDGED } from './plan.ts';
 import type { DeviceReport } from './report.ts';
 import { markPlace, placeOf } from './run-mark.ts';
 import type { Turn } from './turn.ts';
+import { regionOffset } from './window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
@@ -95,7 +96,7 @@ export class Bridging implements Devices {
         this.#noteName(call);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(turn, true, (device, fd) => this.#getInfo(call, device, fd));
+        return this.#on(turn, true, (device) => this.#getInfo(call, device));
       case VFIO_DEVICE_GET_REGION_INFO:
         return this.#on(turn, false, (device) => this.#getRegionInfo(call, device));
       case VFIO_DEVICE_RESET:
@@ -119,7 +120,7 @@ export class Bridging implements Devices {
   }
 
   /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
-  #on(turn: Turn, find: boolean, serve: (device: BridgedDevice, fd: OwnedFd) => number): number {
+  #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
     const { call } = turn;
     const fd = this.#duplicate(call);
     if (fd === undefined) return CONTINUE;
@@ -133,7 +134,7 @@ export class Bridging implements Devices {
     try {
       turn.touch(device.ledger);
       device.counted();
-      return serve(device, fd);
+      return serve(device);
     } finally {
       device.driver.leave();
     }
@@ -145,7 +146,7 @@ export class Bridging implements Devices {
    */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
-      return duplicateFd(call.tid, call.s32(0));
+      return this.#options.reach.duplicate(call.tid, call.s32(0));
     } catch (error) {
       if (!hasErrno(error, 'ESRCH') && !this.#unreachable) {
         this.#unreachable = true;
@@ -160,7 +161,7 @@ export class Bridging implements Devices {
   #find(turn: Turn, fd: OwnedFd): BridgedDevice | undefined {
     const { call } = turn;
     const cdev = cdevName(fd.number);
-    if (cdev === undefined && linkOf(`/proc/self/fd/${fd.number}`) !== 'anon_inode:[vfio-device]') return undefined;
+    if (cdev === undefined && !this.#options.reach.isGroupDevice(fd.number)) return undefined;
     call.check(); // whose descriptor that is
     const known = cdev ?? this.#names.get(call.tid);
     const name = known ?? `descriptor ${call.s32(0)}`;
@@ -219,7 +220,7 @@ export class Bridging implements Devices {
   #isOpen(device: BridgedDevice, place: number): boolean {
     const { tid } = device.driver.facts;
     const has = (fd: number): boolean => {
-      using own = duplicateFd(tid, fd);
+      using own = this.#options.reach.duplicate(tid, fd);
       return own !== undefined && placeOf(own.number) === place;
     };
     try {
@@ -234,14 +235,14 @@ export class Bridging implements Devices {
   }
 
   /** The kernel's own answer, with one more region. */
-  #getInfo(call: Call, device: BridgedDevice, fd: OwnedFd): number {
+  #getInfo(call: Call, device: BridgedDevice): number {
     if (device.v1 === undefined) return CONTINUE;
     const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
     if (argsz < 16) return CONTINUE; // it says EINVAL
     const ask = (size: number): Uint8Array => {
       const bytes = call.readArg(2, size);
       new DataView(bytes.buffer).setUint32(0, size, true);
-      ioctl(fd.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, bytes);
+      device.driver.port.getInfo(bytes);
       return bytes;
     };
     let bytes = ask(Math.min(argsz, INFO_SIZE));
@@ -261,17 +262,21 @@ export class Bridging implements Devices {
     const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
     if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
     if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
-    call.writeArg(2, migrationRegionInfo(argsz, { index, place, dataSection: device.section.size }));
+    call.writeArg(
+      2,
+      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
+    );
     return 0;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {
     const { v2 } = device;
-    if (!isMigrationFeature(turn.call)) return CONTINUE;
+    const argument = new CallArgument(turn.call);
+    if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
     const result = device.onDataFd(() =>
-      deviceFeature(turn.call, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
+      deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
     );
     return result;
   }

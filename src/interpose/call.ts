@@ -1,5 +1,4 @@
 import { seccomp_notif } from '../abi/seccomp.ts';
-import { ShimError } from '../error.ts';
 import {
   proveWritable,
   readProcessMemory,
@@ -9,7 +8,7 @@ import {
   writeProcessMemoryFrom,
 } from '../sys/process-memory.ts';
 import type { Answers } from '../sys/seccomp.ts';
-import type { ErrnoName } from '../abi/errno.ts';
+import { refuse } from '../vfio/server/refuse.ts';
 import { callBegins } from './call-time.ts';
 import { callerMemory } from './caller-memory.ts';
 
@@ -132,8 +131,3 @@ export class Call {
 
 const { id, pid, nr, args0 } = seccomp_notif.fields;
 const [ID, PID, NR, ARGS] = [id[1] / 4, pid[1] / 4, nr[1] / 4, args0[1] / 4] as const;
-
-/** A call of the target that is refused, as the kernel would. */
-export function refuse(errno: ErrnoName, why: string): ShimError {
-  return new ShimError('ERR_TARGET', why, { errno });
-}

@@ -6,6 +6,8 @@ import { pciConfig } from '../sim/pci.ts';
 import { inodeOfOwn } from '../sys/file.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
+import type { DeviceRegions } from '../vfio/server/device-requests.ts';
+import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from './file-look.ts';
 import { deviceArena } from './journal.ts';
 import type { Ledger } from './ledger.ts';
@@ -55,7 +57,7 @@ export function emulatedDevice(
 /** A simulated driver, and the files by which the target knows its device. */
 export class EmulatedDriver implements Driver {
   readonly plan: PlannedDevice;
-  readonly index: number;
+  readonly regions: DeviceRegions;
   readonly files: DeviceFiles;
   readonly backend: MigratableDevice;
   readonly text: string;
@@ -80,7 +82,7 @@ export class EmulatedDriver implements Driver {
     const state = ledger.arena.subarray(offset, offset + size);
     const sent = simMemorySizes(spec).sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
     this.plan = plan;
-    this.index = index;
+    this.regions = emulatedRegions(plan, index);
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;

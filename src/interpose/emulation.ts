@@ -3,8 +3,10 @@ import { O_CLOEXEC } from '../abi/fcntl.ts';
 import { hasErrno } from '../error.ts';
 import type { DriverName } from '../sim/drivers.ts';
 import { arch, failedWith } from '../sys/libc.ts';
-import { CONTINUE, refuse, type Call } from './call.ts';
-import { deviceIoctl } from './device.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import { CONTINUE, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
+import { deviceRequest } from '../vfio/server/device-requests.ts';
 import type { Devices } from './devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import type { DeviceFiles } from './inherited.ts';
@@ -75,9 +77,10 @@ export class Emulation implements Devices {
     if (device !== undefined) {
       turn.touch(device.ledger);
       device.counted();
-      const { plan, index } = device.driver;
       const result = device.onDataFd(() =>
-        deviceIoctl(call, command, plan, index, device, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
+        deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+          device.openDataFd(turn, resuming, tell),
+        ),
       );
       device.noteState();
       return result;

@@ -12,9 +12,11 @@ import { O_RDWR } from '../abi/fcntl.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../sys/file.ts';
 import { createSharedMemory } from '../sys/memory.ts';
-import { ANSWERED, refuse, type Call } from './call.ts';
-import { containerIoctl, type ContainerHost, type ContainerState } from './container.ts';
-import { DmaMappings } from './dma.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import { ANSWERED, type Call } from './call.ts';
+import { CallArgument } from './call-argument.ts';
+import { containerRequest, type ContainerHost, type ContainerState } from '../vfio/server/container-requests.ts';
+import { DmaMappings } from '../vfio/server/dma-mappings.ts';
 import { fileNow } from './file-look.ts';
 import type { Ledger } from './ledger.ts';
 import type { Turn } from './turn.ts';
@@ -136,7 +138,7 @@ export class Fabric implements ContainerHost {
   }
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
-    const result = containerIoctl(call, command, container, this);
+    const result = containerRequest(new CallArgument(call), command, container, this);
     this.save();
     return result;
   }

@@ -2,6 +2,7 @@ import { seccomp_notif } from '../abi/seccomp.ts';
 import { PRESENT_V1_STATE_SIZE } from '../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../sim/memory.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../vfio/server/dma-mappings.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
 const PAGE = 4096;
@@ -44,8 +45,6 @@ const CALLS_SIZE = Math.ceil(((1 + MAX_PARKED) * NOTIFICATION_STRIDE) / PAGE) * 
 
 /** The fabric's arena: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
 export const FABRIC_ARENA_SIZE = 32 * 1024;
-export const MAX_MAPPINGS = 65535;
-export const MAPPING_STRIDE = 32;
 const MAPPINGS_SIZE = Math.ceil((MAX_MAPPINGS * MAPPING_STRIDE) / PAGE) * PAGE;
 
 /** Where everything lies in the journal: the memory that the keeper holds for its supervisors (ledger.ts). */

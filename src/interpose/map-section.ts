@@ -5,7 +5,8 @@ import { ShimError } from '../error.ts';
 import type { Answers } from '../sys/seccomp.ts';
 import { TracedThread } from '../sys/ptrace.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
-import { ANSWERED, refuse, type Call } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import { ANSWERED, type Call } from './call.ts';
 
 /**
  * mmap of the data section. The target's own mmap names the device's fd at an offset that exists nowhere, so the thread

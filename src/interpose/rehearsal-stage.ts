@@ -15,7 +15,7 @@ import {
 } from '../abi/vfio-v2.ts';
 import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio.ts';
 import { ShimError } from '../error.ts';
-import { featureRequest } from '../kernel/feature.ts';
+import { featureRequest } from '../vfio/client/features.ts';
 import type { DriverName } from '../sim/drivers.ts';
 import { smallSpec } from '../sim/spec.ts';
 import type { OwnedFd } from '../sys/fd.ts';

@@ -7,7 +7,8 @@ import { arch } from '../sys/libc.ts';
 import { createSharedMemory } from '../sys/memory.ts';
 import { duplicateFd } from '../sys/pidfd.ts';
 import type { Answers } from '../sys/seccomp.ts';
-import { CONTINUE, refuse, type Call } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import { CONTINUE, type Call } from './call.ts';
 import type { FdWindow } from './plan.ts';
 
 /*

@@ -18,6 +18,7 @@ import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from './inherited.ts';
 import { Parked } from './parked.ts';
 import { BRIDGED, placesOf, type Plan } from './plan.ts';
 import type { DeviceReport } from './report.ts';
+import { kernelReach } from './reach.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { Router } from './router.ts';
 import { serve } from './serve.ts';
@@ -100,7 +101,7 @@ export class Supervisor {
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
     const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
-    return new Bridging(places, { ...options, asked, gone, findings });
+    return new Bridging(places, { ...options, asked, gone, findings, reach: kernelReach });
   }
 
   /** Serves until no process is left that could call. */

@@ -1,6 +1,7 @@
 import { iovec } from '../abi/ptrace.ts';
 import { arch } from '../sys/libc.ts';
-import { refuse, type Call } from './call.ts';
+import { refuse } from '../vfio/server/refuse.ts';
+import type { Call } from './call.ts';
 
 /** The most pieces that one call may name, and the longest that they may be together (linux/uio.h, linux/fs.h). */
 const UIO_MAXIOV = 1024;

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { errnoName, type ErrnoName } from '../abi/errno.ts';
 import { F_GETFL, F_SETFL, O_NONBLOCK } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
 import { vfio_precopy_info } from '../abi/vfio-v2.ts';
@@ -7,7 +8,7 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
-import { dataError, deviceError } from './errors.ts';
+import { dataError, deviceError } from '../vfio/client/errors.ts';
 import { kernel_live, kernel_state, Live } from './session-state.ts';
 
 export type DataFdEvents = (call: 'read' | 'write' | 'precopy info', bytes: number) => void;
@@ -76,7 +77,7 @@ export class KernelDataFd implements V2DataSession {
       moved = now;
     }
     this.#uncounted = Math.max(0, moved - this.#my.position);
-    if (status === Live.FAILED) this.#owed = dataError(writing ? 'write' : 'read', this.#live.errno);
+    if (status === Live.FAILED) this.#owed = dataError(writing ? 'write' : 'read', named(this.#live.errno));
   }
 
   read(into: Uint8Array): number {
@@ -128,7 +129,7 @@ export class KernelDataFd implements V2DataSession {
       this.#live.errno = -result;
       this.#note(Live.FAILED);
       this.#happened(call, result);
-      throw dataError(call, -result);
+      throw dataError(call, named(-result));
     }
     my.position += result;
     this.#note(Live.IDLE);
@@ -160,6 +161,10 @@ export class KernelDataFd implements V2DataSession {
 function filePosition(fd: number): number {
   const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
   return pos === undefined ? -1 : Number(pos);
+}
+
+function named(errno: number): ErrnoName {
+  return errnoName(errno) ?? 'EIO';
 }
 
 function clamped(bytes: bigint): number {

@@ -16,14 +16,36 @@ import { ShimError } from '../error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { ioctl, ioctlValue } from '../sys/ioctl.ts';
 import { cString } from '../sys/libc.ts';
+import { FdPort } from './fd-port.ts';
 import type { DeviceHandle } from './handle.ts';
 
 /** An open VFIO device of the kernel, and what it took to open it. */
 export interface OpenedDevice extends DeviceHandle, Disposable {
   /** As in sysfs: a PCI address, or the UUID of a mediated device. */
   readonly name: string;
+  readonly port: FdPort;
   close(): void;
 }
+
+/** A descriptor that is ours to close. */
+type Descriptor = Pick<OwnedFd, 'number' | 'close'>;
+
+/** The system calls that it takes to open a device. A test hands in others. */
+export interface OpenCalls {
+  /** open(2), to read and write. Throws as Node does. */
+  open(path: string): Descriptor;
+  /** For a descriptor that an ioctl has returned. */
+  own(fd: number): Descriptor;
+  readonly ioctl: typeof ioctl;
+  readonly ioctlValue: typeof ioctlValue;
+}
+
+const systemCalls: OpenCalls = {
+  open: (path) => new OwnedFd(openSync(path, constants.O_RDWR)),
+  own: (fd) => new OwnedFd(fd),
+  ioctl,
+  ioctlValue,
+};
 
 const CONTAINER = '/dev/vfio/vfio';
 const IOMMUFD = '/dev/iommu';
@@ -32,8 +54,8 @@ const IOMMUFD = '/dev/iommu';
  * Opens `/dev/vfio/GROUP:NAME` (group and container, linux/vfio.h 3.6) or `/dev/vfio/devices/vfioN` (cdev and iommufd,
  * 6.6). The device is opened as a VMM would, but no memory is mapped for it.
  */
-export function openKernelDevice(path: string): OpenedDevice {
-  if (path.startsWith('/dev/vfio/devices/')) return openCdev(path);
+export function openKernelDevice(path: string, calls = systemCalls): OpenedDevice {
+  if (path.startsWith('/dev/vfio/devices/')) return openCdev(calls, path);
   const at = path.indexOf(':');
   if (at < 0) {
     throw new ShimError(
@@ -41,15 +63,16 @@ export function openKernelDevice(path: string): OpenedDevice {
       `device vfio:${path}: name the device in the group, e.g. vfio:/dev/vfio/26:0000:01:00.0, or give /dev/vfio/devices/vfioN`,
     );
   }
-  return openInGroup(path.slice(0, at), path.slice(at + 1));
+  return openInGroup(calls, path.slice(0, at), path.slice(at + 1));
 }
 
 class Opened implements OpenedDevice {
   readonly name: string;
-  readonly #device: OwnedFd;
-  readonly #others: readonly OwnedFd[];
+  readonly port = new FdPort(this);
+  readonly #device: Descriptor;
+  readonly #others: readonly Descriptor[];
 
-  constructor(name: string, device: OwnedFd, others: readonly OwnedFd[]) {
+  constructor(name: string, device: Descriptor, others: readonly Descriptor[]) {
     this.name = name;
     this.#device = device;
     this.#others = others;
@@ -68,15 +91,15 @@ class Opened implements OpenedDevice {
   }
 }
 
-function openInGroup(groupPath: string, name: string): OpenedDevice {
-  const opened: OwnedFd[] = [];
+function openInGroup(calls: OpenCalls, groupPath: string, name: string): OpenedDevice {
+  const opened: Descriptor[] = [];
   try {
-    const group = openNode(groupPath, 'is the device bound to a vfio driver?');
+    const group = openNode(calls, groupPath, 'is the device bound to a vfio driver?');
     opened.unshift(group);
-    const container = openNode(CONTAINER, 'is the module vfio loaded?');
+    const container = openNode(calls, CONTAINER, 'is the module vfio loaded?');
     opened.push(container);
     const status = vfio_group_status.encode({ argsz: vfio_group_status.size });
-    ioctl(group.number, 'VFIO_GROUP_GET_STATUS', VFIO_GROUP_GET_STATUS, status);
+    calls.ioctl(group.number, 'VFIO_GROUP_GET_STATUS', VFIO_GROUP_GET_STATUS, status);
     if ((vfio_group_status.decode(status).flags & VFIO_GROUP_FLAGS_VIABLE) === 0) {
       throw new ShimError(
         'ERR_DEVICE',
@@ -84,30 +107,30 @@ function openInGroup(groupPath: string, name: string): OpenedDevice {
         { errno: 'EPERM' },
       );
     }
-    setContainer(container, group, groupPath);
+    setContainer(calls, container, group, groupPath);
     const label = cString(name);
     let device: number;
     try {
-      device = ioctl(group.number, 'VFIO_GROUP_GET_DEVICE_FD', VFIO_GROUP_GET_DEVICE_FD, label);
+      device = calls.ioctl(group.number, 'VFIO_GROUP_GET_DEVICE_FD', VFIO_GROUP_GET_DEVICE_FD, label);
     } catch (error) {
       if (!(error instanceof ShimError) || error.errno !== 'ENODEV') throw error;
       throw new ShimError('ERR_DEVICE', `${groupPath}: has no device ${name}`, { errno: 'ENODEV', cause: error });
     }
-    return new Opened(name, new OwnedFd(device), opened);
+    return new Opened(name, calls.own(device), opened);
   } catch (error) {
     for (const fd of opened) fd.close();
     throw error;
   }
 }
 
-function setContainer(container: OwnedFd, group: OwnedFd, groupPath: string): void {
-  const version = ioctlValue(container.number, 'VFIO_GET_API_VERSION', VFIO_GET_API_VERSION);
+function setContainer(calls: OpenCalls, container: Descriptor, group: Descriptor, groupPath: string): void {
+  const version = calls.ioctlValue(container.number, 'VFIO_GET_API_VERSION', VFIO_GET_API_VERSION);
   if (version !== VFIO_API_VERSION) {
     throw new ShimError('ERR_KERNEL_FEATURE', `${CONTAINER}: API version ${version}, not ${VFIO_API_VERSION}`);
   }
   const argument = new Uint8Array(new Int32Array([container.number]).buffer);
   try {
-    ioctl(group.number, 'VFIO_GROUP_SET_CONTAINER', VFIO_GROUP_SET_CONTAINER, argument);
+    calls.ioctl(group.number, 'VFIO_GROUP_SET_CONTAINER', VFIO_GROUP_SET_CONTAINER, argument);
   } catch (error) {
     if (!(error instanceof ShimError) || error.errno !== 'EINVAL') throw error;
     throw new ShimError('ERR_DEVICE', `${groupPath}: is in use: it has a container already`, {
@@ -116,21 +139,25 @@ function setContainer(container: OwnedFd, group: OwnedFd, groupPath: string): vo
     });
   }
   const supported = [VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU].find(
-    (type) => ioctlValue(container.number, 'VFIO_CHECK_EXTENSION', VFIO_CHECK_EXTENSION, type) > 0,
+    (type) => calls.ioctlValue(container.number, 'VFIO_CHECK_EXTENSION', VFIO_CHECK_EXTENSION, type) > 0,
   );
   if (supported === undefined) {
     throw new ShimError('ERR_KERNEL_FEATURE', `${CONTAINER}: no type 1 IOMMU; is the module vfio_iommu_type1 loaded?`);
   }
-  ioctlValue(container.number, 'VFIO_SET_IOMMU', VFIO_SET_IOMMU, supported);
+  calls.ioctlValue(container.number, 'VFIO_SET_IOMMU', VFIO_SET_IOMMU, supported);
 }
 
-function openCdev(path: string): OpenedDevice {
-  const device = openNode(path, 'is the device bound to a vfio driver, and does the kernel have VFIO_DEVICE_CDEV?');
-  let iommu: OwnedFd | undefined;
+function openCdev(calls: OpenCalls, path: string): OpenedDevice {
+  const device = openNode(
+    calls,
+    path,
+    'is the device bound to a vfio driver, and does the kernel have VFIO_DEVICE_CDEV?',
+  );
+  let iommu: Descriptor | undefined;
   try {
-    iommu = openNode(IOMMUFD, 'does the kernel have IOMMUFD?');
+    iommu = openNode(calls, IOMMUFD, 'does the kernel have IOMMUFD?');
     const bind = vfio_device_bind_iommufd.encode({ argsz: vfio_device_bind_iommufd.size, iommufd: iommu.number });
-    ioctl(device.number, 'VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bind);
+    calls.ioctl(device.number, 'VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bind);
     return new Opened(basename(path), device, [iommu]);
   } catch (error) {
     iommu?.close();
@@ -139,10 +166,9 @@ function openCdev(path: string): OpenedDevice {
   }
 }
 
-function openNode(path: string, hint: string): OwnedFd {
+function openNode(calls: OpenCalls, path: string, hint: string): Descriptor {
   try {
-    const fd = openSync(path, constants.O_RDWR);
-    return new OwnedFd(fd);
+    return calls.open(path);
   } catch (error) {
     const { code = 'EIO' } = error as NodeJS.ErrnoException;
     const reasons: Readonly<Record<string, string>> = {

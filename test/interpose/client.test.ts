@@ -32,7 +32,7 @@ import {
 } from '../../src/abi/vfio.ts';
 import { F_DUPFD_CLOEXEC, F_SETFD, O_CLOEXEC, O_RDONLY, O_RDWR } from '../../src/abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ } from '../../src/abi/mman.ts';
-import { MIGRATION_REGION_INDEX } from '../../src/interpose/device.ts';
+import { MIGRATION_REGION_INDEX } from '../../src/vfio/server/device-requests.ts';
 import { noise, sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet } from '../support/puppet.ts';

@@ -18,7 +18,8 @@ import {
 } from '../../src/abi/vfio.ts';
 import { ANSWERED } from '../../src/interpose/call.ts';
 import { Fabric, type FabricDevice } from '../../src/interpose/fabric.ts';
-import { JournalLayout, MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/vfio/server/dma-mappings.ts';
+import { JournalLayout } from '../../src/interpose/journal.ts';
 import { Ledgers } from '../../src/interpose/ledger.ts';
 import type { Turn } from '../../src/interpose/turn.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
@@ -27,8 +28,9 @@ import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { crashes } from '../support/crashes.ts';
 import { failure, outcome } from '../support/errno.ts';
-import { BAD_ADDRESS, GuardedMemory, selfCall, selfIoctl } from '../support/self-call.ts';
+import { GuardedMemory, selfCall, selfIoctl } from '../support/self-call.ts';
 import { turnOf } from '../support/self-turn.ts';
+import { BAD_ADDRESS } from '../support/user-memory.ts';
 
 const VIABLE = VFIO_GROUP_FLAGS_VIABLE;
 const memory = new GuardedMemory();

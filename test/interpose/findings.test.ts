@@ -1,6 +1,5 @@
 import { closeSync, openSync } from 'node:fs';
-import type * as FileSystem from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
@@ -20,38 +19,25 @@ import { Findings } from '../../src/interpose/findings.ts';
 import { JournalLayout } from '../../src/interpose/journal.ts';
 import { Ledgers } from '../../src/interpose/ledger.ts';
 import { BRIDGED } from '../../src/interpose/plan.ts';
+import type { Reach } from '../../src/interpose/reach.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { failed, FakeVfio, typeCap } from '../support/fake-vfio.ts';
+import { BytePort, failed, typeCap, u64 } from '../support/byte-port.ts';
 import { GuardedMemory, selfIoctl } from '../support/self-call.ts';
 import { turnOf } from '../support/self-turn.ts';
 
-let fake = new FakeVfio();
+let fake = new BytePort();
 let file = -1;
-vi.mock('../../src/sys/ioctl.ts', () => ({
-  ioctl: (...args: Parameters<FakeVfio['ioctl']>) => fake.ioctl(...args),
-  ioctlValue: (...args: Parameters<FakeVfio['ioctlValue']>) => fake.ioctlValue(...args),
-}));
-vi.mock('../../src/sys/pidfd.ts', async (original) => ({
-  ...(await original<object>()),
-  duplicateFd: () => new OwnedFd(trySyscall('dup', file)),
-}));
-vi.mock('../../src/sys/memory.ts', async (original) => ({
-  ...(await original<object>()),
-  mapSharedMemory: (_: number, size: number) => ({ bytes: new Uint8Array(size), address: 0 }),
-}));
-vi.mock('../../src/sys/socket.ts', async (original) => ({
-  ...(await original<object>()),
-  FdVault: class {
-    peek(): undefined {}
-    clear(): void {}
-  },
-}));
-vi.mock('node:fs', async (original) => ({
-  ...(await original<typeof FileSystem>()),
-  readlinkSync: () => 'anon_inode:[vfio-device]',
-}));
+
+/** Every descriptor is a device of the kernel, and its driver is the fake. */
+const reach: Reach = {
+  duplicate: () => new OwnedFd(trySyscall('dup', file)),
+  isGroupDevice: () => true,
+  port: () => fake,
+  map: (_place, _part, size) => ({ bytes: new Uint8Array(size), address: 0 }),
+  vault: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),
+};
 
 const memory = new GuardedMemory();
 
@@ -91,6 +77,7 @@ class Run {
       log: say,
       asked: undefined,
       findings: this.#findings,
+      reach,
       gone: () => {},
     };
     const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
@@ -124,9 +111,6 @@ class Run {
 }
 
 function speaksV2(): void {
-  const u64 = (value: bigint) => ({
-    get: (data: Uint8Array) => new DataView(data.buffer, data.byteOffset).setBigUint64(0, value, true),
-  });
   fake.features.set(VFIO_DEVICE_FEATURE_MIGRATION, u64(3n));
   fake.features.set(VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, {
     get(data) {
@@ -142,7 +126,7 @@ function speaksV1(): void {
 }
 
 beforeEach(() => {
-  fake = new FakeVfio();
+  fake = new BytePort();
   fake.regions.set(7, { size: 256n });
   file = openSync('/dev/null', 'r');
 });
@@ -174,9 +158,9 @@ describe('run -v', () => {
     const run = new Run('auto');
     run.open('0000:01:00.0');
     run.begin('auto');
-    fake.answer = (_, request) => {
-      if (request === VFIO_DEVICE_FEATURE) throw failed('EIO');
-      return undefined;
+    fake.answer = (request) => {
+      if (request === 'VFIO_DEVICE_FEATURE') throw failed('EIO');
+      return false;
     };
     run.open('0000:02:00.0');
     expect(run.end()).toEqual([

@@ -1,12 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import {
-  DEVICE_ARENA_SIZE,
-  deviceArena,
-  JournalLayout,
-  MAX_MAPPINGS,
-  MAX_PARKED,
-  MAPPING_STRIDE,
-} from '../../src/interpose/journal.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/vfio/server/dma-mappings.ts';
+import { DEVICE_ARENA_SIZE, deviceArena, JournalLayout, MAX_PARKED } from '../../src/interpose/journal.ts';
 import { ledgerSize } from '../../src/interpose/ledger.ts';
 
 describe('JournalLayout', () => {

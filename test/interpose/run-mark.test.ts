@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { expect, it } from 'vitest';
 import { BorrowedFd } from '../../src/interpose/borrowed-fd.ts';
+import { kernelReach } from '../../src/interpose/reach.ts';
 import { markPlace, placeOf } from '../../src/interpose/run-mark.ts';
 import { openAnew } from '../../src/sys/file.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
@@ -17,7 +18,7 @@ it('a device that another run has handed over is none of the devices of this one
   expect(placeOf(theirs.number)).toBe(-1);
   markPlace(theirs.number, 0, other);
   markPlace(ours.number, 0);
-  const device = new BorrowedFd(0);
+  const device = new BorrowedFd(0, kernelReach);
   const checkApart = (): void => {
     expect(placeOf(ours.number)).toBe(0);
     expect(placeOf(theirs.number)).toBe(-1);
@@ -36,5 +37,5 @@ it('a device that another run has handed over is none of the devices of this one
   expect(placeOf(theirs.number)).toBe(31);
   expect(placeOf(theirs.number, other)).toBe(-1);
   expect(device.borrow(pid, theirs.number)).toBe(false);
-  expect(new BorrowedFd(31).borrow(pid, theirs.number)).toBe(true);
+  expect(new BorrowedFd(31, kernelReach).borrow(pid, theirs.number)).toBe(true);
 });

@@ -1,5 +1,4 @@
-import type * as FileSystem from 'node:fs';
-import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import {
   VFIO_CHECK_EXTENSION,
   VFIO_DEVICE_BIND_IOMMUFD,
@@ -10,46 +9,54 @@ import {
   VFIO_SET_IOMMU,
 } from '../../src/abi/vfio-ioctl.ts';
 import { vfio_device_bind_iommufd, vfio_group_status } from '../../src/abi/vfio-device.ts';
-import { openKernelDevice } from '../../src/kernel/open.ts';
+import { openKernelDevice, type OpenCalls, type OpenedDevice } from '../../src/kernel/open.ts';
 import { thrownBy } from '../support/errno.ts';
-import { failed, FakeVfio } from '../support/fake-vfio.ts';
+import { failed } from '../support/byte-port.ts';
 
-let fake = new FakeVfio();
 /** The open device nodes, by descriptor; opening the ones in `refusing` fails. */
 const nodes = new Map<number, string>();
 const refusing = new Map<string, string>();
 let next = 0;
 
-vi.mock('../../src/sys/ioctl.ts', () => ({
-  ioctl: (...args: Parameters<FakeVfio['ioctl']>) => fake.ioctl(...args),
-  ioctlValue: (...args: Parameters<FakeVfio['ioctlValue']>) => fake.ioctlValue(...args),
-}));
-vi.mock('../../src/sys/libc.ts', async (original) => ({
-  ...(await original<object>()),
-  trySyscall: (name: string, fd: number) => {
-    expect(name).toBe('close');
-    expect(nodes.delete(fd), `close of ${fd}`).toBe(true);
-    return 0;
-  },
-}));
-vi.mock('node:fs', async (original) => ({
-  ...(await original<typeof FileSystem>()),
-  openSync(path: string) {
+type Answer = (fd: number, argument: Uint8Array | number) => number;
+const answers = new Map<number, Answer>();
+
+function answer(fd: number, request: number, argument: Uint8Array | number): number {
+  const answered = answers.get(request)?.(fd, argument);
+  if (answered === undefined) throw failed('ENOTTY');
+  return answered;
+}
+
+/** A descriptor that is closed once, while it is open. */
+function own(number: number): { readonly number: number; close(): void } {
+  let isOpen = true;
+  const close = (): void => {
+    if (isOpen) expect(nodes.delete(number), `close of ${number}`).toBe(true);
+    isOpen = false;
+  };
+  return { number, close };
+}
+
+const calls: OpenCalls = {
+  open(path) {
     const code = refusing.get(path);
     if (code !== undefined) throw Object.assign(new Error(`${code}: open`), { code });
     next += 1;
     nodes.set(next, path);
-    return next;
+    return own(next);
   },
-}));
+  own,
+  ioctl: (fd, _, request, argument) => answer(fd, request, argument),
+  ioctlValue: (fd, _, request, argument) => answer(fd, request, argument ?? 0),
+};
+
+const open = (path: string): OpenedDevice => openKernelDevice(path, calls);
 
 const GROUP = '/dev/vfio/26';
 const DEVICE = `${GROUP}:0000:01:00.0`;
 const CDEV = '/dev/vfio/devices/vfio3';
 
 beforeEach(() => {
-  fake = new FakeVfio();
-  fake.answer = (fd, request, argument) => answers.get(request)?.(fd, argument);
   refusing.clear();
   nodes.clear();
   next = 100;
@@ -89,8 +96,6 @@ beforeEach(() => {
   });
 });
 
-type Answer = (fd: number, argument: Uint8Array | number) => number;
-const answers = new Map<number, Answer>();
 const refuse = (request: number, errno: Parameters<typeof failed>[0]): void => {
   answers.set(request, () => {
     throw failed(errno);
@@ -99,7 +104,7 @@ const refuse = (request: number, errno: Parameters<typeof failed>[0]): void => {
 
 describe('openKernelDevice', () => {
   it('opens a device in a group, and closes all that it took', () => {
-    const device = openKernelDevice(DEVICE);
+    const device = open(DEVICE);
     expect([device.name, device.number]).toEqual(['0000:01:00.0', 200]);
     expect([...nodes.values()].toSorted()).toEqual(['/dev/vfio/26', '/dev/vfio/vfio', 'the device']);
     device.close();
@@ -109,7 +114,7 @@ describe('openKernelDevice', () => {
 
   it('opens a node of a device with an iommufd', () => {
     {
-      using device = openKernelDevice(CDEV);
+      using device = open(CDEV);
       expect([device.name, nodes.get(device.number)]).toEqual(['vfio3', CDEV]);
       expect([...nodes.values()].toSorted()).toEqual(['/dev/iommu', CDEV]);
     }
@@ -124,7 +129,7 @@ describe('openKernelDevice', () => {
     ['ENXIO', 'ENXIO'],
   ])('tells %s of a node in words', (code, words) => {
     refusing.set(GROUP, code);
-    expect(thrownBy(() => openKernelDevice(DEVICE))).toMatchObject({
+    expect(thrownBy(() => open(DEVICE))).toMatchObject({
       code: 'ERR_DEVICE',
       errno: code,
       message: `${GROUP}: ${words}`,
@@ -132,7 +137,7 @@ describe('openKernelDevice', () => {
     for (const path of ['/dev/vfio/vfio', '/dev/iommu', CDEV]) {
       refusing.clear();
       refusing.set(path, code);
-      expect(thrownBy(() => openKernelDevice(path === '/dev/vfio/vfio' ? DEVICE : CDEV)).errno).toBe(code);
+      expect(thrownBy(() => open(path === '/dev/vfio/vfio' ? DEVICE : CDEV)).errno).toBe(code);
       expect(nodes.size, 'left open').toBe(0);
     }
   });
@@ -171,17 +176,17 @@ describe('openKernelDevice', () => {
     ['no permission for the IOMMU', () => refuse(VFIO_SET_IOMMU, 'EPERM'), { code: 'ERR_SYSCALL', errno: 'EPERM' }],
   ])('refuses %s, and leaves nothing open', (_what, prepare, error) => {
     prepare();
-    expect(thrownBy(() => openKernelDevice(DEVICE))).toMatchObject(error);
+    expect(thrownBy(() => open(DEVICE))).toMatchObject(error);
     expect(nodes.size).toBe(0);
   });
 
   it('hands on why a device cannot be bound to an iommufd', () => {
     refuse(VFIO_DEVICE_BIND_IOMMUFD, 'EBUSY');
-    expect(thrownBy(() => openKernelDevice(CDEV)).errno).toBe('EBUSY');
+    expect(thrownBy(() => open(CDEV)).errno).toBe('EBUSY');
     expect(nodes.size).toBe(0);
   });
 
   it('needs a device besides the group', () => {
-    expect(thrownBy(() => openKernelDevice(GROUP)).code).toBe('ERR_ARGUMENT');
+    expect(thrownBy(() => open(GROUP)).code).toBe('ERR_ARGUMENT');
   });
 });

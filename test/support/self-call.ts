@@ -2,40 +2,20 @@ import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE } from '..
 import { seccomp_notif } from '../../src/abi/seccomp.ts';
 import { Call } from '../../src/interpose/call.ts';
 import { memoryAt, syscall } from '../../src/sys/libc.ts';
+import { UserMemory } from './user-memory.ts';
 
 const PAGE = 4096;
 
 /** Memory of this process, with a page behind it that cannot be accessed; bytes that are to be at its very end can be. */
-export class GuardedMemory {
-  readonly bytes: Uint8Array;
-  readonly address: number;
-
+export class GuardedMemory extends UserMemory {
   constructor(pages = 4) {
     const size = pages * PAGE;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    this.address = syscall('memory', 'mmap', 0, size + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
-    syscall('guard', 'mprotect', this.address + size, PAGE, PROT_NONE);
-    this.bytes = memoryAt(this.address, size);
-  }
-
-  /** Fills the memory with a byte, puts some bytes so that `room` bytes from their beginning reach the end, and says where. */
-  put(bytes: Uint8Array, room = bytes.length): number {
-    this.bytes.fill(FILLER);
-    const at = this.bytes.length - room;
-    this.bytes.set(bytes.subarray(0, room), at);
-    return this.address + at;
-  }
-
-  /** The last `room` bytes. */
-  end(room: number): Uint8Array {
-    return this.bytes.slice(this.bytes.length - room);
+    const address = syscall('memory', 'mmap', 0, size + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    syscall('guard', 'mprotect', address + size, PAGE, PROT_NONE);
+    super(memoryAt(address, size), address);
   }
 }
-
-export const FILLER = 0xa5;
-
-/** An address where there is no memory, in the first page. */
-export const BAD_ADDRESS = 8n;
 
 /** A trapped call of this process itself. */
 export function selfCall(nr: number, args: readonly (number | bigint)[], id = 1n): Call {

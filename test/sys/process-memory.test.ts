@@ -11,7 +11,8 @@ import {
 } from '../../src/sys/process-memory.ts';
 import { noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
-import { FILLER, GuardedMemory } from '../support/self-call.ts';
+import { GuardedMemory } from '../support/self-call.ts';
+import { FILLER } from '../support/user-memory.ts';
 
 const { pid } = process;
 const memory = new GuardedMemory(3);

@@ -13,8 +13,8 @@ import { tell } from './steps.ts';
 
 try {
   const [groupPath = '', name = ''] = process.env['VFIO_SHIM_DEVICES']?.split(' ')[0]?.split('=') ?? [];
-  const handle = openKernelDevice(`${groupPath}:${name}`); // open until this process ends
-  const device = new FdDevice(handle);
+  const opened = openKernelDevice(`${groupPath}:${name}`); // until this process ends
+  const device = new FdDevice(opened.port);
   tell({ step: 'opened', device: name, dataSection: device.dataSection.size, guestMemory: device.bar.length });
   if (process.argv[2] === 'source') migrateAway(device);
   else takeIn(device);

@@ -1,25 +1,19 @@
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { VFIO_DEVICE_RESET } from '../../src/abi/vfio-ioctl.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, vfio_device_feature_mig_state } from '../../src/abi/vfio-v2.ts';
+import { FdSessions } from '../../src/kernel/fd-sessions.ts';
 import { KERNEL_LIVE_SIZE, KERNEL_STATE_SIZE } from '../../src/kernel/session-state.ts';
 import type { SessionStore } from '../../src/kernel/session-store.ts';
-import { KernelV2Device } from '../../src/kernel/v2-device.ts';
+import { PortV2Device } from '../../src/vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FdVault, socketPair } from '../../src/sys/socket.ts';
 import { statePath } from '../../src/v2/fsm.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
-import { failed, FakeVfio } from '../support/fake-vfio.ts';
-
-let fake = new FakeVfio();
-vi.mock('../../src/sys/ioctl.ts', () => ({
-  ioctl: (...args: Parameters<FakeVfio['ioctl']>) => fake.ioctl(...args),
-  ioctlValue: (...args: Parameters<FakeVfio['ioctlValue']>) => fake.ioctlValue(...args),
-}));
+import { BytePort, failed } from '../support/byte-port.ts';
 
 class Killed extends Error {}
 
@@ -33,6 +27,7 @@ describe('a process that takes a device over', () => {
   let directory = '';
   let file = '';
   let ends: [OwnedFd, OwnedFd];
+  let fake = new BytePort();
   let state: V2State = V2.RUNNING;
   let moment: Moment = 'never';
   let refusesToLeave = false;
@@ -56,7 +51,7 @@ describe('a process that takes a device over', () => {
     refusesToLeave = false;
     live.fill(0);
     liveAtDeath = undefined;
-    fake = new FakeVfio();
+    fake = new BytePort();
     const [, stateAt] = vfio_device_feature_mig_state.fields.device_state;
     fake.features.set(VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, {
       get: (bytes) => new DataView(bytes.buffer, bytes.byteOffset).setUint32(stateAt, state, true),
@@ -74,10 +69,10 @@ describe('a process that takes a device over', () => {
         die('after SET');
       },
     });
-    fake.answer = (_, request) => {
-      if (request !== VFIO_DEVICE_RESET) return undefined;
+    fake.answer = (request) => {
+      if (request !== 'VFIO_DEVICE_RESET') return false;
       state = V2.RUNNING;
-      return 0;
+      return true;
     };
   });
   afterEach(() => {
@@ -86,7 +81,7 @@ describe('a process that takes a device over', () => {
   });
 
   /** A process with its working copy of what was committed. */
-  function startProcess(committed: Uint8Array): KernelV2Device {
+  function startProcess(committed: Uint8Array): { device: PortV2Device; sessions: FdSessions } {
     const vault = new FdVault(ends[0].number, ends[1].number);
     const store: SessionStore = {
       put: (session, fd) => {
@@ -102,15 +97,17 @@ describe('a process that takes a device over', () => {
       },
       clear: () => vault.clear(),
     };
-    return new KernelV2Device({ number: 0 }, 7, { state: committed.slice(), live, store });
+    const sessions = new FdSessions({ state: committed.slice(), live, store });
+    fake.sessions = sessions;
+    return { device: new PortV2Device(fake, 7), sessions };
   }
 
   /** Kills a process in a change of state, and lets a successor take over and serve the same request again. */
-  function changeTwice(from: V2State, to: V2State, at: Moment): KernelV2Device {
+  function changeTwice(from: V2State, to: V2State, at: Moment): PortV2Device {
     const committed = new Uint8Array(KERNEL_STATE_SIZE);
     state = from;
     moment = at;
-    const first = startProcess(committed);
+    const first = startProcess(committed).device;
     try {
       first.getState(); // as a bridge asks first
       first.setState(to);
@@ -120,8 +117,8 @@ describe('a process that takes a device over', () => {
     }
     moment = 'never';
     live.set(liveAtDeath ?? live);
-    const successor = startProcess(committed);
-    successor.abandonLostSession();
+    const { device: successor, sessions } = startProcess(committed);
+    sessions.abandonLost(successor);
     if (successor.getState() !== to) successor.setState(to);
     return successor;
   }
@@ -161,8 +158,8 @@ describe('a process that takes a device over', () => {
 
   it('leaves a session alone that the VMM has begun itself', () => {
     state = V2.PRE_COPY; // by VFIO_DEVICE_FEATURE of a VMM that speaks v2
-    const successor = startProcess(new Uint8Array(KERNEL_STATE_SIZE));
-    successor.abandonLostSession();
+    const { device: successor, sessions } = startProcess(new Uint8Array(KERNEL_STATE_SIZE));
+    sessions.abandonLost(successor);
     expect([successor.getState(), fake.asked.filter((name) => name.includes('SET'))]).toEqual([V2.PRE_COPY, []]);
   });
 
@@ -171,7 +168,8 @@ describe('a process that takes a device over', () => {
       state = V2.RUNNING;
       moment = 'never';
       const committed = new Uint8Array(KERNEL_STATE_SIZE);
-      const first = new KernelV2Device({ number: 0 }, 7, { state: committed, live });
+      fake.sessions = new FdSessions({ state: committed, live });
+      const first = new PortV2Device(fake, 7);
       const session = first.setState(V2.STOP_COPY);
       expect(session?.read(new Uint8Array(10))).toBe(10);
       const device = changeTwice(V2.STOP_COPY, V2.STOP, at);

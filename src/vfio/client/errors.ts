@@ -1,5 +1,5 @@
-import { errnoName } from '../abi/errno.ts';
-import { ShimError, type ErrorCode } from '../error.ts';
+import type { ErrnoName } from '../../abi/errno.ts';
+import { ShimError, type ErrorCode } from '../../error.ts';
 
 const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
   EAGAIN: 'ERR_NO_DATA_YET',
@@ -8,8 +8,7 @@ const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
 };
 
 /** What a driver answered to a read or write of migration data, with the codes that the core knows. */
-export function dataError(call: string, number: number): ShimError {
-  const errno = errnoName(number) ?? 'EIO';
+export function dataError(call: string, errno: ErrnoName): ShimError {
   return new ShimError(codes[errno] ?? 'ERR_DEVICE', `migration data: ${call} failed with ${errno}`, {
     errno,
     syscall: call,

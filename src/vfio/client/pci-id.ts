@@ -1,8 +1,8 @@
-import { VFIO_PCI_CONFIG_REGION_INDEX } from '../abi/vfio-device.ts';
-import { struct } from '../abi/struct.ts';
-import { addressOf, trySyscall } from '../sys/libc.ts';
+import { VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio-device.ts';
+import { struct } from '../../abi/struct.ts';
+import { ShimError } from '../../error.ts';
+import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
-import type { DeviceHandle } from './handle.ts';
 
 /** The identification registers of a PCI type 0 header (linux/pci_regs.h: PCI_VENDOR_ID to PCI_SUBSYSTEM_ID). */
 const pci_ids = struct('pci_ids', 64, {
@@ -19,13 +19,16 @@ export interface PciId {
 }
 
 /** What the configuration space among these regions says; `undefined` where there is none to be read. */
-export function pciId(device: DeviceHandle, regions: readonly RegionInfo[]): PciId | undefined {
+export function pciId(port: VfioPort, regions: readonly RegionInfo[]): PciId | undefined {
   const config = regions.find(({ index }) => index === VFIO_PCI_CONFIG_REGION_INDEX);
   if (config === undefined || config.size < pci_ids.size) return undefined;
   const bytes = new Uint8Array(pci_ids.size);
-  // SAFETY: `bytes` stays referenced during the call; its length is its own
-  const read = trySyscall('pread64', device.number, addressOf(bytes), bytes.length, config.offset);
-  return read === bytes.length ? pciIdOf(bytes) : undefined;
+  try {
+    return port.read(config, 0, bytes) === bytes.length ? pciIdOf(bytes) : undefined;
+  } catch (error) {
+    if (error instanceof ShimError) return undefined;
+    throw error;
+  }
 }
 
 /** The same, of a configuration space in memory. */

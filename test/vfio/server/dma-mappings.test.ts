@@ -1,9 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DmaMappings } from '../../src/interpose/dma.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
-import { crashes } from '../support/crashes.ts';
-import { outcome } from '../support/errno.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { crashes } from '../../support/crashes.ts';
+import { outcome } from '../../support/errno.ts';
 
 const PAGE = 4096n;
 const SIZE = MAX_MAPPINGS * MAPPING_STRIDE;

@@ -9,20 +9,22 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../abi/vfio.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
-import { DATA_OFFSET } from '../v1/region.ts';
-import { regionOffset } from './window.ts';
+} from '../../abi/vfio.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import { DATA_OFFSET } from '../../v1/region.ts';
 
-/** A migration region that we add: its index, the device's place in the window, and bytes of the data section. */
-export interface AddedRegion {
-  readonly index: number;
-  readonly place: number;
+/** A migration region that is added to a device's own: the offset by which it is accessed, and bytes of its data section. */
+export interface MigrationRegion {
+  readonly offset: bigint;
   readonly dataSection: number;
 }
 
 /** The region's info with its two capabilities, or where `argsz` is too small for them, without, saying how much is needed. */
-export function migrationRegionInfo(argsz: number, { index, place, dataSection }: AddedRegion): Uint8Array {
+export function migrationRegionInfo(
+  argsz: number,
+  index: number,
+  { offset, dataSection }: MigrationRegion,
+): Uint8Array {
   const typeAt = vfio_region_info.size;
   const sparseAt = typeAt + vfio_region_info_cap_type.size;
   const areaAt = sparseAt + vfio_region_info_cap_sparse_mmap.size;
@@ -40,7 +42,7 @@ export function migrationRegionInfo(argsz: number, { index, place, dataSection }
       index,
       cap_offset: fits ? typeAt : 0,
       size: BigInt(DATA_OFFSET + dataSection),
-      offset: regionOffset(place),
+      offset,
     },
     bytes,
   );

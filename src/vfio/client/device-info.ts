@@ -1,19 +1,17 @@
-import { VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO } from '../abi/vfio-ioctl.ts';
 import {
   VFIO_REGION_INFO_CAP_SPARSE_MMAP,
   VFIO_REGION_INFO_CAP_TYPE,
   VFIO_REGION_INFO_FLAG_CAPS,
   vfio_device_info,
-  vfio_info_cap_header,
   vfio_region_info,
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../abi/vfio-device.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
-import { hasErrno, ShimError } from '../error.ts';
-import { ioctl } from '../sys/ioctl.ts';
-import type { DeviceHandle } from './handle.ts';
+} from '../../abi/vfio-device.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import { hasErrno, ShimError } from '../../error.ts';
+import type { RegionPlace, VfioPort } from '../port.ts';
+import { capabilities } from './capabilities.ts';
 
 /** `VFIO_DEVICE_GET_INFO`: `VFIO_DEVICE_FLAGS_*`, and how many regions and interrupts there are. */
 export interface DeviceInfo {
@@ -23,13 +21,10 @@ export interface DeviceInfo {
 }
 
 /** `VFIO_DEVICE_GET_REGION_INFO`, sizes in bytes, with the capabilities that migration needs. */
-export interface RegionInfo {
-  readonly index: number;
+export interface RegionInfo extends RegionPlace {
   /** `VFIO_REGION_INFO_FLAG_*`. */
   readonly flags: number;
   readonly size: number;
-  /** Where it lies in the device's descriptor, for pread, pwrite and mmap: any number that the driver chose. */
-  readonly offset: bigint;
   readonly type: { readonly type: number; readonly subtype: number } | undefined;
   /** The parts that may be mapped; `undefined` without the capability, when the whole region may or none of it. */
   readonly sparse: readonly { readonly offset: number; readonly size: number }[] | undefined;
@@ -40,19 +35,19 @@ const MAX_REGIONS = 4096;
 /** Room for the capabilities of a region; a chain that needs more is none of ours. */
 const MAX_INFO = 64 * 1024;
 
-export function deviceInfo(device: DeviceHandle): DeviceInfo {
+export function deviceInfo(port: VfioPort): DeviceInfo {
   const bytes = vfio_device_info.encode({ argsz: vfio_device_info.size });
-  ioctl(device.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, bytes);
+  port.getInfo(bytes);
   const { flags, num_regions, num_irqs } = vfio_device_info.decode(bytes);
   return { flags, regions: num_regions, irqs: num_irqs };
 }
 
 /** `undefined` where the device has no such region. Throws `ERR_DEVICE` for an answer that cannot be. */
-export function regionInfo(device: DeviceHandle, index: number): RegionInfo | undefined {
-  let bytes = ask(device, index, vfio_region_info.size);
+export function regionInfo(port: VfioPort, index: number): RegionInfo | undefined {
+  let bytes = ask(port, index, vfio_region_info.size);
   if (bytes === undefined) return undefined;
   const { argsz } = vfio_region_info.decode(bytes);
-  if (argsz > bytes.length && argsz <= MAX_INFO) bytes = ask(device, index, argsz) ?? bytes;
+  if (argsz > bytes.length && argsz <= MAX_INFO) bytes = ask(port, index, argsz) ?? bytes;
   const { flags, size, offset, cap_offset } = vfio_region_info.decode(bytes);
   const caps = (flags & VFIO_REGION_INFO_FLAG_CAPS) === 0 ? new Map<number, number>() : capabilities(bytes, cap_offset);
   return {
@@ -65,29 +60,16 @@ export function regionInfo(device: DeviceHandle, index: number): RegionInfo | un
   };
 }
 
-function ask(device: DeviceHandle, index: number, argsz: number): Uint8Array | undefined {
+function ask(port: VfioPort, index: number, argsz: number): Uint8Array | undefined {
   const bytes = new Uint8Array(argsz);
   vfio_region_info.encode({ argsz, index }, bytes);
   try {
-    ioctl(device.number, 'VFIO_DEVICE_GET_REGION_INFO', VFIO_DEVICE_GET_REGION_INFO, bytes);
+    port.getRegionInfo(bytes);
     return bytes;
   } catch (error) {
     if (hasErrno(error, 'EINVAL')) return undefined;
     throw error;
   }
-}
-
-/** Where each capability begins, by its id. The chain is followed as far as it goes forward within the bytes. */
-function capabilities(bytes: Uint8Array, first: number): Map<number, number> {
-  const found = new Map<number, number>();
-  let last = 0;
-  for (let at = first; at > last && at + vfio_info_cap_header.size <= bytes.length;) {
-    const { id, next } = vfio_info_cap_header.decode(bytes, at);
-    found.set(id, at);
-    last = at;
-    at = next;
-  }
-  return found;
 }
 
 function typeOf(bytes: Uint8Array, at: number | undefined): RegionInfo['type'] {
@@ -109,13 +91,19 @@ function sparseOf(bytes: Uint8Array, at: number | undefined): RegionInfo['sparse
   return areas;
 }
 
+/** The regions of a device of which deviceInfo() counts so many. */
+export function* regionsOf(port: VfioPort, count: number): Generator<RegionInfo> {
+  for (let index = 0; index < Math.min(count, MAX_REGIONS); index += 1) {
+    const region = regionInfo(port, index);
+    if (region !== undefined) yield region;
+  }
+}
+
 /** The v1 migration region (linux/vfio.h, 5.8), where the device has one. */
-export function findMigrationRegion(device: DeviceHandle): RegionInfo | undefined {
-  const count = Math.min(deviceInfo(device).regions, MAX_REGIONS);
-  for (let index = 0; index < count; index += 1) {
-    const region = regionInfo(device, index);
-    const type = region?.type;
-    if (type?.type === VFIO_REGION_TYPE_MIGRATION && type.subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
+export function findMigrationRegion(port: VfioPort): RegionInfo | undefined {
+  for (const region of regionsOf(port, deviceInfo(port).regions)) {
+    const { type, subtype } = region.type ?? {};
+    if (type === VFIO_REGION_TYPE_MIGRATION && subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
   }
   return undefined;
 }

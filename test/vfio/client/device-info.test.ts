@@ -1,33 +1,26 @@
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { VFIO_DEVICE_GET_REGION_INFO } from '../../src/abi/vfio-ioctl.ts';
-import { ShimError } from '../../src/error.ts';
-import { deviceInfo, findMigrationRegion, regionInfo } from '../../src/kernel/device-info.ts';
-import { join } from '../support/bytes.ts';
-import { outcome, thrownBy } from '../support/errno.ts';
-import { failed, FakeVfio, sparseCap, typeCap, type FakeRegion } from '../support/fake-vfio.ts';
-import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { ShimError } from '../../../src/error.ts';
+import { deviceInfo, findMigrationRegion, regionInfo } from '../../../src/vfio/client/device-info.ts';
+import { join } from '../../support/bytes.ts';
+import { outcome, thrownBy } from '../../support/errno.ts';
+import { failed, BytePort, sparseCap, typeCap, type FakeRegion } from '../../support/byte-port.ts';
+import { numRuns, PROPERTY_TIMEOUT } from '../../support/runs.ts';
 
-let fake = new FakeVfio();
-vi.mock('../../src/sys/ioctl.ts', () => ({
-  ioctl: (...args: Parameters<FakeVfio['ioctl']>) => fake.ioctl(...args),
-  ioctlValue: (...args: Parameters<FakeVfio['ioctlValue']>) => fake.ioctlValue(...args),
-}));
-
-const device = { number: 7 };
+let fake = new BytePort();
 beforeEach(() => {
-  fake = new FakeVfio();
+  fake = new BytePort();
 });
 
 function info(region: FakeRegion): ReturnType<typeof regionInfo> {
   fake.regions.set(4, region);
-  return regionInfo(device, 4);
+  return regionInfo(fake, 4);
 }
 
 describe('deviceInfo', () => {
   it('gives flags and counts', () => {
     fake.regionCount = 9;
-    expect(deviceInfo(device)).toEqual({ flags: 3, regions: 9, irqs: 5 });
+    expect(deviceInfo(fake)).toEqual({ flags: 3, regions: 9, irqs: 5 });
   });
 });
 
@@ -59,11 +52,11 @@ describe('regionInfo', () => {
   });
 
   it('is none where the driver has none, and throws for any other failure', () => {
-    expect(regionInfo(device, 11)).toBeUndefined();
+    expect(regionInfo(fake, 11)).toBeUndefined();
     fake.answer = () => {
       throw failed('ENODEV');
     };
-    expect(outcome(() => regionInfo(device, 11))).toBe('ENODEV');
+    expect(outcome(() => regionInfo(fake, 11))).toBe('ENODEV');
   });
 
   it.each<[string, FakeRegion, string]>([
@@ -100,13 +93,13 @@ describe('regionInfo', () => {
           const bytes = answer.slice();
           new DataView(bytes.buffer).setUint32(0, argsz, true);
           new DataView(bytes.buffer).setUint32(12, first, true);
-          fake.answer = (_fd, request, argument) => {
-            expect(request).toBe(VFIO_DEVICE_GET_REGION_INFO);
-            (argument as Uint8Array).set(bytes.subarray(0, (argument as Uint8Array).length));
-            return 0;
+          fake.answer = (request, argument) => {
+            expect(request).toBe('VFIO_DEVICE_GET_REGION_INFO');
+            argument.set(bytes.subarray(0, argument.length));
+            return true;
           };
           try {
-            expect(regionInfo(device, 3)).toMatchObject({ index: 3 });
+            expect(regionInfo(fake, 3)).toMatchObject({ index: 3 });
           } catch (error) {
             expect(error).toBeInstanceOf(ShimError);
           }
@@ -123,14 +116,14 @@ describe('findMigrationRegion', () => {
     fake.regions.set(9, { size: 4096n, caps: typeCap(1, 1) });
     fake.regions.set(10, { size: 4096n, caps: typeCap(3, 2) });
     fake.regions.set(12, { size: 8192n, caps: typeCap(3, 1) });
-    expect(findMigrationRegion(device)).toMatchObject({ index: 12, size: 8192 });
+    expect(findMigrationRegion(fake)).toMatchObject({ index: 12, size: 8192 });
     fake.regions.delete(12);
-    expect(findMigrationRegion(device)).toBeUndefined();
+    expect(findMigrationRegion(fake)).toBeUndefined();
   });
 
   it('does not look for ever', () => {
     fake.regionCount = 0xffff_ffff;
-    expect(findMigrationRegion(device)).toBeUndefined();
+    expect(findMigrationRegion(fake)).toBeUndefined();
     expect(fake.asked.length).toBeLessThan(5000);
   });
 });

@@ -32,10 +32,10 @@ import {
   vfio_iommu_type1_info_cap_migration,
   vfio_iommu_type1_info_dma_avail,
   vfio_iova_range,
-} from '../abi/vfio.ts';
-import { addressOf } from '../sys/libc.ts';
-import { refuse, type Call } from './call.ts';
-import type { DmaMappings } from './dma.ts';
+} from '../../abi/vfio.ts';
+import type { ContainerArgument } from '../argument.ts';
+import { refuse } from './refuse.ts';
+import type { DmaMappings } from './dma-mappings.ts';
 
 const PAGE = 4096n;
 const PAGE_SIZES = 0xffff_ffff_ffff_f000n;
@@ -52,44 +52,49 @@ export interface ContainerState {
   logging: boolean;
 }
 
-/** Everything that a container ioctl may need besides the container. */
+/** Everything that a request may need besides the container. */
 export interface ContainerHost {
   readonly mappings: DmaMappings;
   hasGroup(container: ContainerState): boolean;
 }
 
 /**
- * The ioctls of an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
+ * Requests to an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
  * page ever gets dirty by them.
  */
-export function containerIoctl(call: Call, command: number, container: ContainerState, host: ContainerHost): number {
+export function containerRequest(
+  argument: ContainerArgument,
+  command: number,
+  container: ContainerState,
+  host: ContainerHost,
+): number {
   switch (command) {
     case VFIO_GET_API_VERSION:
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
-      return [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_UNMAP_ALL].includes(call.count(2)) ? 1 : 0;
+      return [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_UNMAP_ALL].includes(argument.value) ? 1 : 0;
     case VFIO_SET_IOMMU:
-      return setIommu(call, container, host);
+      return setIommu(argument, container, host);
     default:
       break;
   }
   if (container.iommu === 0) throw refuse('EINVAL', 'container: no IOMMU is set');
   switch (command) {
     case VFIO_IOMMU_GET_INFO:
-      return getInfo(call, host);
+      return getInfo(argument, host);
     case VFIO_IOMMU_MAP_DMA:
-      return mapDma(call, container, host);
+      return mapDma(argument, container, host);
     case VFIO_IOMMU_UNMAP_DMA:
-      return unmapDma(call, container, host);
+      return unmapDma(argument, container, host);
     case VFIO_IOMMU_DIRTY_PAGES:
-      return dirtyPages(call, container, host);
+      return dirtyPages(argument, container, host);
     default:
       throw refuse('ENOTTY', `container: no ioctl 0x${command.toString(16)}`);
   }
 }
 
-function setIommu(call: Call, container: ContainerState, host: ContainerHost): number {
-  const type = call.count(2);
+function setIommu(argument: ContainerArgument, container: ContainerState, host: ContainerHost): number {
+  const type = argument.value;
   if (container.iommu !== 0 || !host.hasGroup(container)) {
     throw refuse('EINVAL', 'VFIO_SET_IOMMU: needs a container with a group and without an IOMMU');
   }
@@ -99,9 +104,9 @@ function setIommu(call: Call, container: ContainerState, host: ContainerHost): n
   return 0;
 }
 
-function getInfo(call: Call, host: ContainerHost): number {
+function getInfo(argument: ContainerArgument, host: ContainerHost): number {
   const MIN = 16;
-  const { argsz } = vfio_iommu_type1_info.decode(padded(call.readArg(2, MIN), vfio_iommu_type1_info.size));
+  const { argsz } = vfio_iommu_type1_info.decode(padded(argument.read(MIN), vfio_iommu_type1_info.size));
   if (argsz < MIN) throw refuse('EINVAL', `VFIO_IOMMU_GET_INFO: argsz ${argsz}`);
   const infoSize = vfio_iommu_type1_info.size;
   const migrationAt = infoSize;
@@ -141,12 +146,12 @@ function getInfo(call: Call, host: ContainerHost): number {
     bytes,
     availableAt,
   );
-  call.writeArg(2, fits ? bytes : bytes.subarray(0, Math.min(argsz, infoSize)));
+  argument.write(fits ? bytes : bytes.subarray(0, Math.min(argsz, infoSize)));
   return 0;
 }
 
-function mapDma(call: Call, container: ContainerState, host: ContainerHost): number {
-  const { argsz, flags, vaddr, iova, size } = vfio_iommu_type1_dma_map.decode(call.readArg(2, 32));
+function mapDma(argument: ContainerArgument, container: ContainerState, host: ContainerHost): number {
+  const { argsz, flags, vaddr, iova, size } = vfio_iommu_type1_dma_map.decode(argument.read(32));
   const access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
   if (argsz < 32 || (flags & ~access) !== 0 || (flags & access) === 0) {
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: argsz ${argsz}, flags ${flags}`);
@@ -156,23 +161,23 @@ function mapDma(call: Call, container: ContainerState, host: ContainerHost): num
   }
   if (iova + size - 1n > LAST_IOVA)
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: 0x${iova.toString(16)} is out of range`);
-  host.mappings.map(BigInt(container.inode), iova, size, call.id);
+  host.mappings.map(BigInt(container.inode), iova, size, argument.id);
   return 0;
 }
 
-function unmapDma(call: Call, container: ContainerState, host: ContainerHost): number {
-  const header = call.readArg(2, vfio_iommu_type1_dma_unmap.size);
+function unmapDma(argument: ContainerArgument, container: ContainerState, host: ContainerHost): number {
+  const header = argument.read(vfio_iommu_type1_dma_unmap.size);
   const { argsz, flags, iova, size } = vfio_iommu_type1_dma_unmap.decode(header);
   const known = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_ALL;
   if (argsz < 24 || (flags & ~known) !== 0 || flags === known) {
     throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: argsz ${argsz}, flags ${flags}`);
   }
   const owner = BigInt(container.inode);
-  call.writeArg(2, header); // it can be answered: nothing is unmapped in vain
+  argument.write(header); // it can be answered: nothing is unmapped in vain
   let bytes: bigint;
   if ((flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0) {
     if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a range goes not with ALL');
-    bytes = host.mappings.unmapAll(owner, call.id);
+    bytes = host.mappings.unmapAll(owner, argument.id);
   } else {
     if (size === 0n || (size | iova) % PAGE !== 0n || iova + size > U64) {
       throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: 0x${size.toString(16)} bytes at 0x${iova.toString(16)}`);
@@ -181,19 +186,19 @@ function unmapDma(call: Call, container: ContainerState, host: ContainerHost): n
       if (argsz < 24 + vfio_bitmap.size || !container.logging) {
         throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a dirty bitmap needs argsz for it, and logging');
       }
-      const whole = call.readArg(2, 24 + vfio_bitmap.size);
+      const whole = argument.read(24 + vfio_bitmap.size);
       const bitmap = vfio_bitmap.decode(whole, 24);
-      writeCleanBitmap(call, bitmap.pgsize, bitmap.size, bitmap.data, size);
+      writeCleanBitmap(argument, bitmap.pgsize, bitmap.size, bitmap.data, size);
     }
-    bytes = host.mappings.unmap(owner, iova, size, call.id);
+    bytes = host.mappings.unmap(owner, iova, size, argument.id);
   }
-  call.writeArg(2, vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova, size: bytes }));
+  argument.write(vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova, size: bytes }));
   return 0;
 }
 
-function dirtyPages(call: Call, container: ContainerState, host: ContainerHost): number {
+function dirtyPages(argument: ContainerArgument, container: ContainerState, host: ContainerHost): number {
   if (container.iommu !== VFIO_TYPE1v2_IOMMU) throw refuse('EACCES', 'VFIO_IOMMU_DIRTY_PAGES: only with type1v2');
-  const { argsz, flags } = vfio_iommu_type1_dirty_bitmap.decode(call.readArg(2, 8));
+  const { argsz, flags } = vfio_iommu_type1_dirty_bitmap.decode(argument.read(8));
   if (argsz < 8) throw refuse('EINVAL', `VFIO_IOMMU_DIRTY_PAGES: argsz ${argsz}`);
   switch (flags) {
     case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
@@ -206,13 +211,13 @@ function dirtyPages(call: Call, container: ContainerState, host: ContainerHost):
       if (argsz < 8 + vfio_iommu_type1_dirty_bitmap_get.size || !container.logging) {
         throw refuse('EINVAL', 'VFIO_IOMMU_DIRTY_PAGES: GET_BITMAP needs argsz for it, and logging');
       }
-      const whole = call.readArg(2, 8 + vfio_iommu_type1_dirty_bitmap_get.size);
+      const whole = argument.read(8 + vfio_iommu_type1_dirty_bitmap_get.size);
       const range = vfio_iommu_type1_dirty_bitmap_get.decode(whole, 8);
       const { iova, size } = range;
       if (size === 0n || (iova | size) % PAGE !== 0n || iova + size > U64)
         throw refuse('EINVAL', 'GET_BITMAP: bad range');
       host.mappings.checkWhole(BigInt(container.inode), iova, size);
-      writeCleanBitmap(call, range.bitmap_pgsize, range.bitmap_size, range.bitmap_data, size);
+      writeCleanBitmap(argument, range.bitmap_pgsize, range.bitmap_size, range.bitmap_data, size);
       return 0;
     }
     default:
@@ -220,19 +225,23 @@ function dirtyPages(call: Call, container: ContainerState, host: ContainerHost):
   }
 }
 
-// SAFETY: the address stays valid as long as the module
 const zeros = new Uint8Array(1024 * 1024);
-const zerosAt = addressOf(zeros);
 
 /** Writes the bitmap of a range without dirty pages, in pieces of our own size. */
-function writeCleanBitmap(call: Call, pageSize: bigint, size: bigint, data: bigint, range: bigint): void {
+function writeCleanBitmap(
+  argument: ContainerArgument,
+  pageSize: bigint,
+  size: bigint,
+  data: bigint,
+  range: bigint,
+): void {
   const needed = ((range / PAGE + 63n) / 64n) * 8n;
   if (pageSize !== PAGE || size < needed || size > MAX_BITMAP) {
     throw refuse('EINVAL', `dirty bitmap: ${size} bytes for ${range} with pages of ${pageSize}`);
   }
   const bytes = Number(needed);
   for (let done = 0; done < bytes; done += zeros.length) {
-    call.writeFrom(Number(data) + done, zerosAt, Math.min(zeros.length, bytes - done));
+    argument.writeAt(data + BigInt(done), zeros.subarray(0, bytes - done));
   }
 }
 

@@ -1,14 +1,16 @@
-import { struct } from '../abi/struct.ts';
-import { refuse } from './call.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from './journal.ts';
+import { struct } from '../../abi/struct.ts';
+import { refuse } from './refuse.ts';
 
-/** One mapping in the journal. `container` is written last: 0 is a place that never held one. */
+export const MAX_MAPPINGS = 65535;
+export const MAPPING_STRIDE = 32;
+
+/** One mapping in memory that outlives this process. `container` is written last: 0 is a place that never held one. */
 const mapping = struct('mapping', MAPPING_STRIDE, {
   iova: ['u64', 0],
   size: ['u64', 8],
   container: ['u64', 16],
-  /** The call that made it, or that removed it: a call that is served again finds what it has done. */
-  call: ['u64', 24],
+  /** The request that made it, or that removed it: one that is served again finds what it has done. */
+  request: ['u64', 24],
 });
 /** In `container`: the mapping has been removed, its place is free. */
 const REMOVED = 2n ** 63n;
@@ -27,18 +29,18 @@ export class DmaMappings {
   readonly #memory: Uint8Array;
   readonly #byContainer = new Map<bigint, Mapping[]>();
   readonly #free: number[] = [];
-  /** The bytes that each call had removed when a successor began: one of them it may have to serve again. */
+  /** The bytes that each request had removed when a successor began: one of them it may have to serve again. */
   readonly #removedBefore = new Map<bigint, bigint>();
   #end = 0;
 
   constructor(memory: Uint8Array) {
     this.#memory = memory;
     for (let place = 0; place < MAX_MAPPINGS; place += 1) {
-      const { iova, size, container, call } = mapping.decode(memory, place * MAPPING_STRIDE);
+      const { iova, size, container, request } = mapping.decode(memory, place * MAPPING_STRIDE);
       if (container === 0n) break;
       if ((container & REMOVED) !== 0n) {
         this.#free.push(place);
-        if (call !== 0n) this.#removedBefore.set(call, (this.#removedBefore.get(call) ?? 0n) + size);
+        if (request !== 0n) this.#removedBefore.set(request, (this.#removedBefore.get(request) ?? 0n) + size);
       } else this.#insert(container, { iova, size, place });
       this.#end = place + 1;
     }
@@ -50,13 +52,13 @@ export class DmaMappings {
   }
 
   /** Throws `EEXIST` where the range overlaps a mapping, `ENOSPC` where there are too many. */
-  map(container: bigint, iova: bigint, size: bigint, call: bigint): void {
+  map(container: bigint, iova: bigint, size: bigint, request: bigint): void {
     const list = this.#list(container);
     const at = firstEndingAfter(list, iova);
     const next = list[at];
     if (next !== undefined && next.iova < iova + size) {
       const same = mapping.decode(this.#memory, next.place * MAPPING_STRIDE);
-      if (same.call === call && same.iova === iova && same.size === size) return;
+      if (same.request === request && same.iova === iova && same.size === size) return;
       throw refuse('EEXIST', `VFIO_IOMMU_MAP_DMA: 0x${iova.toString(16)} is mapped already`);
     }
     const place = this.#free.pop() ?? this.#end;
@@ -65,15 +67,15 @@ export class DmaMappings {
     const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
     entry.iova = iova;
     entry.size = size;
-    entry.call = call;
+    entry.request = request;
     entry.container = container;
     list.splice(at, 0, { iova, size, place });
   }
 
   /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` where the range would cut one. */
-  unmap(container: bigint, iova: bigint, size: bigint, call: bigint): bigint {
+  unmap(container: bigint, iova: bigint, size: bigint, request: bigint): bigint {
     const [from, to] = this.#within(container, iova, size);
-    return this.#remove(this.#list(container).splice(from, to - from), call);
+    return this.#remove(this.#list(container).splice(from, to - from), request);
   }
 
   /** Throws `EINVAL` where a range would cut a mapping. */
@@ -81,19 +83,19 @@ export class DmaMappings {
     this.#within(container, iova, size);
   }
 
-  /** Removes all mappings of a container and returns their bytes; `call` is 0 where no call of the target asked for it. */
-  unmapAll(container: bigint, call: bigint): bigint {
+  /** Removes all mappings of a container and returns their bytes; `request` is 0 if none asked for it. */
+  unmapAll(container: bigint, request: bigint): bigint {
     const list = this.#list(container);
     this.#byContainer.delete(container);
-    return this.#remove(list, call);
+    return this.#remove(list, request);
   }
 
-  /** Returns the bytes that the call has removed, those of an attempt that was cut off included. */
-  #remove(entries: readonly Mapping[], call: bigint): bigint {
-    let bytes = this.#removedBefore.get(call) ?? 0n;
+  /** Returns the bytes that the request has removed, those of an attempt that was cut off included. */
+  #remove(entries: readonly Mapping[], request: bigint): bigint {
+    let bytes = this.#removedBefore.get(request) ?? 0n;
     for (const { place, size } of entries) {
       const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
-      entry.call = call;
+      entry.request = request;
       entry.container |= REMOVED;
       this.#free.push(place);
       bytes += size;

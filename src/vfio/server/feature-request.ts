@@ -10,11 +10,12 @@ import {
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
-} from '../abi/vfio-v2.ts';
-import { isNotReady } from '../error.ts';
-import type { V2Device } from '../v2/device.ts';
-import { isV2State, V2 } from '../v2/states.ts';
-import { refuse, type Call } from './call.ts';
+} from '../../abi/vfio-v2.ts';
+import { isNotReady } from '../../error.ts';
+import type { V2Device } from '../../v2/device.ts';
+import { isV2State, V2 } from '../../v2/states.ts';
+import type { Argument } from '../argument.ts';
+import { refuse } from './refuse.ts';
 
 const HEADER = vfio_device_feature.size;
 const BOTH = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
@@ -26,14 +27,14 @@ const MIGRATION_FEATURES: ReadonlySet<number> = new Set([
 ]);
 
 /** True for a `VFIO_DEVICE_FEATURE` that deviceFeature() answers; the others of a real device are its driver's. */
-export function isMigrationFeature(call: Call): boolean {
-  const { flags } = vfio_device_feature.decode(call.readArg(2, HEADER));
+export function isMigrationFeature(argument: Argument): boolean {
+  const { flags } = vfio_device_feature.decode(argument.read(HEADER));
   return MIGRATION_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
 }
 
 /**
- * Gives the target a data fd for a session that has begun, one to write to for `resuming`; `tell` gets its number there, before
- * the target has it.
+ * Gives the user a data fd for a session that has begun, one to write to for `resuming`. `tell` writes the number that it will have
+ * there into the answer, before the user has it.
  */
 export type OpenDataFd = (resuming: boolean, tell: (fd: number) => void) => void;
 
@@ -41,8 +42,8 @@ export type OpenDataFd = (resuming: boolean, tell: (fd: number) => void) => void
  * `VFIO_DEVICE_FEATURE` of a presented v2 device, answered as drivers/vfio/vfio_main.c of Linux 6.12 answers it: which
  * operations exist, what argsz has to hold, and `ENOTTY` for features that a driver lacks.
  */
-export function deviceFeature(call: Call, device: V2Device, openDataFd: OpenDataFd): number {
-  const { argsz, flags } = vfio_device_feature.decode(call.readArg(2, HEADER));
+export function deviceFeature(argument: Argument, device: V2Device, openDataFd: OpenDataFd): number {
+  const { argsz, flags } = vfio_device_feature.decode(argument.read(HEADER));
   if (argsz < HEADER) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: argsz ${argsz}`);
   const known = VFIO_DEVICE_FEATURE_MASK | BOTH | VFIO_DEVICE_FEATURE_PROBE;
   if ((flags & ~known) !== 0) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: flags 0x${flags.toString(16)}`);
@@ -63,18 +64,18 @@ export function deviceFeature(call: Call, device: V2Device, openDataFd: OpenData
     case VFIO_DEVICE_FEATURE_MIGRATION:
       if (wanted(VFIO_DEVICE_FEATURE_GET, vfio_device_feature_migration.size)) {
         const bytes = vfio_device_feature_migration.encode({ flags: BigInt(device.migrationFlags) });
-        call.writeArg(2, bytes, HEADER);
+        argument.write(bytes, HEADER);
       }
       return 0;
     case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
       if (!wanted(BOTH, vfio_device_feature_mig_state.size)) return 0;
-      if ((flags & VFIO_DEVICE_FEATURE_GET) !== 0) writeState(call, device, -1);
-      else setState(call, device, openDataFd);
+      if ((flags & VFIO_DEVICE_FEATURE_GET) !== 0) writeState(argument, device, -1);
+      else setState(argument, device, openDataFd);
       return 0;
     case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
       if (wanted(VFIO_DEVICE_FEATURE_GET, vfio_device_feature_mig_data_size.size)) {
         const length = BigInt(device.stopCopyLength());
-        call.writeArg(2, vfio_device_feature_mig_data_size.encode({ stop_copy_length: length }), HEADER);
+        argument.write(vfio_device_feature_mig_data_size.encode({ stop_copy_length: length }), HEADER);
       }
       return 0;
     default:
@@ -86,13 +87,13 @@ export function deviceFeature(call: Call, device: V2Device, openDataFd: OpenData
  * vfio_ioctl_device_feature_mig_device_state: a request that fails says `data_fd` -1 too. A user that cannot be told the number of its
  * data fd gets none, and where that is seen beforehand, no other state either.
  */
-function setState(call: Call, device: V2Device, openDataFd: OpenDataFd): void {
-  const argument = call.readArg(2, HEADER + vfio_device_feature_mig_state.size);
-  const { device_state } = vfio_device_feature_mig_state.decode(argument, HEADER);
+function setState(argument: Argument, device: V2Device, openDataFd: OpenDataFd): void {
+  const request = argument.read(HEADER + vfio_device_feature_mig_state.size);
+  const { device_state } = vfio_device_feature_mig_state.decode(request, HEADER);
   const tell = (data_fd: number): void =>
-    call.writeArg(2, vfio_device_feature_mig_state.encode({ device_state, data_fd }), HEADER);
+    argument.write(vfio_device_feature_mig_state.encode({ device_state, data_fd }), HEADER);
   try {
-    call.writeArg(2, argument.subarray(HEADER), HEADER); // it can be answered: nothing is done in vain
+    argument.write(request.subarray(HEADER), HEADER); // it can be answered: nothing is done in vain
     if (!isV2State(device_state)) throw refuse('EINVAL', `MIG_DEVICE_STATE: no state ${device_state}`);
     if (device.setState(device_state) === undefined) tell(-1);
     else openDataFd(device_state === V2.RESUMING, tell);
@@ -102,7 +103,7 @@ function setState(call: Call, device: V2Device, openDataFd: OpenDataFd): void {
   }
 }
 
-function writeState(call: Call, device: V2Device, fd: number): void {
+function writeState(argument: Argument, device: V2Device, fd: number): void {
   const bytes = vfio_device_feature_mig_state.encode({ device_state: device.getState(), data_fd: fd });
-  call.writeArg(2, bytes, HEADER);
+  argument.write(bytes, HEADER);
 }

@@ -16,34 +16,40 @@ import {
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
   VFIO_IRQ_SET_DATA_TYPE_MASK,
-  VFIO_PCI_BAR0_REGION_INDEX,
-  VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_REQ_IRQ_INDEX,
-  VFIO_PCI_VGA_REGION_INDEX,
-  VFIO_REGION_INFO_FLAG_MMAP,
-  VFIO_REGION_INFO_FLAG_READ,
-  VFIO_REGION_INFO_FLAG_WRITE,
   vfio_device_info,
   vfio_irq_info,
   vfio_irq_set,
   vfio_region_info,
-} from '../abi/vfio.ts';
-import { barSize } from '../sim/pci.ts';
-import type { V1Device } from '../v1/device.ts';
-import type { V2Device } from '../v2/device.ts';
-import { refuse, type Call } from './call.ts';
-import { deviceFeature, type OpenDataFd } from './feature.ts';
-import { migrationRegionInfo } from './migration-region.ts';
-import { REGION_SPAN, type PlannedDevice } from './plan.ts';
+} from '../../abi/vfio.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { V2Device } from '../../v2/device.ts';
+import type { Argument } from '../argument.ts';
+import { refuse } from './refuse.ts';
+import { deviceFeature, type OpenDataFd } from './feature-request.ts';
+import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
 export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
 
-/** What the ioctls of a device may cause, and what they show of it. */
+/** A region as `struct vfio_region_info` shows it: `VFIO_REGION_INFO_FLAG_*`, bytes, and the offset by which it is accessed. */
+export interface ShownRegion {
+  readonly flags: number;
+  readonly size: number;
+  readonly offset: bigint;
+}
+
+/** The regions of a device: its own by index, and the one that is there where v1 is presented. */
+export interface DeviceRegions {
+  readonly own: readonly ShownRegion[];
+  readonly migration: MigrationRegion;
+}
+
+/** What requests to a device may cause, and what they show of it. */
 export interface DeviceHost {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
@@ -52,38 +58,37 @@ export interface DeviceHost {
   reset(): void;
 }
 
-/** The ioctls of an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
-export function deviceIoctl(
-  call: Call,
+/** Requests to an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
+export function deviceRequest(
+  argument: Argument,
   command: number,
-  plan: PlannedDevice,
-  index: number,
   host: DeviceHost,
+  regions: DeviceRegions,
   openDataFd: OpenDataFd,
 ): number {
   switch (command) {
     case VFIO_DEVICE_GET_INFO:
-      return getInfo(call, host);
+      return getInfo(argument, host);
     case VFIO_DEVICE_GET_REGION_INFO:
-      return getRegionInfo(call, plan, index, host);
+      return getRegionInfo(argument, host, regions);
     case VFIO_DEVICE_GET_IRQ_INFO:
-      return getIrqInfo(call);
+      return getIrqInfo(argument);
     case VFIO_DEVICE_SET_IRQS:
-      return setIrqs(call);
+      return setIrqs(argument);
     case VFIO_DEVICE_RESET:
       host.reset();
       return 0;
     case VFIO_DEVICE_FEATURE:
       if (host.v2 === undefined) throw refuse('ENOTTY', 'VFIO_DEVICE_FEATURE: v2 is not presented');
-      return deviceFeature(call, host.v2, openDataFd);
+      return deviceFeature(argument, host.v2, openDataFd);
     default:
       throw refuse('ENOTTY', `device: no ioctl 0x${command.toString(16)}`);
   }
 }
 
-function getInfo(call: Call, host: DeviceHost): number {
+function getInfo(argument: Argument, host: DeviceHost): number {
   const MIN = 16;
-  const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
+  const [argsz = 0] = new Uint32Array(argument.read(4).buffer);
   if (argsz < MIN) throw refuse('EINVAL', `VFIO_DEVICE_GET_INFO: argsz ${argsz}`);
   const bytes = vfio_device_info.encode({
     argsz,
@@ -91,42 +96,34 @@ function getInfo(call: Call, host: DeviceHost): number {
     num_regions: VFIO_PCI_NUM_REGIONS + (host.v1 === undefined ? 0 : 1),
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
-  call.writeArg(2, bytes.subarray(0, Math.min(argsz, bytes.length)));
+  argument.write(bytes.subarray(0, Math.min(argsz, bytes.length)));
   host.firstLook(); // of who has been told
   return 0;
 }
 
-function getRegionInfo(call: Call, plan: PlannedDevice, device: number, host: DeviceHost): number {
-  const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegions): number {
+  const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
-  const isThere = index === MIGRATION_REGION_INDEX ? host.v1 !== undefined : index < VFIO_PCI_VGA_REGION_INDEX;
-  if (!isThere) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
-  const readWrite = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-  if (index === MIGRATION_REGION_INDEX) {
-    call.writeArg(2, migrationRegionInfo(argsz, { index, place: device, dataSection: plan.dataSection }));
+  if (index === MIGRATION_REGION_INDEX && host.v1 !== undefined) {
+    argument.write(migrationRegionInfo(argsz, index, regions.migration));
     return 0;
   }
-  const sizes: Readonly<Record<number, number>> = {
-    [VFIO_PCI_BAR0_REGION_INDEX]: barSize(plan.spec),
-    [VFIO_PCI_CONFIG_REGION_INDEX]: 256,
-  };
-  const size = sizes[index] ?? 0;
-  const mappable = index === VFIO_PCI_BAR0_REGION_INDEX ? VFIO_REGION_INFO_FLAG_MMAP : 0;
-  const offset = BigInt(index) * BigInt(REGION_SPAN);
-  const flags = size === 0 ? 0 : readWrite | mappable;
-  call.writeArg(2, vfio_region_info.encode({ argsz, flags, index, size: BigInt(size), offset }));
+  const region = regions.own[index];
+  if (region === undefined) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: no region ${index}`);
+  const { flags, size, offset } = region;
+  argument.write(vfio_region_info.encode({ argsz, flags, index, size: BigInt(size), offset }));
   return 0;
 }
 
-function getIrqInfo(call: Call): number {
-  const { argsz, index } = vfio_irq_info.decode(call.readArg(2, vfio_irq_info.size));
+function getIrqInfo(argument: Argument): number {
+  const { argsz, index } = vfio_irq_info.decode(argument.read(vfio_irq_info.size));
   if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS || index === VFIO_PCI_ERR_IRQ_INDEX) {
     throw refuse('EINVAL', `VFIO_DEVICE_GET_IRQ_INFO: argsz ${argsz}, index ${index}`);
   }
   const count = irqCount(index);
   const intx = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
   const flags = index === VFIO_PCI_INTX_IRQ_INDEX ? intx : VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
-  call.writeArg(2, vfio_irq_info.encode({ argsz, flags, index, count }));
+  argument.write(vfio_irq_info.encode({ argsz, flags, index, count }));
   return 0;
 }
 
@@ -136,8 +133,8 @@ function irqCount(index: number): number {
 }
 
 /** Emulated devices never interrupt: a well-formed request is accepted and nothing follows from it. */
-function setIrqs(call: Call): number {
-  const { argsz, flags, index, start, count } = vfio_irq_set.decode(call.readArg(2, vfio_irq_set.size));
+function setIrqs(argument: Argument): number {
+  const { argsz, flags, index, start, count } = vfio_irq_set.decode(argument.read(vfio_irq_set.size));
   const data = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
   const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
   const widths: Readonly<Record<number, number>> = {
@@ -154,6 +151,6 @@ function setIrqs(call: Call): number {
     throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: index ${index}, flags 0x${flags.toString(16)}, ${start}+${count}`);
   }
   if (argsz < vfio_irq_set.size + count * width) throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: argsz ${argsz}`);
-  if (width > 0) call.readArg(2, vfio_irq_set.size + count * width);
+  if (width > 0) argument.read(vfio_irq_set.size + count * width);
   return 0;
 }

@@ -1,29 +1,25 @@
-import { VFIO_DEVICE_RESET } from '../abi/vfio-ioctl.ts';
-import { VFIO_REGION_INFO_FLAG_MMAP } from '../abi/vfio-device.ts';
-import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
-import { ShimError } from '../error.ts';
-import { ioctlValue } from '../sys/ioctl.ts';
-import { addressOf, trySyscall } from '../sys/libc.ts';
-import { mapSharedMemory } from '../sys/memory.ts';
-import type { V1Device } from '../v1/device.ts';
+import { VFIO_REGION_INFO_FLAG_MMAP } from '../../abi/vfio-device.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
+import { ShimError } from '../../error.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
-import type { DeviceHandle } from './handle.ts';
 
 const PAGE = 4096;
 
-/** A device of the kernel whose driver has a v1 migration region. */
-export class KernelV1Device implements V1Device {
+/** A device behind a port whose driver has a v1 migration region. */
+export class PortV1Device implements V1Device {
   readonly regionSize: number;
   readonly dataSection: { readonly offset: number; readonly size: number };
   readonly mapped: Uint8Array | undefined;
-  readonly #device: DeviceHandle;
-  readonly #offset: bigint;
+  readonly #port: VfioPort;
+  readonly #region: RegionInfo;
 
   /** `map`: map the data section where the driver allows it. That keeps the device open until this process ends. */
-  constructor(device: DeviceHandle, region: RegionInfo, map: boolean) {
-    this.#device = device;
-    this.#offset = region.offset;
+  constructor(port: VfioPort, region: RegionInfo, map: boolean) {
+    this.#port = port;
+    this.#region = region;
     this.regionSize = region.size;
     const area = region.sparse?.find(({ offset, size }) => offset + size <= region.size && size > 0);
     const begin = region.size > PAGE ? PAGE : vfio_device_migration_info.size;
@@ -34,20 +30,18 @@ export class KernelV1Device implements V1Device {
     }
     this.dataSection = area ?? { offset: begin, size: region.size - begin };
     const mappable = area !== undefined && (region.flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0;
-    if (map && mappable) {
-      this.mapped = mapSharedMemory(device.number, area.size, region.offset + BigInt(area.offset)).bytes;
-    }
+    if (map && mappable) this.mapped = port.map?.(region, area.offset, area.size);
   }
 
   read(offset: number, into: Uint8Array): void {
     const part = this.#mappedPart(offset, into.length);
-    if (part === undefined) this.#access('pread64', offset, into);
+    if (part === undefined) this.#access('read', offset, into);
     else into.set(part);
   }
 
   write(offset: number, from: Uint8Array): void {
     const part = this.#mappedPart(offset, from.length);
-    if (part === undefined) this.#access('pwrite64', offset, from);
+    if (part === undefined) this.#access('write', offset, from);
     else part.set(from);
   }
 
@@ -61,14 +55,14 @@ export class KernelV1Device implements V1Device {
 
   reset(): void {
     try {
-      ioctlValue(this.#device.number, 'VFIO_DEVICE_RESET', VFIO_DEVICE_RESET);
+      this.#port.reset();
     } catch (error) {
       throw deviceError('VFIO_DEVICE_RESET', error);
     }
   }
 
   /** Registers are accessed at once; of the data section, a driver may take or give less than was asked for. */
-  #access(call: 'pread64' | 'pwrite64', offset: number, bytes: Uint8Array): void {
+  #access(call: 'read' | 'write', offset: number, bytes: Uint8Array): void {
     if (offset < 0 || bytes.length > this.regionSize - offset) {
       throw new ShimError('ERR_ACCESS', `migration region: ${bytes.length} bytes at ${offset} of ${this.regionSize}`, {
         errno: 'EINVAL',
@@ -76,16 +70,22 @@ export class KernelV1Device implements V1Device {
     }
     for (let done = 0; done < bytes.length;) {
       const rest = bytes.subarray(done);
-      // SAFETY: `bytes` stays referenced during the call; its length is its own
-      const at = this.#offset + BigInt(offset + done);
-      const result = trySyscall(call, this.#device.number, addressOf(rest), rest.length, at);
-      if (result < 0) throw dataError(call, -result);
-      if (result === 0 || result > rest.length) {
-        throw new ShimError('ERR_DEVICE', `v1 driver: ${call} of ${rest.length} bytes returned ${result}`, {
+      const moved = this.#move(call, offset + done, rest);
+      if (moved === 0 || moved > rest.length) {
+        throw new ShimError('ERR_DEVICE', `v1 driver: ${call} of ${rest.length} bytes returned ${moved}`, {
           errno: 'EIO',
         });
       }
-      done += result;
+      done += moved;
+    }
+  }
+
+  #move(call: 'read' | 'write', at: number, bytes: Uint8Array): number {
+    try {
+      return this.#port[call](this.#region, at, bytes);
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code !== 'ERR_SYSCALL' || error.errno === undefined) throw error;
+      throw dataError(error.syscall ?? call, error.errno);
     }
   }
 }

@@ -32,20 +32,23 @@ import {
   vfio_iommu_type1_dma_unmap,
   vfio_iommu_type1_info,
   vfio_iommu_type1_info_cap_migration,
-} from '../../src/abi/vfio.ts';
-import { containerIoctl, type ContainerHost, type ContainerState } from '../../src/interpose/container.ts';
-import { DmaMappings } from '../../src/interpose/dma.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../src/interpose/journal.ts';
-import { outcome } from '../support/errno.ts';
-import { capabilities } from '../support/capabilities.ts';
-import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';
+} from '../../../src/abi/vfio.ts';
+import {
+  containerRequest,
+  type ContainerHost,
+  type ContainerState,
+} from '../../../src/vfio/server/container-requests.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { outcome } from '../../support/errno.ts';
+import { capabilities } from '../../support/capabilities.ts';
+import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
 
 const READ_WRITE = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 const PAGE = 4096n;
 const MiB = 1024n * 1024n;
 const LAST = 2n ** 48n - 1n;
 
-const memory = new GuardedMemory(16);
+const memory = new UserMemory();
 let container: ContainerState;
 let calls = 0n;
 let host: ContainerHost & { mappings: DmaMappings; groups: boolean };
@@ -59,16 +62,16 @@ beforeEach(() => {
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
 function ioctl(command: number, argument: Uint8Array, room = argument.length): string {
   const at = memory.put(argument, room);
-  return outcome(() => containerIoctl(selfIoctl(command, at, (calls += 1n)), command, container, host));
+  return outcome(() => containerRequest(memory.argument(at, (calls += 1n)), command, container, host));
 }
 
 /** The errno, or `OK`, of an ioctl with a number or an address. */
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => containerIoctl(selfIoctl(command, argument), command, container, host));
+  return outcome(() => containerRequest(memory.argument(argument), command, container, host));
 }
 
 function result(command: number, argument: number | bigint = 0): number {
-  return containerIoctl(selfIoctl(command, argument), command, container, host);
+  return containerRequest(memory.argument(argument), command, container, host);
 }
 
 describe('a container', () => {

@@ -38,23 +38,24 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
-} from '../../src/abi/vfio.ts';
-import { deviceIoctl, MIGRATION_REGION_INDEX, type DeviceHost } from '../../src/interpose/device.ts';
-import { planDevice } from '../../src/interpose/plan.ts';
-import { regionOffset } from '../../src/interpose/window.ts';
-import { createSim } from '../../src/sim/create.ts';
-import { parseSpec } from '../../src/sim/spec.ts';
-import type { V1Device } from '../../src/v1/device.ts';
-import { capabilities } from '../support/capabilities.ts';
-import { outcome } from '../support/errno.ts';
-import { BAD_ADDRESS, FILLER, GuardedMemory, selfIoctl } from '../support/self-call.ts';
+} from '../../../src/abi/vfio.ts';
+import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../../src/vfio/server/device-requests.ts';
+import { emulatedRegions } from '../../../src/interpose/emulated-regions.ts';
+import { planDevice } from '../../../src/interpose/plan.ts';
+import { regionOffset } from '../../../src/interpose/window.ts';
+import { createSim } from '../../../src/sim/create.ts';
+import { parseSpec } from '../../../src/sim/spec.ts';
+import type { V1Device } from '../../../src/v1/device.ts';
+import { capabilities } from '../../support/capabilities.ts';
+import { outcome } from '../../support/errno.ts';
+import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 const SECTION = 64 * 1024;
 const spec = parseSpec('vendor-v1,size=100K,section=64K');
-const plan = planDevice(2, 'vendor-v1', spec, SECTION);
+const regions = emulatedRegions(planDevice(2, 'vendor-v1', spec, SECTION), 2);
 
-const memory = new GuardedMemory();
+const memory = new UserMemory();
 let log: string[];
 let host: DeviceHost;
 let present: V1Device | undefined;
@@ -67,7 +68,7 @@ beforeEach(() => {
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => deviceIoctl(selfIoctl(command, argument), command, plan, 2, host, () => -1));
+  return outcome(() => deviceRequest(memory.argument(argument), command, host, regions, () => -1));
 }
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */

@@ -1,0 +1,63 @@
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+} from '../abi/vfio-ioctl.ts';
+import { ioctl, ioctlValue } from '../sys/ioctl.ts';
+import { addressOf, syscallError, trySyscall } from '../sys/libc.ts';
+import { mapSharedMemory } from '../sys/memory.ts';
+import type { DataSessions, Pointed, RegionPlace, VfioPort } from '../vfio/port.ts';
+import { FdSessions } from './fd-sessions.ts';
+import type { DeviceHandle } from './handle.ts';
+
+/** A device of the kernel, by its descriptor: ioctl for requests, pread, pwrite and mmap for regions. */
+export class FdPort implements VfioPort {
+  readonly sessions: DataSessions;
+  readonly #device: DeviceHandle;
+
+  constructor(device: DeviceHandle, sessions: DataSessions = new FdSessions()) {
+    this.#device = device;
+    this.sessions = sessions;
+  }
+
+  getInfo(argument: Uint8Array): void {
+    ioctl(this.#device.number, 'VFIO_DEVICE_GET_INFO', VFIO_DEVICE_GET_INFO, argument);
+  }
+
+  getRegionInfo(argument: Uint8Array): void {
+    ioctl(this.#device.number, 'VFIO_DEVICE_GET_REGION_INFO', VFIO_DEVICE_GET_REGION_INFO, argument);
+  }
+
+  feature(what: string, argument: Uint8Array, pointed?: Pointed): void {
+    if (pointed !== undefined) {
+      // SAFETY: the caller's `pointed` references the bytes until the call has returned
+      const address = BigInt(addressOf(pointed.bytes));
+      new DataView(argument.buffer, argument.byteOffset).setBigUint64(pointed.at, address, true);
+    }
+    ioctl(this.#device.number, `VFIO_DEVICE_FEATURE ${what}`, VFIO_DEVICE_FEATURE, argument);
+  }
+
+  reset(): void {
+    ioctlValue(this.#device.number, 'VFIO_DEVICE_RESET', VFIO_DEVICE_RESET);
+  }
+
+  read(region: RegionPlace, at: number, into: Uint8Array): number {
+    return this.#access('pread64', region, at, into);
+  }
+
+  write(region: RegionPlace, at: number, from: Uint8Array): number {
+    return this.#access('pwrite64', region, at, from);
+  }
+
+  map({ offset }: RegionPlace, at: number, size: number): Uint8Array {
+    return mapSharedMemory(this.#device.number, size, offset + BigInt(at)).bytes;
+  }
+
+  #access(call: 'pread64' | 'pwrite64', { index, offset }: RegionPlace, at: number, bytes: Uint8Array): number {
+    // SAFETY: `bytes` stays referenced during the call; its length is its own
+    const moved = trySyscall(call, this.#device.number, addressOf(bytes), bytes.length, offset + BigInt(at));
+    if (moved < 0) throw syscallError(`region ${index}`, call, -moved);
+    return moved;
+  }
+}

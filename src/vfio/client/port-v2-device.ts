@@ -1,0 +1,121 @@
+import {
+  VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIGRATION,
+  vfio_device_feature_mig_data_size,
+  vfio_device_feature_mig_state,
+  vfio_device_feature_migration,
+} from '../../abi/vfio-v2.ts';
+import { hasErrno, ShimError } from '../../error.ts';
+import type { V2DataSession, V2Device } from '../../v2/device.ts';
+import { isSaving, isV2State, V2, v2StateName, type V2State } from '../../v2/states.ts';
+import type { VfioPort } from '../port.ts';
+import { deviceError } from './errors.ts';
+import { getFeature, setFeature } from './features.ts';
+
+/** What a device was asked and how it answered, for a transcript. */
+export interface PortEvents {
+  /** One request: a name, and the result or errno. */
+  readonly asked?: ((what: string, value: number | string) => void) | undefined;
+  /** The driver is seen, or was brought, in this state. */
+  readonly state?: ((state: V2State) => void) | undefined;
+}
+
+/** The `VFIO_MIGRATION_*` flags of a device, 0 where its driver does not speak v2 (`ENOTTY`). */
+export function migrationFlagsOf(port: VfioPort): number {
+  try {
+    const bytes = getFeature(port, 'MIGRATION', VFIO_DEVICE_FEATURE_MIGRATION, vfio_device_feature_migration.size);
+    return Number(vfio_device_feature_migration.decode(bytes).flags & 0xffff_ffffn);
+  } catch (error) {
+    if (hasErrno(error, 'ENOTTY') || hasErrno(error, 'EINVAL')) return 0;
+    throw error;
+  }
+}
+
+/** A device behind a port whose driver speaks v2. It is asked for its state each time: resets happen behind our back. */
+export class PortV2Device implements V2Device {
+  readonly migrationFlags: number;
+  readonly #port: VfioPort;
+  readonly #events: PortEvents;
+
+  constructor(port: VfioPort, migrationFlags: number, events: PortEvents = {}) {
+    this.#port = port;
+    this.migrationFlags = migrationFlags;
+    this.#events = events;
+  }
+
+  getState(): V2State {
+    const bytes = getFeature(
+      this.#port,
+      'MIG_DEVICE_STATE',
+      VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+      vfio_device_feature_mig_state.size,
+    );
+    const state = vfio_device_feature_mig_state.decode(bytes).device_state;
+    if (!isV2State(state)) {
+      throw new ShimError('ERR_STATE_UNKNOWN', `MIG_DEVICE_STATE: the driver shows ${state}`, { errno: 'EIO' });
+    }
+    this.#events.asked?.('GET MIG_DEVICE_STATE', v2StateName(state));
+    this.#events.state?.(state);
+    if (!hasSession(state)) this.#port.sessions.end();
+    return state;
+  }
+
+  setState(target: V2State): V2DataSession | undefined {
+    return this.#port.sessions.change(() => this.#setState(target));
+  }
+
+  #setState(target: V2State): V2DataSession | undefined {
+    const data = vfio_device_feature_mig_state.encode({ device_state: target, data_fd: -1 });
+    let fd: number;
+    try {
+      const answer = setFeature(this.#port, 'MIG_DEVICE_STATE', VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, data);
+      fd = vfio_device_feature_mig_state.decode(answer).data_fd;
+    } catch (error) {
+      this.#events.asked?.(
+        `SET MIG_DEVICE_STATE ${v2StateName(target)}`,
+        error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO',
+      );
+      throw deviceError('MIG_DEVICE_STATE', error);
+    }
+    this.#events.asked?.(`SET MIG_DEVICE_STATE ${v2StateName(target)}`, fd < 0 ? -1 : 'data_fd');
+    this.#events.state?.(target);
+    const { sessions } = this.#port;
+    if (fd >= 0) return sessions.begin(fd);
+    if (!hasSession(target)) sessions.end();
+    return undefined;
+  }
+
+  openSession(): V2DataSession | undefined {
+    return this.#port.sessions.current(() => this.getState());
+  }
+
+  stopCopyLength(): number {
+    try {
+      const { size } = vfio_device_feature_mig_data_size;
+      const bytes = getFeature(this.#port, 'MIG_DATA_SIZE', VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, size);
+      const { stop_copy_length } = vfio_device_feature_mig_data_size.decode(bytes);
+      const length = Math.min(Number(stop_copy_length), Number.MAX_SAFE_INTEGER);
+      this.#events.asked?.('GET MIG_DATA_SIZE', length);
+      return length;
+    } catch (error) {
+      throw deviceError('MIG_DATA_SIZE', error);
+    }
+  }
+
+  reset(): void {
+    try {
+      this.#port.reset();
+    } catch (error) {
+      this.#events.asked?.('VFIO_DEVICE_RESET', error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO');
+      throw deviceError('VFIO_DEVICE_RESET', error);
+    }
+    this.#events.asked?.('VFIO_DEVICE_RESET', 0);
+    this.#port.sessions.end();
+  }
+}
+
+/** Whether data moves in a state. */
+export function hasSession(state: V2State): boolean {
+  return isSaving(state) || state === V2.RESUMING;
+}

@@ -1,0 +1,73 @@
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FdPort } from '../../src/kernel/fd-port.ts';
+import { addressOf } from '../../src/sys/libc.ts';
+import { noise } from '../support/bytes.ts';
+import { thrownBy } from '../support/errno.ts';
+
+const REGION = { index: 9, offset: 4096n };
+const BYTES = noise(65_536);
+
+describe('FdPort, with a file in the place of the device', () => {
+  let directory = '';
+  let path = '';
+  let fd = -1;
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'shim-fd-port-'));
+    path = join(directory, 'device');
+    writeFileSync(path, BYTES);
+    fd = openSync(path, 'r+');
+  });
+  afterEach(() => {
+    closeSync(fd);
+    rmSync(directory, { recursive: true });
+  });
+
+  it('reads, writes and maps at the place of a region', () => {
+    const port = new FdPort({ number: fd });
+    const into = new Uint8Array(8);
+    expect(port.read(REGION, 16, into)).toBe(8);
+    expect(into).toBeBytes(BYTES.subarray(4112, 4120));
+    expect(port.write(REGION, 5000, Uint8Array.of(1, 2, 3))).toBe(3);
+    expect([...readFileSync(path).subarray(9096, 9099)]).toEqual([1, 2, 3]);
+    const mapped = port.map(REGION, 8192, 8192);
+    expect(mapped).toBeBytes(BYTES.subarray(12_288, 20_480));
+    mapped[0] = 7;
+    expect(readFileSync(path)[12_288]).toBe(7);
+  });
+
+  it('says how little there was', () => {
+    const port = new FdPort({ number: fd });
+    expect(port.read({ ...REGION, offset: 65_534n }, 0, new Uint8Array(8))).toBe(2);
+    expect(port.read({ ...REGION, offset: 65_536n }, 0, new Uint8Array(8))).toBe(0);
+  });
+
+  it.each<[string, (port: FdPort) => unknown, string]>([
+    ['VFIO_DEVICE_GET_INFO', (port) => port.getInfo(new Uint8Array(20)), 'ioctl(VFIO_DEVICE_GET_INFO)'],
+    ['a region', (port) => port.getRegionInfo(new Uint8Array(32)), 'ioctl(VFIO_DEVICE_GET_REGION_INFO)'],
+    ['a feature', (port) => port.feature('PROBE', new Uint8Array(8)), 'ioctl(VFIO_DEVICE_FEATURE PROBE)'],
+    ['a reset', (port) => port.reset(), 'ioctl(VFIO_DEVICE_RESET)'],
+  ])('hands on what the kernel says to %s', (_, ask, syscall) => {
+    expect(thrownBy(() => ask(new FdPort({ number: fd })))).toMatchObject({
+      code: 'ERR_SYSCALL',
+      errno: 'ENOTTY',
+      syscall,
+    });
+  });
+
+  it('hands on why an access fails', () => {
+    const port = new FdPort({ number: -1 });
+    const failure = { code: 'ERR_SYSCALL', errno: 'EBADF' };
+    expect(thrownBy(() => port.read(REGION, 0, new Uint8Array(4)))).toMatchObject({ ...failure, syscall: 'pread64' });
+    expect(thrownBy(() => port.write(REGION, 0, new Uint8Array(4)))).toMatchObject({ ...failure, syscall: 'pwrite64' });
+  });
+
+  it('puts the address of what a struct points to into the argument', () => {
+    const bytes = new Uint8Array(64);
+    const argument = new Uint8Array(32);
+    thrownBy(() => new FdPort({ number: fd }).feature('SET', argument, { at: 24, bytes }));
+    expect(new DataView(argument.buffer).getBigUint64(24, true)).toBe(BigInt(addressOf(bytes)));
+  });
+});

@@ -1,0 +1,24 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_SET,
+} from '../../../src/abi/vfio-v2.ts';
+import { hasFeature } from '../../../src/vfio/client/features.ts';
+import { BytePort } from '../../support/byte-port.ts';
+
+let fake = new BytePort();
+beforeEach(() => {
+  fake = new BytePort();
+});
+
+describe('hasFeature', () => {
+  it('asks and changes nothing', () => {
+    let used = 0;
+    fake.features.set(VFIO_DEVICE_FEATURE_DMA_LOGGING_START, { set: () => void (used += 1) });
+    const has = (operation: number): boolean => hasFeature(fake, VFIO_DEVICE_FEATURE_DMA_LOGGING_START, operation);
+    expect([has(VFIO_DEVICE_FEATURE_SET), has(VFIO_DEVICE_FEATURE_GET)]).toEqual([true, false]);
+    fake.features.clear();
+    expect([has(VFIO_DEVICE_FEATURE_SET), used]).toEqual([false, 0]);
+  });
+});
