@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { errnoName, type ErrnoName } from '../abi/errno.ts';
-import { F_GETFL, F_SETFL, O_NONBLOCK } from '../abi/fcntl.ts';
+import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
 import { vfio_precopy_info } from '../abi/vfio-v2.ts';
 import { ShimError } from '../error.ts';
@@ -43,10 +43,6 @@ export class KernelDataFd implements V2DataSession {
     this.#my = my;
     this.#live = live;
     this.#happened = happened;
-  }
-
-  get pollFd(): number {
-    return this.#fd.number;
   }
 
   /** For a session that begins with this object. */
@@ -129,7 +125,8 @@ export class KernelDataFd implements V2DataSession {
       this.#live.errno = -result;
       this.#note(Live.FAILED);
       this.#happened(call, result);
-      throw dataError(call, named(-result));
+      const events = call === 'read' ? POLLIN : POLLOUT;
+      throw dataError(call, named(-result), { fd: this.#fd.number, events });
     }
     my.position += result;
     this.#note(Live.IDLE);

@@ -1,7 +1,9 @@
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { POLLIN } from '../../src/abi/fcntl.ts';
+import { Parked } from '../../src/interpose/parked.ts';
 import { KernelDataFd, type DataFdMemory } from '../../src/kernel/data-fd.ts';
 import {
   KERNEL_LIVE_SIZE,
@@ -12,8 +14,9 @@ import {
 } from '../../src/kernel/session-state.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
+import { socketPair } from '../../src/sys/socket.ts';
 import { noise, sha256 } from '../support/bytes.ts';
-import { outcome } from '../support/errno.ts';
+import { outcome, thrownBy } from '../support/errno.ts';
 
 /*
  * A file counts in its position as the drivers' data fds do, so one can stand for the other wherever only read, write and
@@ -62,6 +65,26 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     kernel_state.view(committed).session = 7;
     return { committed, live };
   }
+
+  it('says by which descriptor the driver tells that it is ready, and a call that is parked waits for that', () => {
+    const [here, there] = socketPair();
+    const { committed, live } = memory();
+    using fd = here;
+    const session = new KernelDataFd(fd, { my: kernel_state.view(committed), live }, () => {});
+    session.begin();
+    const bytes = new Uint8Array(100);
+    const { readiness } = thrownBy(() => session.read(bytes));
+    expect(readiness).toEqual({ fd: fd.number, events: POLLIN });
+    const parked = new Parked();
+    parked.add(1, readiness);
+    writeSync(there.number, noise(60));
+    parked.wait();
+    expect(parked.due()).toEqual([1]);
+    expect(session.read(bytes)).toBe(60);
+    expect(bytes.subarray(0, 60)).toBeBytes(noise(60));
+    there.close();
+    expect(session.read(bytes)).toBe(0);
+  });
 
   it('a successor reads on without a byte lost or doubled, wherever its predecessor was killed', () => {
     const data = noise(10_000);

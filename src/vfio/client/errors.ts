@@ -1,5 +1,5 @@
 import type { ErrnoName } from '../../abi/errno.ts';
-import { ShimError, type ErrorCode } from '../../error.ts';
+import { ShimError, type ErrorCode, type Readiness } from '../../error.ts';
 
 const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
   EAGAIN: 'ERR_NO_DATA_YET',
@@ -7,11 +7,15 @@ const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
   ENODEV: 'ERR_SESSION_ENDED',
 };
 
-/** What a driver answered to a read or write of migration data, with the codes that the core knows. */
-export function dataError(call: string, errno: ErrnoName): ShimError {
+/**
+ * What a driver answered to a read or write of migration data, with the codes that the core knows; and for "not yet", by what it
+ * tells when.
+ */
+export function dataError(call: string, errno: ErrnoName, readiness?: Readiness): ShimError {
   return new ShimError(codes[errno] ?? 'ERR_DEVICE', `migration data: ${call} failed with ${errno}`, {
     errno,
     syscall: call,
+    ...(errno === 'EAGAIN' && readiness && { readiness }),
   });
 }
 
