@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CRAWL, listen, startMigration, waitForMigration } from '../../test/real/migration.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { CRAWL, listen, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { assertGoesOn, startBoth, type End } from './pair.ts';
 import { killSupervisor } from './serving.ts';
 

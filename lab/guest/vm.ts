@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
-import { CLI, requireCli } from '../../test/real/cli.ts';
-import type { Vm, VmOptions } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import type { Mtty } from './mtty.ts';
 import { markOf } from './serving.ts';
 

@@ -1,11 +1,17 @@
 import { expect, it } from 'vitest';
+import { poll } from '../../src/vmm/deadline.ts';
+import {
+  listen,
+  queryMigration,
+  startMigration,
+  waitForMigration,
+  type MigrationInfo,
+} from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches, type Imprint } from './imprint.ts';
-import { listen, queryMigration, startMigration, waitForMigration, type MigrationInfo } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemu } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions } from './shim.ts';
-import { poll } from './wait.ts';
 
 const TIMEOUT = 90_000;
 const SIZE = 16 * 1024 * 1024;

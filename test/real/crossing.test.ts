@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { loadFromFile, migrateLive, migrateToFile } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
 

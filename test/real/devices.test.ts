@@ -1,12 +1,13 @@
 import { expect, it } from 'vitest';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
+import { unplug } from '../../tools/vmm/unplug.ts';
 import { useTestBed } from './bed.ts';
-import type { QemuVersion } from './binaries.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { migrateLive } from './migration.ts';
-import { VFIO_SLOT, type Vm } from './qemu.ts';
 import { describeWithQemu, describeWithQemus } from './requirements.ts';
-import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } from './shim.ts';
-import { unplug } from './unplug.ts';
 
 const TIMEOUT = 90_000;
 

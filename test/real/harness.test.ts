@@ -1,11 +1,19 @@
 import { statSync } from 'node:fs';
 import { expect, it } from 'vitest';
+import {
+  CRAWL,
+  listen,
+  migrateLive,
+  queryMigration,
+  startMigration,
+  waitForMigration,
+} from '../../src/vmm/migration.ts';
+import { QmpError } from '../../src/vmm/qmp.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { migrationHistory } from '../../tools/vmm/events.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { expectArrived, PLAIN_SLOT, startPlainSource, startPlainVm } from '../../tools/vmm/plain.ts';
 import { useTestBed } from './bed.ts';
-import { CRAWL, listen, loadFromFile, migrateLive, migrateToFile, migrationHistory } from './migration.ts';
-import { queryMigration, startMigration, waitForMigration } from './migration.ts';
-import { expectArrived, PLAIN_SLOT, startPlainSource, startPlainVm } from './plain.ts';
-import type { Vm } from './qemu.ts';
-import { QmpError } from './qmp.ts';
 import { describeWithQemu } from './requirements.ts';
 
 describeWithQemu('test bed with plain QEMU', () => {

@@ -1,11 +1,18 @@
 import { expect, it } from 'vitest';
+import { poll } from '../../src/vmm/deadline.ts';
+import {
+  listen,
+  queryMigration,
+  startMigration,
+  waitForMigration,
+  type MigrationInfo,
+} from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { vfioStates } from '../../tools/vmm/events.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, queryMigration, startMigration, waitForMigration, type MigrationInfo } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
-import { poll } from './wait.ts';
 
 const TIMEOUT = 120_000;
 const SIZE = 16 * 1024 * 1024;
@@ -63,7 +70,7 @@ describeWithQemus(['10.0'], 'QEMU 10.0 whose guest is idle, with QEMU’s own li
     const mark = await imprint(source);
     const later = await waitForLooks(source, (info.ram?.['dirty-sync-count'] ?? 0) + LOOKS);
     expect(later.status).toBe('active');
-    expect(source.vfioStates()).toEqual(['pre-copy']);
+    expect(vfioStates(source)).toEqual(['pre-copy']);
 
     await source.qmp.execute('migrate-set-parameters', { [parameter]: value });
     await waitForMigration(source, 'completed');

@@ -1,12 +1,13 @@
 import { freemem } from 'node:os';
 import { describe, expect, it } from 'vitest';
+import { poll } from '../../src/vmm/deadline.ts';
+import { listen, startMigration } from '../../src/vmm/migration.ts';
+import { migrationHistory } from '../../tools/vmm/events.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { FULL } from '../support/runs.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrationHistory, startMigration } from './migration.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
-import { poll } from './wait.ts';
 
 const MS = 600_000;
 const SIZE = 2 ** 32;

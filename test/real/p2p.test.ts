@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
+import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import { vfioStates } from '../../tools/vmm/events.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReports, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrateLive, startMigration, waitForMigration } from './migration.ts';
-import { VFIO_SLOT } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReports, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
 
@@ -49,7 +50,7 @@ describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
     expect(to.map(({ bytesIn }) => bytesIn)).toEqual(from.map(({ bytesOut }) => bytesOut));
     expect(from.map(({ states }) => states)).toEqual(devices.map(({ driver = '' }) => STATES[driver]));
     for (const [index, { bytesOut }] of from.entries()) {
-      expect(source.vfioStates(index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
+      expect(vfioStates(source, index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
       expect(bytesOut).toBeGreaterThan(1024 * 1024);
     }
   });

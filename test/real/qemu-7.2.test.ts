@@ -1,18 +1,12 @@
 import { expect, it } from 'vitest';
+import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
+import type { VmOptions } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches, type Imprint } from './imprint.ts';
-import {
-  CRAWL,
-  listen,
-  loadFromFile,
-  migrateLive,
-  migrateToFile,
-  startMigration,
-  waitForMigration,
-} from './migration.ts';
-import type { Vm, VmOptions } from './qemu.ts';
 import { describeWithQemu } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions } from './shim.ts';
 
 const TIMEOUT = 60_000;
 

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
+import { poll } from '../../src/vmm/deadline.ts';
+import { listen, migrateLive, queryMigration, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrateLive, queryMigration, startMigration, waitForMigration } from './migration.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm } from './shim.ts';
-import { poll } from './wait.ts';
 
 /* What users of VFIO migration have met, with the VMMs that they had. */
 

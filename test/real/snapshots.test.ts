@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { diskArgs, makeDisk } from '../../tools/vmm/disk.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import type { QemuVersion } from './binaries.ts';
-import { diskArgs, makeDisk } from './disk.ts';
-import { imprint, mismatches } from './imprint.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import type { TestBed } from './test-bed.ts';
-import type { Vm, VmOptions } from './qemu.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { TestBed, VmOptions } from './test-bed.ts';
 
 /** The PCI slot of an ordinary device whose BAR 2 is memory that migrates with the VM. */
 export const PLAIN_SLOT = 3;
