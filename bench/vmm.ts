@@ -6,6 +6,7 @@ import { listen, startMigration, waitForMigration, type MigrationInfo } from '..
 import type { Vm } from '../src/vmm/vm.ts';
 import { fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from '../tools/vmm/binaries.ts';
 import { waitForMigrationEnd } from '../tools/vmm/events.ts';
+import { AT_ONCE } from '../tools/vmm/switchover.ts';
 import { TestBed } from '../tools/vmm/test-bed.ts';
 import type { Benchmark, Row } from './benchmark.ts';
 import type { Sample } from './paired.ts';
@@ -24,9 +25,6 @@ const MiB = 2 ** 20;
 const patience = 120_000;
 /** Both VMs have been there for a while when one is migrated, as on a host, in milliseconds. */
 const SETTLING = 500;
-
-/** The largest that QEMU takes: the VM is stopped as soon as QEMU asks itself whether it may be. */
-const unlimited = { 'max-bandwidth': 2 ** 50, 'downtime-limit': 2_000_000 };
 
 /** Starts one VM of a migration, under the interposer. */
 function start(bed: TestBed, name: string, cli: string, spec: string, side: Side, incoming = false): Promise<Vm> {
@@ -51,7 +49,7 @@ async function migrate(cli: string, spec: string, side: Side): Promise<Sample> {
   await source.waitForFirmware();
   const uri = await listen(destination, bed.path('migration'));
   await setTimeout(SETTLING);
-  await startMigration(source, uri, { parameters: unlimited, returnPath: true });
+  await startMigration(source, uri, { parameters: AT_ONCE, returnPath: true });
   await waitForMigrationEnd(source, patience);
   const info = await waitForMigration(source, 'completed');
   await waitForMigration(destination, 'completed');

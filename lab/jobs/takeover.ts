@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { killHard } from '../../src/vmm/child.ts';
-import { CRAWL, listen, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { CRAWL, FULL_SPEED, listen, setParameters, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
 import { assertHarried, imprintNatively, runV1Client, saveNatively } from '../guest/client.ts';
 import { check } from '../guest/check.ts';
-import { FAST, migrateHarassed, successors } from '../guest/harass.ts';
+import { migrateHarassed, successors } from '../guest/harass.ts';
 import { Mtty } from '../guest/mtty.ts';
 import {
   assertDevices,
@@ -43,7 +43,7 @@ for (const [title, end] of ends) {
     await source.stop();
     await waitForAsked(bed, 'source', 'SET MIG_DEVICE_STATE STOP_COPY');
     await killSupervisor('source');
-    await source.qmp.execute('migrate-set-parameters', FAST);
+    await setParameters(source, FULL_SPEED);
     await waitForMigration(source, 'completed');
     await waitForMigration(destination, 'completed');
     await assertGoesOn(both.destination, 0x47);

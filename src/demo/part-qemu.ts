@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { CRAWL, FULL_SPEED, listen, startMigration, waitForMigration } from '../vmm/migration.ts';
+import { CRAWL, FULL_SPEED, listen, setParameters, startMigration, waitForMigration } from '../vmm/migration.ts';
 import { VFIO_SLOT, type Qemu } from '../vmm/qemu-command.ts';
 import { guestHash, sha256 } from './hash.ts';
 import { startQemu } from './qemu-end.ts';
@@ -31,7 +31,7 @@ export async function migrateWithQemu(stage: Stage, qemu: Qemu): Promise<PartRes
   late.copy(pattern, size / 2);
   await source.vm.memory.write(address + size / 2, late);
   story.step('source', `the guest has written ${LATE_BYTES / 1024} KiB again while pre-copy runs`);
-  await source.vm.qmp.execute('migrate-set-parameters', { ...FULL_SPEED });
+  await setParameters(source.vm, FULL_SPEED);
   const { downtime = 0 } = await waitForMigration(source.vm, 'completed');
   await waitForMigration(destination.vm, 'completed');
   story.step('migration', `completed, downtime ${downtime} ms`);

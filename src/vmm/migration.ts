@@ -6,6 +6,7 @@ import type { Vm } from './vm.ts';
 export interface MigrationInfo {
   readonly status?: string;
   readonly 'error-desc'?: string;
+  /** In milliseconds, as `total-time`. */
   readonly downtime?: number;
   readonly 'total-time'?: number;
   readonly ram?: { readonly transferred: number; readonly remaining: number; readonly 'dirty-sync-count': number };
@@ -14,7 +15,9 @@ export interface MigrationInfo {
 
 export interface MigrationParameters {
   readonly 'max-bandwidth'?: number;
+  /** In milliseconds. */
   readonly 'downtime-limit'?: number;
+  readonly 'avail-switchover-bandwidth'?: number;
 }
 
 /** The statuses in which a migration ends. */
@@ -47,6 +50,10 @@ export const CRAWL: MigrationParameters = { 'max-bandwidth': 4096, 'downtime-lim
 /** No limits: what is measured is the path, not QEMU's pacing. */
 export const FULL_SPEED: MigrationParameters = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 };
 
+export async function setParameters(vm: Vm, parameters: MigrationParameters): Promise<void> {
+  await vm.qmp.execute('migrate-set-parameters', { ...parameters });
+}
+
 /**
  * Begins a migration to a QEMU migration URI. With `returnPath` the source waits for the destination's verdict before it gives
  * the VM away; without it a source that has written everything takes the migration for completed.
@@ -56,7 +63,7 @@ export async function startMigration(
   uri: string,
   { parameters = FULL_SPEED, returnPath = false } = {},
 ): Promise<void> {
-  await vm.qmp.execute('migrate-set-parameters', { ...parameters });
+  await setParameters(vm, parameters);
   await vm.qmp.execute('migrate-set-capabilities', {
     capabilities: [{ capability: 'return-path', state: returnPath }],
   });
