@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
+import { MEMORY_MIB } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
@@ -26,7 +27,7 @@ export function underShim(name: string, ...options: readonly string[]): string[]
 }
 
 /** A hash over the VM's memory; meaningful while its CPU is stopped. */
-export async function hashOfMemory(vm: Vm, bed: TestBed, bytes = 64 * 1024 * 1024): Promise<string> {
+export async function hashOfMemory(vm: Vm, bed: TestBed, bytes = MEMORY_MIB * 2 ** 20): Promise<string> {
   const file = bed.path(`${vm.name}.memory`);
   await vm.qmp.execute('pmemsave', { val: 0, size: bytes, filename: file }, 60_000);
   try {

@@ -1,6 +1,6 @@
 import { freshDirectory } from '../interpose/fresh-directory.ts';
 import { Bed } from '../vmm/bed.ts';
-import { within } from '../vmm/deadline.ts';
+import { fulfilled } from '../vmm/deadline.ts';
 import { Program, type ProgramOptions } from './program.ts';
 
 /** If one program ends, the others notice and end too. */
@@ -22,8 +22,7 @@ export class Workplace extends Bed {
 
   /** What the program that failed first has to say; `undefined` if none has failed or is about to. */
   async failure(): Promise<Error | undefined> {
-    const ends = this.children.map(({ exited }) => within(exited, OTHERS_MS, '').catch(() => {}));
-    await Promise.all(ends);
+    await Promise.all(this.children.map(({ exited }) => fulfilled(exited, OTHERS_MS)));
     return this.#failed[0]?.failure();
   }
 }

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Child } from './child.ts';
-import { within } from './deadline.ts';
+import { fulfilled } from './deadline.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 /** A process that was killed ends at once, unless its kernel holds it. */
@@ -49,7 +49,7 @@ export class Bed implements AsyncDisposable {
   /** Ends all programs and waits for that, and for what runs in their service. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.killAll();
-    await within(Promise.all(this.#children.map(({ exited }) => exited)), ENDING_MS, '').catch(() => {});
+    await fulfilled(Promise.all(this.#children.map(({ exited }) => exited)), ENDING_MS);
     for (const child of this.#children) child.forget();
     rmSync(this.directory, { recursive: true, force: true });
     this.#release();

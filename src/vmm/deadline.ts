@@ -26,6 +26,14 @@ export async function within<T>(promise: Promise<T>, ms: number, what: What): Pr
   }
 }
 
+/** True if a promise was fulfilled within `ms`; nobody needs it to be. */
+export function fulfilled(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  return within(promise, ms, '').then(
+    () => true,
+    () => false,
+  );
+}
+
 /** Asks until the answer is not `undefined`, which must be within `ms`. */
 export async function poll<T>(
   ask: () => Promise<T | undefined> | T | undefined,

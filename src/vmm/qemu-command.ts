@@ -26,6 +26,9 @@ export interface QemuOptions {
 /** The PCI slot of the first VFIO device; the same in every VM, since it names the device in the migration stream. */
 export const VFIO_SLOT = 4;
 
+/** The guest's memory. */
+export const MEMORY_MIB = 64;
+
 /** How a VFIO device is made to migrate. QEMU 10's default, `auto`, would want dirty page tracking. */
 export function migrationProperties(version: string): readonly string[] {
   return version.startsWith('7.') ? ['x-enable-migration=on'] : ['enable-migration=on', 'migration-events=on'];
@@ -50,7 +53,7 @@ export function qemuCommand({ path, version }: Qemu, socketStem: string, options
     path,
     '-machine',
     options.machine ?? 'pc-i440fx-7.2',
-    ...'-accel tcg -m 64 -nodefaults -display none -qtest-log none'.split(' '),
+    ...`-accel tcg -m ${MEMORY_MIB} -nodefaults -display none -qtest-log none`.split(' '),
     '-qmp',
     `unix:${socketStem}.qmp,server=on,wait=off`,
     '-qtest',

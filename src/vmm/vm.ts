@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { ShimError } from '../error.ts';
 import type { Child, Exit } from './child.ts';
 import { connectWhenReady } from './connect.ts';
-import { poll, within } from './deadline.ts';
+import { fulfilled, poll, within } from './deadline.ts';
 import { QmpClient } from './qmp.ts';
 import { QtestClient } from './qtest.ts';
 
@@ -46,7 +46,7 @@ export class Vm {
       const memory = new QtestClient(await connectWhenReady(`${socketStem}.qtest`, child, ms), lastWords);
       return new Vm(name, child, qmp, memory);
     } catch (error) {
-      await within(child.exited, ENDING_MS, '').catch(() => {});
+      await fulfilled(child.exited, ENDING_MS);
       const why = child.fate ?? (error as Error).message;
       throw new ShimError('ERR_TARGET', `VM ${name} did not start: ${why}`, { cause: error });
     }

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import {
   CRAWL,
@@ -14,26 +14,12 @@ import {
 import type { Vm } from '../../src/vmm/vm.ts';
 import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
 import { expectDevice, startPair } from '../../tools/vmm/pair.ts';
+import type { FoundProcess } from '../../tools/vmm/processes.ts';
 import { startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 
 const TIMEOUT = 90_000;
-
-/** The processes of ours that serve a VM: they are told by the plan that is their argument. */
-function serving(program: 'keeper-main' | 'supervisor-main', sysfs: string): number[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .filter((pid) => {
-      try {
-        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-        return command.includes(`/${program}.`) && command.includes(JSON.stringify(sysfs));
-      } catch {
-        return false; // gone meanwhile
-      }
-    })
-    .map(Number);
-}
 
 describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
   const bed = useTestBed();
@@ -45,18 +31,21 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
     const device = { driver, size: '64M' };
     const start = (name: string, options = {}): Promise<Vm> =>
       startShimmedVm(bed(), name, [device], { qemu, ...options });
-    const sysfs = (vm: Vm): string => bed().path(`${vm.name}.sysfs`);
+
+    /** The processes of ours that serve a VM: they are told by the plan that is their argument. */
+    function serving(program: 'keeper-main' | 'supervisor-main', vm: Vm): number[] {
+      const sysfs = JSON.stringify(bed().path(`${vm.name}.sysfs`));
+      const isTheirs = ({ commandLine }: FoundProcess): boolean =>
+        commandLine.includes(`/${program}.`) && commandLine.includes(sysfs);
+      return bed()
+        .processes()
+        .filter(isTheirs)
+        .map(({ pid }) => pid);
+    }
 
     async function killSupervisor(vm: Vm): Promise<void> {
-      const [pid] = await poll(
-        async () => {
-          const found = serving('supervisor-main', sysfs(vm));
-          return found.length > 0 ? found : undefined;
-        },
-        10_000,
-        () => `a supervisor of VM ${vm.name}`,
-      );
-      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+      const first = (): number | undefined => serving('supervisor-main', vm)[0];
+      killHard(await poll(first, 10_000, () => `a supervisor of VM ${vm.name}${vm.child.lastWords}`));
     }
 
     it('is replaced, again and again, while a VM migrates through both', { timeout: TIMEOUT }, async () => {
@@ -110,7 +99,7 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
       const source = await start('source');
       await source.waitForFirmware();
       const mark = await imprint(source);
-      for (const pid of serving('keeper-main', sysfs(source))) process.kill(pid, 'SIGKILL');
+      for (const pid of serving('keeper-main', source)) killHard(pid);
       await killSupervisor(source);
       await source.waitForTicks();
       expect(await mismatches(source, mark)).toEqual([]);
