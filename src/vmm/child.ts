@@ -27,6 +27,7 @@ export class Child {
   /** Settles when the process and everything that shares its output have ended. */
   readonly exited: Promise<Exit>;
   readonly #process: ChildProcess;
+  #ended = false;
 
   constructor(command: readonly string[], { env, stdin = 'ignore', onOutput, onError }: ChildOptions = {}) {
     const [file = '', ...args] = command;
@@ -35,12 +36,16 @@ export class Child {
     read(this.#process.stdout, (text) => (this.stdout += text), onOutput);
     read(this.#process.stderr, (text) => (this.stderr += text), onError);
     this.exited = new Promise((resolve) => {
+      const end = (exit: Exit): void => {
+        this.#ended = true;
+        resolve((this.exit = exit));
+      };
       this.#process.once('error', (error) => {
         this.stderr += `${error.message}\n`;
-        resolve((this.exit = { code: CANNOT_START, signal: null }));
+        end({ code: CANNOT_START, signal: null });
       });
       this.#process.once('exit', (code, signal) => (this.exit = { code, signal }));
-      this.#process.once('close', (code, signal) => resolve((this.exit = { code, signal })));
+      this.#process.once('close', (code, signal) => end({ code, signal }));
     });
   }
 
@@ -67,9 +72,9 @@ export class Child {
     return line === '' ? '' : `; its last words: ${line}`;
   }
 
-  /** SIGKILL to all its processes. */
+  /** SIGKILL to all its processes, of which the first may have ended. */
   kill(): void {
-    if (this.pid !== undefined && this.exit === undefined) killHard(-this.pid);
+    if (this.pid !== undefined && !this.#ended) killHard(-this.pid);
   }
 
   /** This process does not wait for it any longer. */
