@@ -1,13 +1,15 @@
-import { spawnSync } from 'node:child_process';
 import type { Qemu } from '../vmm/qemu-command.ts';
+import { qemuVersion } from '../vmm/qemu-version.ts';
 
 /** The QEMU to demonstrate with, a 7.x: the last that speaks v1. In words, why there is none. */
 export function findQemu(): Qemu | string {
   const path = process.env['VFIO_SHIM_QEMU'] ?? 'qemu-system-x86_64';
-  const { status, stdout, error } = spawnSync(path, ['--version'], { encoding: 'utf8', timeout: 10_000 });
-  if (error !== undefined || status !== 0) return `no ${path} is installed`;
-  const version = /version (\d+\.\d+\S*)/.exec(stdout)?.[1] ?? 'unknown';
-  return version.startsWith('7.') ? { path, version } : `${path} is version ${version}, not 7.x`;
+  try {
+    const version = qemuVersion(path);
+    return version.startsWith('7.') ? { path, version } : `${path} is version ${version}, not 7.x`;
+  } catch {
+    return `no ${path} is installed`;
+  }
 }
 
 /** The newest machine that a QEMU has; 7.2's is not in every 7.x. */

@@ -9,6 +9,9 @@ import { QtestClient } from './qtest.ts';
 /** The BIOS tick counter at 40:6C, which the timer interrupt increments 18.2 times a second. */
 const BIOS_TICKS = 0x46c;
 
+/** The address of a BAR that is not placed or not enabled (include/hw/pci/pci.h of QEMU). */
+const PCI_BAR_UNMAPPED = -1;
+
 /** A QEMU that has closed its connections is about to end, and to say why. */
 const ENDING_MS = 2000;
 
@@ -19,7 +22,7 @@ export interface Bar {
 
 interface PciDevice {
   readonly slot: number;
-  readonly regions: readonly { readonly bar: number; readonly address: number; readonly size: number }[];
+  readonly regions: readonly (Bar & { readonly bar: number })[];
 }
 
 /** A running QEMU: its monitor, its guest-physical memory and its process. */
@@ -72,23 +75,15 @@ export class Vm {
     await this.qmp.execute('cont');
   }
 
-  /** Where the guest sees a memory BAR; `undefined` while the firmware has not placed or enabled it. */
-  async findBar(slot: number, bar: number): Promise<Bar | undefined> {
-    const buses = await this.qmp.execute<{ devices: PciDevice[] }[]>('query-pci');
-    const device = buses.flatMap((bus) => bus.devices).find((candidate) => candidate.slot === slot);
-    if (device === undefined) throw new ShimError('ERR_TARGET', `VM ${this.name} has no PCI device in slot ${slot}`);
-    const region = device.regions.find((candidate) => candidate.bar === bar);
-    if (region === undefined)
-      throw new ShimError('ERR_TARGET', `VM ${this.name}: the device in slot ${slot} has no BAR ${bar}`);
-    // PCI_BAR_UNMAPPED is -1.
-    return region.address > 0 ? { address: region.address, size: region.size } : undefined;
-  }
-
+  /** Where the guest sees a memory BAR, which its firmware has placed. */
   async bar(slot: number, bar: number): Promise<Bar> {
-    const found = await this.findBar(slot, bar);
-    if (found === undefined)
-      throw new ShimError('ERR_TARGET', `VM ${this.name}: BAR ${bar} of slot ${slot} is not mapped`);
-    return found;
+    const buses = await this.qmp.execute<{ devices: PciDevice[] }[]>('query-pci');
+    const device = buses.flatMap(({ devices }) => devices).find((candidate) => candidate.slot === slot);
+    if (device === undefined) throw this.#failure(`no PCI device in slot ${slot}`);
+    const region = device.regions.find((candidate) => candidate.bar === bar);
+    if (region === undefined) throw this.#failure(`the device in slot ${slot} has no BAR ${bar}`);
+    if (region.address === PCI_BAR_UNMAPPED) throw this.#failure(`BAR ${bar} of slot ${slot} is not mapped`);
+    return { address: region.address, size: region.size };
   }
 
   /** The BIOS tick counter: it proves that the CPU runs, and goes on where it was after a migration. */
@@ -127,5 +122,9 @@ export class Vm {
   disconnect(): void {
     this.qmp.close();
     this.memory.close();
+  }
+
+  #failure(what: string): ShimError {
+    return new ShimError('ERR_TARGET', `VM ${this.name}: ${what}`);
   }
 }
