@@ -7,7 +7,7 @@ import { Report } from './host/report.ts';
 import { Share } from './host/share.ts';
 import { prepareImage } from './image/image.ts';
 import { Unavailable } from './unavailable.ts';
-import { ci } from '../test/real/binaries.ts';
+import { ci } from '../tools/vmm/binaries.ts';
 
 const usage = `npm run lab -- [options] JOB...
 

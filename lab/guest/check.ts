@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
-import { TestBed } from '../../test/real/test-bed.ts';
-import { within } from '../../test/real/wait.ts';
+import { within } from '../../src/vmm/deadline.ts';
+import { TestBed } from '../../tools/vmm/test-bed.ts';
 import { REPORT_FD, type CheckEvent, type NoteEvent } from '../events.ts';
 import { Mtty } from './mtty.ts';
 

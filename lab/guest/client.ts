@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
-import type { TestBed } from '../../test/real/test-bed.ts';
-import type { Child } from '../../test/real/processes.ts';
-import { poll, within } from '../../test/real/wait.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { identify } from '../../src/vfio/client/identify.ts';
 import { addressOf, syscall } from '../../src/sys/libc.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
+import type { Child } from '../../src/vmm/child.ts';
+import { poll, within } from '../../src/vmm/deadline.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import type { Mtty } from './mtty.ts';
 import { imprintOf, Port, type PortState } from './uart.ts';
 import { underShim } from './vm.ts';

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CRAWL, listen, startMigration, waitForMigration } from '../../test/real/migration.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { CRAWL, FULL_SPEED, listen, setParameters, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { assertGoesOn, startBoth, type End } from './pair.ts';
 import { killSupervisor } from './serving.ts';
-
-export const FAST = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 };
 
 /** How many successors have taken over. */
 export const successors = ({ child }: Vm): number => child.stderr.split('a successor takes over').length - 1;
@@ -27,7 +25,7 @@ export async function harass(bed: TestBed, source: Vm, destination: Vm, kills: n
   const kill = async (name: string): Promise<void> => {
     for (let count = 1; count <= kills && migration.goesOn; count += 1) {
       await killSupervisor(name);
-      if (name === source.name && count === 2) fast = source.qmp.execute('migrate-set-parameters', FAST);
+      if (name === source.name && count === 2) fast = setParameters(source, FULL_SPEED);
       await sleep(Math.random() * 200); // whatever it is at by then
     }
   };

@@ -1,6 +1,6 @@
-import { killHard } from '../../test/real/processes.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { DATA_OFFSET } from '../../src/v1/region.ts';
+import { killHard } from '../../src/vmm/child.ts';
 import { serving } from './serving.ts';
 
 /**

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import type { QemuVersion } from '../../test/real/binaries.ts';
-import { VFIO_SLOT, type Vm, type VmOptions } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import { Mtty, type MttyType } from './mtty.ts';
 import { hashOfMtty, imprintOf, Uart } from './uart.ts';
 import { hashOfMemory, startMttyVm, underShim } from './vm.ts';

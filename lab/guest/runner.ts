@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { killHard } from '../../test/real/processes.ts';
+import { killHard } from '../../src/vmm/child.ts';
 import { EVENTS, JOBS, REPORT_FD, RESULTS, type CheckEvent, type LabEvent, type NoteEvent } from '../events.ts';
 import { Mtty } from './mtty.ts';
 

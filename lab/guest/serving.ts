@@ -1,6 +1,6 @@
 import { readFileSync, readdirSync } from 'node:fs';
-import { killHard } from '../../test/real/processes.ts';
-import { poll } from '../../test/real/wait.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 /** The processes of the shim that serve a program: they inherit the mark of its environment. */
 

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
-import type { TestBed } from '../../test/real/test-bed.ts';
-import { poll } from '../../test/real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import type { End } from './pair.ts';
 
 /** What `vfio-shim run --trace` tells of the drivers. */

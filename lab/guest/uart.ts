@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { VFIO_SLOT, type Vm } from '../../test/real/qemu.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 
 /** Registers of a 16550A at their offsets in a port's BAR, which is I/O space. */
 const DATA = 0;

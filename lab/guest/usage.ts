@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { Mtty } from './mtty.ts';
 import { serving } from './serving.ts';
 

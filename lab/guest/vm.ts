@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
-import { CLI, requireCli } from '../../test/real/cli.ts';
-import type { Vm, VmOptions } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { MEMORY_MIB } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import type { Mtty } from './mtty.ts';
 import { markOf } from './serving.ts';
 
@@ -26,7 +27,7 @@ export function underShim(name: string, ...options: readonly string[]): string[]
 }
 
 /** A hash over the VM's memory; meaningful while its CPU is stopped. */
-export async function hashOfMemory(vm: Vm, bed: TestBed, bytes = 64 * 1024 * 1024): Promise<string> {
+export async function hashOfMemory(vm: Vm, bed: TestBed, bytes = MEMORY_MIB * 2 ** 20): Promise<string> {
   const file = bed.path(`${vm.name}.memory`);
   await vm.qmp.execute('pmemsave', { val: 0, size: bytes, filename: file }, 60_000);
   try {

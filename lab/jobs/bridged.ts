@@ -1,4 +1,5 @@
-import { loadFromFile, migrateLive, migrateToFile } from '../../test/real/migration.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
 import { check } from '../guest/check.ts';
 import { assertArrived, NEW, OLD, ROUND, startBoth, startDestination, startSource, type End } from '../guest/pair.ts';
 

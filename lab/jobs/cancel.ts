@@ -1,16 +1,20 @@
 import assert from 'node:assert/strict';
-import {
-  CRAWL,
-  loadFromFile,
-  migrateLive,
-  migrateToFile,
-  startMigration,
-  waitForMigration,
-} from '../../test/real/migration.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { CRAWL, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
-import { assertArrived, assertGoesOn, assertRuns, imprintDevices, OLD, ROUND } from '../guest/pair.ts';
-import { startBoth, startDestination, type End, type LabVm } from '../guest/pair.ts';
+import {
+  assertArrived,
+  assertGoesOn,
+  assertRuns,
+  imprintDevices,
+  OLD,
+  ROUND,
+  startBoth,
+  startDestination,
+  type End,
+  type LabVm,
+} from '../guest/pair.ts';
 import { startSink } from '../guest/sink.ts';
 
 /** Migrations that are given up, repeated and gone on from, all in the sandbox that libvirt starts QEMU with. */

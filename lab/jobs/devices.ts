@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { VFIO_MIGRATION, VFIO_SLOT, type Vm } from '../../test/real/qemu.ts';
-import { migrateLive } from '../../test/real/migration.ts';
-import { unplug } from '../../test/real/unplug.ts';
-import { within } from '../../test/real/wait.ts';
+import { within } from '../../src/vmm/deadline.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import { migrationProperties, VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { unplug } from '../../tools/vmm/unplug.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { assertArrived, imprintDevices, OLD, startDestination, startSource } from '../guest/pair.ts';
@@ -50,7 +51,7 @@ await check('a device that is unplugged is free, and migrates when it is plugged
   assert.deepEqual(await within(removal.exited, 20_000, 'the device to be removed'), { code: 0, signal: null });
   assert.ok(!Mtty.all().has(other.uuid));
 
-  const properties = Object.fromEntries(VFIO_MIGRATION['7.2'].map((property) => [property.split('=')[0], true]));
+  const properties = Object.fromEntries(migrationProperties('7.2').map((property) => [property.split('=')[0], true]));
   const addr = VFIO_SLOT.toString(16);
   await source.vm.qmp.execute('device_add', {
     driver: 'vfio-pci',

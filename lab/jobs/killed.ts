@@ -1,10 +1,19 @@
 import assert from 'node:assert/strict';
-import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../test/real/migration.ts';
-import { killHard } from '../../test/real/processes.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
-import { assertArrived, assertRuns, OLD, ROUND, startBoth, startDestination, startSource } from '../guest/pair.ts';
-import type { End, LabVm } from '../guest/pair.ts';
+import {
+  assertArrived,
+  assertRuns,
+  OLD,
+  ROUND,
+  startBoth,
+  startDestination,
+  startSource,
+  type End,
+  type LabVm,
+} from '../guest/pair.ts';
 import { RawDevice, type StateName } from '../guest/raw-device.ts';
 import { assertUnserved } from '../guest/serving.ts';
 import { traced, waitForAsked } from '../guest/trace.ts';

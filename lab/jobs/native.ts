@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict';
-import {
-  listen,
-  loadFromFile,
-  migrateLive,
-  migrateToFile,
-  startMigration,
-  waitForMigration,
-} from '../../test/real/migration.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { vfioStates } from '../../tools/vmm/events.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { hashOfMtty, Uart } from '../guest/uart.ts';
@@ -38,10 +33,10 @@ async function startPair(bed: TestBed, seed: number): Promise<{ source: Vm; star
  */
 async function assertArrived(bed: TestBed, source: Vm, destination: Vm, seed: number): Promise<void> {
   assert.equal(await hashOfMemory(destination, bed), await hashOfMemory(source, bed));
-  assert.deepEqual(destination.vfioStates(), ['resuming']);
+  assert.deepEqual(vfioStates(destination), ['resuming']);
   await destination.cont();
   await destination.waitForStatus('running');
-  assert.deepEqual(destination.vfioStates(), ['resuming', 'running-p2p', 'running']);
+  assert.deepEqual(vfioStates(destination), ['resuming', 'running-p2p', 'running']);
   assert.equal(await new Uart(destination, { port: 0 }).scratch(), seed);
   assert.equal(await new Uart(destination, { port: 1 }).scratch(), ~seed & 0xff);
   assert.equal(await hashOfMtty(destination, 2), await hashOfMtty(source, 2));
@@ -52,7 +47,7 @@ await check('QEMU 10.0 migrates an mtty live', async (bed) => {
   const { source, startDestination } = await startPair(bed, 0x5a);
   const destination = await startDestination();
   await migrateLive(source, destination, bed.path('migration'), { returnPath: true });
-  assert.deepEqual(source.vfioStates(), ['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
+  assert.deepEqual(vfioStates(source), ['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
   await assertArrived(bed, source, destination, 0x5a);
 });
 

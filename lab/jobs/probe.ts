@@ -13,9 +13,9 @@ import {
   vfio_device_feature_dma_logging_range,
   vfio_device_feature_dma_logging_report,
 } from '../../src/abi/vfio-v2.ts';
-import * as features from '../../src/abi/vfio-v2.ts';
 import { addressOf } from '../../src/sys/libc.ts';
-import { CLI } from '../../test/real/cli.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
+import * as features from '../../src/abi/vfio-v2.ts';
 import { check } from '../guest/check.ts';
 import { Mtty, type MttyType } from '../guest/mtty.ts';
 import { RawDevice, type StateName } from '../guest/raw-device.ts';

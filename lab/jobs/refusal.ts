@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { queryMigration, startMigration } from '../../test/real/migration.ts';
-import { QmpError } from '../../test/real/qmp.ts';
+import { queryMigration, startMigration } from '../../src/vmm/migration.ts';
+import { QmpError } from '../../src/vmm/qmp.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { startMttyVm } from '../guest/vm.ts';

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { listen, migrateToFile, startMigration, waitForMigration } from '../../test/real/migration.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
-import { poll } from '../../test/real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import { listen, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { migrateToFile } from '../../tools/vmm/migration-file.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
 import { cutShort, dataSize, withShortRecord, withWrongByte } from '../guest/damage.ts';
 import type { MttyType } from '../guest/mtty.ts';

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
-import type { QemuVersion } from '../../test/real/binaries.ts';
-import type { VmOptions } from '../../test/real/qemu.ts';
-import { imprint, mismatches } from '../../test/real/imprint.ts';
-import { migrateLive } from '../../test/real/migration.ts';
-import type { Vm } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
 import { becomeUser, USER } from '../guest/user.ts';
 import { underShim } from '../guest/vm.ts';

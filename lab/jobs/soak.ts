@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { migrateLive, startMigration, waitForMigration } from '../../test/real/migration.ts';
+import { migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
 import { check, note } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { assertDevices, assertGoesOn, OLD, startDestination, startSource } from '../guest/pair.ts';

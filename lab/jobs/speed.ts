@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { migrateLive, queryMigration, type MigrationParameters } from '../../test/real/migration.ts';
+import { migrateLive, queryMigration, type MigrationParameters } from '../../src/vmm/migration.ts';
 import { check, note } from '../guest/check.ts';
 import { NEW, OLD, ROUND, assertArrived, startDestination, startSource, type End } from '../guest/pair.ts';
 import { memoryArgs, writeUsedMemory } from '../guest/used-memory.ts';

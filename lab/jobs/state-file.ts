@@ -5,7 +5,7 @@ import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
 import { regionInfo } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { addressOf, trySyscall } from '../../src/sys/libc.ts';
-import { CLI } from '../../test/real/cli.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { RawDevice } from '../guest/raw-device.ts';

@@ -1,13 +1,23 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { CRAWL, listen, startMigration, waitForMigration } from '../../test/real/migration.ts';
-import { killHard } from '../../test/real/processes.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { CRAWL, FULL_SPEED, listen, setParameters, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
 import { assertHarried, imprintNatively, runV1Client, saveNatively } from '../guest/client.ts';
 import { check } from '../guest/check.ts';
-import { FAST, migrateHarassed, successors } from '../guest/harass.ts';
+import { migrateHarassed, successors } from '../guest/harass.ts';
 import { Mtty } from '../guest/mtty.ts';
-import { assertDevices, assertGoesOn, assertRuns, imprintDevices, OLD, ROUND_SMALL } from '../guest/pair.ts';
-import { startBoth, startEnd, startSource, type End } from '../guest/pair.ts';
+import {
+  assertDevices,
+  assertGoesOn,
+  assertRuns,
+  imprintDevices,
+  OLD,
+  ROUND_SMALL,
+  startBoth,
+  startEnd,
+  startSource,
+  type End,
+} from '../guest/pair.ts';
 import { killSupervisor, serving } from '../guest/serving.ts';
 import { startSink } from '../guest/sink.ts';
 import { traced, waitForAsked } from '../guest/trace.ts';
@@ -33,7 +43,7 @@ for (const [title, end] of ends) {
     await source.stop();
     await waitForAsked(bed, 'source', 'SET MIG_DEVICE_STATE STOP_COPY');
     await killSupervisor('source');
-    await source.qmp.execute('migrate-set-parameters', FAST);
+    await setParameters(source, FULL_SPEED);
     await waitForMigration(source, 'completed');
     await waitForMigration(destination, 'completed');
     await assertGoesOn(both.destination, 0x47);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { migrateLive } from '../../test/real/migration.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
 import { check } from '../guest/check.ts';
 import { assertGoesOn, OLD, ROUND, startBoth, startDestination, type End } from '../guest/pair.ts';
 import { askedOf, traced, type Asked } from '../guest/trace.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { migrateLive } from '../../test/real/migration.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { assertArrived, OLD, startDestination, startSource } from '../guest/pair.ts';

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { imprint, mismatches } from '../../test/real/imprint.ts';
-import { loadFromFile, migrateLive, migrateToFile } from '../../test/real/migration.ts';
-import type { Vm, VmOptions } from '../../test/real/qemu.ts';
-import type { TestBed } from '../../test/real/test-bed.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
 import { harass } from '../guest/harass.ts';
 import { V1Mem } from '../guest/v1mem.ts';

@@ -1,6 +1,7 @@
-import type { QemuVersion } from '../../test/real/binaries.ts';
-import { migrateLive, migrateToFile, loadFromFile } from '../../test/real/migration.ts';
-import { expectArrived, startPlainSource, startPlainVm } from '../../test/real/plain.ts';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { migrateToFile, loadFromFile } from '../../tools/vmm/migration-file.ts';
+import { expectArrived, startPlainSource, startPlainVm } from '../../tools/vmm/plain.ts';
 import { check } from '../guest/check.ts';
 
 /** The VMMs migrate to each other where no VFIO device is involved, so that what fails with one is about the device. */

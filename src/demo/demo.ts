@@ -1,9 +1,10 @@
 import { ShimError } from '../error.ts';
-import { within } from './deadline.ts';
+import { within } from '../vmm/deadline.ts';
+import type { Qemu } from '../vmm/qemu-command.ts';
 import { migrateWithNewVmm } from './part-new-vmm.ts';
 import { migrateWithQemu } from './part-qemu.ts';
 import { migrateWithSmallVmm } from './part-small-vmm.ts';
-import { findQemu, type Qemu } from './qemu.ts';
+import { findQemu } from './qemu.ts';
 import type { DemoResult, PartResult } from './result.ts';
 import { mib, milliseconds, type Story } from './story.ts';
 import { Workplace } from './workplace.ts';

@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { DemoResult, PartResult } from '../../src/demo/result.ts';
-import { findProcesses, killHard, MARK, type Exit } from '../real/processes.ts';
+import { findProcesses, MARK } from '../../tools/vmm/processes.ts';
+import { killHard, type Exit } from '../../src/vmm/child.ts';
 import { describeWithQemu } from '../real/requirements.ts';
-import { poll } from '../real/wait.ts';
-import { CLI, requireCli } from '../support/cli.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { executableDirectory } from '../support/compiler.ts';
 import { because, lacksForRun } from '../support/host.ts';
 

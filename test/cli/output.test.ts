@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CLI, requireCli } from '../support/cli.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 import { lacksForRun } from '../support/host.ts';
 

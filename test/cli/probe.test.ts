@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseDevice } from '../../src/cli/device-name.ts';
 import { outlook, type Capabilities } from '../../src/cli/outlook.ts';
 import { sysfsFacts } from '../../src/cli/sysfs-facts.ts';
-import { requireCli } from '../support/cli.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
 import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { thrownBy } from '../support/errno.ts';

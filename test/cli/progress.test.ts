@@ -8,10 +8,10 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { showProgress } from '../../src/cli/progress.ts';
 import { TransferControl } from '../../src/cli/transfer-control.ts';
 import { carryOut } from '../../src/cli/transfer-steps.ts';
-import { ci } from '../real/binaries.ts';
-import { Child, killHard } from '../real/processes.ts';
-import { poll } from '../real/wait.ts';
-import { CLI, requireCli } from '../support/cli.ts';
+import { ci } from '../../tools/vmm/binaries.ts';
+import { Child, killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { because } from '../support/host.ts';
 
 const MIB = 2 ** 20;
@@ -125,7 +125,7 @@ it.skipIf(noTerminal !== undefined && !ci)(
     try {
       // a device whose data is never there: the command waits
       const save = `'${process.execPath}' '${CLI}' save sim:qat,size=4M,block=4000000000 '${directory}/state'`;
-      const child = new Child(['script', '-qec', save, '/dev/null'], process.env);
+      const child = new Child(['script', '-qec', save, '/dev/null']);
       onTestFinished(() => {
         if (child.exit === undefined) killHard(child.pid ?? -1);
       });

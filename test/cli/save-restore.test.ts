@@ -19,8 +19,8 @@ import type { StateHeader } from '../../src/state-file/format.ts';
 import { NewFile } from '../../src/state-file/new-file.ts';
 import { OpenFile, StateReader } from '../../src/state-file/reader.ts';
 import { StateWriter } from '../../src/state-file/writer.ts';
-import { poll } from '../real/wait.ts';
-import { requireCli } from '../support/cli.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { cli, ended, FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 

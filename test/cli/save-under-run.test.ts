@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { TransferResult } from '../../src/cli/transfer-control.ts';
-import { poll } from '../real/wait.ts';
-import { CLI, requireCli } from '../support/cli.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { runCli } from '../support/cli-run.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../support/shim-run.ts';
 

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { requireCli } from '../support/cli.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, runCli, USAGE } from '../support/cli-run.ts';
 
 beforeAll(requireCli);

@@ -4,13 +4,13 @@ import { writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
-import { CLI } from '../support/cli.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet } from '../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
-import { killHard } from '../real/processes.ts';
-import { poll } from '../real/wait.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 const root = process.getuid?.() === 0;
 const setpriv = spawnSync('setpriv', ['--version']).status === 0;

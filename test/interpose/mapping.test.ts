@@ -19,7 +19,7 @@ import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet } from '../support/puppet.ts';
 import { useShimRuns, type RunOptions } from '../support/shim-run.ts';
 import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
-import { poll } from '../real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 const { SIGCONT, SIGKILL, SIGSTOP, SIGUSR1 } = constants.signals;
 const SIGRTMIN = 34;

@@ -9,7 +9,7 @@ import {
   vfio_device_info,
 } from '../../src/abi/vfio.ts';
 import { duplicateFd } from '../../src/sys/pidfd.ts';
-import { killHard } from '../real/processes.ts';
+import { killHard } from '../../src/vmm/child.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { Puppet } from '../support/puppet.ts';
 import { useShimRuns } from '../support/shim-run.ts';

@@ -13,14 +13,14 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { VFIO_DEVICE_RESET } from '../../src/abi/vfio.ts';
-import { requireCli } from '../support/cli.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { compiled, describeWithCompiler, executableDirectory } from '../support/compiler.ts';
 import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { Puppet } from '../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../support/shim-run.ts';
 import { VfioPuppet } from '../support/vfio-puppet.ts';
 import { noise } from '../support/bytes.ts';
-import { poll } from '../real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 const OK = { code: 0, signal: null };
 const noNobody = lacksNobody();
@@ -216,7 +216,7 @@ describe('vfio-shim run', () => {
   });
 
   it('says in one line that a run within a run cannot be', async () => {
-    const { CLI } = await import('../support/cli.ts');
+    const { CLI } = await import('../../tools/vmm/cli.ts');
     const nested = [
       process.execPath,
       CLI,

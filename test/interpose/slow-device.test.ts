@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { poll } from '../real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 import { sha256 } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet, type Argument, type Outcome } from '../support/puppet.ts';

@@ -19,8 +19,8 @@ import { because, lacksTracing } from '../support/host.ts';
 import { callText, Puppet } from '../support/puppet.ts';
 import { useShimRuns, type ShimRun } from '../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
-import { killHard } from '../real/processes.ts';
-import { poll } from '../real/wait.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 const full = process.env['VFIO_SHIM_FULL'] !== undefined;
 const TAKES_OVER = /the supervisor ended \(SIGKILL\), a successor takes over/g;

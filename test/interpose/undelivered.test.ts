@@ -6,12 +6,18 @@ import {
   VFIO_DEVICE_GET_INFO,
   VFIO_IOMMU_MAP_DMA,
   VFIO_IOMMU_UNMAP_DMA,
+  vfio_device_info,
+  vfio_iommu_type1_dma_map,
+  vfio_iommu_type1_dma_unmap,
 } from '../../src/abi/vfio.ts';
-import { vfio_device_info, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap } from '../../src/abi/vfio.ts';
-import { VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET } from '../../src/abi/vfio-v2.ts';
-import { vfio_device_feature, vfio_device_feature_mig_state } from '../../src/abi/vfio-v2.ts';
+import {
+  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_SET,
+  vfio_device_feature,
+  vfio_device_feature_mig_state,
+} from '../../src/abi/vfio-v2.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { killHard } from '../real/processes.ts';
+import { killHard } from '../../src/vmm/child.ts';
 import { noise } from '../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet } from '../support/puppet.ts';

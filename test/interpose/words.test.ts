@@ -20,13 +20,13 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { requireCli } from '../support/cli.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { compiled, describeWithCompiler } from '../support/compiler.ts';
 import { Puppet } from '../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../support/vfio-puppet.ts';
-import { killHard } from '../real/processes.ts';
-import { poll } from '../real/wait.ts';
+import { killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 const OK = { code: 0, signal: null };
 const QEMU = 'qemu-system-x86_64';

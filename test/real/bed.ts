@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect } from 'vitest';
-import { TestBed } from './test-bed.ts';
+import { TestBed } from '../../tools/vmm/test-bed.ts';
 
 /** Gives each test a bed of its own; a process that outlives its test fails it, and a failed test shows its VMs. */
 export function useTestBed(): () => TestBed {

@@ -1,19 +1,25 @@
 import { expect, it } from 'vitest';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { imprint } from '../../tools/vmm/imprint.ts';
+import { expectDevice, expectDevices, startPair } from '../../tools/vmm/pair.ts';
+import { startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
+import { unplug } from '../../tools/vmm/unplug.ts';
 import { useTestBed } from './bed.ts';
-import type { QemuVersion } from './binaries.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { migrateLive } from './migration.ts';
-import { VFIO_SLOT, type Vm } from './qemu.ts';
 import { describeWithQemu, describeWithQemus } from './requirements.ts';
-import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } from './shim.ts';
-import { unplug } from './unplug.ts';
 
 const TIMEOUT = 90_000;
+const SIZE = 4 * 1024 * 1024;
 
-/** PCI's configuration mechanism #1. */
+/** PCI's configuration mechanism #1, and registers of a device's configuration space (linux/pci_regs.h). */
 const PCI_CONFIG_ADDRESS = 0xcf8;
 const PCI_CONFIG_DATA = 0xcfc;
-const PCI_COMMAND_MEMORY = 2;
+const PCI_CONFIG_ENABLE = 0x8000_0000;
+const PCI_COMMAND = 0x04;
+const PCI_COMMAND_MEMORY = 0x2;
+const PCI_BASE_ADDRESS_0 = 0x10;
 
 describeWithQemu('devices of one VM under QEMU 7.2', () => {
   const bed = useTestBed();
@@ -23,18 +29,11 @@ describeWithQemu('devices of one VM under QEMU 7.2', () => {
   ];
 
   it('migrates two of different kinds together', { timeout: TIMEOUT }, async () => {
-    const source = await startShimmedVm(bed(), 'source', two);
-    const destination = await startShimmedVm(bed(), 'destination', two, { incoming: true });
-    await source.waitForFirmware();
+    const pair = await startPair(bed(), two, {});
+    const { source, destination } = pair;
     const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
     await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
-    await destination.waitForStatus('running');
-    for (const [index, mark] of marks.entries()) {
-      expect(await mismatches(destination, mark, VFIO_SLOT + index)).toEqual([]);
-    }
-    const to = await quitAndReports(destination);
-    const from = await quitAndReports(source);
-    expect(to.map(({ sha256 }) => sha256)).toEqual(from.map(({ sha256 }) => sha256));
+    const { from, to } = await expectDevices(pair, marks);
     expect(new Set(to.map(({ sha256 }) => sha256)).size).toBe(2);
     expect(to.map(({ bytesIn }) => bytesIn)).toEqual(from.map(({ bytesOut }) => bytesOut));
     expect(from.every(({ states }) => states.includes('STOP_COPY'))).toBe(true);
@@ -55,7 +54,7 @@ describeWithQemus(['7.2', '10.0'], 'a device that was unplugged and plugged in a
     ['10.0', 'vendor-v1'],
     ['10.0', 'qat'],
   ])('is migrated by QEMU %s: %s', { timeout: TIMEOUT }, async (qemu, driver) => {
-    const device: DeviceOptions = { driver, size: '4M' };
+    const device: DeviceOptions = { driver, size: String(SIZE) };
     const source = await startShimmedVm(bed(), 'source', [device], { qemu });
     await source.waitForFirmware();
     const { address } = await source.bar(VFIO_SLOT, 0);
@@ -73,21 +72,17 @@ describeWithQemus(['7.2', '10.0'], 'a device that was unplugged and plugged in a
     const mark = await imprint(source);
     const destination = await startShimmedVm(bed(), 'destination', [device], { qemu, incoming: true });
     await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
-    await destination.waitForStatus('running');
-    await destination.waitForTicks();
-    expect(await mismatches(destination, mark)).toEqual([]);
-    const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
-    expect(to.sha256).toBe(from.sha256);
+    const { from, to } = await expectDevice({ source, destination }, mark);
     expect(to.bytesIn).toBe(from.bytesOut);
-    expect(to.bytesIn).toBeGreaterThan(4 * 1024 * 1024);
+    expect(to.bytesIn).toBeGreaterThan(SIZE);
   });
 });
 
 /** Places BAR 0 and enables it as a guest's OS does after a hot-plug. */
 async function placeBar(vm: Vm, slot: number, address: number): Promise<void> {
-  const at = (register: number): number => 0x8000_0000 + (slot << 11) + register;
-  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(0x10));
+  const at = (register: number): number => PCI_CONFIG_ENABLE + (slot << 11) + register;
+  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(PCI_BASE_ADDRESS_0));
   await vm.memory.outl(PCI_CONFIG_DATA, address);
-  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(0x04));
+  await vm.memory.outl(PCI_CONFIG_ADDRESS, at(PCI_COMMAND));
   await vm.memory.outl(PCI_CONFIG_DATA, PCI_COMMAND_MEMORY);
 }

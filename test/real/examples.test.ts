@@ -2,14 +2,15 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import type { Child } from '../../src/vmm/child.ts';
+import { within } from '../../src/vmm/deadline.ts';
+import { ci, qemuBinary } from '../../tools/vmm/binaries.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { codeBlocks, documents, root } from '../docs/documents.ts';
 import { examples, onHardware, wrappers, type Example } from '../docs/scripts.ts';
 import { useTestBed } from './bed.ts';
-import { ci, qemuBinary } from './binaries.ts';
-import type { Child } from './processes.ts';
-import { CLI, describeWithQemu, describeWithQemus, requireCli } from './requirements.ts';
-import type { TestBed } from './test-bed.ts';
-import { within } from './wait.ts';
+import { describeWithQemu, describeWithQemus } from './requirements.ts';
 
 const TIMEOUT = 180_000;
 

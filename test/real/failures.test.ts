@@ -1,12 +1,13 @@
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { vfioRecords } from '../../src/qemu-stream/qemu-file.ts';
+import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
+import { migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches, type Imprint } from './imprint.ts';
-import { CRAWL, listen, migrateLive, migrateToFile, startMigration, waitForMigration } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
 

@@ -1,17 +1,15 @@
 import { expect, it } from 'vitest';
+import { listen, setParameters, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { vfioStates } from '../../tools/vmm/events.ts';
+import { imprint } from '../../tools/vmm/imprint.ts';
+import { expectDevice, startPair, type Pair } from '../../tools/vmm/pair.ts';
+import type { DeviceOptions, ShimOptions } from '../../tools/vmm/shim.ts';
+import { LONGEST_DOWNTIME, waitForLooks } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, queryMigration, startMigration, waitForMigration, type MigrationInfo } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
-import { poll } from './wait.ts';
 
 const TIMEOUT = 120_000;
 const SIZE = 16 * 1024 * 1024;
-
-/** As often QEMU has looked whether it may stop the VM where that is taken for not yet. */
-const LOOKS = 50;
 
 /** QEMU's default. In a downtime of 300 ms it allows 38 MiB, so nothing but QEMU's estimate holds the VM back. */
 const OWN_BANDWIDTH = 128 * 1024 * 1024;
@@ -27,51 +25,33 @@ describeWithQemus(['10.0'], 'QEMU 10.0 whose guest is idle, with QEMU’s own li
   const device: DeviceOptions = { driver: 'qat', size: String(SIZE) };
   const native: ShimOptions = { qemu: '10.0', run: ['--present', 'v2'] };
 
-  async function begin(): Promise<{ source: Vm; destination: Vm }> {
-    const [source, destination] = await Promise.all([
-      startShimmedVm(bed(), 'source', [device], native),
-      startShimmedVm(bed(), 'destination', [device], { ...native, incoming: true }),
-    ]);
-    await source.waitForFirmware();
-    const uri = await listen(destination, bed().path('migration'));
-    await startMigration(source, uri, { parameters: { 'max-bandwidth': FIRST_BANDWIDTH }, returnPath: true });
-    return { source, destination };
-  }
-
-  /** Waits until QEMU has looked so often whether it may stop the VM: it looks for dirty memory anew each time. */
-  async function waitForLooks(source: Vm, count: number): Promise<MigrationInfo> {
-    let last: MigrationInfo = {};
-    const ask = async (): Promise<true | undefined> => {
-      last = await queryMigration(source);
-      return (last.ram?.['dirty-sync-count'] ?? 0) >= count || last.status === 'completed' ? true : undefined;
-    };
-    await poll(ask, 40_000, () => `QEMU to look ${count} times whether it may stop the VM: ${JSON.stringify(last)}`);
-    return last;
+  async function begin(): Promise<Pair> {
+    const pair = await startPair(bed(), [device], native);
+    const uri = await listen(pair.destination, bed().path('migration'));
+    await startMigration(pair.source, uri, { parameters: { 'max-bandwidth': FIRST_BANDWIDTH }, returnPath: true });
+    return pair;
   }
 
   it.each([
     ['avail-switchover-bandwidth', 2 ** 30],
-    ['downtime-limit', 2_000_000],
+    ['downtime-limit', LONGEST_DOWNTIME],
   ])('does not stop it for a device of 16 MiB, until %s says so', { timeout: TIMEOUT }, async (parameter, value) => {
-    const { source, destination } = await begin();
-    const sent = await waitForLooks(source, LOOKS);
+    const pair = await begin();
+    const { source } = pair;
+    const sent = await waitForLooks(source);
     expect(sent).toMatchObject({ status: 'active', ram: { remaining: 0 } });
-    await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': OWN_BANDWIDTH });
-    const info = await waitForLooks(source, (sent.ram?.['dirty-sync-count'] ?? 0) + LOOKS);
+    await setParameters(source, { 'max-bandwidth': OWN_BANDWIDTH });
+    const info = await waitForLooks(source, sent);
     expect(info).toMatchObject({ status: 'active', ram: { remaining: 0 } });
     expect(await source.status()).toBe('running');
     const mark = await imprint(source);
-    const later = await waitForLooks(source, (info.ram?.['dirty-sync-count'] ?? 0) + LOOKS);
+    const later = await waitForLooks(source, info);
     expect(later.status).toBe('active');
-    expect(source.vfioStates()).toEqual(['pre-copy']);
+    expect(vfioStates(source)).toEqual(['pre-copy']);
 
-    await source.qmp.execute('migrate-set-parameters', { [parameter]: value });
+    await setParameters(source, { [parameter]: value });
     await waitForMigration(source, 'completed');
-    await destination.waitForStatus('running');
-    await destination.waitForTicks();
-    expect(await mismatches(destination, mark)).toEqual([]);
-    const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
-    expect(to.sha256).toBe(from.sha256);
+    const { from } = await expectDevice(pair, mark);
     expect(from.bytesOut).toBeGreaterThan(SIZE);
   });
 });

@@ -1,18 +1,15 @@
 import { freemem } from 'node:os';
 import { describe, expect, it } from 'vitest';
+import { listen, startMigration } from '../../src/vmm/migration.ts';
+import { waitForMigrationEnd } from '../../tools/vmm/events.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { FULL } from '../support/runs.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrationHistory, startMigration } from './migration.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
-import { poll } from './wait.ts';
 
 const MS = 600_000;
 const SIZE = 2 ** 32;
-
-/** How a migration ends. */
-const ENDED = /completed|failed/;
 
 interface Way {
   readonly title: string;
@@ -46,10 +43,7 @@ describe.skipIf(!FULL || !hasRoom)('a state above 4 GiB', () => {
       const mark = await imprint(source);
       await startMigration(source, await listen(destination, bed().path('migration')), { returnPath: true });
       // the monitor does not answer while QEMU moves the state of a stopped VM
-      for (const vm of [source, destination]) {
-        const ended = (): true | undefined => (ENDED.test(migrationHistory(vm).join()) ? true : undefined);
-        await poll(ended, MS, () => `the migration of VM ${vm.name} to end: ${migrationHistory(vm).join()}`);
-      }
+      for (const vm of [source, destination]) await waitForMigrationEnd(vm, MS);
       await destination.waitForStatus('running', MS);
       expect(await mismatches(destination, mark)).toEqual([]);
       const [there, here] = [await quitAndReport(destination, MS), await quitAndReport(source, MS)];

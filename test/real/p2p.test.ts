@@ -1,10 +1,12 @@
 import { expect, it } from 'vitest';
+import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import { vfioStates } from '../../tools/vmm/events.ts';
+import { imprint } from '../../tools/vmm/imprint.ts';
+import { expectDevices, startPair } from '../../tools/vmm/pair.ts';
+import { startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrateLive, startMigration, waitForMigration } from './migration.ts';
-import { VFIO_SLOT } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReports, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
 
@@ -31,25 +33,16 @@ describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
     { title: 'two vendor-v1', devices: oldOnes },
     { title: 'vendor-v1 and qat', devices: oldAndNew },
   ])('with --offer-p2p $title migrate together', { timeout: TIMEOUT }, async ({ devices }) => {
-    const [source, destination] = await Promise.all([
-      startShimmedVm(bed(), 'source', devices, withP2P),
-      startShimmedVm(bed(), 'destination', devices, { ...withP2P, incoming: true }),
-    ]);
-    await source.waitForFirmware();
+    const pair = await startPair(bed(), devices, withP2P);
+    const { source, destination } = pair;
     const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
     await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
-    await destination.waitForStatus('running');
-    await destination.waitForTicks();
-    for (const [index, mark] of marks.entries()) {
-      expect(await mismatches(destination, mark, VFIO_SLOT + index)).toEqual([]);
-    }
-    const [to, from] = [await quitAndReports(destination), await quitAndReports(source)];
-    expect(to.map(({ sha256 }) => sha256)).toEqual(from.map(({ sha256 }) => sha256));
+    const { from, to } = await expectDevices(pair, marks);
     expect(new Set(to.map(({ sha256 }) => sha256)).size).toBe(2);
     expect(to.map(({ bytesIn }) => bytesIn)).toEqual(from.map(({ bytesOut }) => bytesOut));
     expect(from.map(({ states }) => states)).toEqual(devices.map(({ driver = '' }) => STATES[driver]));
     for (const [index, { bytesOut }] of from.entries()) {
-      expect(source.vfioStates(index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
+      expect(vfioStates(source, index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
       expect(bytesOut).toBeGreaterThan(1024 * 1024);
     }
   });
@@ -87,12 +80,7 @@ describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
 
       const second = await startShimmedVm(bed(), 'second', [old, late], incoming);
       await migrateLive(source, second, bed().path('second.migration'), { returnPath: true });
-      await second.waitForStatus('running');
-      for (const [index, mark] of marks.entries()) {
-        expect(await mismatches(second, mark, VFIO_SLOT + index)).toEqual([]);
-      }
-      const [to, from] = [await quitAndReports(second), await quitAndReports(source)];
-      expect(to.map(({ sha256 }) => sha256)).toEqual(from.map(({ sha256 }) => sha256));
+      const { from } = await expectDevices({ source, destination: second }, marks);
       for (const { states } of from) expect(states.filter((state) => state === 'STOP_COPY').length).toBe(2);
     },
   );

@@ -1,11 +1,15 @@
 import { mkdirSync } from 'node:fs';
 import { expect, it } from 'vitest';
+import { migrateLive } from '../../src/vmm/migration.ts';
+import { migrationProperties } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { expectArrived, startPlainSource, startPlainVm } from '../../tools/vmm/plain.ts';
+import type { VmOptions } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
-import type { QemuVersion } from './binaries.ts';
-import { loadFromFile, migrateLive, migrateToFile } from './migration.ts';
-import { expectArrived, startPlainSource, startPlainVm } from './plain.ts';
-import { VFIO_MIGRATION, type Vm, type VmOptions } from './qemu.ts';
-import { CLI, describeWithQemus, requireCli } from './requirements.ts';
+import { describeWithQemus } from './requirements.ts';
 
 const TIMEOUT = 60_000;
 
@@ -41,7 +45,7 @@ describeWithQemus(['7.2', '10.0'], 'test bed with QEMU 10.0', () => {
   it.each<QemuVersion>(['7.2', '10.0'])('knows how a VFIO device of QEMU %s is made to migrate', async (qemu) => {
     const vm = await startPlainVm(bed(), 'vm', { qemu, paused: true });
     const known = await vm.qmp.execute<{ name: string }[]>('device-list-properties', { typename: 'vfio-pci' });
-    const wanted = VFIO_MIGRATION[qemu].map((property) => property.split('=')[0]);
+    const wanted = migrationProperties(qemu).map((property) => property.split('=')[0]);
     // this one is for hardware (docs/kernel-devices.md)
     expect(known.map(({ name }) => name)).toEqual(
       expect.arrayContaining([...wanted, 'x-pre-copy-dirty-page-tracking']),

@@ -1,18 +1,12 @@
 import { expect, it } from 'vitest';
+import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
+import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
+import type { VmOptions } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches, type Imprint } from './imprint.ts';
-import {
-  CRAWL,
-  listen,
-  loadFromFile,
-  migrateLive,
-  migrateToFile,
-  startMigration,
-  waitForMigration,
-} from './migration.ts';
-import type { Vm, VmOptions } from './qemu.ts';
 import { describeWithQemu } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions } from './shim.ts';
 
 const TIMEOUT = 60_000;
 
@@ -88,8 +82,9 @@ describeWithQemu('run under QEMU 7.2', () => {
   });
 
   it('migrates 256 MiB of state after pre-copy', { timeout: TIMEOUT }, async () => {
-    const { source, mark } = await startSource({ size: '256M' });
-    const destination = await awaitMigration('destination', { size: '256M' });
+    const size = 256 * 1024 * 1024;
+    const { source, mark } = await startSource({ size: String(size) });
+    const destination = await awaitMigration('destination', { size: String(size) });
     await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
     const running = await outcome(destination, mark);
     const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
@@ -97,7 +92,7 @@ describeWithQemu('run under QEMU 7.2', () => {
     expect(to.sha256).toBe(from.sha256);
     expect(from.states).toEqual(['RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP']);
     expect(to.states).toEqual(['RUNNING', 'RESUMING', 'RUNNING', 'STOP']); // the last as the VM quits
-    expect(from.bytesOut).toBeGreaterThan(256 * 1024 * 1024);
+    expect(from.bytesOut).toBeGreaterThan(size);
     expect(to.bytesIn).toBe(from.bytesOut);
   });
 

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
+import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm } from '../../tools/vmm/shim.ts';
+import { AT_ONCE, HARDLY, waitForLooks } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { listen, migrateLive, queryMigration, startMigration, waitForMigration } from './migration.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm } from './shim.ts';
-import { poll } from './wait.ts';
 
 /* What users of VFIO migration have met, with the VMMs that they had. */
 
@@ -51,11 +51,8 @@ describeWithQemus(['7.2', '10.0'], 'as users have reported', () => {
       const destination = await startShimmedVm(bed(), 'destination', [device], { incoming: true });
       await source.waitForFirmware();
       const uri = await listen(destination, bed().path('migration'));
-      await startMigration(source, uri, { parameters: { 'max-bandwidth': 2 ** 30, 'downtime-limit': 1 } });
-      // QEMU has looked often whether it may stop the VM: all of the memory has been sent, and what the device had to send
-      const looked = async (): Promise<true | undefined> =>
-        ((await queryMigration(source)).ram?.['dirty-sync-count'] ?? 0) > 50 ? true : undefined;
-      await poll(looked, 40_000, 'pre-copy to have sent all it has');
+      await startMigration(source, uri, { parameters: HARDLY });
+      await waitForLooks(source); // all of the memory has been sent, and what the device had to send
       await source.qmp.execute('system_reset');
       await waitForMigration(source, 'failed');
       expect(source.child.stderr).toContain('the saving session has ended: the device is in RUNNING');
@@ -66,7 +63,7 @@ describeWithQemus(['7.2', '10.0'], 'as users have reported', () => {
       const mark = await imprint(source);
       const again = await startShimmedVm(bed(), 'again', [device], { incoming: true });
       await migrateLive(source, again, bed().path('again.migration'), {
-        parameters: { 'max-bandwidth': 2 ** 40, 'downtime-limit': 2_000_000 },
+        parameters: AT_ONCE,
         returnPath: true,
       });
       await again.waitForStatus('running');

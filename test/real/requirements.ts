@@ -1,9 +1,6 @@
 import { beforeAll, describe } from 'vitest';
-import { ci, fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from './binaries.ts';
-
+import { ci, fetchQemu, isToBeFetched, missingQemu, type QemuVersion } from '../../tools/vmm/binaries.ts';
 import { because, lacksForRun } from '../support/host.ts';
-
-export { CLI, requireCli } from './cli.ts';
 
 const FETCH_MS = 600_000;
 

@@ -1,13 +1,14 @@
 import { expect, it } from 'vitest';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { diskArgs, makeDisk } from '../../tools/vmm/disk.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import type { QemuVersion } from './binaries.ts';
-import { diskArgs, makeDisk } from './disk.ts';
-import { imprint, mismatches } from './imprint.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from './shim.ts';
 
 const TIMEOUT = 90_000;
+const SIZE = 16 * 1024 * 1024;
 
 /** The protocol that each QEMU is shown: the one that it knows. */
 const PRESENT: Readonly<Record<QemuVersion, string>> = { '7.2': 'v1', '10.0': 'v2' };
@@ -17,7 +18,7 @@ describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
   const disk = (): string => bed().path('disk');
 
   function start(name: string, driver: string, qemu: QemuVersion, more: ShimOptions = {}): Promise<Vm> {
-    const device: DeviceOptions = { driver, size: '16M' };
+    const device: DeviceOptions = { driver, size: String(SIZE) };
     const { args = [], ...others } = more;
     const options = { qemu, run: ['--present', PRESENT[qemu]], ...others };
     return startShimmedVm(bed(), name, [device], { ...options, args: [...diskArgs(disk(), 'qcow2'), ...args] });
@@ -49,7 +50,7 @@ describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
       const saved = await quitAndReport(source);
       expect(saved.states).toContain('STOP_COPY');
       expect(saved.states).not.toContain('PRE_COPY');
-      expect(saved.bytesOut).toBeGreaterThan(16 * 1024 * 1024);
+      expect(saved.bytesOut).toBeGreaterThan(SIZE);
       expect(saved.bytesIn).toBe(saved.bytesOut);
 
       const other = await start('other', driver, loader, { args: ['-loadvm', 'one'] });
@@ -93,7 +94,7 @@ describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
       const source = await start('source', 'qat', qemu, { paused: true });
       expect(await source.qmp.hmp('savevm one')).toBe('');
       expect((await quitAndReport(source)).states).toContain('PRE_COPY'); // a VM that has never run
-      const incompatible = [{ driver: 'qat', size: '16M', compat: 2 }];
+      const incompatible = [{ driver: 'qat', size: String(SIZE), compat: 2 }];
       const args = [...diskArgs(disk(), 'qcow2'), '-loadvm', 'one'];
       await expect(startShimmedVm(bed(), 'other', incompatible, { qemu, args })).rejects.toThrow(
         /error while loading state section id \d+\(0000:00:04\.0\/vfio\)\n.*: Error -\d+ while loading VM state$/,

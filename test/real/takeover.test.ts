@@ -1,30 +1,25 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { killHard } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
+import {
+  CRAWL,
+  FULL_SPEED,
+  listen,
+  migrateLive,
+  setParameters,
+  startMigration,
+  waitForMigration,
+} from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { expectDevice, startPair } from '../../tools/vmm/pair.ts';
+import type { FoundProcess } from '../../tools/vmm/processes.ts';
+import { startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
-import { imprint, mismatches } from './imprint.ts';
-import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from './migration.ts';
-import type { Vm } from './qemu.ts';
 import { describeWithQemus } from './requirements.ts';
-import { quitAndReport, startShimmedVm } from './shim.ts';
-import { poll } from './wait.ts';
 
 const TIMEOUT = 90_000;
-
-/** The processes of ours that serve a VM: they are told by the plan that is their argument. */
-function serving(program: 'keeper-main' | 'supervisor-main', sysfs: string): number[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .filter((pid) => {
-      try {
-        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-        return command.includes(`/${program}.`) && command.includes(JSON.stringify(sysfs));
-      } catch {
-        return false; // gone meanwhile
-      }
-    })
-    .map(Number);
-}
 
 describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
   const bed = useTestBed();
@@ -33,26 +28,29 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
     { title: 'QEMU 7.2 on a v2 driver', driver: 'qat', qemu: '7.2' },
     { title: 'QEMU 10.0 on a v1 driver', driver: 'vendor-v1', qemu: '10.0' },
   ] as const)('$title', ({ driver, qemu }) => {
-    const size = '64M';
+    const device = { driver, size: '64M' };
     const start = (name: string, options = {}): Promise<Vm> =>
-      startShimmedVm(bed(), name, [{ driver, size }], { qemu, ...options });
-    const sysfs = (vm: Vm): string => bed().path(`${vm.name}.sysfs`);
+      startShimmedVm(bed(), name, [device], { qemu, ...options });
+
+    /** The processes of ours that serve a VM: they are told by the plan that is their argument. */
+    function serving(program: 'keeper-main' | 'supervisor-main', vm: Vm): number[] {
+      const sysfs = JSON.stringify(bed().path(`${vm.name}.sysfs`));
+      const isTheirs = ({ commandLine }: FoundProcess): boolean =>
+        commandLine.includes(`/${program}.`) && commandLine.includes(sysfs);
+      return bed()
+        .processes()
+        .filter(isTheirs)
+        .map(({ pid }) => pid);
+    }
 
     async function killSupervisor(vm: Vm): Promise<void> {
-      const [pid] = await poll(
-        async () => {
-          const found = serving('supervisor-main', sysfs(vm));
-          return found.length > 0 ? found : undefined;
-        },
-        10_000,
-        () => `a supervisor of VM ${vm.name}`,
-      );
-      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+      const first = (): number | undefined => serving('supervisor-main', vm)[0];
+      killHard(await poll(first, 10_000, () => `a supervisor of VM ${vm.name}${vm.child.lastWords}`));
     }
 
     it('is replaced, again and again, while a VM migrates through both', { timeout: TIMEOUT }, async () => {
-      const [source, destination] = await Promise.all([start('source'), start('destination', { incoming: true })]);
-      await source.waitForFirmware();
+      const pair = await startPair(bed(), [device], { qemu });
+      const { source, destination } = pair;
       const mark = await imprint(source);
       const migration = { goesOn: true };
       let kills = 0;
@@ -69,24 +67,21 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
         const uri = await listen(destination, bed().path('migration'));
         await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
         await poll(async () => (kills > 3 ? true : undefined), 30_000, 'supervisors to be killed in pre-copy');
-        await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 25, 'downtime-limit': 10_000 });
+        await setParameters(source, { ...FULL_SPEED, 'max-bandwidth': 2 ** 25 });
         await waitForMigration(source, 'completed', 60_000);
       } finally {
         migration.goesOn = false;
         await killing;
       }
-      await destination.waitForStatus('running');
-      expect(await mismatches(destination, mark)).toEqual([]);
-      const [to, from] = [await quitAndReport(destination), await quitAndReport(source)];
-      expect(to.sha256).toBe(from.sha256);
+      const { to, from } = await expectDevice(pair, mark);
       expect(to.bytesIn).toBe(from.bytesOut);
       expect(kills).toBeGreaterThan(3);
       expect(source.child.stderr).toContain('a successor takes over');
     });
 
     it.each(['before', 'in pre-copy'])('%s leaves a VM that migrates', { timeout: TIMEOUT }, async (when) => {
-      const [source, destination] = await Promise.all([start('source'), start('destination', { incoming: true })]);
-      await source.waitForFirmware();
+      const pair = await startPair(bed(), [device], { qemu });
+      const { source, destination } = pair;
       const mark = await imprint(source);
       const uri = await listen(destination, bed().path('migration'));
       if (when === 'before') await killSupervisor(source);
@@ -95,18 +90,16 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
         await waitForMigration(source, 'active');
         await killSupervisor(source);
       }
-      await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 10_000 });
+      await setParameters(source, FULL_SPEED);
       await waitForMigration(source, 'completed', 60_000);
-      await destination.waitForStatus('running');
-      expect(await mismatches(destination, mark)).toEqual([]);
-      expect((await quitAndReport(destination)).sha256).toBe((await quitAndReport(source)).sha256);
+      await expectDevice(pair, mark);
     });
 
     it('with its keeper leaves a VM that runs on', { timeout: TIMEOUT }, async () => {
       const source = await start('source');
       await source.waitForFirmware();
       const mark = await imprint(source);
-      for (const pid of serving('keeper-main', sysfs(source))) process.kill(pid, 'SIGKILL');
+      for (const pid of serving('keeper-main', source)) killHard(pid);
       await killSupervisor(source);
       await source.waitForTicks();
       expect(await mismatches(source, mark)).toEqual([]);

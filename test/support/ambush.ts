@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { within } from '../real/wait.ts';
+import { within } from '../../src/vmm/deadline.ts';
 import { compiled } from './compiler.ts';
 
 /** A process that lies in wait for another one's system calls: see test/interpose/c/ambush.c. */

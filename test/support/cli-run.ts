@@ -1,6 +1,6 @@
-import { Child, type Exit } from '../real/processes.ts';
-import { within } from '../real/wait.ts';
-import { CLI } from './cli.ts';
+import { Child, type Exit } from '../../src/vmm/child.ts';
+import { within } from '../../src/vmm/deadline.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 
 export interface Ended {
   readonly exit: Exit;
@@ -14,7 +14,7 @@ export const USAGE: Exit = { code: 2, signal: null };
 
 /** Starts the command. */
 export function cli(args: readonly string[], env: NodeJS.ProcessEnv = {}, prefix: readonly string[] = []): Child {
-  return new Child([...prefix, process.execPath, CLI, ...args], { ...process.env, ...env });
+  return new Child([...prefix, process.execPath, CLI, ...args], { env: { ...process.env, ...env } });
 }
 
 /** Runs the command to its end, which must come in time. */

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'no
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe } from 'vitest';
-import { requireCli } from './cli.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
 import { because, lacksForRun } from './host.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));

@@ -6,7 +6,7 @@ import { CAP_SYS_PTRACE } from '../../src/abi/prctl.ts';
 import { PTRACE_SEIZE } from '../../src/abi/ptrace.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
-import { CLI } from './cli.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 
 /*
  * What a host may lack that no package brings: its kernel was built without it, or a container, a security module or the

@@ -1,7 +1,7 @@
 import { errnoName } from '../../src/abi/errno.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
 import { arch } from '../../src/sys/libc.ts';
-import { within } from '../real/wait.ts';
+import { within } from '../../src/vmm/deadline.ts';
 import type { ShimRun } from './shim-run.ts';
 
 /** How a call of the puppet ended. */

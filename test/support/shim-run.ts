@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import type { DeviceReport } from '../../src/interpose/report.ts';
-import { findProcesses, killHard, MARK, type Exit, type FoundProcess } from '../real/processes.ts';
-import { poll, within } from '../real/wait.ts';
-import { CLI } from './cli.ts';
+import { findProcesses, MARK, type FoundProcess } from '../../tools/vmm/processes.ts';
+import { killHard, type Exit } from '../../src/vmm/child.ts';
+import { poll, within } from '../../src/vmm/deadline.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 import { lacksForRun } from './host.ts';
 
 export interface RunOptions {

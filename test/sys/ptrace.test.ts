@@ -6,7 +6,7 @@ import { TracedThread } from '../../src/sys/ptrace.ts';
 import { outcome } from '../support/errno.ts';
 import { compiled, describeRunsWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet, type PuppetHost } from '../support/puppet.ts';
-import { poll } from '../real/wait.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 
 /** A puppet that is a grandchild: its stops are ours to see, and its end is for its parent, a shell that says so. */
 class Grandchild implements PuppetHost {

@@ -1,6 +1,7 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { qemuVersion } from '../../src/vmm/qemu-version.ts';
 
 /** The QEMUs of the tests: the last that speaks v1, and one that speaks v2. */
 export type QemuVersion = '7.2' | '10.0';
@@ -53,11 +54,12 @@ export async function fetchQemu(): Promise<void> {
 export function missingQemu(version: QemuVersion): string | undefined {
   const path = findQemu(version);
   if (path === undefined) return `QEMU ${version} is not fetched, VFIO_SHIM_FETCH=1 does that`;
-  const { status, stdout, error } = spawnSync(path, ['--version'], { encoding: 'utf8' });
   const advice = `set ${BINARIES[version].variable}`;
-  if (error !== undefined) return `no ${path}: ${error.message}; ${advice}`;
-  if (status !== 0) return `${path} --version: exit code ${status}; ${advice}`;
-  const seen = /version (\d+)\.\S*/.exec(stdout);
-  if (seen?.[1] === version.split('.')[0]) return undefined;
-  return `${path} is ${seen?.[0] ?? 'of no known version'}, not QEMU ${version}; ${advice}`;
+  try {
+    const seen = qemuVersion(path);
+    const [major] = version.split('.');
+    return seen.startsWith(`${major}.`) ? undefined : `${path} is QEMU ${seen}, not ${version}; ${advice}`;
+  } catch (error) {
+    return `no QEMU ${version}: ${(error as Error).message}; ${advice}`;
+  }
 }

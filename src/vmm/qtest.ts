@@ -1,9 +1,17 @@
 import type { Socket } from 'node:net';
-import { readLines } from './socket.ts';
-import { within } from './wait.ts';
+import { ShimError } from '../error.ts';
+import { onClose } from './connect.ts';
+import { within } from './deadline.ts';
+import { readLines } from './lines.ts';
 
 /** Bytes per request: one line of the protocol holds a request or an answer whole. */
 const CHUNK = 256 * 1024;
+
+interface Waiting {
+  readonly request: string;
+  readonly resolve: (line: string) => void;
+  readonly reject: (error: Error) => void;
+}
 
 /**
  * QEMU's qtest protocol (softmmu/qtest.c): reads and writes of guest-physical memory, MMIO included. Unlike the gdb stub, which
@@ -11,19 +19,19 @@ const CHUNK = 256 * 1024;
  */
 export class QtestClient {
   readonly #socket: Socket;
-  readonly #waiting: { readonly resolve: (line: string) => void; readonly reject: (error: Error) => void }[] = [];
+  readonly #lastWords: () => string;
+  readonly #waiting: Waiting[] = [];
   #ended: string | undefined;
 
-  constructor(socket: Socket) {
+  /** `lastWords`: what QEMU itself has to say where the connection disappoints. */
+  constructor(socket: Socket, lastWords: () => string) {
     this.#socket = socket;
-    readLines(
-      socket,
-      (line) => this.#waiting.shift()?.resolve(line),
-      (reason) => {
-        this.#ended = reason;
-        for (const waiting of this.#waiting.splice(0)) waiting.reject(new Error(`qtest: ${reason}`));
-      },
-    );
+    this.#lastWords = lastWords;
+    readLines(socket, (line) => this.#waiting.shift()?.resolve(line));
+    onClose(socket, (reason) => {
+      this.#ended = reason;
+      for (const { request, reject } of this.#waiting.splice(0)) reject(this.#failure(request, reason));
+    });
   }
 
   async read(address: number, length: number): Promise<Buffer> {
@@ -69,12 +77,17 @@ export class QtestClient {
   }
 
   async #request(line: string, ms = 20_000): Promise<string> {
-    const shown = line.slice(0, 60);
-    if (this.#ended !== undefined) throw new Error(`qtest ${shown}: ${this.#ended}`);
-    const answer = new Promise<string>((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    const request = line.slice(0, 60); // it may carry much data
+    if (this.#ended !== undefined) throw this.#failure(request, this.#ended);
+    const answer = new Promise<string>((resolve, reject) => this.#waiting.push({ request, resolve, reject }));
     this.#socket.write(`${line}\n`);
-    const [verdict, ...rest] = (await within(answer, ms, `qtest ${shown}`)).split(' ');
-    if (verdict !== 'OK') throw new Error(`qtest ${shown}: ${[verdict, ...rest].join(' ')}`);
+    const text = await within(answer, ms, () => `qtest ${request}${this.#lastWords()}`);
+    const [verdict, ...rest] = text.split(' ');
+    if (verdict !== 'OK') throw this.#failure(request, text);
     return rest.join(' ');
+  }
+
+  #failure(request: string, why: string): ShimError {
+    return new ShimError('ERR_TARGET', `qtest ${request}: ${why}${this.#lastWords()}`);
   }
 }

@@ -1,6 +1,6 @@
+import { poll } from '../../src/vmm/deadline.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 import type { TestBed } from './test-bed.ts';
-import type { Vm } from './qemu.ts';
-import { poll } from './wait.ts';
 
 interface Job {
   readonly id: string;

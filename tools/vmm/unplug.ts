@@ -1,5 +1,4 @@
-import type { Vm } from './qemu.ts';
-import { poll } from './wait.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 
 /** ACPI PCI hot-plug registers of the pc machine (docs/specs/acpi_pci_hotplug.rst of QEMU): what a guest's OS writes. */
 const ACPI_PCI_EJECT = 0xae08;
@@ -10,10 +9,5 @@ export async function unplug(vm: Vm, id: string, slot: number): Promise<void> {
   await vm.qmp.execute('device_del', { id });
   await vm.memory.outl(ACPI_PCI_BUS, 0);
   await vm.memory.outl(ACPI_PCI_EJECT, 1 << slot);
-  await poll(
-    () =>
-      vm.qmp.events.some(({ event, data }) => event === 'DEVICE_DELETED' && data['device'] === id) ? true : undefined,
-    10_000,
-    `${id} to be unplugged`,
-  );
+  await vm.qmp.waitForEvent('DEVICE_DELETED', { where: ({ device }) => device === id });
 }

@@ -1,9 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DeviceReport } from '../../src/interpose/report.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 import { CLI, requireCli } from './cli.ts';
-import type { Vm, VmOptions } from './qemu.ts';
-import type { TestBed } from './test-bed.ts';
+import type { VmOptions, TestBed } from './test-bed.ts';
 
 /** A simulated device, as far as these tests configure one. */
 export interface DeviceOptions {

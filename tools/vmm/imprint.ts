@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { VFIO_SLOT, type Vm } from './qemu.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 
 /** Bytes that a test put into a device's BAR 0, by offset. */
 export type Imprint = ReadonlyMap<number, Buffer>;

@@ -1,0 +1,44 @@
+import { poll } from '../../src/vmm/deadline.ts';
+import { queryMigration, type MigrationInfo, type MigrationParameters } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+
+/* When QEMU stops the VM that it migrates: it looks again and again whether the rest may be sent in `downtime-limit`. */
+
+/** A downtime in which no machine moves a device: QEMU may stop the VM only if it takes the rest for far less. */
+export const HARDLY = { 'max-bandwidth': 2 ** 30, 'downtime-limit': 1 } as const satisfies MigrationParameters;
+
+/** The longest downtime that QEMU takes: MAX_MIGRATE_DOWNTIME, 2,000 s (migration/migration.c of QEMU 7.2). */
+export const LONGEST_DOWNTIME = 2_000_000;
+
+/** The largest that QEMU takes: the VM is stopped as soon as QEMU looks whether it may be. */
+export const AT_ONCE = {
+  'max-bandwidth': 2 ** 50,
+  'downtime-limit': LONGEST_DOWNTIME,
+} as const satisfies MigrationParameters;
+
+/** As often QEMU has looked if that is taken for not yet. */
+export const LOOKS = 50;
+
+/** How often QEMU has looked: it looks for dirty memory anew each time. */
+export function looksOf({ ram }: MigrationInfo): number {
+  return ram?.['dirty-sync-count'] ?? 0;
+}
+
+/**
+ * Waits until QEMU has looked LOOKS times, again `since` it was asked last, and has nothing of the guest's memory left to send,
+ * which an idle guest dirties a little now and then; or until it has stopped the VM and completed.
+ */
+export async function waitForLooks(vm: Vm, since: MigrationInfo = {}): Promise<MigrationInfo> {
+  const count = looksOf(since) + LOOKS;
+  let last: MigrationInfo = {};
+  const ask = async (): Promise<MigrationInfo | undefined> => {
+    last = await queryMigration(vm);
+    const waits = looksOf(last) >= count && last.ram?.remaining === 0;
+    return waits || last.status === 'completed' ? last : undefined;
+  };
+  return poll(
+    ask,
+    40_000,
+    () => `QEMU to look ${count} times whether it may stop VM ${vm.name}: ${JSON.stringify(last)}`,
+  );
+}
