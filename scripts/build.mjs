@@ -23,12 +23,12 @@ function rewriteDeclarations(directory) {
 }
 
 /**
- * The supervisor in one file, which a keeper holds in memory (src/interpose/supervisor-program.ts). koffi is handed to it.
+ * The supervisor in one file, which a keeper holds in memory (src/interpose/process/supervisor-program.ts). koffi is handed to it.
  */
 function bundleSupervisor(directory) {
   buildSync({
-    entryPoints: ['src/interpose/supervisor-main.ts'],
-    outfile: join(directory, 'interpose/supervisor-main.cjs'),
+    entryPoints: ['src/interpose/process/supervisor-main.ts'],
+    outfile: join(directory, 'interpose/process/supervisor-main.cjs'),
     bundle: true,
     platform: 'node',
     format: 'cjs',
@@ -36,7 +36,7 @@ function bundleSupervisor(directory) {
     external: ['koffi'],
     logLevel: 'warning',
   });
-  for (const rest of ['supervisor-main.js', 'supervisor-main.d.ts']) rmSync(join(directory, 'interpose', rest));
+  for (const rest of ['supervisor-main.js', 'supervisor-main.d.ts']) rmSync(join(directory, 'interpose/process', rest));
 }
 
 mkdirSync('.cache', { recursive: true });

@@ -16,12 +16,21 @@ const BESIDE = 'beside';
 
 const isRoom = (name) => name !== BESIDE && !name.endsWith('.ts');
 const filesOf = (name) => (name === BESIDE ? 'src/*.ts' : isRoom(name) ? `src/${name}/**` : `src/${name}`);
-/** What a specifier of a module there has behind its dots, as a regular expression. */
-const moduleIn = (name) => (name === BESIDE ? '[^/]+$' : isRoom(name) ? `${name}/` : `${name.replace('.', '[.]')}$`);
+/** The folder that holds several rooms, of which this is one; a room of src has none. */
+const houseOf = (name) => (name.includes('/') ? name.slice(0, name.indexOf('/') + 1) : '');
+
+/** What a specifier of a module there has behind its dots, as a regular expression; rooms of one folder name each other without it. */
+function moduleIn(name, from) {
+  if (name === BESIDE) return '[^/]+$';
+  if (!isRoom(name)) return `${name.replace('.', '[.]')}$`;
+  const house = houseOf(name);
+  return house !== '' && house === houseOf(from) ? `(${house})?${name.slice(house.length)}/` : `${name}/`;
+}
 
 /** The rule for one room: all that its row does not name is refused. */
 function rule(name) {
-  const refused = names.filter((other) => other !== name && !rooms[name].includes(other)).map(moduleIn);
+  const others = names.filter((other) => other !== name && !rooms[name].includes(other));
+  const refused = others.map((other) => moduleIn(other, name));
   const regex = `^${isRoom(name) ? '([.]{2}/)+' : '[.]/'}(${refused.join('|')})`;
   const row = rooms[name].join(', ') || 'nothing';
   const patterns = [{ regex, message: `${filesOf(name)} may import: ${row} (rooms.json).` }];
@@ -35,13 +44,16 @@ function arrows(name) {
   return rooms[name].filter((other) => !rooms[name].some((between) => reaches(between, other)));
 }
 
+/** A room in the picture: mermaid takes no slash in a name. */
+const node = (name) => (name.includes('/') ? `${name.replace('/', '_')}[${name}]` : name);
+
 function picture() {
   const sources = new Map();
   for (const name of names.toReversed()) {
-    const targets = arrows(name).join(' & ');
+    const targets = arrows(name).map(node).join(' & ');
     if (targets !== '') sources.set(targets, [...(sources.get(targets) ?? []), name]);
   }
-  const lines = Array.from(sources, ([targets, from]) => `  ${from.join(' & ')} --> ${targets}`);
+  const lines = Array.from(sources, ([targets, from]) => `  ${from.map(node).join(' & ')} --> ${targets}`);
   return ['```mermaid', 'flowchart LR', ...lines, '```'].join('\n');
 }
 

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { constants as bufferConstants } from 'node:buffer';
 import { Option, type Command } from 'commander';
 import { hasErrno, ShimError } from '../error.ts';
-import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/plan.ts';
-import { removeSysfs, writeSysfs } from '../interpose/sysfs.ts';
+import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/run/plan.ts';
+import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
@@ -103,7 +103,8 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     await runAndReport();
     return;
   }
-  const { checkLimits, checkTracing, dataFdWindow, findCommand, launch } = await import('../interpose/launch.ts');
+  const { checkLimits, checkTracing, dataFdWindow, findCommand, launch } =
+    await import('../interpose/process/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
   const order: Order = {

@@ -1,4 +1,4 @@
-import type { DeviceReport } from '../interpose/report.ts';
+import type { DeviceReport } from '../interpose/serve/report.ts';
 import { createHash } from 'node:crypto';
 
 export function sha256(bytes: Uint8Array): string {

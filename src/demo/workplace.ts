@@ -1,4 +1,4 @@
-import { freshDirectory } from '../interpose/fresh-directory.ts';
+import { freshDirectory } from '../interpose/process/fresh-directory.ts';
 import { Bed } from '../vmm/bed.ts';
 import { fulfilled } from '../vmm/deadline.ts';
 import { Program, type ProgramOptions } from './program.ts';

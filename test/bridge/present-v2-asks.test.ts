@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { V2, type V2StateName } from '../../src/v2/states.ts';
-import { DataFds } from '../../src/interpose/data-fd.ts';
+import { DataFds } from '../../src/interpose/serve/data-fd.ts';
 import { arch } from '../../src/sys/libc.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';

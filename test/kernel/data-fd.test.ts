@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { POLLIN } from '../../src/abi/fcntl.ts';
-import { Parked } from '../../src/interpose/parked.ts';
+import { Parked } from '../../src/interpose/memory/parked.ts';
 import { KernelDataFd, type DataFdMemory } from '../../src/kernel/data-fd.ts';
 import {
   KERNEL_LIVE_SIZE,

@@ -1,5 +1,5 @@
 import type { Arch } from '../../src/abi/arch.ts';
-import type { FdWindow } from '../../src/interpose/plan.ts';
+import type { FdWindow } from '../../src/interpose/run/plan.ts';
 import type { SeccompData } from './bpf-machine.ts';
 
 const VFIO_IOCTLS = [0x3b64, 0x3b7d] as const;

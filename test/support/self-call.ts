@@ -1,6 +1,6 @@
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import { seccomp_notif } from '../../src/abi/seccomp.ts';
-import { Call } from '../../src/interpose/call.ts';
+import { Call } from '../../src/interpose/trap/call.ts';
 import { memoryAt, syscall } from '../../src/sys/libc.ts';
 import { UserMemory } from './user-memory.ts';
 

@@ -1,6 +1,6 @@
-import { Ledgers, LEDGERS_SIZE } from '../../src/interpose/ledger.ts';
-import type { Call } from '../../src/interpose/call.ts';
-import { Turn } from '../../src/interpose/turn.ts';
+import { Ledgers, LEDGERS_SIZE } from '../../src/interpose/memory/ledger.ts';
+import type { Call } from '../../src/interpose/trap/call.ts';
+import { Turn } from '../../src/interpose/memory/turn.ts';
 import type { Answers } from '../../src/sys/seccomp.ts';
 
 /** Answers to nobody: the calls of this process itself wait for none. */

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
-import type { DeviceReport } from '../../src/interpose/report.ts';
+import type { DeviceReport } from '../../src/interpose/serve/report.ts';
 import { findProcesses, MARK, type FoundProcess } from '../../tools/vmm/processes.ts';
 import { killHard, type Exit } from '../../src/vmm/child.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';

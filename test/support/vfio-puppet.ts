@@ -11,7 +11,7 @@ import {
 import { AT_FDCWD, O_RDWR } from '../../src/abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
-import { regionOffset } from '../../src/interpose/window.ts';
+import { regionOffset } from '../../src/interpose/run/window.ts';
 import { arch } from '../../src/sys/libc.ts';
 import { cut } from './bytes.ts';
 import { callText, Puppet, type Argument, type Outcome } from './puppet.ts';

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { DeviceReport } from '../../src/interpose/report.ts';
+import type { DeviceReport } from '../../src/interpose/serve/report.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { mismatches, type Imprint } from './imprint.ts';

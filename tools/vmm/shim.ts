@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { DeviceReport } from '../../src/interpose/report.ts';
+import type { DeviceReport } from '../../src/interpose/serve/report.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { CLI, requireCli } from './cli.ts';
 import type { VmOptions, TestBed } from './test-bed.ts';

@@ -40,9 +40,9 @@ import {
   vfio_region_sparse_mmap_area,
 } from '../../../src/abi/vfio.ts';
 import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../../src/vfio/server/device-requests.ts';
-import { emulatedRegions } from '../../../src/interpose/emulated-regions.ts';
-import { planDevice } from '../../../src/interpose/plan.ts';
-import { regionOffset } from '../../../src/interpose/window.ts';
+import { emulatedRegions } from '../../../src/interpose/emulated/emulated-regions.ts';
+import { planDevice } from '../../../src/interpose/run/plan.ts';
+import { regionOffset } from '../../../src/interpose/run/window.ts';
 import { createSim } from '../../../src/sim/create.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import type { V1Device } from '../../../src/v1/device.ts';

@@ -1,0 +1,169 @@
+import type { MigratableDevice } from '../../device/migratable.ts';
+import type { RegionInfo } from '../../vfio/client/device-info.ts';
+import { FdSessions } from '../../kernel/fd-sessions.ts';
+import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
+import { PortV2Device } from '../../vfio/client/port-v2-device.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import type { VfioPort } from '../../vfio/port.ts';
+import { V1RegisterAccess } from '../../v1/registers.ts';
+import { V1 } from '../../v1/states.ts';
+import { V2 } from '../../v2/states.ts';
+import { BorrowedFd } from './borrowed-fd.ts';
+import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import { partOffset, PARTS_FD, type Part } from '../memory/inherited.ts';
+import type { Reach } from './reach.ts';
+import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from '../serve/served-device.ts';
+
+export interface BridgeOptions extends ServeOptions {
+  /** Bytes of the data section of a region that is added. */
+  readonly dataSection: number;
+  /** Is told what a driver was asked, and its answer. */
+  readonly asked: ((device: string, what: string, value: number | string) => void) | undefined;
+  readonly reach: Reach;
+}
+
+export type BridgedDevice = ServedDevice<BridgedDriver>;
+
+/** The device of which a ledger has the facts, with the mark that its open file has. */
+export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOptions): BridgedDevice {
+  const facts = bridgedFacts(ledger);
+  const isV2 = facts.flags !== 0;
+  const size = isV2 ? options.dataSection : facts.section_size;
+  const map = (part: Part): { bytes: Uint8Array; address: number } => options.reach.map(place, part, size);
+  let mapped: { bytes: Uint8Array; address: number } | undefined;
+  const section = (): { bytes: Uint8Array; address: number } => (mapped ??= map('section'));
+  const { present, roundTrip } = options;
+  const parts = {
+    name: bridgedName(ledger),
+    ledger,
+    section: { fd: PARTS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
+    memory: {
+      section: () => section().bytes,
+      inner: () => map('inner').bytes,
+      carry: () => map('carry').bytes,
+      carryOuter: () => map('carryOuter').bytes,
+      arena: ledger.arena,
+      live: isV2 ? undefined : ledger.live,
+    },
+    protocol: isV2 ? ('v2' as const) : ('v1' as const),
+    // what the driver speaks itself is left to it, unless it is to be taken there and back
+    shows: { v1: isV2 && present !== 'v2', v2: (!isV2 || roundTrip) && present !== 'v1' },
+  };
+  return new ServedDevice(parts, options, (events) => new BridgedDriver(place, ledger, events, options));
+}
+
+/** A driver of the kernel, reached through the target's own descriptor. */
+export class BridgedDriver implements Driver {
+  readonly place: number;
+  readonly facts: BridgedFacts;
+  readonly backend: MigratableDevice;
+  readonly text: string;
+  readonly guestMemory = undefined;
+  readonly borrowed: BorrowedFd;
+  readonly port: VfioPort;
+  readonly vault: ReturnType<Reach['vault']>;
+  /** Of a v1 driver. */
+  readonly #registers: V1RegisterAccess | undefined;
+  /** Of a v2 driver. */
+  readonly #sessions: FdSessions | undefined;
+  #inherited = false;
+
+  constructor(place: number, ledger: Ledger, events: DriverEvents, options: BridgeOptions) {
+    const name = bridgedName(ledger);
+    this.place = place;
+    this.facts = bridgedFacts(ledger);
+    this.borrowed = new BorrowedFd(place, options.reach);
+    this.vault = options.reach.vault(place);
+    this.text = `vfio:${name}`;
+    const { flags } = this.facts;
+    if (flags === 0) {
+      this.port = options.reach.port(this.borrowed);
+      const device = new PortV1Device(this.port, regionOf(this.facts), false);
+      this.backend = { protocol: 'v1', device };
+      this.#registers = new V1RegisterAccess(device);
+      return;
+    }
+    const asked = options.asked?.bind(undefined, name);
+    const { vault } = this;
+    this.#sessions = new FdSessions({
+      state: kernelState(ledger),
+      live: ledger.live,
+      store: {
+        put: (session, fd) => vault.put(session, fd),
+        take: () => {
+          const kept = vault.peek();
+          return kept === undefined ? undefined : { session: kept.number, fd: kept.fd };
+        },
+        clear: () => vault.clear(),
+      },
+      asked,
+    });
+    this.port = options.reach.port(this.borrowed, this.#sessions);
+    const device = new PortV2Device(this.port, flags, { asked, state: events.state });
+    this.backend = { protocol: 'v2', device };
+  }
+
+  enter(tid: number, fd?: number): boolean {
+    const { facts, borrowed } = this;
+    if (!borrowed.borrow(fd === undefined ? facts.tid : tid, fd ?? facts.fd)) return false;
+    if (fd !== undefined) this.#usedBy(tid, fd);
+    this.#takeOver();
+    return true;
+  }
+
+  /** As enter(), with a duplicate that somebody has made, and that leave() closes. */
+  lend(tid: number, fd: number, own: OwnedFd): void {
+    this.borrowed.lend(tid, fd, own);
+    this.#usedBy(tid, fd);
+    this.#takeOver();
+  }
+
+  leave(): void {
+    this.borrowed.giveBack();
+  }
+
+  /** The device is new to us: a state that a dead VMM left behind must not be met. */
+  begin(warn: (message: string) => void): void {
+    const { backend, text } = this;
+    const isRunning =
+      backend.protocol === 'v2'
+        ? backend.device.getState() === V2.RUNNING
+        : this.#registers?.deviceState() === V1.RUNNING;
+    if (isRunning) return;
+    warn(`${text}: an earlier user has left it in another state than running, it is reset`);
+    backend.device.reset();
+  }
+
+  /** This process took over from another, which may have been killed in the middle of something. */
+  inherit(): void {
+    this.#inherited = true;
+  }
+
+  #takeOver(): void {
+    if (!this.#inherited) return;
+    this.#inherited = false;
+    if (this.backend.protocol === 'v2') this.#sessions?.abandonLost(this.backend.device);
+  }
+
+  #usedBy(tid: number, fd: number): void {
+    this.facts.tid = tid;
+    this.facts.fd = fd;
+  }
+
+  /** A v2 driver's states are told as they are seen. */
+  state(): number | undefined {
+    return this.#registers?.deviceState();
+  }
+}
+
+function regionOf(facts: BridgedFacts): RegionInfo {
+  return {
+    index: facts.region,
+    flags: facts.region_flags,
+    size: facts.region_size,
+    offset: facts.region_offset,
+    type: undefined,
+    sparse: facts.section_size > 0 ? [{ offset: facts.section_offset, size: facts.section_size }] : undefined,
+  };
+}

@@ -1,0 +1,283 @@
+import { readdirSync } from 'node:fs';
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_GROUP_GET_DEVICE_FD,
+  vfio_device_info,
+  vfio_region_info,
+} from '../../abi/vfio.ts';
+import { hasErrno } from '../../error.ts';
+import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { processOf } from '../../sys/pidfd.ts';
+import { bind } from './bind.ts';
+import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
+import { bridgedFacts } from './bridged-facts.ts';
+import { CONTINUE, type Call } from '../trap/call.ts';
+import { CallArgument } from '../trap/call-argument.ts';
+import type { Devices } from '../serve/devices.ts';
+import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
+import type { Findings } from './findings.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import { cdevName, linkOf, nameIn } from '../trap/kernel-names.ts';
+import { messageOf } from '../run/log.ts';
+import { migrationRegionInfo } from '../../vfio/server/migration-region.ts';
+import { BRIDGED } from '../run/plan.ts';
+import type { DeviceReport } from '../serve/report.ts';
+import { markPlace, placeOf } from '../trap/run-mark.ts';
+import type { Turn } from '../memory/turn.ts';
+import { regionOffset } from '../run/window.ts';
+
+/** Names that were asked for and whose device has not been seen yet: how many are remembered. */
+const MAX_NAMES = 64;
+/** `struct vfio_device_info` as it is now, without capabilities. */
+const INFO_SIZE = 24;
+/** The longest answer with capabilities that is passed on. */
+const MAX_INFO = 64 * 1024;
+
+export interface BridgingOptions extends BridgeOptions {
+  /** Is told what becomes of each device. */
+  readonly findings: Findings;
+  /** Is told of a device that the target has closed. */
+  readonly gone: (report: DeviceReport) => void;
+}
+
+/**
+ * The devices of the kernel that the target opens. A device is found when the target first asks what it is, and gets a place
+ * if there is something to bridge; all others, and all calls that the bridge has nothing to do with, are left to the kernel.
+ */
+export class Bridging implements Devices {
+  readonly #devices: (BridgedDevice | undefined)[];
+  readonly #ledgers: readonly Ledger[];
+  readonly #options: BridgingOptions;
+  /** The device that a thread has asked a group for, as the target named it. */
+  readonly #names = new Map<number, string>();
+  #unreachable = false;
+
+  /** A ledger for each of the places that there are. */
+  constructor(ledgers: readonly Ledger[], options: BridgingOptions) {
+    this.#options = options;
+    this.#ledgers = ledgers;
+    this.#devices = ledgers.map((ledger, place) =>
+      bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, options) : undefined,
+    );
+    for (const device of this.#devices) device?.driver.inherit();
+  }
+
+  at(place: number): BridgedDevice | undefined {
+    return this.#devices[place];
+  }
+
+  withDataFd(inode: number): BridgedDevice | undefined {
+    return this.#devices.find((device) => device?.dataFds?.inode === inode);
+  }
+
+  reports(): DeviceReport[] {
+    return this.#devices.flatMap((device) => (device === undefined ? [] : [device.report()]));
+  }
+
+  understudies(): DriverName[] {
+    const devices = this.#devices.filter((device) => device !== undefined);
+    if (devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
+    const protocols = new Set(devices.map(({ driver }) => driver.backend.protocol));
+    return [...protocols].map(driverSpeaking);
+  }
+
+  open(): number {
+    return CONTINUE;
+  }
+
+  ioctl(turn: Turn, command: number): number {
+    const { call } = turn;
+    switch (command) {
+      case VFIO_GROUP_GET_DEVICE_FD:
+        this.#noteName(call);
+        return CONTINUE;
+      case VFIO_DEVICE_GET_INFO:
+        return this.#on(turn, true, (device) => this.#getInfo(call, device));
+      case VFIO_DEVICE_GET_REGION_INFO:
+        return this.#on(turn, false, (device) => this.#getRegionInfo(call, device));
+      case VFIO_DEVICE_RESET:
+        return this.#on(turn, false, (device) => {
+          device.reset();
+          device.noteState();
+          return 0;
+        });
+      case VFIO_DEVICE_FEATURE:
+        return this.#on(turn, true, (device) => this.#feature(turn, device));
+      default:
+        return CONTINUE;
+    }
+  }
+
+  #noteName(call: Call): void {
+    const name = nameIn(call);
+    if (name === undefined) return;
+    if (this.#names.size >= MAX_NAMES) this.#names.clear();
+    this.#names.set(call.tid, name);
+  }
+
+  /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
+  #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
+    const { call } = turn;
+    const fd = this.#duplicate(call);
+    if (fd === undefined) return CONTINUE;
+    let device = this.#devices[placeOf(fd.number)];
+    if (device === undefined && find) device = this.#find(turn, fd);
+    if (device === undefined) {
+      fd.close();
+      return CONTINUE;
+    }
+    device.driver.lend(call.tid, call.s32(0), fd);
+    try {
+      turn.touch(device.ledger);
+      device.counted();
+      return serve(device);
+    } finally {
+      device.driver.leave();
+    }
+  }
+
+  /**
+   * Takes the caller's descriptor. Where that is not allowed, it may be a device that is bridged, and the call fails; as long as there
+   * is none, it is the kernel's.
+   */
+  #duplicate(call: Call): OwnedFd | undefined {
+    try {
+      return this.#options.reach.duplicate(call.tid, call.s32(0));
+    } catch (error) {
+      if (!hasErrno(error, 'ESRCH') && !this.#unreachable) {
+        this.#unreachable = true;
+        this.#leaves(`devices of process ${call.tid} cannot be bridged: ${messageOf(error)}`);
+      }
+      if (this.#devices.some((device) => device !== undefined)) throw error;
+      return undefined;
+    }
+  }
+
+  /** Gives a device its place, if it is one and there is something to do for it. */
+  #find(turn: Turn, fd: OwnedFd): BridgedDevice | undefined {
+    const { call } = turn;
+    const cdev = cdevName(fd.number);
+    if (cdev === undefined && !this.#options.reach.isGroupDevice(fd.number)) return undefined;
+    call.check(); // whose descriptor that is
+    const known = cdev ?? this.#names.get(call.tid);
+    const name = known ?? `descriptor ${call.s32(0)}`;
+    this.#names.delete(call.tid);
+    this.#dropClosed(turn);
+    const place = this.#devices.indexOf(undefined);
+    const ledger = this.#ledgers[place];
+    if (ledger === undefined) {
+      this.#leaves(`${name}: is not bridged: ${BRIDGED} devices are the limit`);
+      return undefined;
+    }
+    turn.touch(ledger);
+    try {
+      const reason = bind(fd, name, ledger, this.#options);
+      if (reason !== undefined) {
+        this.#options.findings.leftAlone(known, reason);
+        return undefined;
+      }
+      const device = bridgedDevice(place, ledger, this.#options);
+      device.driver.lend(call.tid, call.s32(0), fd);
+      device.driver.begin(this.#options.warn);
+      device.noteState();
+      turn.settle();
+      markPlace(fd.number, place); // last: what is marked has its place
+      this.#devices[place] = device;
+      const { protocol } = device.driver.backend;
+      this.#options.findings.bridged(name, protocol, device[protocol === 'v1' ? 'v2' : 'v1'] !== undefined);
+      return device;
+    } catch (error) {
+      bridgedFacts(ledger).used = 0;
+      turn.settle();
+      this.#leaves(`${name}: is not bridged: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+
+  /** Says why a device is left to the kernel that was to be bridged. */
+  #leaves(message: string): void {
+    this.#options.warn(message);
+    this.#options.findings.note(message);
+  }
+
+  /** Forgets devices that the target has closed, where a new one comes. */
+  #dropClosed(turn: Turn): void {
+    for (const [place, device] of this.#devices.entries()) {
+      if (device === undefined || this.#isOpen(device, place)) continue;
+      this.#options.gone(device.report());
+      device.driver.vault.clear();
+      device.driver.facts.used = 0;
+      turn.touch(device.ledger);
+      this.#devices[place] = undefined;
+    }
+  }
+
+  /** Whether the process that was last seen to use a device still has a descriptor of it, whatever its number. */
+  #isOpen(device: BridgedDevice, place: number): boolean {
+    const { tid } = device.driver.facts;
+    const has = (fd: number): boolean => {
+      using own = this.#options.reach.duplicate(tid, fd);
+      return own !== undefined && placeOf(own.number) === place;
+    };
+    try {
+      if (has(device.driver.facts.fd)) return true;
+      const directory = `/proc/${processOf(tid) ?? tid}/fd`;
+      return readdirSync(directory).some(
+        (fd) => linkOf(`${directory}/${fd}`).includes('vfio') && has(Number(fd)), // a name says only what is worth a look
+      );
+    } catch (error) {
+      return !hasErrno(error, 'ESRCH') && processOf(tid) !== undefined; // what cannot be told is not closed
+    }
+  }
+
+  /** The kernel's own answer, with one more region. */
+  #getInfo(call: Call, device: BridgedDevice): number {
+    if (device.v1 === undefined) return CONTINUE;
+    const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
+    if (argsz < 16) return CONTINUE; // it says EINVAL
+    const ask = (size: number): Uint8Array => {
+      const bytes = call.readArg(2, size);
+      new DataView(bytes.buffer).setUint32(0, size, true);
+      device.driver.port.getInfo(bytes);
+      return bytes;
+    };
+    let bytes = ask(Math.min(argsz, INFO_SIZE));
+    const needed = new DataView(bytes.buffer).getUint32(0, true);
+    if (needed > bytes.length && needed <= Math.min(argsz, MAX_INFO)) bytes = ask(needed);
+    const regions = vfio_device_info.fields.num_regions[1];
+    const view = new DataView(bytes.buffer);
+    view.setUint32(regions, view.getUint32(regions, true) + 1, true);
+    // where it holds all that there is, argsz stays what the caller said
+    if (view.getUint32(0, true) <= bytes.length) view.setUint32(0, argsz, true);
+    call.writeArg(2, bytes);
+    return 0;
+  }
+
+  #getRegionInfo(call: Call, device: BridgedDevice): number {
+    const { facts, place } = device.driver;
+    const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+    if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
+    if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
+    call.writeArg(
+      2,
+      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
+    );
+    return 0;
+  }
+
+  #feature(turn: Turn, device: BridgedDevice): number {
+    const { v2 } = device;
+    const argument = new CallArgument(turn.call);
+    if (!isMigrationFeature(argument)) return CONTINUE;
+    this.#options.findings.uses(device.name, 'v2');
+    if (v2 === undefined) return CONTINUE;
+    const result = device.onDataFd(() =>
+      deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
+    );
+    return result;
+  }
+}

@@ -1,0 +1,31 @@
+import { FdPort } from '../../kernel/fd-port.ts';
+import type { FdSessions } from '../../kernel/fd-sessions.ts';
+import type { DeviceHandle } from '../../kernel/handle.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { mapSharedMemory } from '../../sys/memory.ts';
+import { duplicateFd } from '../../sys/pidfd.ts';
+import { FdVault } from '../../sys/socket.ts';
+import type { VfioPort } from '../../vfio/port.ts';
+import { partOffset, PARTS_FD, vaultFds, type Part } from '../memory/inherited.ts';
+import { linkOf } from '../trap/kernel-names.ts';
+
+/** By what a supervisor reaches the target's devices and the memory that outlives it. A test hands in devices that are not there. */
+export interface Reach {
+  /** A duplicate of the target's descriptor; `undefined` if it has none of that number. Throws as duplicateFd(). */
+  duplicate(tid: number, fd: number): OwnedFd | undefined;
+  /** Whether a descriptor of this process is a device that was opened through its group. */
+  isGroupDevice(fd: number): boolean;
+  port(device: DeviceHandle, sessions?: FdSessions): VfioPort;
+  /** Maps a part of the memory of the device in a place. */
+  map(place: number, part: Part, size: number): { bytes: Uint8Array; address: number };
+  /** Where the data fd of the device in a place is kept. */
+  vault(place: number): Pick<FdVault, 'put' | 'peek' | 'clear'>;
+}
+
+export const kernelReach: Reach = {
+  duplicate: duplicateFd,
+  isGroupDevice: (fd) => linkOf(`/proc/self/fd/${fd}`) === 'anon_inode:[vfio-device]',
+  port: (device, sessions) => new FdPort(device, sessions),
+  map: (place, part, size) => mapSharedMemory(PARTS_FD, size, partOffset(place, part)),
+  vault: (place) => new FdVault(...vaultFds(place)),
+};

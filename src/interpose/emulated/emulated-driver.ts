@@ -1,0 +1,105 @@
+import type { MigratableDevice } from '../../device/migratable.ts';
+import { createSim, simMemorySizes } from '../../sim/create.ts';
+import { kindOf } from '../../sim/drivers.ts';
+import { fillPattern } from '../../sim/memory.ts';
+import { pciConfig } from '../../sim/pci.ts';
+import { inodeOfOwn } from '../../sys/file.ts';
+import { mapSharedMemory } from '../../sys/memory.ts';
+import { V1RegisterAccess } from '../../v1/registers.ts';
+import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
+import { emulatedRegions } from './emulated-regions.ts';
+import { isFile } from '../trap/file-look.ts';
+import { deviceArena } from '../memory/journal.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import type { DeviceFiles } from '../memory/inherited.ts';
+import { mappedBar, REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from '../serve/served-device.ts';
+
+const CONFIG_AT = 7 * REGION_SPAN;
+
+export type EmulatedDevice = ServedDevice<EmulatedDriver>;
+
+/** The n-th emulated device, over memory that outlives us. */
+export function emulatedDevice(
+  plan: PlannedDevice,
+  index: number,
+  ledger: Ledger,
+  files: DeviceFiles,
+  options: ServeOptions,
+): EmulatedDevice {
+  const { dataSection } = plan;
+  const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
+  const section = mapSharedMemory(files.section, dataSection);
+  const parts = {
+    name: plan.name,
+    ledger,
+    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address },
+    memory: {
+      section: () => section.bytes,
+      inner: () => map(files.inner),
+      carry: () => map(files.carry),
+      carryOuter: () => map(files.carryOuter),
+      arena: ledger.arena,
+      live: undefined, // a simulated driver's own state is in the arena
+    },
+    protocol: kindOf(plan.spec).protocol,
+    shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
+  };
+  // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own
+  const innermost = (): Uint8Array => (parts.protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes);
+  return new ServedDevice(
+    parts,
+    options,
+    (events) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, events),
+  );
+}
+
+/** A simulated driver, and the files by which the target knows its device. */
+export class EmulatedDriver implements Driver {
+  readonly plan: PlannedDevice;
+  readonly regions: DeviceRegions;
+  readonly files: DeviceFiles;
+  readonly backend: MigratableDevice;
+  readonly text: string;
+  readonly guestMemory: Uint8Array;
+  /** Of a v1 driver. */
+  readonly #registers: V1RegisterAccess | undefined;
+  /** Of the device's file. */
+  readonly inode: number;
+
+  constructor(
+    parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
+    events: DriverEvents,
+  ) {
+    const { plan, index, files, ledger, section } = parts;
+    const { spec } = plan;
+    const bar = mapSharedMemory(files.device, mappedBar(plan)).bytes.subarray(0, spec.size);
+    if (ledger.isFresh) {
+      fillPattern(bar, spec.seed);
+      mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
+    }
+    const { offset, size } = deviceArena.driver;
+    const state = ledger.arena.subarray(offset, offset + size);
+    const sent = simMemorySizes(spec).sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
+    this.plan = plan;
+    this.regions = emulatedRegions(plan, index);
+    this.files = files;
+    this.inode = inodeOfOwn(files.device);
+    this.text = plan.text;
+    this.guestMemory = bar;
+    this.backend = createSim(spec, { bar, state, section, sent }, events.bridge);
+    this.#registers = this.backend.protocol === 'v1' ? new V1RegisterAccess(this.backend.device) : undefined;
+  }
+
+  enter(tid: number, fd?: number): boolean {
+    return fd === undefined || isFile(tid, fd, this.inode);
+  }
+
+  leave(): void {
+    // nothing was borrowed
+  }
+
+  state(): number {
+    return this.backend.protocol === 'v2' ? this.backend.device.getState() : (this.#registers?.deviceState() ?? 0);
+  }
+}

@@ -1,0 +1,32 @@
+import {
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_VGA_REGION_INDEX,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+} from '../../abi/vfio.ts';
+import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-requests.ts';
+import { mappedBar, REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import { regionOffset } from '../run/window.ts';
+
+const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+
+/** The regions of an emulated device: BAR0 and config space, the others of vfio-pci empty, and the migration region in the window. */
+export function emulatedRegions(device: PlannedDevice, place: number): DeviceRegions {
+  const own = (index: number): ShownRegion => {
+    const offset = BigInt(index) * BigInt(REGION_SPAN);
+    switch (index) {
+      case VFIO_PCI_BAR0_REGION_INDEX:
+        return { flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP, size: mappedBar(device), offset };
+      case VFIO_PCI_CONFIG_REGION_INDEX:
+        return { flags: READ_WRITE, size: 256, offset };
+      default:
+        return { flags: 0, size: 0, offset };
+    }
+  };
+  return {
+    own: Array.from({ length: VFIO_PCI_VGA_REGION_INDEX }, (_, index) => own(index)),
+    migration: { offset: regionOffset(place), dataSection: device.dataSection },
+  };
+}

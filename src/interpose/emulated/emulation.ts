@@ -1,0 +1,129 @@
+import { errnoName } from '../../abi/errno.ts';
+import { O_CLOEXEC } from '../../abi/fcntl.ts';
+import { hasErrno } from '../../error.ts';
+import type { DriverName } from '../../sim/drivers.ts';
+import { arch, failedWith } from '../../sys/libc.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { CONTINUE, type Call } from '../trap/call.ts';
+import { CallArgument } from '../trap/call-argument.ts';
+import { deviceRequest } from '../../vfio/server/device-requests.ts';
+import type { Devices } from '../serve/devices.ts';
+import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import type { DeviceFiles } from '../memory/inherited.ts';
+import { Fabric } from './fabric.ts';
+import { fileNow, forgetFile } from '../trap/file-look.ts';
+import type { JournalLayout } from '../memory/journal.ts';
+import type { Ledgers } from '../memory/ledger.ts';
+import { groupPath, type Plan } from '../run/plan.ts';
+import type { DeviceReport } from '../serve/report.ts';
+import type { ServeOptions } from '../serve/served-device.ts';
+import type { Turn } from '../memory/turn.ts';
+
+const numbers = arch.syscalls;
+const PATH_MAX = 4096;
+
+/** The memory of emulated devices: the journal, and the files of each. */
+export interface EmulationMemory {
+  readonly layout: JournalLayout;
+  readonly journal: Uint8Array;
+  readonly ledgers: Ledgers;
+  readonly filesOf: (device: number) => DeviceFiles;
+}
+
+/** Whole devices that are not there, with their groups and containers: for machines without hardware. */
+export class Emulation implements Devices {
+  readonly #devices: readonly EmulatedDevice[];
+  readonly #fabric: Fabric;
+  readonly #nodes: ReadonlyMap<string, number>;
+  readonly #deviceInodes: readonly number[];
+
+  constructor(plan: Plan, { layout, journal, ledgers, filesOf }: EmulationMemory, options: ServeOptions) {
+    this.#devices = plan.devices.map((device, n) =>
+      emulatedDevice(device, n, layout.deviceLedger(journal, ledgers, n), filesOf(n), options),
+    );
+    this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
+    const { mappings } = layout.parts(journal);
+    this.#fabric = new Fabric(this.#devices, layout.fabricLedger(journal, ledgers), mappings, sendFd);
+    if (this.#fabric.ledger.isFresh) {
+      this.#fabric.save();
+      ledgers.commit([this.#fabric.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
+    }
+    const groups = plan.devices.map((device, n) => [groupPath(device), n] as const);
+    this.#nodes = new Map([['/dev/vfio/vfio', -1], ...groups]);
+  }
+
+  at(place: number): EmulatedDevice | undefined {
+    return this.#devices[place];
+  }
+
+  withDataFd(inode: number): EmulatedDevice | undefined {
+    return this.#devices.find(({ dataFds }) => dataFds?.inode === inode);
+  }
+
+  reports(): DeviceReport[] {
+    return this.#devices.map((device) => device.report());
+  }
+
+  understudies(): DriverName[] {
+    if (this.#devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
+    return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
+  }
+
+  ioctl(turn: Turn, command: number): number {
+    const { call } = turn;
+    const inode = fileNow(call.tid, call.s32(0));
+    if (inode === undefined) return CONTINUE;
+    const device = this.#devices[this.#deviceInodes.indexOf(inode)];
+    if (device !== undefined) {
+      turn.touch(device.ledger);
+      device.counted();
+      const result = device.onDataFd(() =>
+        deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+          device.openDataFd(turn, resuming, tell),
+        ),
+      );
+      device.noteState();
+      return result;
+    }
+    const group = this.#fabric.group(inode);
+    const container = this.#fabric.container(inode);
+    if (group < 0 && container === undefined) return CONTINUE;
+    turn.touch(this.#fabric.ledger);
+    return container === undefined
+      ? this.#fabric.groupIoctl(turn, command, group)
+      : this.#fabric.containerIoctl(call, command, container);
+  }
+
+  open(turn: Turn): number {
+    const { call } = turn;
+    const pathArgument = call.nr === numbers.openat ? 1 : 0;
+    const path = pathOf(call, pathArgument);
+    const node = path === undefined ? undefined : this.#nodes.get(path);
+    if (node === undefined) return CONTINUE;
+    const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
+    turn.touch(this.#fabric.ledger);
+    return node < 0 ? this.#fabric.openContainer(turn, closeOnExec) : this.#fabric.openGroup(turn, node, closeOnExec);
+  }
+}
+
+/** Answers a call with a descriptor of the target's. What the call has changed counts before the target sees it. */
+function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
+  turn.settle();
+  forgetFile();
+  const result = turn.answers.addFd(turn.call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
+  if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
+  throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
+}
+
+/**
+ * The path that a call names; `undefined` where there is none, or where this process may not read it: what is emulated exists
+ * nowhere else, so the kernel says ENOENT of it, and all other files are the kernel's anyway.
+ */
+function pathOf(call: Call, argument: number): string | undefined {
+  try {
+    return call.stringArg(argument, PATH_MAX);
+  } catch (error) {
+    if (hasErrno(error, 'EPERM') || hasErrno(error, 'EACCES')) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,235 @@
+import {
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_FLAGS_CONTAINER_SET,
+  VFIO_GROUP_FLAGS_VIABLE,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_GET_STATUS,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_GROUP_UNSET_CONTAINER,
+  vfio_group_status,
+} from '../../abi/vfio.ts';
+import { O_RDWR } from '../../abi/fcntl.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
+import { createSharedMemory } from '../../sys/memory.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { ANSWERED, type Call } from '../trap/call.ts';
+import { CallArgument } from '../trap/call-argument.ts';
+import { containerRequest, type ContainerHost, type ContainerState } from '../../vfio/server/container-requests.ts';
+import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import { fileNow } from '../trap/file-look.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import type { Turn } from '../memory/turn.ts';
+
+/** Containers that are open at once; a target that opens more loses the oldest without a group. */
+const MAX_CONTAINERS = 64;
+
+interface FabricState {
+  readonly containers: ContainerState[];
+  /** For each group, the inode of its container, 0 for none. */
+  readonly groups: number[];
+}
+
+/** A device, as far as its group and its users' descriptors go. */
+export interface FabricDevice {
+  readonly name: string;
+  readonly driver: { readonly files: { readonly device: number; readonly group: number } };
+  /** A user gets the device's fd, and is the only one that has it. */
+  opened(turn: Turn): void;
+}
+
+/** Hands a descriptor to the caller as its call's answer. */
+export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
+
+/**
+ * The emulated /dev/vfio: containers and groups, and which belongs to which.
+ *
+ * Whether a group or a device is open somewhere is told by a lock on its file: each user gets an open file of his own, which has it, so
+ * the lock ends when the last of its descriptors is closed, whoever has got one and whatever has become of us.
+ */
+export class Fabric implements ContainerHost {
+  readonly mappings: DmaMappings;
+  readonly ledger: Ledger;
+  readonly #devices: readonly FabricDevice[];
+  readonly #groupInodes: readonly number[];
+  readonly #send: SendFd;
+  readonly #state: FabricState;
+
+  constructor(devices: readonly FabricDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
+    this.ledger = ledger;
+    this.mappings = new DmaMappings(mappings);
+    this.#devices = devices;
+    this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
+    this.#send = send;
+    this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
+  }
+
+  /** Puts what changed into the arena. */
+  save(): void {
+    const text = Buffer.from(JSON.stringify(this.#state));
+    const { arena } = this.ledger;
+    new DataView(arena.buffer, arena.byteOffset).setUint32(0, text.length, true);
+    arena.set(text, 4);
+  }
+
+  #load(): FabricState {
+    const { arena } = this.ledger;
+    const length = new DataView(arena.buffer, arena.byteOffset).getUint32(0, true);
+    return JSON.parse(Buffer.from(arena.subarray(4, 4 + length)).toString()) as FabricState;
+  }
+
+  hasGroup(container: ContainerState): boolean {
+    return this.#state.groups.includes(container.inode);
+  }
+
+  container(inode: number): ContainerState | undefined {
+    return this.#state.containers.find((candidate) => candidate.inode === inode);
+  }
+
+  group(inode: number): number {
+    return this.#groupInodes.indexOf(inode);
+  }
+
+  /** Opening /dev/vfio/vfio. */
+  openContainer(turn: Turn, closeOnExec: boolean): number {
+    const { containers } = this.#state;
+    if (containers.length >= MAX_CONTAINERS) {
+      const unused = containers.findIndex((candidate) => !this.hasGroup(candidate));
+      if (unused < 0) throw refuse('EMFILE', `open /dev/vfio/vfio: ${MAX_CONTAINERS} containers are in use`);
+      this.#forget(containers.splice(unused, 1));
+    }
+    using file = createSharedMemory('vfio-container', 0);
+    containers.push({ inode: inodeOfOwn(file.number), iommu: 0, logging: false });
+    this.save();
+    try {
+      this.#send(turn, file.number, closeOnExec);
+    } catch (error) {
+      containers.pop(); // nobody has got it
+      this.save();
+      throw error;
+    }
+    return ANSWERED;
+  }
+
+  /**
+   * Opening /dev/vfio/N. A group has one opener, and devices of it that are open keep it open (drivers/vfio/group.c of Linux 6.12:
+   * vfio_group_fops_open, vfio_device_open_file), so who comes after them finds it detached.
+   */
+  openGroup(turn: Turn, group: number, closeOnExec: boolean): number {
+    const { groups } = this.#state;
+    const { files } = this.#device(group).driver;
+    using file = openAnew(files.group, O_RDWR);
+    if (!lockFile(file.number, 'exclusive') || isOpen(files.device)) {
+      throw refuse('EBUSY', `open /dev/vfio/N: the group of ${this.#device(group).name} is open`);
+    }
+    const before = groups[group] ?? 0;
+    groups[group] = 0;
+    this.save();
+    try {
+      this.#send(turn, file.number, closeOnExec);
+    } catch (error) {
+      groups[group] = before; // there is no new one
+      this.save();
+      throw error;
+    }
+    this.#dropUnused();
+    this.save();
+    return ANSWERED;
+  }
+
+  containerIoctl(call: Call, command: number, container: ContainerState): number {
+    const result = containerRequest(new CallArgument(call), command, container, this);
+    this.save();
+    return result;
+  }
+
+  groupIoctl(turn: Turn, command: number, group: number): number {
+    const { call } = turn;
+    const { groups } = this.#state;
+    const container = this.container(groups[group] ?? 0);
+    switch (command) {
+      case VFIO_GROUP_GET_STATUS: {
+        const { argsz } = vfio_group_status.decode(call.readArg(2, vfio_group_status.size));
+        if (argsz < vfio_group_status.size) throw refuse('EINVAL', `VFIO_GROUP_GET_STATUS: argsz ${argsz}`);
+        const flags = VFIO_GROUP_FLAGS_VIABLE | (container === undefined ? 0 : VFIO_GROUP_FLAGS_CONTAINER_SET);
+        call.writeArg(2, vfio_group_status.encode({ argsz, flags }));
+        return 0;
+      }
+      case VFIO_GROUP_SET_CONTAINER: {
+        const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
+        if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
+        if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
+        const target = this.container(fileNow(call.tid, fd) ?? 0);
+        if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
+        groups[group] = target.inode;
+        this.save();
+        return 0;
+      }
+      case VFIO_GROUP_UNSET_CONTAINER:
+        if (container === undefined) throw refuse('EINVAL', 'VFIO_GROUP_UNSET_CONTAINER: the group has none');
+        if (isOpen(this.#device(group).driver.files.device)) {
+          throw refuse('EBUSY', 'VFIO_GROUP_UNSET_CONTAINER: the device is open');
+        }
+        groups[group] = 0;
+        if (!this.hasGroup(container)) this.#release(container);
+        this.save();
+        return 0;
+      case VFIO_GROUP_GET_DEVICE_FD:
+        return this.#getDevice(turn, group, container);
+      case VFIO_GET_API_VERSION:
+      default:
+        throw refuse('ENOTTY', `group: no ioctl 0x${command.toString(16)}`);
+    }
+  }
+
+  #getDevice(turn: Turn, group: number, container: ContainerState | undefined): number {
+    const name = turn.call.stringArg(2, 4096);
+    if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
+    const device = this.#device(group);
+    if (name !== device.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
+    if (container === undefined || container.iommu === 0) {
+      throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
+    }
+    using file = openAnew(device.driver.files.device, O_RDWR);
+    const isFirst = lockFile(file.number, 'exclusive');
+    shareLock(file);
+    // noted beforehand: who has the descriptor may look at once. Where it is not given, the next one is the first too
+    if (isFirst) device.opened(turn);
+    this.#send(turn, file.number, true);
+    return ANSWERED;
+  }
+
+  #device(group: number): FabricDevice {
+    const device = this.#devices[group];
+    if (device === undefined) throw new RangeError(`no group ${group}`);
+    return device;
+  }
+
+  /** What a container without groups loses: its IOMMU and with it the mappings. */
+  #release(container: ContainerState): void {
+    container.iommu = 0;
+    container.logging = false;
+    this.mappings.unmapAll(BigInt(container.inode), 0n);
+  }
+
+  #forget(containers: readonly ContainerState[]): void {
+    for (const container of containers) this.#release(container);
+  }
+
+  #dropUnused(): void {
+    for (const container of this.#state.containers) {
+      if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
+    }
+  }
+}
+
+/** Whether somebody has an open file of this memory, other than ours. */
+function isOpen(memory: number): boolean {
+  using file = openAnew(memory, O_RDWR);
+  return !lockFile(file.number, 'exclusive');
+}
+
+/** Takes the lock that users of a device share; only we take others, and for a moment. */
+function shareLock(file: OwnedFd): void {
+  if (!lockFile(file.number, 'shared')) throw refuse('EBUSY', 'VFIO_GROUP_GET_DEVICE_FD: the device is locked');
+}

@@ -1,0 +1,104 @@
+import { simMemorySizes } from '../../sim/create.ts';
+import { BRIDGED, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
+
+/*
+ * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, where devices are emulated,
+ * the files of each; or, for devices of the kernel, one file for all of them and a pair of sockets for each. Every number follows from
+ * what is declared here.
+ */
+
+/** A file of shared memory. */
+export interface SharedFile {
+  readonly name: string;
+  readonly size: number;
+}
+
+export const LISTENER_FD = 3;
+export const JOURNAL_FD = LISTENER_FD + 1;
+const DEVICES_FD = JOURNAL_FD + 1;
+
+/**
+ * An emulated device's file ends behind config space, the last of vfio-pci's regions that it has: what reaches for the v1 region by
+ * another call than those that are trapped meets the end of a file that cannot grow.
+ */
+const DEVICE_FILE_SIZE = 8 * REGION_SPAN;
+
+/** The files of an emulated device, in the order in which they are handed over. */
+const EMULATED = {
+  /** The one behind the device's own descriptor. */
+  device: ({ name }) => ({ name: `vfio-${name}`, size: DEVICE_FILE_SIZE }),
+  section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
+  /** What a v1 driver remembers of its memory. */
+  sent: ({ name, spec }) => ({ name: `vfio-${name}-sent`, size: Math.max(4096, pages(simMemorySizes(spec).sent)) }),
+  group: ({ group }) => ({ name: `vfio-group-${group}`, size: 4096 }),
+  /** The data section inside a round trip, and what bridges carry over a change of state. */
+  inner: ({ name, dataSection }) => ({ name: `vfio-${name}-inner`, size: dataSection }),
+  carry: ({ name, dataSection }) => ({ name: `vfio-${name}-carry`, size: dataSection }),
+  carryOuter: ({ name, dataSection }) => ({ name: `vfio-${name}-carry-outer`, size: dataSection }),
+} as const satisfies Readonly<Record<string, (device: PlannedDevice) => SharedFile>>;
+
+type EmulatedFile = keyof typeof EMULATED;
+const EMULATED_FILES = Object.keys(EMULATED) as EmulatedFile[];
+
+/** The descriptors of an emulated device's files. */
+export type DeviceFiles = Readonly<Record<EmulatedFile, number>>;
+
+/** Descriptors in the order in which files are handed over, by the files' names. */
+export function deviceFiles(fds: readonly number[]): DeviceFiles {
+  return Object.fromEntries(EMULATED_FILES.map((file, n) => [file, fds[n]])) as DeviceFiles;
+}
+
+/** Those of the n-th device, as a supervisor has them. */
+export function inheritedFiles(n: number): DeviceFiles {
+  const first = DEVICES_FD + n * EMULATED_FILES.length;
+  return deviceFiles(EMULATED_FILES.map((_, at) => first + at));
+}
+
+/** The parts of one bridged device in the file that all share: its data section, the one inside a round trip, what bridges carry. */
+const PARTS = ['section', 'inner', 'carry', 'carryOuter'] as const;
+export type Part = (typeof PARTS)[number];
+
+/** Bytes from one part to the next: the largest data section. The file is sparse. */
+export const PART_SPAN = 2 ** 30;
+
+/** The file of the bridged devices. */
+export const PARTS_FD = DEVICES_FD;
+
+/** Where a part of the n-th bridged device begins in it. */
+export function partOffset(device: number, part: Part): number {
+  return (device * PARTS.length + PARTS.indexOf(part)) * PART_SPAN;
+}
+
+type Devices = Pick<Plan, 'devices'>;
+
+/** The shared memory of a run, in the order in which it is handed over, from `JOURNAL_FD` on. */
+export function sharedFiles({ devices }: Devices, journalSize: number): SharedFile[] {
+  const bridged = [{ name: 'vfio-shim-sections', size: BRIDGED * PARTS.length * PART_SPAN }];
+  const files = devices.length === 0 ? bridged : devices.flatMap(filesOf);
+  return [{ name: 'vfio-shim-journal', size: journalSize }, ...files];
+}
+
+/** The files of one emulated device. */
+export function filesOf(device: PlannedDevice): SharedFile[] {
+  return EMULATED_FILES.map((file) => EMULATED[file](device));
+}
+
+/** How many pairs of sockets a run has, behind the shared files: a vault for the data fd of each bridged device. */
+export function vaultsOf({ devices }: Devices): number {
+  return devices.length === 0 ? BRIDGED : 0;
+}
+
+/** The two ends of the n-th bridged device's vault. */
+export function vaultFds(device: number): readonly [into: number, out: number] {
+  const first = PARTS_FD + 1 + 2 * device;
+  return [first, first + 1];
+}
+
+/** The descriptor behind all that the keeper hands to a supervisor. */
+export function firstFreeFd(plan: Devices): number {
+  return JOURNAL_FD + sharedFiles(plan, 0).length + 2 * vaultsOf(plan);
+}
+
+function pages(bytes: number): number {
+  return Math.ceil(bytes / 4096) * 4096;
+}

@@ -1,0 +1,109 @@
+import { seccomp_notif } from '../../abi/seccomp.ts';
+import { PRESENT_V1_STATE_SIZE } from '../../bridge/present-v1-state.ts';
+import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
+import { SIM_STATE_SIZE } from '../../sim/memory.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
+import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
+
+const PAGE = 4096;
+
+/** Lays parts out one behind the other, each at a place that is good for any number. */
+function laidOut<const P extends string>(
+  parts: readonly (readonly [part: P, size: number])[],
+): {
+  readonly parts: Readonly<Record<P, { readonly offset: number; readonly size: number }>>;
+  readonly size: number;
+} {
+  let end = 0;
+  const places = parts.map(([part, size]) => {
+    const offset = end;
+    end = Math.ceil((offset + size) / 64) * 64;
+    return [part, { offset, size }] as const;
+  });
+  return { parts: Object.fromEntries(places) as Record<P, { offset: number; size: number }>, size: end };
+}
+
+/**
+ * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
+ * more around them); what the report says; and its data fd.
+ */
+export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
+  ['driver', SIM_STATE_SIZE],
+  ['presentV1', PRESENT_V1_STATE_SIZE],
+  ['presentV2', PRESENT_V2_STATE_SIZE],
+  ['outer', Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE)],
+  ['report', 256],
+  ['dataFd', 64],
+]);
+
+/** Bytes from one notification to the next. */
+const NOTIFICATION_STRIDE = 128;
+/** Calls that wait for a device: how many at most. More stay in the kernel's queue. */
+export const MAX_PARKED = 64;
+/** The first pages: the call being received, to which the kernel writes straight, and the calls that wait. */
+const CALLS_SIZE = Math.ceil(((1 + MAX_PARKED) * NOTIFICATION_STRIDE) / PAGE) * PAGE;
+
+/** The fabric's arena: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
+export const FABRIC_ARENA_SIZE = 32 * 1024;
+const MAPPINGS_SIZE = Math.ceil((MAX_MAPPINGS * MAPPING_STRIDE) / PAGE) * PAGE;
+
+/** Where everything lies in the journal: the memory that the keeper holds for its supervisors (ledger.ts). */
+export class JournalLayout {
+  readonly size: number;
+  readonly #ledgersAt = CALLS_SIZE;
+  readonly #fabricAt = this.#ledgersAt + Math.ceil(LEDGERS_SIZE / PAGE) * PAGE;
+  readonly #mappingsAt = this.#fabricAt + ledgerSize(FABRIC_ARENA_SIZE);
+  readonly #devicesAt = this.#mappingsAt + MAPPINGS_SIZE;
+
+  constructor(devices: number) {
+    this.size = this.#devicesAt + devices * ledgerSize(DEVICE_ARENA_SIZE);
+  }
+
+  /** Memory for a notification: place 0 is the call being served, the others are calls that wait. */
+  notification(journal: Uint8Array, place: number): Uint8Array {
+    const at = place * NOTIFICATION_STRIDE;
+    return journal.subarray(at, at + seccomp_notif.size);
+  }
+
+  /** How often the call in a place has been begun by successors. */
+  attempts(journal: Uint8Array, place: number): Uint8Array {
+    const at = place * NOTIFICATION_STRIDE + seccomp_notif.size;
+    return journal.subarray(at, at + 1);
+  }
+
+  /** The byte by which a supervisor says that it has come so far as to serve. */
+  begun(journal: Uint8Array): Uint8Array {
+    return journal.subarray(NOTIFICATION_STRIDE - 1, NOTIFICATION_STRIDE);
+  }
+
+  /** Which slots of the ledgers count, and what was answered last. */
+  ledgers(journal: Uint8Array): Uint8Array {
+    return journal.subarray(this.#ledgersAt, this.#ledgersAt + LEDGERS_SIZE);
+  }
+
+  parts(journal: Uint8Array): { fabric: Uint8Array; mappings: Uint8Array } {
+    return {
+      fabric: journal.subarray(this.#fabricAt, this.#mappingsAt),
+      mappings: journal.subarray(this.#mappingsAt, this.#devicesAt),
+    };
+  }
+
+  /** What is left of the first pages: what became of devices (findings.ts). */
+  findings(journal: Uint8Array): Uint8Array {
+    return journal.subarray((1 + MAX_PARKED) * NOTIFICATION_STRIDE, CALLS_SIZE);
+  }
+
+  device(journal: Uint8Array, index: number): Uint8Array {
+    const size = ledgerSize(DEVICE_ARENA_SIZE);
+    const at = this.#devicesAt + index * size;
+    return journal.subarray(at, at + size);
+  }
+
+  fabricLedger(journal: Uint8Array, ledgers: Ledgers): Ledger {
+    return new Ledger(ledgers, 0, this.parts(journal).fabric, FABRIC_ARENA_SIZE);
+  }
+
+  deviceLedger(journal: Uint8Array, ledgers: Ledgers, index: number): Ledger {
+    return new Ledger(ledgers, 1 + index, this.device(journal, index), DEVICE_ARENA_SIZE);
+  }
+}

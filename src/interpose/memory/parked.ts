@@ -1,0 +1,105 @@
+import { POLLIN } from '../../abi/fcntl.ts';
+import type { Readiness } from '../../error.ts';
+import { PollSet } from '../../sys/poll.ts';
+import { MAX_PARKED } from './journal.ts';
+
+/** After so long a call is tried again, in milliseconds: nobody tells when its device is ready. */
+const CLOCK = 1;
+/** The same for a call whose device tells. Its caller may have been killed meanwhile, of which nothing tells. */
+const LONG_CLOCK = 50;
+
+/** What the supervisor waits for besides. */
+const OTHERS = 2;
+
+interface Waiting {
+  readonly place: number;
+  readonly readiness: Readiness | undefined;
+  /** When it is to be tried again, whatever its descriptor says. */
+  due: number;
+  /** At the last wait its descriptor was said to be ready. */
+  isTold: boolean;
+}
+
+/** The calls that wait for their device, each in a place of the journal, and the wait for the next thing to do. */
+export class Parked {
+  readonly #poll = new PollSet(OTHERS + MAX_PARKED);
+  readonly #others: number[] = [];
+  readonly #waiting: Waiting[] = [];
+
+  get count(): number {
+    return this.#waiting.length;
+  }
+
+  /** True as long as another call can be parked. */
+  get hasRoom(): boolean {
+    return this.#waiting.length < MAX_PARKED;
+  }
+
+  has(place: number): boolean {
+    return this.#waiting.some((waiting) => waiting.place === place);
+  }
+
+  /** A place in which no call waits; place 0 is the call that is served. */
+  freePlace(): number {
+    for (let place = 1; place <= MAX_PARKED; place += 1) if (!this.has(place)) return place;
+    throw new RangeError('no place for a call that waits');
+  }
+
+  /**
+   * A call waits, or waits still: `readiness` is what its device said. A driver without poll is always called ready by the kernel
+   * (`DEFAULT_POLLMASK`), so a call that is not ready when its descriptor is goes by the clock from then on.
+   */
+  add(place: number, readiness: Readiness | undefined): void {
+    const at = this.#waiting.findIndex((waiting) => waiting.place === place);
+    const before = this.#waiting[at];
+    const byClock = before !== undefined && (before.isTold || before.readiness === undefined);
+    const waiting = {
+      place,
+      readiness: byClock ? undefined : readiness,
+      due: performance.now() + (byClock || readiness === undefined ? CLOCK : LONG_CLOCK),
+      isTold: false,
+    };
+    if (before === undefined) this.#waiting.push(waiting);
+    else this.#waiting[at] = waiting;
+  }
+
+  remove(place: number): void {
+    const at = this.#waiting.findIndex((waiting) => waiting.place === place);
+    if (at >= 0) this.#waiting.splice(at, 1);
+  }
+
+  /** Another call was served, which may have ended what they wait for: all are to be tried. */
+  wake(): void {
+    for (const waiting of this.#waiting) waiting.due = 0;
+  }
+
+  /** Watches `fd` to be read in one of the first places; -1 for none. */
+  watch(place: 0 | 1, fd: number): void {
+    this.#others[place] = fd;
+  }
+
+  /** Waits until one of the watched descriptors has events, or a call is to be tried again. */
+  wait(): void {
+    for (let n = 0; n < OTHERS; n += 1)
+      this.#poll.set(n, n === 0 && !this.hasRoom ? -1 : (this.#others[n] ?? -1), POLLIN);
+    let next = Infinity;
+    for (const [n, { readiness, due }] of this.#waiting.entries()) {
+      this.#poll.set(OTHERS + n, readiness?.fd ?? -1, readiness?.events ?? 0);
+      next = Math.min(next, due);
+    }
+    const timeout = next === Infinity ? undefined : Math.max(0, next - performance.now());
+    this.#poll.wait(OTHERS + this.#waiting.length, timeout);
+    for (const [n, waiting] of this.#waiting.entries()) waiting.isTold = this.#poll.events(OTHERS + n) !== 0;
+  }
+
+  /** What happened to a watched descriptor at the last wait(). */
+  events(place: 0 | 1): number {
+    return this.#poll.events(place);
+  }
+
+  /** The places of the calls that are to be tried now. */
+  due(): number[] {
+    const now = performance.now();
+    return this.#waiting.filter(({ isTold, due }) => isTold || due <= now).map(({ place }) => place);
+  }
+}

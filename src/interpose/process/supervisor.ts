@@ -1,0 +1,258 @@
+import { writeSync } from 'node:fs';
+import { errnoNumber } from '../../abi/errno.ts';
+import { POLLHUP, POLLIN } from '../../abi/fcntl.ts';
+import { mapSharedMemory } from '../../sys/memory.ts';
+import { Outlet } from '../../sys/outlet.ts';
+import { OwnedFd } from '../../sys/fd.ts';
+import { PollSet } from '../../sys/poll.ts';
+import { Listener } from '../../sys/seccomp.ts';
+import { Bridging } from '../bridged/bridging.ts';
+import { Call } from '../trap/call.ts';
+import { Emulation } from '../emulated/emulation.ts';
+import type { Devices } from '../serve/devices.ts';
+import { Findings } from '../bridged/findings.ts';
+import { JournalLayout, MAX_PARKED } from '../memory/journal.ts';
+import { Ledgers } from '../memory/ledger.ts';
+import { messageOf, serving, warn } from '../run/log.ts';
+import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
+import { Parked } from '../memory/parked.ts';
+import { BRIDGED, placesOf, type Plan } from '../run/plan.ts';
+import type { DeviceReport } from '../serve/report.ts';
+import { kernelReach } from '../bridged/reach.ts';
+import { Rehearsal } from '../rehearsal/rehearsal.ts';
+import { Router } from '../serve/router.ts';
+import { serve } from '../serve/serve.ts';
+import { Trace } from '../serve/trace.ts';
+import { Turn } from '../memory/turn.ts';
+
+/** So long after the last call nobody seems to be waiting for the next, in milliseconds. */
+const QUIET = 20;
+/** After so many calls that came in between there is nothing left to rehearse: it has been done in earnest. */
+const ENOUGH = 1000;
+/** After so many supervisors died over one call, it is refused. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * Answers the trapped calls of one target and its children, one after the other, until the last of them has ended.
+ *
+ * The process does nothing else: it waits in the kernel, and a call is served to its end before the next, which is what
+ * makes a call take 8 microseconds. A call that has to wait for its device is parked, and others are served meanwhile.
+ */
+export class Supervisor {
+  readonly #plan: Plan;
+  readonly #layout: JournalLayout;
+  readonly #journal: Uint8Array;
+  readonly #listener: Listener;
+  readonly #ledgers: Ledgers;
+  readonly #router: Router;
+  readonly #current: Call;
+  readonly #turn: Turn;
+  /** Of the listener alone. */
+  readonly #poll = new PollSet(1);
+  /** The launcher's stderr, until the process that was launched has ended. */
+  #lastWords: OwnedFd | undefined;
+  readonly #parked = new Parked();
+  readonly #trace: Trace | undefined;
+  /** Says to the keeper that this supervisor serves. */
+  readonly #begun: Uint8Array;
+  /** Reports that nobody took at once. */
+  readonly #unsent: string[] = [];
+  /** Of devices of the kernel. */
+  #findings: Findings | undefined;
+  /** Begun once there is a device to serve. */
+  #rehearsal: Rehearsal | undefined;
+  #hasRehearsed = false;
+  #interruptions = 0;
+  /** Nobody has called for a while. */
+  #isQuiet = false;
+
+  constructor(plan: Plan) {
+    this.#plan = plan;
+    this.#layout = new JournalLayout(placesOf(plan));
+    this.#journal = mapSharedMemory(JOURNAL_FD, this.#layout.size).bytes;
+    this.#begun = this.#layout.begun(this.#journal);
+    this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
+    this.#listener.wakeOnThisCpu();
+    this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
+    this.#ledgers = new Ledgers(this.#layout.ledgers(this.#journal));
+    this.#router = new Router(this.#makeDevices(), plan.dataFds);
+    this.#current = new Call(this.#layout.notification(this.#journal, 0));
+    this.#turn = new Turn(this.#listener, this.#ledgers, this.#current);
+    this.#poll.set(0, LISTENER_FD, POLLIN);
+    const { target, lastWords } = plan.fds;
+    this.#parked.watch(0, LISTENER_FD);
+    if (lastWords === undefined) return;
+    this.#lastWords = new OwnedFd(lastWords);
+    this.#parked.watch(1, target);
+  }
+
+  #makeDevices(): Devices {
+    const plan = this.#plan;
+    const layout = this.#layout;
+    const journal = this.#journal;
+    const ledgers = this.#ledgers;
+    const trace = this.#trace;
+    const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
+    if (plan.devices.length > 0) {
+      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles }, options);
+    }
+    const asked = trace === undefined ? undefined : trace.asked.bind(trace);
+    const gone = (report: DeviceReport): void => this.#sendReport(report);
+    const findings = new Findings(layout.findings(journal), options.log);
+    this.#findings = findings;
+    const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
+    return new Bridging(places, { ...options, asked, gone, findings, reach: kernelReach });
+  }
+
+  /** Serves until no process is left that could call. */
+  run(): void {
+    this.#takeOver();
+    this.#begun[0] = 1;
+    for (;;) {
+      if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
+      if (this.#parked.count > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
+        if (!this.#wait()) break;
+      } else if (this.#listener.receive()) this.#serve(this.#current, 0);
+      else if (this.#isDeserted()) break;
+    }
+    this.#conclude();
+  }
+
+  /** The target has ended: what is said now goes to the log, or where its stderr was when it was launched. */
+  #conclude(): void {
+    const conclusion = this.#findings?.conclusion;
+    if (conclusion === undefined || !this.#plan.verbose) return;
+    if (this.#plan.fds.log !== undefined) warn(conclusion);
+    else if (this.#lastWords !== undefined) {
+      new Outlet(this.#lastWords.number).write(Buffer.from(`vfio-shim: ${conclusion}\n`));
+    }
+    this.#giveUpLastWords();
+  }
+
+  #giveUpLastWords(): void {
+    this.#lastWords?.close();
+    this.#lastWords = undefined;
+    this.#parked.watch(1, -1);
+  }
+
+  /** At the first call on a device; but where that is already being migrated, it is too late. */
+  #beginRehearsal(): void {
+    this.#hasRehearsed = true;
+    this.#rehearsal = new Rehearsal(this.#plan, this.#router.devices.understudies());
+  }
+
+  /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
+  #rehearses(rehearsal: Rehearsal): boolean {
+    if (this.#parked.count > 0) return false;
+    if (this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) {
+      this.#interruptions += 1;
+      if (this.#interruptions > ENOUGH || this.#router.devices.understudies().length === 0) this.#rehearsal = undefined;
+      return false;
+    }
+    this.#isQuiet = true;
+    try {
+      const goesOn = this.#router.devices.understudies().length > 0 && rehearsal.step();
+      if (!goesOn) this.#rehearsal = undefined;
+    } catch (error) {
+      this.#rehearsal = undefined;
+      if (this.#plan.verbose) warn(`the rehearsal has ended: ${messageOf(error)}`);
+    }
+    return true;
+  }
+
+  /** Serves what comes while calls wait for their device; false where nobody is left that could call. */
+  #wait(): boolean {
+    this.#parked.wait();
+    const events = this.#parked.events(0);
+    if ((events & POLLIN) !== 0) {
+      if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake();
+    } else if ((events & POLLHUP) !== 0) return false;
+    else if (this.#parked.events(1) !== 0) {
+      if (this.#isDeserted()) return false; // it may have been the last since the poll looked at the listener
+      this.#giveUpLastWords(); // others go on, as a daemon does
+    }
+    this.#retryParked();
+    return true;
+  }
+
+  #isDeserted(): boolean {
+    return this.#poll.wait(1, 0) && (this.#poll.events(0) & (POLLIN | POLLHUP)) === POLLHUP;
+  }
+
+  /** One line of JSON for each device. The target has ended, so nobody minds the wait. */
+  writeReports(): void {
+    const { report } = this.#plan.fds;
+    if (report === undefined) return;
+    const last = this.#router.devices.reports().map(lineOf);
+    for (const line of [...this.#unsent, ...last]) writeSync(report, line);
+  }
+
+  /** The report of a device that is served no more. Who reads it must not hold up the target. */
+  #sendReport(report: DeviceReport): void {
+    const { report: fd } = this.#plan.fds;
+    if (fd === undefined) return;
+    const line = lineOf(report);
+    if (new Outlet(fd).write(Buffer.from(line)) < 0) this.#unsent.push(line);
+  }
+
+  /** What a supervisor that was killed left behind: calls that it had begun, answered or not, and calls that wait. */
+  #takeOver(): void {
+    for (let place = MAX_PARKED; place >= 0; place -= 1) {
+      const call = new Call(this.#layout.notification(this.#journal, place));
+      if (call.id === 0n) continue;
+      if (!this.#listener.isValid(call.id)) {
+        this.#clear(place);
+        continue;
+      }
+      const attempts = this.#layout.attempts(this.#journal, place);
+      const attempt = (attempts[0] ?? 0) + 1;
+      attempts[0] = attempt;
+      const { value, error } = this.#ledgers.answer;
+      if (this.#ledgers.isOf(call.words)) this.#listener.respond(call.words, value, error);
+      else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));
+      else this.#serve(call, place);
+      this.#begun[0] = 1;
+      attempts[0] = 0;
+      if (place > 0 && !this.#parked.has(place)) this.#clear(place);
+    }
+  }
+
+  /** Serves the call in a place of the journal; false where it has to wait. */
+  #serve(call: Call, place: number): boolean {
+    this.#isQuiet = false;
+    serving(call.tid);
+    const notReady = serve(call, this.#turn, this.#router, this.#trace);
+    serving(0);
+    if (notReady === undefined) {
+      if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
+      return true;
+    }
+    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady.readiness);
+    return false;
+  }
+
+  /** Copies the call being served to a place of its own, where it waits. */
+  #moveAside(): number {
+    const place = this.#parked.freePlace();
+    this.#layout.notification(this.#journal, place).set(this.#layout.notification(this.#journal, 0));
+    this.#layout.notification(this.#journal, 0).fill(0);
+    return place;
+  }
+
+  #retryParked(): void {
+    for (const place of this.#parked.due()) {
+      const call = new Call(this.#layout.notification(this.#journal, place));
+      if (this.#listener.isValid(call.id) && !this.#serve(call, place)) continue;
+      this.#parked.remove(place);
+      this.#clear(place);
+    }
+  }
+
+  #clear(place: number): void {
+    this.#layout.notification(this.#journal, place).fill(0);
+  }
+}
+
+function lineOf(report: DeviceReport): string {
+  return `${JSON.stringify(report)}\n`;
+}

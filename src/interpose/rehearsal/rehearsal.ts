@@ -1,0 +1,79 @@
+import type { DriverName } from '../../sim/drivers.ts';
+import { V1Restore } from '../../v1/restore.ts';
+import { V1Save } from '../../v1/save.ts';
+import { V2Restore } from '../../v2/restore.ts';
+import { V2Save } from '../../v2/save.ts';
+import type { Plan } from '../run/plan.ts';
+import { RehearsalStage } from './rehearsal-stage.ts';
+
+/*
+ * Code that has not run before is slow, some 30 microseconds a call instead of 5, and a VM migrates once: all of that would be
+ * its downtime. So a supervisor rehearses while it has nothing to do. A device of its own is migrated a number of times,
+ * through the same objects by which the target's devices are served and with calls that this process makes to itself, until
+ * V8 has compiled what a migration takes.
+ */
+
+/** How often a device is migrated, and how long that may take in all, in milliseconds. */
+const ROUNDS = 120;
+const LONGEST = 500;
+/** How long a call of the target may have to wait for the rehearsal, in milliseconds. */
+const SLICE = 0.5;
+
+export class Rehearsal {
+  readonly #steps: Iterator<void>;
+  #took = 0;
+
+  /** Rehearses what a run with this plan shows of devices with these drivers. */
+  constructor(plan: Plan, drivers: readonly DriverName[]) {
+    this.#steps = rehearse(plan, drivers);
+  }
+
+  /** Goes on for a moment. False once it is over. */
+  step(): boolean {
+    const begin = performance.now();
+    let now = begin;
+    while (now - begin < SLICE && this.#took + now - begin < LONGEST) {
+      if (this.#steps.next().done === true) return false;
+      now = performance.now();
+    }
+    this.#took += now - begin;
+    if (this.#took < LONGEST) return true;
+    this.#steps.return?.();
+    return false;
+  }
+}
+
+function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
+  for (const driver of drivers) {
+    using stage = new RehearsalStage(plan, driver);
+    const { v1, v2 } = stage;
+    yield;
+    for (let round = 0; round < ROUNDS; round += 1) {
+      if (v1 !== undefined) yield* migrate((sink) => new V1Save(v1, sink), new V1Restore(v1));
+      if (v2 !== undefined) yield* migrate((sink) => new V2Save(v2, sink), new V2Restore(v2));
+    }
+  }
+}
+
+/** Saves a device, as QEMU does, and restores it from that. */
+function* migrate(
+  saveTo: (sink: (piece: Uint8Array) => void) => V1Save | V2Save,
+  restore: V1Restore | V2Restore,
+): Generator<void> {
+  const state: Uint8Array[] = [];
+  const save = saveTo((piece) => state.push(piece.slice()));
+  save.setup();
+  yield;
+  while (save.pending() > 0 && save.iterate() > 0) yield;
+  save.stop();
+  yield;
+  save.complete();
+  yield;
+  restore.setup();
+  for (const piece of state) {
+    yield;
+    restore.load(piece);
+  }
+  restore.complete();
+  yield;
+}

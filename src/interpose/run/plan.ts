@@ -1,0 +1,133 @@
+import type { V1Habits } from '../../bridge/state-map.ts';
+import { simMemorySizes } from '../../sim/create.ts';
+import { kindOf, type SimSpec } from '../../sim/drivers.ts';
+import { barSize } from '../../sim/pci.ts';
+
+/** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
+export interface Plan {
+  /** The devices that are emulated. Where there are none, the devices of the kernel that the target opens are bridged. */
+  readonly devices: readonly PlannedDevice[];
+  /** Bytes of the v1 region's data section of a device of the kernel. */
+  readonly dataSection: number;
+  /** Which protocol's interface the devices show; `auto` is both, and the VMM takes the one it knows. */
+  readonly present: 'v1' | 'v2' | 'auto';
+  /** Each device is presented in the other protocol and back. */
+  readonly roundTrip: boolean;
+  readonly segmentation: 'raw' | 'framed';
+  /** A v1 device that is presented in v2 offers P2P. */
+  readonly offerP2P: boolean;
+  /** A v2 device that is presented in v1 counts in pre-copy what stop-and-copy will cost. */
+  readonly countStopCopy: boolean;
+  /** Where the stand-in data fds of presented v2 devices are put in the target; none where v2 is not presented. */
+  readonly dataFds: FdWindow | undefined;
+  readonly onError: 'reset' | 'report';
+  /** What is known of v1 drivers that are presented in v2. */
+  readonly v1: V1Habits;
+  readonly fds: PlannedFds;
+  /** The file that was the target's stderr when it was launched. */
+  readonly stderr: FileIdentity;
+  /** What devices go through is said on stderr. */
+  readonly verbose: boolean;
+  /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
+  readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
+}
+
+/** Descriptors that a plan names, by the numbers of the process that reads it. */
+export interface PlannedFds {
+  /** A pidfd of the target. */
+  readonly target: number;
+  /** Where the supervisor writes one line of JSON per device at the end; none without. */
+  readonly report: number | undefined;
+  /** The file for what keeper and supervisor have to say; the target's stderr without. */
+  readonly log: number | undefined;
+  /** The file that gets a line of JSON per trapped call. */
+  readonly trace: number | undefined;
+  /**
+   * With -v and without a log: the launcher's stderr, for what is to be said when the target has ended and has none any more. The
+   * first supervisor alone keeps it, and no longer than the process lives that was launched.
+   */
+  readonly lastWords: number | undefined;
+}
+
+/** Which file one is, as of stat(2). */
+export interface FileIdentity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
+export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords'> };
+
+/** A range of descriptor numbers, both ends included. */
+export interface FdWindow {
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface PlannedDevice {
+  readonly text: string;
+  readonly spec: SimSpec;
+  /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
+  readonly name: string;
+  readonly group: number;
+  /** Bytes of the v1 region's data section. */
+  readonly dataSection: number;
+}
+
+const FIRST_GROUP = 9000;
+const FIRST_BUS = 0x90;
+export const MAX_EMULATED = 64;
+
+/** The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... */
+export function planDevice(index: number, text: string, spec: SimSpec, dataSection: number): PlannedDevice {
+  const bus = (FIRST_BUS + index).toString(16).padStart(2, '0');
+  return {
+    text,
+    spec,
+    name: `0000:${bus}:00.0`,
+    group: FIRST_GROUP + index,
+    dataSection: kindOf(spec).protocol === 'v1' ? simMemorySizes(spec).section : dataSection,
+  };
+}
+
+export function groupPath(device: PlannedDevice): string {
+  return `/dev/vfio/${device.group}`;
+}
+
+/** The regions of an emulated device lie in its memfd at `index << 40`, as vfio-pci places them. */
+export const REGION_SPAN = 2 ** 40;
+
+/** How many devices of the kernel can be bridged at once. */
+export const BRIDGED = 32;
+
+/** How many devices a run has places for. */
+export function placesOf(plan: Pick<Plan, 'devices'>): number {
+  return plan.devices.length === 0 ? BRIDGED : plan.devices.length;
+}
+
+/** Exit status of a supervisor that could not begin. */
+export const CANNOT_BEGIN = 70;
+
+/** The socket through which the launcher sends the keeper the listener; what the plan names comes behind it. */
+export const LAUNCHER_FD = 3;
+
+/** Bytes of the device file that the supervisor maps as BAR0. */
+export function mappedBar(device: PlannedDevice): number {
+  return barSize(device.spec);
+}
+
+/** The plan for a process that is handed its descriptors from number `first` on, and these descriptors. */
+export function handOn(plan: Plan, first: number): { readonly plan: Plan; readonly fds: readonly number[] } {
+  const fds: number[] = [];
+  const moved = Object.entries(plan.fds).map(([name, fd]: [string, number | undefined]) => [
+    name,
+    fd === undefined ? undefined : first + fds.push(fd) - 1,
+  ]);
+  return { plan: { ...plan, fds: Object.fromEntries(moved) as PlannedFds }, fds };
+}
+
+/** The plan that another process of this package passed as its argument. */
+export function parsePlan(text: string | undefined): Plan {
+  if (text === undefined) throw new Error('this program is started by vfio-shim run, not by hand');
+  return JSON.parse(text) as Plan;
+}

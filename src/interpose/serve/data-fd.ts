@@ -1,0 +1,144 @@
+import { O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
+import { struct } from '../../abi/struct.ts';
+import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
+import { vfio_precopy_info } from '../../abi/vfio-v2.ts';
+import { inodeOfOwn, openAnew } from '../../sys/file.ts';
+import { addressOf } from '../../sys/libc.ts';
+import type { Answers } from '../../sys/seccomp.ts';
+import type { V2DataSession, V2Device } from '../../v2/device.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import type { Call } from '../trap/call.ts';
+import type { FdWindow } from '../run/plan.ts';
+import { createStandIn, freeNumber, give } from '../trap/stand-in.ts';
+import { TargetBuffer } from '../trap/target-buffer.ts';
+
+/*
+ * The data fds of a v2 device. The target gets a stand-in, a descriptor in a reserved window of numbers: the filter traps the calls
+ * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone.
+ */
+
+/** The most that one call moves, in bytes: what QEMU 10 asks for. */
+const PIECE = 1024 * 1024;
+
+const data_fd = struct('data_fd', 64, {
+  /** The file of the session that goes on; its inode is what tells it from those of earlier ones. */
+  inode: ['count', 0],
+});
+
+/** What a device's data fd needs to know of it. */
+export interface DataFdDevice {
+  readonly v2: V2Device | undefined;
+  moved(direction: 'out' | 'in', bytes: number): void;
+  /** What the call has done so far did not happen. */
+  undo(): void;
+}
+
+/** The data fds of one device. */
+export class DataFds {
+  readonly #device: DataFdDevice;
+  readonly #window: FdWindow;
+  readonly #my: ReturnType<typeof data_fd.view>;
+  #readsAhead = false;
+
+  constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array) {
+    this.#device = device;
+    this.#window = window;
+    this.#my = data_fd.view(state);
+  }
+
+  get inode(): number {
+    return this.#my.inode;
+  }
+
+  /** Gives the target a data fd for a session that has just begun, once it has been told its number. */
+  open(call: Call, listener: Answers, resuming: boolean, tell: (fd: number) => void): void {
+    using file = createStandIn();
+    using open = openAnew(file.number, resuming ? O_RDONLY : O_WRONLY);
+    this.#my.inode = inodeOfOwn(file.number); // whatever follows, those of earlier sessions are at their end
+    const fd = freeNumber(call, this.#window);
+    tell(fd);
+    give(call, listener, open, fd, true);
+  }
+
+  #session(): V2DataSession {
+    const session = this.#device.v2?.openSession();
+    if (session === undefined) throw refuse('ENODEV', 'data fd: its session has ended');
+    return session;
+  }
+
+  /** read and readv. */
+  read(call: Call): number {
+    const session = this.#session();
+    const buffer = TargetBuffer.of(call);
+    const count = Math.min(buffer.length, PIECE);
+    if (count === 0) return session.read(bounce.subarray(0, 0));
+    const bytes = session.peek?.(count);
+    if (bytes !== undefined) return this.#readInPlace(buffer, session, bytes);
+    buffer.prove(count);
+    const length = session.read(bounce.subarray(0, count));
+    try {
+      buffer.write(bounceAt, length);
+    } catch (error) {
+      this.#device.undo(); // it was unmapped in between: whoever reads next gets them
+      throw error;
+    }
+    if (length > 0) this.#device.moved('out', length);
+    return length;
+  }
+
+  /** Bytes that lie where they can be taken from: they count as read once the target has them. */
+  #readInPlace(buffer: TargetBuffer, session: V2DataSession, bytes: Uint8Array): number {
+    if (bytes.length === 0) return 0;
+    buffer.write(addressOf(bytes), bytes.length);
+    session.consume?.(bytes.length);
+    this.#device.moved('out', bytes.length);
+    this.#readsAhead = session.readAhead !== undefined;
+    return bytes.length;
+  }
+
+  /** Whether there may be something to read ahead. */
+  get readsAhead(): boolean {
+    return this.#readsAhead;
+  }
+
+  /** Has the device prepare the next piece, while the target still sends the one that it has just read. */
+  readAhead(): void {
+    this.#readsAhead = false;
+    this.#device.v2?.openSession()?.readAhead?.();
+  }
+
+  /** write and writev. */
+  write(call: Call): number {
+    const session = this.#session();
+    const buffer = TargetBuffer.of(call);
+    const room = session.room?.(buffer.length);
+    let length: number;
+    if (room === undefined) {
+      const piece = bounce.subarray(0, Math.min(buffer.length, PIECE));
+      buffer.read(bounceAt, piece.length);
+      length = session.write(piece);
+    } else {
+      buffer.read(addressOf(room), room.length);
+      session.fill?.(room.length);
+      ({ length } = room);
+    }
+    if (length > 0) this.#device.moved('in', length);
+    return length;
+  }
+
+  /** ioctls of the data fd: `VFIO_MIG_GET_PRECOPY_INFO`. */
+  ioctl(call: Call, command: number): number {
+    if (command !== VFIO_MIG_GET_PRECOPY_INFO) throw refuse('ENOTTY', `data fd: no ioctl 0x${command.toString(16)}`);
+    const session = this.#session();
+    const { argsz } = vfio_precopy_info.decode(call.readArg(2, vfio_precopy_info.size));
+    if (argsz < vfio_precopy_info.size) throw refuse('EINVAL', `VFIO_MIG_GET_PRECOPY_INFO: argsz ${argsz}`);
+    const { initialBytes, dirtyBytes } = session.precopyInfo();
+    const info = { argsz, flags: 0, initial_bytes: BigInt(initialBytes), dirty_bytes: BigInt(dirtyBytes) };
+    call.writeArg(2, vfio_precopy_info.encode(info));
+    return 0;
+  }
+}
+
+// SAFETY: one thread serves all calls, each to its end; the address stays valid as long as the module.
+const bounce = new Uint8Array(PIECE);
+const bounceAt = addressOf(bounce);

@@ -1,0 +1,18 @@
+import type { DriverName } from '../../sim/drivers.ts';
+import type { DeviceReport } from './report.ts';
+import type { ServedDevice } from './served-device.ts';
+import type { Turn } from '../memory/turn.ts';
+
+/** The devices of a run, of one kind or the other. Each has a place, which is also its place in the window of offsets. */
+export interface Devices {
+  at(place: number): ServedDevice | undefined;
+  /** The device whose data fd has this inode. */
+  withDataFd(inode: number): ServedDevice | undefined;
+  reports(): DeviceReport[];
+  /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun. */
+  understudies(): readonly DriverName[];
+  /** A trapped ioctl that is not one of a data fd: its result, CONTINUE or ANSWERED. */
+  ioctl(turn: Turn, command: number): number;
+  /** A trapped openat or open. */
+  open(turn: Turn): number;
+}

@@ -1,0 +1,88 @@
+import type { BridgeEvents } from '../../bridge/options.ts';
+import { presentV1 } from '../../bridge/present-v1.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
+import { presentV2 } from '../../bridge/present-v2.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { V2Device } from '../../v2/device.ts';
+import { deviceArena } from '../memory/journal.ts';
+import type { Plan } from '../run/plan.ts';
+
+/** Memory that outlives this process, for the bridges of one device. Mapped when it is asked for. */
+export interface FrontMemory {
+  /** The data section that the VMM maps, where the v1 region is ours. */
+  readonly section: () => Uint8Array;
+  /** The data section inside a round trip. */
+  readonly inner: () => Uint8Array;
+  readonly carry: () => Uint8Array;
+  readonly carryOuter: () => Uint8Array;
+  readonly arena: Uint8Array;
+  /** Memory that counts at once, where the driver does not forget with the arena what it was asked. */
+  readonly live: Uint8Array | undefined;
+}
+
+export interface FrontOptions {
+  readonly roundTrip: boolean;
+  readonly segmentation: Plan['segmentation'];
+  readonly offerP2P: boolean;
+  readonly countStopCopy: boolean;
+  readonly onError: Plan['onError'];
+  /** What is known of v1 drivers. */
+  readonly v1: Plan['v1'];
+  /** For the region that the VMM sees: what moves through it is what counts. */
+  readonly events: BridgeEvents;
+  readonly warnings: BridgeEvents;
+  /** Is told the device_state that a v1 driver was brought to, or was found in when a session had ended. */
+  readonly driverState: (v1: number) => void;
+}
+
+/** A device in both protocols, around whatever it speaks itself, and the outermost of the objects, which resets them all. */
+export interface Fronts {
+  readonly v1: V1Device;
+  readonly v2: V2Device;
+  readonly outermost: V1Device | V2Device;
+}
+
+export function makeFronts(backend: MigratableDevice, memory: FrontMemory, options: FrontOptions): Fronts {
+  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
+  const driver: BridgeEvents = { ...warnings, state: (v1) => options.driverState(v1) };
+  const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
+    const { offset, size } = deviceArena[name];
+    return memory.arena.subarray(offset, offset + size);
+  };
+  const shown = (device: V2Device, state: Uint8Array): V1Device =>
+    presentV1(device, {
+      dataSection: memory.section(),
+      state,
+      onError,
+      pendingIncludesStopCopy: countStopCopy,
+      events,
+    });
+  const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
+    const isDriver = device === backend.device;
+    const live = isDriver ? memory.live : undefined;
+    // presentV1, inside a round trip, loads on 4 to 0 too
+    const known = isDriver ? habits : { stopBySaving: false, stopAfterLoad: true };
+    return presentV2(device, {
+      carry,
+      state,
+      segmentation,
+      offerP2P,
+      ...known,
+      events: isDriver ? driver : warnings,
+      ...(live && { live }),
+    });
+  };
+
+  if (backend.protocol === 'v2') {
+    const inside = (): V1Device =>
+      presentV1(backend.device, { dataSection: memory.inner(), state: part('presentV1'), onError, events: warnings });
+    const v2 = roundTrip ? toV2(inside(), memory.carry(), part('presentV2')) : backend.device;
+    const v1 = shown(v2, part('outer'));
+    return { v1, v2, outermost: v1 };
+  }
+  const v1 = roundTrip
+    ? shown(toV2(backend.device, memory.carry(), part('presentV2')), part('presentV1'))
+    : backend.device;
+  const v2 = roundTrip ? toV2(v1, memory.carryOuter(), part('outer')) : toV2(v1, memory.carry(), part('presentV2'));
+  return { v1, v2, outermost: v2 };
+}

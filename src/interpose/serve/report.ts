@@ -1,0 +1,98 @@
+import { createHash } from 'node:crypto';
+import { struct } from '../../abi/struct.ts';
+import { v2StateName } from '../../v2/states.ts';
+import { v1StateName } from '../../v1/states.ts';
+
+/** The most states that a report lists; later ones are counted. */
+const LISTED = 160;
+
+/** What is counted while a device is served; it lies in the device's arena and so survives a change of supervisor. */
+const device_report = struct('device_report', 64, {
+  bytes_out: ['count', 0],
+  buffers_out: ['count', 8],
+  bytes_in: ['count', 16],
+  buffers_in: ['count', 24],
+  calls: ['count', 32],
+  states: ['u32', 40],
+  reset_due: ['u8', 44],
+});
+
+/**
+ * One line of `run --json`. Bytes and buffers are those of the migration data; `sha256` is of all guest-visible memory, null
+ * for a device of the kernel, whose memory is not ours to see.
+ */
+export interface DeviceReport {
+  readonly name: string;
+  readonly device: string;
+  readonly protocol: 'v1' | 'v2';
+  readonly bytesOut: number;
+  readonly buffersOut: number;
+  readonly bytesIn: number;
+  readonly buffersIn: number;
+  readonly trappedCalls: number;
+  readonly states: readonly string[];
+  readonly statesOmitted: number;
+  readonly sha256: string | null;
+}
+
+export class ReportCounter {
+  readonly counts: ReturnType<typeof device_report.view>;
+  readonly #states: Uint8Array;
+  readonly #stateName: (value: number) => string;
+  readonly #protocol: 'v1' | 'v2';
+
+  /** `protocol`: which states are noted, those of the device itself. */
+  constructor(memory: Uint8Array, protocol: 'v1' | 'v2') {
+    this.counts = device_report.view(memory);
+    this.#states = memory.subarray(device_report.size, device_report.size + LISTED);
+    this.#protocol = protocol;
+    this.#stateName = protocol === 'v1' ? v1StateName : v2StateName;
+  }
+
+  /** Notes a state; its name where it is another than the last one. */
+  state(value: number): string | undefined {
+    const { counts } = this;
+    const last = counts.states - 1;
+    if (last >= 0 && last < LISTED && this.#states[last] === value) return undefined;
+    if (counts.states < LISTED) this.#states[counts.states] = value;
+    counts.states += 1;
+    return this.#stateName(value);
+  }
+
+  moved(direction: 'out' | 'in', bytes: number): void {
+    const { counts } = this;
+    if (direction === 'out') {
+      counts.bytes_out += bytes;
+      counts.buffers_out += 1;
+    } else {
+      counts.bytes_in += bytes;
+      counts.buffers_in += 1;
+    }
+  }
+
+  report(name: string, device: string, guestMemory: Uint8Array | undefined): DeviceReport {
+    const { counts } = this;
+    const listed = Math.min(counts.states, LISTED);
+    return {
+      name,
+      device,
+      protocol: this.#protocol,
+      bytesOut: counts.bytes_out,
+      buffersOut: counts.buffers_out,
+      bytesIn: counts.bytes_in,
+      buffersIn: counts.buffers_in,
+      trappedCalls: counts.calls,
+      states: Array.from(this.#states.subarray(0, listed), this.#stateName),
+      statesOmitted: counts.states - listed,
+      sha256: guestMemory === undefined ? null : sha256(guestMemory),
+    };
+  }
+}
+
+/** In pieces: a hash of Node's takes no more than 2 GiB at a time. */
+function sha256(memory: Uint8Array): string {
+  const PIECE = 2 ** 28;
+  const hash = createHash('sha256');
+  for (let at = 0; at < memory.length; at += PIECE) hash.update(memory.subarray(at, at + PIECE));
+  return hash.digest('hex');
+}

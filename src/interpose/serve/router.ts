@@ -1,0 +1,184 @@
+import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
+import { ShimError } from '../../error.ts';
+import { ELSEWHERE } from '../../sys/file.ts';
+import { arch } from '../../sys/libc.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { CONTINUE, type Call } from '../trap/call.ts';
+import type { DataFds } from './data-fd.ts';
+import type { Devices } from './devices.ts';
+import { fileOf, forgetFile } from '../trap/file-look.ts';
+import { mapSection } from '../trap/map-section.ts';
+import type { FdWindow } from '../run/plan.ts';
+import type { ServedDevice } from './served-device.ts';
+import { messageOf, warn } from '../run/log.ts';
+import { AT_POSITION, duplicate, isStandIn, refuseOther } from '../trap/stand-in.ts';
+import type { Turn } from '../memory/turn.ts';
+import { deviceInWindow, offsetInRegion } from '../run/window.ts';
+
+const numbers = arch.syscalls;
+const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
+const legacyOpen = 'open' in numbers ? numbers.open : -1;
+
+const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+
+/** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
+export class Router {
+  readonly devices: Devices;
+  /** Where the stand-ins of data fds are. */
+  readonly #window: FdWindow | undefined;
+  /** The device whose data fd was read by the latest call. */
+  #hasRead: ServedDevice | undefined;
+
+  constructor(devices: Devices, dataFds: FdWindow | undefined) {
+    this.devices = devices;
+    this.#window = dataFds;
+  }
+
+  /**
+   * Goes on, once a read of a data fd was answered, with what the next one will need: the target sends what it has meanwhile.
+   * True where that changed something, which is to be committed with the call's result once more.
+   */
+  readAhead({ tid }: Call): boolean {
+    const device = this.#hasRead;
+    const dataFds = device?.dataFds;
+    this.#hasRead = undefined;
+    if (device === undefined || dataFds?.readsAhead !== true) return false;
+    try {
+      if (!device.driver.enter(tid)) return false;
+      device.onDataFd(() => dataFds.readAhead());
+    } catch (error) {
+      if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
+    } finally {
+      device.driver.leave();
+    }
+    return true;
+  }
+
+  /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
+  dispatch(turn: Turn): number {
+    const { call } = turn;
+    this.#hasRead = undefined;
+    switch (call.nr) {
+      case numbers.pread64:
+      case numbers.pwrite64:
+        return deviceInWindow(call.high(3)) < 0 ? refuseOther(call) : this.#onRegion(turn, 0, 3);
+      case numbers.ioctl:
+        return this.#ioctl(turn);
+      case numbers.mmap:
+        return this.#onRegion(turn, 4, 5);
+      case numbers.openat:
+      case legacyOpen:
+        return this.devices.open(turn);
+      case numbers.read:
+      case numbers.readv:
+        return this.#read(turn);
+      case numbers.write:
+      case numbers.writev:
+        return this.#write(turn);
+      case numbers.preadv2:
+        return isAtPosition(call) ? this.#read(turn) : refuseOther(call);
+      case numbers.pwritev2:
+        return isAtPosition(call) ? this.#write(turn) : refuseOther(call);
+      case numbers.preadv:
+      case numbers.pwritev:
+      case numbers.lseek:
+      case numbers.sendfile:
+      case numbers.splice:
+      case numbers.copy_file_range:
+        return refuseOther(call);
+      case numbers.dup:
+      case numbers.dup3:
+      case numbers.fcntl:
+      case legacyDup2:
+        return this.#duplicate(turn);
+      default:
+        return CONTINUE;
+    }
+  }
+
+  #read(turn: Turn): number {
+    return this.#dataFd(turn, (dataFds, device) => {
+      this.#hasRead = device;
+      return dataFds.read(turn.call);
+    });
+  }
+
+  #write(turn: Turn): number {
+    return this.#dataFd(turn, (dataFds) => dataFds.write(turn.call));
+  }
+
+  /** A call on a device's descriptor at an offset in the window: which arguments these are. */
+  #onRegion(turn: Turn, fdArgument: number, offsetArgument: number): number {
+    const { call } = turn;
+    const high = call.high(offsetArgument);
+    const device = this.devices.at(deviceInWindow(high));
+    if (device === undefined || !device.driver.enter(call.tid, call.s32(fdArgument))) return CONTINUE;
+    try {
+      device.counted();
+      const offset = offsetInRegion(high, call.u32(offsetArgument));
+      const isRead = call.nr === numbers.pread64;
+      // a read of device_state is not committed by itself: what it finds out, it finds out again when it is served again
+      if (!isRead || offset !== DEVICE_STATE_AT) turn.touch(device.ledger);
+      if (isRead) return device.read(turn, offset);
+      return call.nr === numbers.pwrite64 ? device.write(turn, offset) : this.#map(turn, device, offset);
+    } finally {
+      device.driver.leave();
+    }
+  }
+
+  #map({ call, answers }: Turn, device: ServedDevice, offset: number): number {
+    try {
+      return mapSection(call, answers, device.section, offset);
+    } catch (error) {
+      warn(`${device.name}: the data section is not mapped, migration will be slow: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  #ioctl(turn: Turn): number {
+    const { call } = turn;
+    const command = call.u32(1);
+    if (command === VFIO_MIG_GET_PRECOPY_INFO && isStandIn(call.tid, call.s32(0))) {
+      return this.#dataFd(turn, (dataFds) => dataFds.ioctl(call, command));
+    }
+    return this.devices.ioctl(turn, command);
+  }
+
+  /** A call on a descriptor in the window of the stand-in data fds. */
+  #dataFd(turn: Turn, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+    const { call } = turn;
+    const inode = fileOf(call.tid, call.s32(0));
+    return inode === undefined || inode === ELSEWHERE ? CONTINUE : this.#onDataFd(turn, inode, serve);
+  }
+
+  #onDataFd(turn: Turn, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+    const { call } = turn;
+    const device = this.devices.withDataFd(inode);
+    const dataFds = device?.dataFds;
+    if (device === undefined || dataFds === undefined) {
+      if (isStandIn(call.tid, call.s32(0))) throw refuse('ENODEV', 'data fd: its session has ended');
+      return CONTINUE;
+    }
+    if (!device.driver.enter(call.tid)) throw refuse('ENODEV', 'data fd: the device was closed');
+    try {
+      turn.touch(device.ledger);
+      device.counted();
+      return device.onDataFd(() => serve(dataFds, device));
+    } finally {
+      device.driver.leave();
+    }
+  }
+
+  #duplicate({ call, answers }: Turn): number {
+    const window = this.#window;
+    if (window === undefined) return CONTINUE;
+    forgetFile();
+    return duplicate(call, answers, window);
+  }
+}
+
+/** preadv2 or pwritev2 that are readv or writev: at the file's own position, without flags. */
+function isAtPosition(call: Call): boolean {
+  return call.arg(3) === AT_POSITION && call.u32(5) === 0;
+}

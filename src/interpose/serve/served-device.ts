@@ -1,0 +1,279 @@
+import type { MigratableDevice } from '../../device/migratable.ts';
+import type { BridgeEvents } from '../../bridge/options.ts';
+import { addressOf } from '../../sys/libc.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
+import { DATA_OFFSET } from '../../v1/region.ts';
+import type { V1Device } from '../../v1/device.ts';
+import { V1RegisterAccess } from '../../v1/registers.ts';
+import { V1 } from '../../v1/states.ts';
+import type { V2Device } from '../../v2/device.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { DataFds } from './data-fd.ts';
+import type { DeviceHost } from '../../vfio/server/device-requests.ts';
+import { makeFronts, type FrontMemory } from './fronts.ts';
+import { forgetFile } from '../trap/file-look.ts';
+import { deviceArena } from '../memory/journal.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import type { FdWindow, Plan } from '../run/plan.ts';
+import { ReportCounter, type DeviceReport } from './report.ts';
+import type { Turn } from '../memory/turn.ts';
+
+export interface ServeOptions {
+  readonly present: Plan['present'];
+  readonly roundTrip: boolean;
+  readonly segmentation: Plan['segmentation'];
+  readonly offerP2P: boolean;
+  readonly countStopCopy: boolean;
+  readonly onError: Plan['onError'];
+  readonly v1: Plan['v1'];
+  readonly dataFds: FdWindow | undefined;
+  readonly warn: (message: string) => void;
+  /** Where what devices go through is said, if anywhere. */
+  readonly log: ((message: string) => void) | undefined;
+}
+
+/** The data section as the target maps it: a file, where the section begins in it, its bytes, and where they are here. */
+export interface Section {
+  readonly fd: number;
+  readonly offset: number;
+  readonly size: number;
+  readonly address: () => number;
+}
+
+/** What is behind a served device: an emulated one, or one of the kernel. */
+export interface Driver {
+  readonly backend: MigratableDevice;
+  /**
+   * Begins a call on a descriptor of the target; false where that is not this device. Without one, the call is on something
+   * that belongs to the device, as a data fd does. leave() ends it.
+   */
+  enter(tid: number, fd?: number): boolean;
+  leave(): void;
+  /** The state that the driver is in, in its own protocol, where it is not told by events. */
+  state?(): number | undefined;
+  /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
+  readonly text: string;
+  readonly guestMemory: Uint8Array | undefined;
+}
+
+/** What a driver tells while it works. */
+export interface DriverEvents {
+  readonly bridge: BridgeEvents;
+  readonly state: (state: number) => void;
+}
+
+export interface ServedParts {
+  readonly name: string;
+  readonly ledger: Ledger;
+  readonly section: Section;
+  readonly memory: FrontMemory;
+  readonly protocol: 'v1' | 'v2';
+  /** Which of the two interfaces are ours to show. */
+  readonly shows: { readonly v1: boolean; readonly v2: boolean };
+}
+
+/** A device as it is served to a VMM: a driver, presented in one protocol or in both, over memory that outlives us. */
+export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
+  readonly name: string;
+  readonly ledger: Ledger;
+  readonly section: Section;
+  readonly driver: D;
+  /** The region that the VMM sees, where v1 is presented. */
+  readonly v1: V1Device | undefined;
+  /** The features that the VMM sees, where v2 is presented. */
+  readonly v2: V2Device | undefined;
+  readonly dataFds: DataFds | undefined;
+  readonly #counter: ReportCounter;
+  readonly #outermost: V1Device | V2Device;
+  readonly #log: ServeOptions['log'];
+  readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
+  readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
+  /** What each register was read as last. */
+  readonly #last = new Map<number, Register>();
+  /** Buffers are counted where the VMM sees them: by the region's events, or by reads and writes of the data fd. */
+  #countsRegion = true;
+
+  constructor(parts: ServedParts, options: ServeOptions, makeDriver: (events: DriverEvents) => D) {
+    const { name, ledger, section, memory, protocol, shows } = parts;
+    this.name = name;
+    this.ledger = ledger;
+    this.section = section;
+    const at = (part: 'report' | 'dataFd'): Uint8Array => {
+      const { offset, size } = deviceArena[part];
+      return ledger.arena.subarray(offset, offset + size);
+    };
+    const counter = new ReportCounter(at('report'), protocol);
+    this.#counter = counter;
+    const warnings: BridgeEvents = { warning: (message) => options.warn(`${name}: ${message}`) };
+    const events: BridgeEvents = {
+      ...warnings,
+      moved: (direction, bytes) => {
+        if (this.#countsRegion) this.moved(direction, bytes);
+      },
+    };
+    const bridge = options.roundTrip ? {} : events;
+    this.#log = options.log;
+    this.driver = makeDriver({ bridge, state: (state) => this.#note(state) });
+    const fronts = makeFronts(this.driver.backend, memory, {
+      ...options,
+      events,
+      warnings,
+      driverState: (state) => this.#note(state),
+    });
+    this.#outermost = fronts.outermost;
+    if (shows.v1) this.v1 = fronts.v1;
+    if (shows.v2) this.v2 = fronts.v2;
+    if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
+  }
+
+  /** A user gets the device's fd. */
+  opened(turn: Turn): void {
+    this.#counter.counts.reset_due = 1;
+    turn.touch(this.ledger);
+  }
+
+  /** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */
+  openDataFd({ call, answers }: Turn, resuming: boolean, tell: (fd: number) => void): void {
+    forgetFile();
+    this.dataFds?.open(call, answers, resuming, tell);
+  }
+
+  /** What the call has changed did not happen: a successor would find the same, had this process been killed in its midst. */
+  undo(): void {
+    this.ledger.revert();
+  }
+
+  firstLook(): void {
+    if (this.#counter.counts.reset_due === 0) return;
+    this.reset();
+    this.#giveUp();
+    this.#counter.counts.reset_due = 0;
+  }
+
+  /** What presentV1 would still tell an earlier user of the session that went with the reset is not for the new one. */
+  #giveUp(): void {
+    const outermost = this.#outermost;
+    if (!('regionSize' in outermost)) return;
+    try {
+      new V1RegisterAccess(outermost).setDeviceState(V1.RUNNING);
+    } catch {
+      // the loss of a resume is told whatever is written, and once
+    }
+  }
+
+  /** A migration has begun, now or at some time before. */
+  get hasLeftRunning(): boolean {
+    return this.#counter.counts.states > 1;
+  }
+
+  /** Notes the state that the device's own driver is in after a call that may have changed it. */
+  noteState(): void {
+    const state = this.driver.state?.();
+    if (state !== undefined) this.#note(state);
+  }
+
+  #note(state: number): void {
+    const entered = this.#counter.state(state);
+    if (entered !== undefined) this.#log?.(`${this.name}: the device is in ${entered}`);
+  }
+
+  report(): DeviceReport {
+    return this.#counter.report(this.name, this.driver.text, this.driver.guestMemory);
+  }
+
+  reset(): void {
+    this.#outermost.reset();
+  }
+
+  moved(direction: 'out' | 'in', bytes: number): void {
+    this.#counter.moved(direction, bytes);
+  }
+
+  /** Serves a call on the device's features or data fd. */
+  onDataFd<T>(serve: () => T): T {
+    this.#countsRegion = false;
+    try {
+      return serve();
+    } finally {
+      this.#countsRegion = true;
+    }
+  }
+
+  counted(): void {
+    this.#counter.counts.calls += 1;
+  }
+
+  /** pread64 of the region. */
+  read({ call }: Turn, offset: number): number {
+    const count = call.count(2);
+    const v1 = this.#checked(offset, count);
+    if (count === 0) return 0;
+    if (offset >= DATA_OFFSET) {
+      call.writeFrom(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
+      return count;
+    }
+    const width = registerWidth(count);
+    const bytes = this.#registers[width];
+    const last = offset === DEVICE_STATE_AT ? undefined : this.#lastOf(offset, width);
+    // a read of these registers acknowledges, or has data read: never for a user who does not get the answer. What is
+    // written first is most often the answer already
+    if (last !== undefined) call.writeFrom(call.count(1), last.at, width);
+    v1.read(offset, bytes);
+    if (last !== undefined && isSame(last.bytes, bytes)) return width;
+    last?.bytes.set(bytes);
+    call.writeFrom(call.count(1), this.#registersAt[width], width);
+    return width;
+  }
+
+  /** The other registers have 8 bytes; what else a target may ask for is refused, and costs no memory. */
+  #lastOf(offset: number, width: 4 | 8): Register {
+    const key = width === 8 && offset < 32 ? offset : -width;
+    let register = this.#last.get(key);
+    if (register === undefined) {
+      const bytes = new Uint8Array(width);
+      register = { bytes, at: addressOf(bytes) };
+      this.#last.set(key, register);
+    }
+    return register;
+  }
+
+  /** pwrite64 of the region. */
+  write({ call }: Turn, offset: number): number {
+    const count = call.count(2);
+    const v1 = this.#checked(offset, count);
+    if (count === 0) return 0;
+    if (offset >= DATA_OFFSET) {
+      call.readTo(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
+      return count;
+    }
+    const width = registerWidth(count);
+    call.readTo(call.count(1), this.#registersAt[width], width);
+    v1.write(offset, this.#registers[width]);
+    this.noteState();
+    return width;
+  }
+
+  #checked(offset: number, count: number): V1Device {
+    const { v1 } = this;
+    if (v1 !== undefined && count <= v1.regionSize - offset) return v1;
+    throw refuse('EINVAL', `migration region: ${count} bytes at ${offset} of ${v1?.regionSize ?? 0}`);
+  }
+}
+
+const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+
+/** A register's value here, and where that is. */
+interface Register {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  for (let n = 0; n < a.length; n += 1) if (a[n] !== b[n]) return false;
+  return true;
+}
+
+function registerWidth(count: number): 4 | 8 {
+  if (count === 4 || count === 8) return count;
+  throw refuse('EINVAL', `migration region: an access of ${count} bytes; registers have 4 or 8`);
+}

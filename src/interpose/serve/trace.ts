@@ -1,0 +1,38 @@
+import { errnoName } from '../../abi/errno.ts';
+import { Outlet } from '../../sys/outlet.ts';
+import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
+import { warn } from '../run/log.ts';
+
+/**
+ * `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for what drivers of it were asked.
+ * A trace that has lost lines would be misread: what cannot be written ends it.
+ */
+export class Trace {
+  #outlet: Outlet | undefined;
+
+  /** `fd`: the file, opened for appending. */
+  constructor(fd: number) {
+    this.#outlet = new Outlet(fd);
+  }
+
+  write(call: Call, value: number, error: number): void {
+    if (value === CONTINUE || this.#outlet === undefined) return;
+    const args = [0, 1, 2, 3, 4, 5].map((n) => `0x${call.arg(n).toString(16)}`);
+    const result = value === ANSWERED ? 'fd' : value;
+    this.#line({ time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error });
+  }
+
+  /** What the driver of a bridged device was asked while a call was served, and its answer: bytes, a number, or an errno. */
+  asked(device: string, what: string, answer: number | string): void {
+    this.#line({ time: Date.now(), device, driver: what, answer });
+  }
+
+  #line(entry: object): void {
+    const line = Buffer.from(`${JSON.stringify(entry)}\n`);
+    const written = this.#outlet?.write(line) ?? line.length;
+    if (written === line.length) return;
+    this.#outlet = undefined;
+    const why = written < 0 ? (errnoName(-written) ?? `errno ${-written}`) : `${written} of ${line.length} bytes fit`;
+    warn(`--trace: the file cannot be written (${why}), nothing more is traced`);
+  }
+}

@@ -1,0 +1,35 @@
+import { addressOf } from '../../sys/libc.ts';
+import type { ContainerArgument } from '../../vfio/argument.ts';
+import type { Call } from './call.ts';
+
+/** The argument of a trapped ioctl, in the memory of the thread that made it. */
+export class CallArgument implements ContainerArgument {
+  readonly #call: Call;
+
+  constructor(call: Call) {
+    this.#call = call;
+  }
+
+  get id(): bigint {
+    return this.#call.id;
+  }
+  get value(): number {
+    return this.#call.count(ARGUMENT);
+  }
+
+  read(size: number): Uint8Array {
+    return this.#call.readArg(ARGUMENT, size);
+  }
+
+  write(bytes: Uint8Array, skip = 0): void {
+    this.#call.writeArg(ARGUMENT, bytes, skip);
+  }
+
+  writeAt(address: bigint, bytes: Uint8Array): void {
+    // SAFETY: `bytes` stays referenced during the call; its length is its own
+    this.#call.writeFrom(Number(address), addressOf(bytes), bytes.length);
+  }
+}
+
+/** The third argument of ioctl(2). */
+const ARGUMENT = 2;

@@ -1,0 +1,168 @@
+import type { Arch } from '../../abi/arch.ts';
+import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
+import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../../abi/seccomp.ts';
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_MIG_GET_PRECOPY_INFO,
+} from '../../abi/vfio.ts';
+import { assemble, type Step } from './bpf.ts';
+import type { FdWindow } from '../run/plan.ts';
+import { WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
+
+/** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out. */
+const VFIO_FIRST = VFIO_GET_API_VERSION;
+const VFIO_LAST = VFIO_FIRST + 25;
+if (VFIO_DEVICE_FEATURE > VFIO_LAST || VFIO_MIG_GET_PRECOPY_INFO > VFIO_LAST) throw new RangeError('VFIO ioctl range');
+
+const { fields } = seccomp_data;
+const NR = fields.nr[1];
+const ARCH_AT = fields.arch[1];
+const low = (argument: keyof typeof fields): number => fields[argument][1];
+const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
+
+/** What a filter has to let through to the supervisor. */
+interface Traps {
+  readonly ioctls: Step[];
+  /** Opening files for reading and writing. */
+  readonly opens: boolean;
+  readonly dataFds: FdWindow | undefined;
+}
+
+/**
+ * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
+ * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
+ * rest goes straight to the kernel, config space, BARs and mapped memory included. Where v2 is presented, reads, writes and
+ * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
+ * error (positions, splice and its kind); closing them is the kernel's business.
+ */
+export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+  return filter(arch, {
+    ioctls: [{ unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' }],
+    opens: true,
+    dataFds,
+  });
+}
+
+/**
+ * The filter of a target whose devices are the kernel's. It traps as little as serves: what a device is and how it is reset,
+ * and accesses at offsets in the added regions' window. Where v2 is presented, the features and the data fds too. So whatever
+ * becomes of the supervisor, DMA mappings, interrupts and the device's own regions go on.
+ */
+export function bridgingFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+  const trapped = [
+    VFIO_GROUP_GET_DEVICE_FD,
+    VFIO_DEVICE_GET_INFO,
+    VFIO_DEVICE_GET_REGION_INFO,
+    VFIO_DEVICE_RESET,
+    ...(dataFds === undefined ? [] : [VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO]),
+  ];
+  const ioctls: Step[] = [
+    { unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' },
+    ...trapped.map((command) => ({ ifEqual: command, then: 'vfio' })),
+    { ret: SECCOMP_RET_ALLOW },
+    { label: 'vfio' },
+  ];
+  return filter(arch, { ioctls, opens: false, dataFds });
+}
+
+function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint8Array {
+  const { syscalls, auditArch } = arch;
+  const inWindow = (name: string, argument: keyof typeof fields, otherwise: Step[]): Step[] => [
+    { label: name },
+    { load: high(argument) },
+    { and: WINDOW_MASK },
+    { unlessEqual: WINDOW_HIGH, then: `${name}: elsewhere` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: elsewhere` },
+    ...otherwise,
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const opens = (name: string, flags: keyof typeof fields): Step[] => [
+    { label: name },
+    { load: low(flags) },
+    { and: O_ACCMODE },
+    { unlessEqual: O_RDWR, then: `${name}: one way` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: one way` },
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const isDataFd = (name: string, argument: 'args0' | 'args1' | 'args2'): Step[] =>
+    dataFds === undefined
+      ? []
+      : [
+          { load: low(argument) },
+          { unlessBetween: [dataFds.first, dataFds.last], then: `${name}: other fd` },
+          { ret: SECCOMP_RET_USER_NOTIF },
+          { label: `${name}: other fd` },
+        ];
+  const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
+    { label: name },
+    ...isDataFd(name, 'args0'),
+    ...(second === undefined ? [] : isDataFd(`${name}, second`, second)),
+    { ret: SECCOMP_RET_ALLOW },
+  ];
+  const { read, write, readv, writev, preadv, pwritev, preadv2, pwritev2, lseek, dup, dup3, fcntl } = syscalls;
+  const legacyDup = 'dup2' in syscalls ? [Number(syscalls.dup2)] : [];
+  const onDataFd = [
+    read,
+    write,
+    readv,
+    writev,
+    preadv,
+    pwritev,
+    preadv2,
+    pwritev2,
+    lseek,
+    dup,
+    dup3,
+    fcntl,
+    ...legacyDup,
+  ];
+  const onDataFds: Step[] =
+    dataFds === undefined
+      ? []
+      : [
+          ...onDataFd.map((nr) => ({ ifEqual: nr, then: 'data fd' })),
+          { ifEqual: syscalls.sendfile, then: 'sendfile' },
+          { ifEqual: syscalls.splice, then: 'splice' },
+          { ifEqual: syscalls.copy_file_range, then: 'splice' },
+        ];
+  const hasOpen = trapsOpens && 'open' in syscalls;
+  const openCalls: Step[] = [
+    ...(trapsOpens ? [{ ifEqual: syscalls.openat, then: 'openat' }] : []),
+    ...(hasOpen ? [{ ifEqual: Number(syscalls.open), then: 'open' }] : []),
+    ...(trapsOpens ? [{ ifEqual: syscalls.openat2, then: 'openat2' }] : []),
+  ];
+  return assemble([
+    { load: ARCH_AT },
+    { unlessEqual: auditArch, then: 'allow' },
+    { load: NR },
+    { ifEqual: syscalls.ioctl, then: 'ioctl' },
+    { ifEqual: syscalls.pread64, then: 'offset' },
+    { ifEqual: syscalls.pwrite64, then: 'offset' },
+    { ifEqual: syscalls.mmap, then: 'mmap' },
+    ...openCalls,
+    ...onDataFds,
+    { label: 'allow' },
+    { ret: SECCOMP_RET_ALLOW },
+    { label: 'ioctl' },
+    { load: low('args1') },
+    ...ioctls,
+    { label: 'openat2' },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: 'other ioctl' },
+    { ret: SECCOMP_RET_ALLOW },
+    ...inWindow('offset', 'args3', isDataFd('offset', 'args0')),
+    ...inWindow('mmap', 'args5', []),
+    ...(trapsOpens ? opens('openat', 'args2') : []),
+    ...(hasOpen ? opens('open', 'args1') : []),
+    ...(dataFds === undefined
+      ? []
+      : [...dataFd('data fd'), ...dataFd('sendfile', 'args1'), ...dataFd('splice', 'args2')]),
+  ]);
+}

@@ -1,0 +1,46 @@
+import { errnoName, errnoNumber } from '../../abi/errno.ts';
+import { MAP_SHARED, MAP_SHARED_VALIDATE, MAP_TYPE, PROT_EXEC } from '../../abi/mman.ts';
+import { O_CLOEXEC } from '../../abi/fcntl.ts';
+import { ShimError } from '../../error.ts';
+import type { Answers } from '../../sys/seccomp.ts';
+import { TracedThread } from '../../sys/ptrace.ts';
+import { DATA_OFFSET } from '../../v1/region.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { ANSWERED, type Call } from './call.ts';
+
+/**
+ * mmap of the data section. The target's own mmap names the device's fd at an offset that exists nowhere, so the thread
+ * is led, before it returns, through an mmap of the shared memory and a close, and returns with the address.
+ *
+ * The call is answered with an error first, which frees the thread from seccomp. Should this process die between that and
+ * the mmap, the target sees the error, and accesses the data section by pread instead.
+ */
+export function mapSection(
+  call: Call,
+  listener: Answers,
+  memory: { readonly fd: number; readonly offset: number; readonly size: number },
+  offset: number,
+): number {
+  const length = call.count(1);
+  const type = call.u32(3) & MAP_TYPE;
+  const at = offset - DATA_OFFSET;
+  if (length === 0 || at < 0 || at % 4096 !== 0 || Math.ceil(length / 4096) * 4096 > memory.size - at) {
+    throw refuse('EINVAL', `mmap of ${length} bytes at ${offset}: not within the data section`);
+  }
+  if (type !== MAP_SHARED && type !== MAP_SHARED_VALIDATE) throw refuse('EINVAL', 'mmap: the data section is shared');
+  if ((call.u32(2) & PROT_EXEC) !== 0) throw refuse('EPERM', 'mmap: the data section is not executable');
+
+  using thread = new TracedThread(call.tid);
+  thread.seize(); // where that is refused, the target has been given nothing yet
+  const inTarget = listener.addFd(call.id, memory.fd, { closeOnExec: O_CLOEXEC });
+  listener.respond(call.words, 0, inTarget < 0 ? inTarget : -errnoNumber('ENODEV'));
+  if (inTarget < 0) throw refuse(errnoName(-inTarget) ?? 'ENOMEM', 'mmap: no descriptor to be had in the target');
+  thread.waitUntilStopped();
+  const args = [call.arg(0), call.arg(1), call.arg(2), call.arg(3), BigInt(inTarget), BigInt(memory.offset + at)];
+  const address = thread.inject('mmap', args);
+  thread.inject('close', [BigInt(inTarget)]);
+  thread.finish(address);
+  if (address >= 0n || address < -4095n) return ANSWERED;
+  const errno = errnoName(Number(-address)) ?? 'ENOMEM';
+  throw new ShimError('ERR_TARGET', `mmap in the target failed with ${errno}`, { errno });
+}

@@ -1,0 +1,303 @@
+import { closeSync, openSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_FLAGS_CONTAINER_SET,
+  VFIO_GROUP_FLAGS_VIABLE,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_GET_STATUS,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_GROUP_UNSET_CONTAINER,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_SET_IOMMU,
+  VFIO_TYPE1v2_IOMMU,
+  vfio_group_status,
+  vfio_iommu_type1_dma_map,
+} from '../../../src/abi/vfio.ts';
+import { ANSWERED } from '../../../src/interpose/trap/call.ts';
+import { Fabric, type FabricDevice } from '../../../src/interpose/emulated/fabric.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
+import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
+import type { Turn } from '../../../src/interpose/memory/turn.ts';
+import { OwnedFd } from '../../../src/sys/fd.ts';
+import { inodeOfOwn } from '../../../src/sys/file.ts';
+import { trySyscall } from '../../../src/sys/libc.ts';
+import { createSharedMemory } from '../../../src/sys/memory.ts';
+import { crashes } from '../../support/crashes.ts';
+import { failure, outcome } from '../../support/errno.ts';
+import { GuardedMemory, selfCall, selfIoctl } from '../../support/self-call.ts';
+import { turnOf } from '../../support/self-turn.ts';
+import { BAD_ADDRESS } from '../../support/user-memory.ts';
+
+const VIABLE = VFIO_GROUP_FLAGS_VIABLE;
+const memory = new GuardedMemory();
+
+let files: OwnedFd[];
+let opened: string[];
+let devices: FabricDevice[];
+let journal: Uint8Array;
+let mappings: Uint8Array;
+let sent: { fd: number; closeOnExec: boolean }[];
+let refuseToSend: boolean;
+let fabric: Fabric;
+let ledgers: Ledgers;
+const layout = new JournalLayout(0);
+
+/** The fabric as a supervisor finds it. */
+function fabricOf(journalled: Uint8Array): Fabric {
+  ledgers = new Ledgers(layout.ledgers(journalled));
+  return new Fabric(devices, layout.fabricLedger(journalled, ledgers), mappings, (_, fd, closeOnExec) => {
+    if (refuseToSend) throw failure('EMFILE', 'ERR_TARGET');
+    const copy = new OwnedFd(trySyscall('dup', fd));
+    files.push(copy);
+    sent.push({ fd: copy.number, closeOnExec });
+  });
+}
+
+beforeEach(() => {
+  opened = [];
+  sent = [];
+  refuseToSend = false;
+  files = [0, 1, 2, 3].map((n) => createSharedMemory(`test-${n}`, 4096));
+  const number = (n: number): number => files[n]?.number ?? -1;
+  devices = [0, 1].map((n) => ({
+    name: `0000:9${n}:00.0`,
+    driver: { files: { device: number(2 * n), group: number(2 * n + 1) } },
+    opened: () => opened.push(`0000:9${n}:00.0`),
+  }));
+  journal = new Uint8Array(layout.size);
+  mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
+  fabric = fabricOf(journal);
+  fabric.save();
+  ledgers.commit([fabric.ledger]);
+});
+
+afterEach(() => {
+  for (const file of files) file.close();
+});
+
+const open = (): Turn => turnOf(selfCall(257, []));
+
+/** Opens /dev/vfio/vfio and returns the descriptor. */
+function openContainer(): number {
+  expect(fabric.openContainer(open(), true)).toBe(ANSWERED);
+  return sent.at(-1)?.fd ?? -1;
+}
+
+function openGroup(group = 0): number {
+  expect(fabric.openGroup(open(), group, false)).toBe(ANSWERED);
+  return sent.at(-1)?.fd ?? -1;
+}
+
+/** The target closes what it was given last. */
+function closeLast(): void {
+  files.pop()?.close();
+}
+
+function onGroup(group: number, command: number, argument: Uint8Array | bigint, to: Fabric = fabric): string {
+  const at = typeof argument === 'bigint' ? argument : memory.put(argument);
+  return outcome(() => to.groupIoctl(turnOf(selfIoctl(command, at)), command, group));
+}
+
+function onContainer(fd: number, command: number, argument: number | Uint8Array, id = 1n): string {
+  const container = fabric.container(inodeOfOwn(fd));
+  if (container === undefined) return 'no container';
+  const at = typeof argument === 'number' ? argument : memory.put(argument);
+  return outcome(() => fabric.containerIoctl(selfIoctl(command, at, id), command, container));
+}
+
+const int = (value: number): Uint8Array => new Uint8Array(new Int32Array([value]).buffer);
+const name = (text: string): Uint8Array => Buffer.from(`${text}\0`);
+
+function status(group: number): number {
+  expect(onGroup(group, VFIO_GROUP_GET_STATUS, vfio_group_status.encode({ argsz: 8 }))).toBe('OK');
+  return vfio_group_status.decode(memory.end(8)).flags;
+}
+
+/** A container with an IOMMU and the first group. */
+function attached(): number {
+  const container = openContainer();
+  openGroup();
+  expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('OK');
+  expect(onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)).toBe('OK');
+  return container;
+}
+
+describe('a group', () => {
+  it('is attached to a container and detached from it', () => {
+    const container = openContainer();
+    expect(sent[0]?.closeOnExec).toBe(true);
+    openGroup();
+    expect(sent[1]?.closeOnExec).toBe(false);
+    expect(status(0)).toBe(VIABLE);
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('EINVAL');
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('OK');
+    expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
+    expect(status(1)).toBe(VIABLE);
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('EINVAL');
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
+    expect(status(0)).toBe(VIABLE);
+  });
+
+  it('takes only a container', () => {
+    openGroup();
+    const file = openSync('/proc/self/exe', 'r');
+    for (const fd of [file, 9999, sent[0]?.fd ?? -1, 0]) {
+      expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(fd)), String(fd)).toBe('EBADF');
+    }
+    closeSync(file);
+    for (const fd of [-1, -100, -(2 ** 31)]) expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(fd))).toBe('EINVAL');
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, BAD_ADDRESS)).toBe('EFAULT');
+    expect(status(0)).toBe(VIABLE);
+  });
+
+  it('gives a device that is its own, once there is an IOMMU', () => {
+    openGroup();
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('EINVAL');
+    const container = openContainer();
+    onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container));
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('EINVAL');
+    onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+    for (const wrong of ['0000:91:00.0', '', '0000:90:00.0 ', '0000:90:00', 'x'.repeat(4000)]) {
+      expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name(wrong))).toBe('ENODEV');
+    }
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, BAD_ADDRESS)).toBe('EFAULT');
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, Buffer.from('not terminated'))).toBe('EFAULT');
+    expect(opened).toEqual([]);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('OK');
+    expect(opened).toEqual(['0000:90:00.0']);
+    expect(inodeOfOwn(sent.at(-1)?.fd ?? -1)).toBe(inodeOfOwn(devices[0]?.driver.files.device ?? -1));
+    expect(sent.at(-1)?.closeOnExec).toBe(true);
+  });
+
+  it('has one opener at a time, and is open as long as its device is', () => {
+    openGroup();
+    const busy = (): string => outcome(() => fabric.openGroup(open(), 0, false));
+    expect(busy()).toBe('EBUSY');
+    expect(openGroup(1)).toBeGreaterThan(0);
+    closeLast();
+    const copy = new OwnedFd(trySyscall('dup', sent[0]?.fd ?? -1));
+    closeLast();
+    expect(busy(), 'a duplicate').toBe('EBUSY');
+    copy.close();
+
+    attached();
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    expect(opened).toEqual(['0000:90:00.0']);
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('EBUSY');
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    refuseToSend = true;
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('EMFILE');
+    refuseToSend = false;
+    expect(opened, 'by the first descriptor alone').toEqual(['0000:90:00.0']);
+    const [group] = files.splice(-3, 1);
+    group?.close();
+    expect(busy(), 'of a device that is open').toBe('EBUSY');
+    closeLast();
+    expect(busy()).toBe('EBUSY');
+    closeLast();
+    attached();
+    onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'));
+    expect(opened, 'again').toEqual(['0000:90:00.0', '0000:90:00.0']);
+  });
+
+  it('says what it is only where argsz has room, and has no other ioctl', () => {
+    for (const argsz of [0, 7]) {
+      expect(onGroup(0, VFIO_GROUP_GET_STATUS, vfio_group_status.encode({ argsz }))).toBe('EINVAL');
+    }
+    expect(onGroup(0, VFIO_GROUP_GET_STATUS, BAD_ADDRESS)).toBe('EFAULT');
+    expect(onGroup(0, VFIO_GROUP_GET_STATUS, new Uint8Array(7))).toBe('EFAULT');
+    for (const command of [VFIO_GET_API_VERSION, VFIO_DEVICE_GET_INFO, 0x3b7d]) {
+      expect(onGroup(0, command, 0n)).toBe('ENOTTY');
+    }
+  });
+});
+
+describe('a container', () => {
+  const map = vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: VFIO_DMA_MAP_FLAG_READ, size: 4096n });
+
+  it('loses its IOMMU and its mappings with its last group', () => {
+    const container = attached();
+    openGroup(1);
+    onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container));
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
+    expect(onGroup(1, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
+    expect(fabric.mappings.available).toBe(MAX_MAPPINGS);
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 3n)).toBe('EINVAL');
+  });
+
+  it('is detached by the next user of its group', () => {
+    const container = attached();
+    onContainer(container, VFIO_IOMMU_MAP_DMA, map);
+    closeLast();
+    openGroup();
+    expect(status(0)).toBe(VIABLE);
+    expect(fabric.mappings.available).toBe(MAX_MAPPINGS);
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EINVAL');
+  });
+
+  it('is forgotten for newer ones only while it has no group', () => {
+    const kept = attached();
+    const unused = openContainer();
+    for (let n = 0; n < 62; n += 1) openContainer();
+    expect(fabric.container(inodeOfOwn(unused))).toBeDefined();
+    openContainer();
+    expect(fabric.container(inodeOfOwn(unused))).toBeUndefined();
+    expect(onContainer(kept, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
+  });
+
+  it('keeps its group where the next user could not be given it', () => {
+    const container = attached();
+    onContainer(container, VFIO_IOMMU_MAP_DMA, map);
+    closeLast();
+    refuseToSend = true;
+    expect(outcome(() => fabric.openGroup(open(), 0, false))).toBe('EMFILE');
+    expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
+  });
+
+  it('that nobody could be given is none', () => {
+    const mine = openContainer();
+    refuseToSend = true;
+    for (let n = 0; n < 100; n += 1) expect(outcome(() => fabric.openContainer(open(), false))).toBe('EMFILE');
+    expect(fabric.container(inodeOfOwn(mine))).toBeDefined();
+  });
+});
+
+describe('what a successor finds', () => {
+  it('is the fabric as it was, with its mappings', () => {
+    const container = attached();
+    onContainer(container, VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 1, size: 4096n }));
+    ledgers.commit([fabric.ledger]);
+    fabric = fabricOf(journal);
+    expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
+    expect(fabric.mappings.available).toBe(MAX_MAPPINGS - 1);
+    expect(fabric.container(inodeOfOwn(container))).toMatchObject({ iommu: VFIO_TYPE1v2_IOMMU, logging: false });
+  });
+
+  it('is the state before or after a call that was cut off, and the call can be served again', () => {
+    const container = openContainer();
+    openGroup();
+    ledgers.commit([fabric.ledger]);
+    const call = (to: Fabric): string => {
+      const result = onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container), to);
+      if (result === 'OK') ledgers.commit([to.ledger], new Uint32Array([5, 6]));
+      return result;
+    };
+    const images = crashes(journal, () => expect(call(fabric)).toBe('OK'));
+    const seen = new Set<boolean>();
+    for (const image of images) {
+      const successor = fabricOf(image);
+      const isDone = ledgers.isOf(new Uint32Array([5, 6]));
+      seen.add(isDone);
+      expect(successor.hasGroup({ inode: inodeOfOwn(container), iommu: 0, logging: false })).toBe(isDone);
+      if (!isDone) expect(call(successor)).toBe('OK');
+    }
+    expect(seen.size).toBe(2);
+  });
+});

@@ -1,0 +1,338 @@
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  lchownSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { requireCli } from '../../../tools/vmm/cli.ts';
+import { compiled, describeWithCompiler } from '../../support/compiler.ts';
+import { Puppet } from '../../support/puppet.ts';
+import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
+import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { killHard } from '../../../src/vmm/child.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
+
+const OK = { code: 0, signal: null };
+const QEMU = 'qemu-system-x86_64';
+const hasQemu = spawnSync(QEMU, ['--version']).status === 0;
+const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, O_CREAT } = constants;
+
+let directory = '';
+let files = 0;
+beforeAll(() => {
+  requireCli();
+  directory = mkdtempSync(join(tmpdir(), 'shim-words-'));
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+function newName(): string {
+  return join(directory, String((files += 1)));
+}
+
+/** A named pipe that nobody reads, opened by this process so that it stays. */
+function fifo(): { path: string; fd: number } {
+  const path = newName();
+  expect(spawnSync('mkfifo', [path]).status).toBe(0);
+  return { path, fd: openSync(path, O_RDWR | O_NONBLOCK) };
+}
+
+/** Fills a pipe to the last byte. */
+function fill(fd: number): void {
+  for (const size of [4096, 1]) {
+    try {
+      for (;;) writeSync(fd, Buffer.alloc(size, '.'));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+  }
+}
+
+/** What a pipe holds now. */
+function drain(fd: number): string {
+  const bytes = Buffer.alloc(1 << 20);
+  let text = '';
+  try {
+    for (let length = 1; length > 0;) {
+      length = readSync(fd, bytes);
+      text += bytes.subarray(0, length).toString();
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+  }
+  return text;
+}
+
+async function saying(read: () => string, what: RegExp, run: ShimRun): Promise<string> {
+  return poll(
+    () => (what.test(read()) ? read() : undefined),
+    20_000,
+    () => `${what} in ${read()}\n${run.describe()}`,
+  );
+}
+
+describe('vfio-shim run and who waits for the end of its output', () => {
+  const start = useShimRuns();
+
+  /** A program that leaves a child, which is a daemon or a VM that made itself one, and says its process id. */
+  const daemon = ['sh', '-c', 'sleep 1000 </dev/null >/dev/null 2>&1 & echo $!'];
+
+  it.each<[string, RunOptions]>([
+    ['bridging', { devices: [] }],
+    ['bridging, with -v', { devices: [], options: ['-v'] }],
+    ['emulating', {}],
+    ['with a log', { options: ['--log', '/dev/null'] }],
+  ])('holds up nobody while a daemon goes on under it (%s)', async (_, options) => {
+    const run = start(daemon, options);
+    expect(await run.ended()).toEqual(OK); // all that had its output have closed it
+    const pid = Number(run.stdout);
+    expect(existsSync(`/proc/${pid}`)).toBe(true);
+    expect(run.cast().keeper?.pid).toBeGreaterThan(0);
+    killHard(pid);
+  });
+
+  it.skipIf(!hasQemu)(
+    'lets QEMU become a daemon, as libvirt has it when it asks what QEMU can (with QEMU)',
+    async () => {
+      const pidfile = newName();
+      const command = [QEMU, ...'-S -no-user-config -nodefaults -nographic -machine none'.split(' ')];
+      const run = start([...command, '-pidfile', pidfile, '-daemonize'], { devices: [], options: ['--present', 'v1'] });
+      expect(await run.ended()).toEqual(OK);
+      expect(run.stderr).toBe('');
+      const pid = Number(readFileSync(pidfile, 'utf8'));
+      expect(readlinkSync(`/proc/${pid}/exe`)).toContain('qemu');
+      process.kill(pid, 'SIGTERM');
+    },
+  );
+
+  it('keeps no descriptor, directory, session or terminal of its caller', async () => {
+    const prefix = ['sh', '-c', 'cd "$1"; shift; exec 7<"$PWD" 8</etc/passwd 9>&2; exec "$@"', 'sh', directory];
+    const run = start(['sh', '-c', 'echo started; read line'], { prefix });
+    await saying(() => run.stdout, /started/, run);
+    await run.supervisor();
+    const links = (pid: number): string[] =>
+      readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+    const theirs = new Set(links(run.pid));
+    expect(theirs.size).toBeGreaterThan(4);
+    const { keeper, supervisor } = run.cast();
+    for (const found of [keeper, supervisor]) {
+      const pid = found?.pid ?? -1;
+      expect(links(pid).filter((link) => theirs.has(link))).toEqual([]);
+      expect([0, 1].map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))).toEqual(['/dev/null', '/dev/null']);
+      expect(readlinkSync(`/proc/${pid}/cwd`)).toBe('/');
+      const [, , , session, terminal] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+      expect([Number(session), terminal]).toEqual([keeper?.pid, '0']);
+    }
+  });
+});
+
+describeWithCompiler('what keeper and supervisor have to say', () => {
+  const start = useShimRuns();
+
+  interface Opened {
+    readonly run: ShimRun;
+    readonly user: VfioPuppet;
+    readonly device: DevicePuppet;
+    /** The supervisor's process id. */
+    readonly pid: number;
+  }
+
+  async function open(options: RunOptions = {}, command = [compiled('puppet')]): Promise<Opened> {
+    const run = start(command, { ...options, options: ['-v', ...(options.options ?? [])] });
+    const user = new VfioPuppet(new Puppet(run));
+    const { devices } = await user.openDevices();
+    return { run, user, device: devices[0] as DevicePuppet, pid: await run.supervisor() };
+  }
+
+  /** Has another file take the number of the target's stderr. */
+  async function replaceStderr({ user }: Opened, path: string, flags: number): Promise<void> {
+    const fd = value(await user.open(path, 0, flags));
+    expect(value(await user.puppet.call('dup3', [fd, 2, 0]))).toBe(2);
+    value(await user.puppet.call('close', [fd]));
+  }
+
+  it("goes where the target's stderr is at that moment", async () => {
+    const opened = await open();
+    const { run, device, pid } = opened;
+    await saying(() => run.stderr, /the device is in RUNNING/, run);
+    const path = newName();
+    await replaceStderr(opened, path, O_WRONLY | O_CREAT);
+    await device.enter(3);
+    expect(readFileSync(path, 'utf8')).toBe('vfio-shim: 0000:90:00.0: the device is in PRE_COPY\n');
+    killHard(pid);
+    await saying(() => readFileSync(path, 'utf8'), /the supervisor ended \(SIGKILL\), a successor takes over\n$/, run);
+    await device.enter(2);
+    await saying(() => readFileSync(path, 'utf8'), /STOP_COPY\n$/, run);
+    expect(run.stderr).not.toContain('PRE_COPY');
+  });
+
+  it('is not written into what has got the number of a stderr that was closed, and is counted', async () => {
+    const opened = await open();
+    const { run, user, device } = opened;
+    const saved = value(await user.puppet.call('dup', [2]));
+    const disk = newName();
+    writeFileSync(disk, 'the disk of a guest');
+    await replaceStderr(opened, disk, O_RDWR);
+    for (const state of [3, 2]) await device.enter(state);
+    value(await user.puppet.call('close', [2]));
+    await device.enter(0);
+    value(await user.puppet.call('dup3', [saved, 2, 0]));
+    await device.enter(1);
+    await saying(() => run.stderr, /\nvfio-shim: 3 messages were dropped\nvfio-shim: .* is in RUNNING\n/, run);
+    expect(readFileSync(disk, 'utf8')).toBe('the disk of a guest');
+  });
+
+  it('goes to the stderr of the process that calls where the first one has ended', async () => {
+    const { path, fd } = fifo(); // the input of a command ends for Node with its first process
+    const run = start(['sh', '-c', `${compiled('puppet')} <${path} &`], { options: ['-v'] });
+    await poll(() => run.exit, 10_000, 'the shell ends');
+    const host = {
+      write: (text: string) => writeSync(fd, text),
+      onLine: (listener: (line: string) => void) => run.onLine(listener),
+      describe: () => run.describe(),
+    };
+    const { devices } = await new VfioPuppet(new Puppet(host as unknown as ShimRun)).openDevices();
+    await devices[0]?.enter(3);
+    await saying(() => run.stderr, /the device is in PRE_COPY/, run);
+    closeSync(fd);
+    await run.ended();
+  });
+
+  it('goes to a file where that is asked for, which nobody else may read', async () => {
+    mkdirSync(join(directory, 'logs'));
+    const log = join(directory, 'logs/log');
+    const { run, device, pid } = await open({ options: ['--log', log] });
+    await device.enter(3);
+    killHard(pid);
+    await device.enter(2);
+    const text = await saying(() => readFileSync(log, 'utf8'), /STOP_COPY/, run);
+    expect(text).toMatch(
+      /^vfio-shim: .*RUNNING\nvfio-shim: .*PRE_COPY\nvfio-shim: .*takes over\nvfio-shim: .*STOP_COPY\n$/,
+    );
+    expect(run.stderr).toMatch(/^vfio-shim: sysfsdev directories are in .*\n$/);
+    expect(statSync(log).mode & 0o777).toBe(0o600);
+    // the file may go, with its directory
+    rmSync(join(directory, 'logs'), { recursive: true });
+    killHard(await run.supervisor(pid));
+    await device.enter(1);
+    expect(await device.state()).toBe(1);
+  });
+
+  it.each<[string, string, string]>([
+    ['is closed', 'bash -c \'exec "$0" "$@" 2> >(exec head -c 0)\'', ''],
+    ['is full', 'sh -c \'exec "$0" "$@" 2>/dev/full\'', ''],
+  ])('costs the target nothing where its stderr %s', async (_, shell) => {
+    const prefix = [shell.slice(0, shell.indexOf(' ')), '-c', shell.slice(shell.indexOf("'") + 1, -1)];
+    const sysfs = newName(); // what the launcher says of a fresh one would end it
+    const { run, device, pid } = await open({ prefix, options: ['--sysfs', sysfs] });
+    const { keeper } = run.cast();
+    for (const state of [3, 2, 0, 1]) await device.enter(state);
+    expect(await run.supervisor()).toBe(pid);
+    killHard(pid);
+    for (const state of [3, 2, 0, 1]) await device.enter(state);
+    expect(run.cast().keeper?.pid).toBe(keeper?.pid);
+    killHard(await run.supervisor(pid));
+    expect(await device.state()).toBe(1);
+  });
+
+  it('does not wait for a pipe that nobody reads, and says how much was dropped', async () => {
+    const pipe = fifo();
+    const prefix = ['sh', '-c', 'exec "$@" 2>"$STDERR"', 'sh'];
+    const { run, device, pid } = await open({ prefix, env: { STDERR: pipe.path }, options: ['--sysfs', newName()] });
+    fill(pipe.fd);
+    for (const state of [3, 2, 0]) await device.enter(state);
+    killHard(pid); // the keeper has something to say too
+    await device.enter(1);
+    drain(pipe.fd);
+    await device.enter(3);
+    let text = '';
+    await saying(() => (text += drain(pipe.fd)), /PRE_COPY\n$/, run);
+    // three of the supervisor that was killed, who took the number with it; its successor's one
+    expect(text).toBe('vfio-shim: 1 messages were dropped\nvfio-shim: 0000:90:00.0: the device is in PRE_COPY\n');
+    killHard(await run.supervisor(pid));
+    const expected = /vfio-shim: 1 messages were dropped\nvfio-shim: the supervisor ended \(SIGKILL\).*\n/;
+    await saying(() => (text += drain(pipe.fd)), expected, run);
+    closeSync(pipe.fd);
+  });
+
+  it('says of a trace that cannot be written that there is none, once', async () => {
+    const { run, device, pid } = await open({ options: ['--trace', '/dev/full'] });
+    for (const state of [3, 2, 0]) await device.enter(state);
+    expect(await run.supervisor()).toBe(pid);
+    expect(run.stderr.match(/--trace: .*/g)).toEqual([
+      '--trace: the file cannot be written (ENOSPC), nothing more is traced',
+    ]);
+  });
+
+  it('traces into a pipe as long as somebody reads, and makes nobody wait', async () => {
+    const pipe = fifo();
+    const { run, device, pid } = await open({ options: ['--trace', pipe.path] });
+    expect(drain(pipe.fd)).toMatch(/^\{"time":/);
+    fill(pipe.fd);
+    for (const state of [3, 2, 0]) await device.enter(state);
+    expect(await run.supervisor()).toBe(pid);
+    await saying(() => run.stderr, /--trace: the file cannot be written \(EAGAIN\)/, run);
+    closeSync(pipe.fd);
+  });
+
+  it('traces into a file that only its owner may read, whose directory may go', async () => {
+    mkdirSync(join(directory, 'traces'));
+    const trace = join(directory, 'traces/trace');
+    const { run, device, pid } = await open({ options: ['--trace', trace] });
+    expect(statSync(trace).mode & 0o777).toBe(0o600);
+    const fd = openSync(trace, O_RDONLY);
+    rmSync(join(directory, 'traces'), { recursive: true });
+    killHard(pid);
+    await device.enter(3);
+    await run.supervisor(pid);
+    expect(readFileSync(fd, 'utf8').trim().split('\n').length).toBeGreaterThan(5);
+    closeSync(fd);
+  });
+});
+
+describe('vfio-shim run and the files it is to write', () => {
+  const start = useShimRuns();
+
+  it.each(['--log', '--trace'])('says in one line that there can be no %s', async (option) => {
+    const other = newName();
+    const cases: [string, RegExp][] = [
+      [join(directory, 'none/log'), /no such file/],
+      [directory, /directory/],
+      [fifoWithoutReader(), /ENXIO/],
+    ];
+    if (process.getuid?.() === 0) {
+      symlinkSync('target', other);
+      lchownSync(other, 65534, 65534);
+      cases.push([other, /symbolic link of another user/]);
+    }
+    for (const [file, why] of cases) {
+      const run = start(['true'], { options: [option, file] });
+      expect(await run.ended(), run.describe()).toEqual({ code: 2, signal: null });
+      expect(run.stderr).toMatch(/^vfio-shim: [^\n]+\n$/);
+      expect(run.stderr).toContain(`${option} ${file}: `);
+      expect(run.stderr).toMatch(why);
+    }
+    expect(existsSync(join(directory, 'target'))).toBe(false);
+  });
+
+  function fifoWithoutReader(): string {
+    const { path, fd } = fifo();
+    closeSync(fd);
+    return path;
+  }
+});

@@ -1,0 +1,100 @@
+import { readdirSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { Rehearsal } from '../../../src/interpose/rehearsal/rehearsal.ts';
+import { RehearsalStage } from '../../../src/interpose/rehearsal/rehearsal-stage.ts';
+import { duplicateFd } from '../../../src/sys/pidfd.ts';
+import type { Plan } from '../../../src/interpose/run/plan.ts';
+import { DRIVERS } from '../../../src/sim/drivers.ts';
+import { smallSpec } from '../../../src/sim/spec.ts';
+import { V1Save } from '../../../src/v1/save.ts';
+import { V2Save } from '../../../src/v2/save.ts';
+import { V2 } from '../../../src/v2/states.ts';
+
+function plan(options: Partial<Plan> = {}): Plan {
+  return {
+    devices: [],
+    dataSection: 8192,
+    present: 'auto',
+    roundTrip: false,
+    segmentation: 'raw',
+    offerP2P: false,
+    countStopCopy: false,
+    dataFds: { first: 200, last: 215 },
+    onError: 'reset',
+    v1: { stopBySaving: false, stopAfterLoad: false },
+    fds: { target: -1, report: undefined, log: undefined, trace: undefined, lastWords: undefined },
+    stderr: { dev: 0, ino: 0 },
+    verbose: false,
+    sysfs: undefined,
+    ...options,
+  };
+}
+
+const descriptors = (): string[] => readdirSync('/proc/self/fd');
+duplicateFd(process.pid, 0)?.close(); // one pidfd is kept, of whoever called last
+
+function runToEnd(rehearsal: Rehearsal): number {
+  let steps = 1;
+  while (rehearsal.step()) steps += 1;
+  return steps;
+}
+
+describe('a rehearsal', () => {
+  test.each(DRIVERS.flatMap((driver) => [false, true].map((roundTrip) => ({ driver, roundTrip }))))(
+    'of $driver, round trip $roundTrip, goes on in small steps and leaves no descriptor',
+    ({ driver, roundTrip }) => {
+      const before = descriptors();
+      expect(runToEnd(new Rehearsal(plan({ roundTrip }), [driver]))).toBeGreaterThan(1);
+      expect(descriptors()).toEqual(before);
+    },
+  );
+
+  test('that is cut short in a migration leaves no descriptor either', () => {
+    const before = descriptors();
+    const stage = new RehearsalStage(plan(), 'qat');
+    expect(stage.v2?.setState(V2.PRE_COPY)).toBeDefined();
+    stage[Symbol.dispose]();
+    expect(descriptors()).toEqual(before);
+  });
+
+  test('of nothing is over at once', () => {
+    expect(new Rehearsal(plan(), []).step()).toBe(false);
+  });
+
+  test('that finds no descriptor to be had says so, and leaves none either', () => {
+    const before = descriptors();
+    const rehearsal = new Rehearsal(plan({ dataFds: { first: 2 ** 30, last: 2 ** 30 } }), ['vendor-v1']);
+    expect(() => runToEnd(rehearsal)).toThrow('VFIO_DEVICE_FEATURE: EMFILE');
+    expect(descriptors()).toEqual(before);
+  });
+});
+
+describe('what is rehearsed', () => {
+  test.each([
+    ['v1', true, false],
+    ['v2', false, true],
+    ['auto', true, true],
+  ] as const)('is what a run with --present %s shows', (present, v1, v2) => {
+    using stage = new RehearsalStage(plan({ present }), 'qat');
+    expect([stage.v1 !== undefined, stage.v2 !== undefined]).toEqual([v1, v2]);
+  });
+
+  test.each(DRIVERS)('moves the whole state of %s through trapped calls', (driver) => {
+    using stage = new RehearsalStage(plan(), driver);
+    const expected = smallSpec(driver).size;
+    const { v1, v2 } = stage;
+    if (v1 === undefined || v2 === undefined) throw new Error('nothing is shown');
+    let bytes = 0;
+    const count = (piece: Uint8Array): void => void (bytes += piece.length);
+    const old = new V1Save(v1, count);
+    old.setup();
+    old.complete();
+    old.cancel();
+    expect(bytes).toBeGreaterThanOrEqual(expected);
+    bytes = 0;
+    const young = new V2Save(v2, count);
+    young.setup();
+    young.complete();
+    expect(bytes).toBeGreaterThanOrEqual(expected);
+  });
+});

@@ -1,0 +1,164 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { ARCH, AUDIT_ARCH_AARCH64, AUDIT_ARCH_X86_64, type Arch } from '../../../src/abi/arch.ts';
+import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF } from '../../../src/abi/seccomp.ts';
+import * as vfio from '../../../src/abi/vfio-ioctl.ts';
+import { bridgingFilter, emulationFilter } from '../../../src/interpose/trap/filter.ts';
+import { regionOffset } from '../../../src/interpose/run/window.ts';
+import { BpfMachine } from '../../support/bpf-machine.ts';
+import { isTrapped } from '../../support/filter-model.ts';
+
+const AUDIT_ARCH_I386 = 0x4000_0003;
+const AUDIT_ARCH_ARM = 0x4000_0028;
+const X32 = 0x4000_0000;
+const WINDOW = { first: 0x3f00, last: 0x3fff };
+const filters = [
+  { name: 'x64, v1', arch: ARCH.x64, dataFds: undefined },
+  { name: 'x64, v2', arch: ARCH.x64, dataFds: WINDOW },
+  { name: 'arm64, v1', arch: ARCH.arm64, dataFds: undefined },
+  { name: 'arm64, v2', arch: ARCH.arm64, dataFds: WINDOW },
+];
+
+describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
+  const machine = new BpfMachine(emulationFilter(arch, dataFds));
+  const { syscalls } = arch as Arch & { syscalls: { open?: number } };
+
+  function trapped(nr: number, args: readonly (number | bigint)[] = [], audit: number = arch.auditArch): boolean {
+    const result = machine.run({ nr, arch: audit, args: Array.from({ length: 6 }, (_, n) => BigInt(args[n] ?? 0)) });
+    expect([SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF]).toContain(result);
+    return result === SECCOMP_RET_USER_NOTIF;
+  }
+
+  it('traps every ioctl of linux/vfio.h, whatever the high half of its number, and no other', () => {
+    const numbers = Object.entries(vfio).flatMap(([name, value]) =>
+      typeof value === 'number' && name !== 'VFIO_BASE' ? [value] : [],
+    );
+    expect(numbers.length).toBeGreaterThan(30);
+    for (const number of numbers) {
+      expect(trapped(syscalls.ioctl, [3, number])).toBe(true);
+      expect(trapped(syscalls.ioctl, [-1, BigInt(number) | (0xffff_ffffn << 32n)])).toBe(true);
+    }
+    for (const number of [0, 0x3b63, 0x3b7e, 0x5401, 0xae80, 0x3b640000, 0xffff_ffff]) {
+      expect(trapped(syscalls.ioctl, [3, number])).toBe(false);
+      expect(trapped(syscalls.ioctl, [3, BigInt(number) | (0x3b64n << 32n)])).toBe(false);
+    }
+  });
+
+  it('traps accesses and mappings in the window alone', () => {
+    const inside = [regionOffset(0), regionOffset(255) + 2n ** 40n - 1n, regionOffset(7) + 4096n];
+    const outside = [0n, regionOffset(0) - 1n, regionOffset(255) + 2n ** 40n, 7n << 40n, -1n, 0x7656n, 0x7656_0000n];
+    for (const call of [syscalls.pread64, syscalls.pwrite64]) {
+      for (const offset of inside) expect(trapped(call, [0, 0, 0, offset])).toBe(true);
+      for (const offset of outside) expect(trapped(call, [0, 0, 0, offset])).toBe(false);
+      expect(trapped(call, [0, 0, 0, 0, inside[0] ?? 0n, inside[0] ?? 0n])).toBe(false);
+    }
+    for (const offset of inside) expect(trapped(syscalls.mmap, [0, 0, 0, 0, 0, offset])).toBe(true);
+    for (const offset of outside) expect(trapped(syscalls.mmap, [0, 0, 0, 0, 0, offset])).toBe(false);
+    expect(trapped(syscalls.mmap, [0, 0, 0, inside[0] ?? 0n, 0, 0])).toBe(false);
+  });
+
+  it('traps opening for reading and writing alone', () => {
+    const opens: [number, number][] = [[syscalls.openat, 2]];
+    if (syscalls.open !== undefined) opens.push([syscalls.open, 1]);
+    for (const [call, at] of opens) {
+      const flags = (value: number | bigint): bigint[] =>
+        Array.from({ length: 6 }, (_, n) => (n === at ? BigInt(value) : 2n));
+      for (const value of [2, 0o2000002, 0o102, 0xffff_fff2n, (5n << 32n) | 2n]) {
+        expect(trapped(call, flags(value))).toBe(true);
+      }
+      for (const value of [0, 1, 3, 0o2000000, 2n << 32n]) expect(trapped(call, flags(value))).toBe(false);
+    }
+  });
+
+  it('leaves other architectures, x32 and numbers that do not exist to the kernel', () => {
+    const other = arch.auditArch === AUDIT_ARCH_X86_64 ? AUDIT_ARCH_AARCH64 : AUDIT_ARCH_X86_64;
+    for (const nr of Object.values(syscalls)) {
+      const args = [0x3f00, 0x3b64, 2, regionOffset(0), 0, regionOffset(0)];
+      for (const audit of [other, AUDIT_ARCH_I386, AUDIT_ARCH_ARM, 0]) expect(trapped(nr, args, audit)).toBe(false);
+      expect(trapped(nr | X32, args)).toBe(false);
+    }
+    expect(trapped(-1, [0x3f00, 0x3b64, 2, regionOffset(0), 0, regionOffset(0)])).toBe(false);
+  });
+
+  it('does what it is for, whatever the call', () => {
+    const known = Object.values(syscalls);
+    const nr = fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...known) }, fc.integer({ min: -1, max: 600 }));
+    const edges = [0n, 1n, 2n, 3n, 0x3b63n, 0x3b64n, 0x3b7dn, 0x3b7en, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n];
+    const argument = fc
+      .tuple(
+        fc.constantFrom(...edges),
+        fc.constantFrom(0n, 0x7656_0000n, 0x7656_ffffn, 0x7655_ffffn, 0x7657_0000n, 0xffff_ffffn),
+      )
+      .map(([low, high]) => (high << 32n) | low);
+    const args = fc.array(fc.oneof({ weight: 3, arbitrary: argument }, fc.bigInt(0n, 2n ** 64n - 1n)), {
+      minLength: 6,
+      maxLength: 6,
+    });
+    const audit = fc.oneof({ weight: 9, arbitrary: fc.constant(arch.auditArch) }, fc.constantFrom(AUDIT_ARCH_I386, 0));
+    const seen = { trapped: 0, allowed: 0 };
+    fc.assert(
+      fc.property(nr, args, audit, (number, values, auditArch) => {
+        const call = { nr: number, arch: auditArch, args: values };
+        const expected = isTrapped(call, arch, dataFds);
+        seen[expected ? 'trapped' : 'allowed'] += 1;
+        return (machine.run(call) === SECCOMP_RET_USER_NOTIF) === expected;
+      }),
+      { numRuns: 10_000 },
+    );
+    expect(seen.trapped).toBeGreaterThan(100);
+    expect(seen.allowed).toBeGreaterThan(100);
+    expect(machine.covered.size, 'instructions that no test has run').toBe(machine.length);
+  });
+
+  it('is short on the way of calls that are not ours', () => {
+    expect(machine.length).toBeLessThan(85);
+  });
+});
+
+describe.each(filters)('bridgingFilter ($name)', ({ arch, dataFds }) => {
+  const machine = new BpfMachine(bridgingFilter(arch, dataFds));
+  const { syscalls } = arch as Arch & { syscalls: { open?: number } };
+
+  function trapped(nr: number, args: readonly (number | bigint)[] = []): boolean {
+    const values = Array.from({ length: 6 }, (_, n) => BigInt(args[n] ?? 0));
+    return machine.run({ nr, arch: arch.auditArch, args: values }) === SECCOMP_RET_USER_NOTIF;
+  }
+
+  it('traps the few ioctls that serve, and leaves DMA mappings, interrupts and all others to the kernel', () => {
+    const always = [
+      vfio.VFIO_GROUP_GET_DEVICE_FD,
+      vfio.VFIO_DEVICE_GET_INFO,
+      vfio.VFIO_DEVICE_GET_REGION_INFO,
+      vfio.VFIO_DEVICE_RESET,
+    ];
+    const forV2 = [vfio.VFIO_DEVICE_FEATURE, vfio.VFIO_MIG_GET_PRECOPY_INFO];
+    const expected = new Set(dataFds === undefined ? always : [...always, ...forV2]);
+    for (let number = 0x3b60; number < 0x3b90; number += 1) {
+      expect(trapped(syscalls.ioctl, [3, number]), `0x${number.toString(16)}`).toBe(expected.has(number));
+      expect(trapped(syscalls.ioctl, [3, BigInt(number) | (7n << 32n)])).toBe(expected.has(number));
+    }
+    for (const number of [vfio.VFIO_DEVICE_SET_IRQS, vfio.VFIO_IOMMU_MAP_DMA, vfio.VFIO_GROUP_SET_CONTAINER]) {
+      expect(expected.has(number)).toBe(false);
+    }
+  });
+
+  it('traps accesses in the window, and data fds, as with emulated devices; opening files is not trapped', () => {
+    const emulation = new BpfMachine(emulationFilter(arch, dataFds));
+    const opens = new Set([syscalls.openat, syscalls.openat2, syscalls.open]);
+    const offsets = [0n, regionOffset(0), regionOffset(31) + 5n, regionOffset(255) + 2n ** 40n, 7n << 40n];
+    let seen = 0;
+    for (const nr of Object.values(syscalls)) {
+      if (nr === syscalls.ioctl) continue;
+      for (const fd of [3, WINDOW.first, WINDOW.last, WINDOW.last + 1]) {
+        for (const offset of offsets) {
+          const args = [BigInt(fd), 2n, 2n, offset, 0n, offset];
+          const call = { nr, arch: arch.auditArch, args };
+          const expected = !opens.has(nr) && emulation.run(call) === SECCOMP_RET_USER_NOTIF;
+          expect(trapped(nr, args)).toBe(expected);
+          if (expected) seen += 1;
+        }
+      }
+    }
+    expect(seen).toBeGreaterThan(20);
+  });
+});
