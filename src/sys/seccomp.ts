@@ -50,7 +50,7 @@ export function installFilter(program: Uint8Array): OwnedFd {
 }
 
 /** What a notification can be answered with. */
-export type Answers = Pick<Listener, 'respond' | 'addFd' | 'isValid'>;
+export type NotificationReply = Pick<Listener, 'respond' | 'addFd' | 'isValid'>;
 
 /** The supervisor's end of user notifications. */
 export class Listener {

@@ -86,7 +86,7 @@ function receive(socket: number, flags: number): { fd: OwnedFd; number: number }
  * A place for one open file, with a number beside it: a message in the queue of a socket. It stays there as long as any
  * process has the two ends, without any of them having to do something, so what a process puts there outlives it.
  */
-export class FdVault {
+export class FdStore {
   readonly #in: number;
   readonly #out: number;
 

@@ -51,7 +51,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     rmSync(directory, { recursive: true });
   });
 
-  /** An open file that outlives the objects that use it, as one in a vault does. */
+  /** An open file that outlives the objects that use it, as one in an fd store does. */
   function open(flags: string): number {
     const fd = openSync(file, flags);
     opened.push(fd);

@@ -8,7 +8,7 @@ import { KERNEL_LIVE_SIZE, KERNEL_STATE_SIZE } from '../../src/kernel/session-st
 import type { SessionStore } from '../../src/kernel/session-store.ts';
 import { PortV2Device } from '../../src/vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
-import { FdVault, socketPair } from '../../src/sys/socket.ts';
+import { FdStore, socketPair } from '../../src/sys/socket.ts';
 import { statePath } from '../../src/v2/fsm.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
@@ -18,7 +18,7 @@ import { BytePort, failed } from '../support/byte-port.ts';
 class Killed extends Error {}
 
 /** Where a process may be killed while it changes the state. */
-const MOMENTS = ['before SET', 'after SET', 'before the vault', 'after the vault', 'never'] as const;
+const MOMENTS = ['before SET', 'after SET', 'before the store', 'after the store', 'never'] as const;
 type Moment = (typeof MOMENTS)[number];
 
 const data = noise(10_000);
@@ -82,20 +82,20 @@ describe('a process that takes a device over', () => {
 
   /** A process with its working copy of what was committed. */
   function startProcess(committed: Uint8Array): { device: PortV2Device; sessions: FdSessions } {
-    const vault = new FdVault(ends[0].number, ends[1].number);
+    const fdStore = new FdStore(ends[0].number, ends[1].number);
     const store: SessionStore = {
       put: (session, fd) => {
-        if (moment === 'before the vault') fd.close();
-        die('before the vault');
-        vault.put(session, fd);
-        if (moment === 'after the vault') fd.close();
-        die('after the vault');
+        if (moment === 'before the store') fd.close();
+        die('before the store');
+        fdStore.put(session, fd);
+        if (moment === 'after the store') fd.close();
+        die('after the store');
       },
       take: () => {
-        const kept = vault.peek();
+        const kept = fdStore.peek();
         return kept === undefined ? undefined : { session: kept.number, fd: kept.fd };
       },
-      clear: () => vault.clear(),
+      clear: () => fdStore.clear(),
     };
     const sessions = new FdSessions({ state: committed.slice(), live, store });
     fake.sessions = sessions;

@@ -1,10 +1,10 @@
 import { Ledgers, LEDGERS_SIZE } from '../../src/interpose/memory/ledger.ts';
 import type { Call } from '../../src/interpose/trap/call.ts';
 import { Turn } from '../../src/interpose/memory/turn.ts';
-import type { Answers } from '../../src/sys/seccomp.ts';
+import type { NotificationReply } from '../../src/sys/seccomp.ts';
 
 /** Answers to nobody: the calls of this process itself wait for none. */
-export class NoAnswers implements Answers {
+export class NoAnswers implements NotificationReply {
   isValid(): boolean {
     return true;
   }
@@ -18,7 +18,7 @@ export class NoAnswers implements Answers {
 export function turnOf(
   call: Call,
   ledgers: Ledgers = new Ledgers(new Uint8Array(LEDGERS_SIZE)),
-  answers: Answers = new NoAnswers(),
+  answers: NotificationReply = new NoAnswers(),
 ): Turn {
   const turn = new Turn(answers, ledgers, call);
   turn.begin(call);

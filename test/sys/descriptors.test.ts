@@ -11,7 +11,7 @@ import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
 import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
-import { FdVault, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
+import { FdStore, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
 import { outcome } from '../support/errno.ts';
 import { lacksForRun } from '../support/host.ts';
 
@@ -171,31 +171,31 @@ it('kernelIsAtLeast compares versions as numbers', () => {
   expect(kernelIsAtLeast(major + 1, 0)).toBe(false);
 });
 
-describe('FdVault', () => {
+describe('FdStore', () => {
   it('keeps one open file and its number, until another comes or it is cleared', () => {
     const [into, out] = socketPair();
-    const vault = new FdVault(into.number, out.number);
-    expect(vault.peek()).toBeUndefined();
+    const fdStore = new FdStore(into.number, out.number);
+    expect(fdStore.peek()).toBeUndefined();
     const keep = (number: number): number => {
-      using file = createSharedMemory(`vault-${number}`, 0);
-      vault.put(number, file);
+      using file = createSharedMemory(`fdStore-${number}`, 0);
+      fdStore.put(number, file);
       return inodeOfOwn(file.number);
     };
     const first = keep(2 ** 40 + 1);
     for (let n = 0; n < 3; n += 1) {
-      const found = vault.peek();
+      const found = fdStore.peek();
       expect(found?.number).toBe(2 ** 40 + 1);
       expect(inodeOfOwn(found?.fd.number ?? -1)).toBe(first); // though the one that put it there is closed
       found?.fd.close();
     }
     const second = keep(5);
     // another process has the ends only
-    const successor = new FdVault(into.number, out.number);
+    const successor = new FdStore(into.number, out.number);
     const found = successor.peek();
     expect([found?.number, inodeOfOwn(found?.fd.number ?? -1)]).toEqual([5, second]);
     found?.fd.close();
     successor.clear();
-    expect(vault.peek()).toBeUndefined();
+    expect(fdStore.peek()).toBeUndefined();
     successor.clear();
     into.close();
     out.close();

@@ -62,7 +62,7 @@ export class BridgedDriver implements Driver {
   readonly guestMemory = undefined;
   readonly borrowed: BorrowedFd;
   readonly port: VfioPort;
-  readonly vault: ReturnType<Reach['vault']>;
+  readonly fdStore: ReturnType<Reach['fdStore']>;
   /** Of a v1 driver. */
   readonly #registers: V1RegisterAccess | undefined;
   /** Of a v2 driver. */
@@ -74,7 +74,7 @@ export class BridgedDriver implements Driver {
     this.place = place;
     this.facts = bridgedFacts(ledger);
     this.borrowed = new BorrowedFd(place, options.reach);
-    this.vault = options.reach.vault(place);
+    this.fdStore = options.reach.fdStore(place);
     this.text = `vfio:${name}`;
     const { flags } = this.facts;
     if (flags === 0) {
@@ -85,17 +85,17 @@ export class BridgedDriver implements Driver {
       return;
     }
     const asked = options.asked?.bind(undefined, name);
-    const { vault } = this;
+    const { fdStore } = this;
     this.#sessions = new FdSessions({
       state: kernelState(ledger),
       live: ledger.live,
       store: {
-        put: (session, fd) => vault.put(session, fd),
+        put: (session, fd) => fdStore.put(session, fd),
         take: () => {
-          const kept = vault.peek();
+          const kept = fdStore.peek();
           return kept === undefined ? undefined : { session: kept.number, fd: kept.fd };
         },
-        clear: () => vault.clear(),
+        clear: () => fdStore.clear(),
       },
       asked,
     });

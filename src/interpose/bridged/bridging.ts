@@ -12,7 +12,7 @@ import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { processOf } from '../../sys/pidfd.ts';
-import { bind } from './bind.ts';
+import { describeDevice } from './describe-device.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
@@ -78,7 +78,7 @@ export class Bridging implements Devices {
     return this.#devices.flatMap((device) => (device === undefined ? [] : [device.report()]));
   }
 
-  understudies(): DriverName[] {
+  rehearsalDrivers(): DriverName[] {
     const devices = this.#devices.filter((device) => device !== undefined);
     if (devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
     const protocols = new Set(devices.map(({ driver }) => driver.backend.protocol));
@@ -175,7 +175,7 @@ export class Bridging implements Devices {
     }
     turn.touch(ledger);
     try {
-      const reason = bind(fd, name, ledger, this.#options);
+      const reason = describeDevice(fd, name, ledger, this.#options);
       if (reason !== undefined) {
         this.#options.findings.leftAlone(known, reason);
         return undefined;
@@ -209,7 +209,7 @@ export class Bridging implements Devices {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || this.#isOpen(device, place)) continue;
       this.#options.gone(device.report());
-      device.driver.vault.clear();
+      device.driver.fdStore.clear();
       device.driver.facts.used = 0;
       turn.touch(device.ledger);
       this.#devices[place] = undefined;

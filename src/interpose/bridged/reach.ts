@@ -4,9 +4,9 @@ import type { DeviceHandle } from '../../kernel/handle.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
-import { FdVault } from '../../sys/socket.ts';
+import { FdStore } from '../../sys/socket.ts';
 import type { VfioPort } from '../../vfio/port.ts';
-import { partOffset, PARTS_FD, vaultFds, type Part } from '../memory/inherited.ts';
+import { partOffset, PARTS_FD, fdStoreFds, type Part } from '../memory/inherited.ts';
 import { linkOf } from '../trap/kernel-names.ts';
 
 /** By what a supervisor reaches the target's devices and the memory that outlives it. A test hands in devices that are not there. */
@@ -19,7 +19,7 @@ export interface Reach {
   /** Maps a part of the memory of the device in a place. */
   map(place: number, part: Part, size: number): { bytes: Uint8Array; address: number };
   /** Where the data fd of the device in a place is kept. */
-  vault(place: number): Pick<FdVault, 'put' | 'peek' | 'clear'>;
+  fdStore(place: number): Pick<FdStore, 'put' | 'peek' | 'clear'>;
 }
 
 export const kernelReach: Reach = {
@@ -27,5 +27,5 @@ export const kernelReach: Reach = {
   isGroupDevice: (fd) => linkOf(`/proc/self/fd/${fd}`) === 'anon_inode:[vfio-device]',
   port: (device, sessions) => new FdPort(device, sessions),
   map: (place, part, size) => mapSharedMemory(PARTS_FD, size, partOffset(place, part)),
-  vault: (place) => new FdVault(...vaultFds(place)),
+  fdStore: (place) => new FdStore(...fdStoreFds(place)),
 };

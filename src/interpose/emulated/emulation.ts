@@ -10,7 +10,7 @@ import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import type { Devices } from '../serve/devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
-import { Fabric } from './fabric.ts';
+import { VfioNodes } from './vfio-nodes.ts';
 import { fileNow, forgetFile } from '../trap/file-look.ts';
 import type { JournalLayout } from '../memory/journal.ts';
 import type { Ledgers } from '../memory/ledger.ts';
@@ -33,8 +33,8 @@ export interface EmulationMemory {
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
 export class Emulation implements Devices {
   readonly #devices: readonly EmulatedDevice[];
-  readonly #fabric: Fabric;
-  readonly #nodes: ReadonlyMap<string, number>;
+  readonly #nodes: VfioNodes;
+  readonly #paths: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
 
   constructor(plan: Plan, { layout, journal, ledgers, filesOf }: EmulationMemory, options: ServeOptions) {
@@ -43,13 +43,13 @@ export class Emulation implements Devices {
     );
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
-    this.#fabric = new Fabric(this.#devices, layout.fabricLedger(journal, ledgers), mappings, sendFd);
-    if (this.#fabric.ledger.isFresh) {
-      this.#fabric.save();
-      ledgers.commit([this.#fabric.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
+    this.#nodes = new VfioNodes(this.#devices, layout.nodesLedger(journal, ledgers), mappings, sendFd);
+    if (this.#nodes.ledger.isFresh) {
+      this.#nodes.save();
+      ledgers.commit([this.#nodes.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
     }
     const groups = plan.devices.map((device, n) => [groupPath(device), n] as const);
-    this.#nodes = new Map([['/dev/vfio/vfio', -1], ...groups]);
+    this.#paths = new Map([['/dev/vfio/vfio', -1], ...groups]);
   }
 
   at(place: number): EmulatedDevice | undefined {
@@ -64,7 +64,7 @@ export class Emulation implements Devices {
     return this.#devices.map((device) => device.report());
   }
 
-  understudies(): DriverName[] {
+  rehearsalDrivers(): DriverName[] {
     if (this.#devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
     return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
   }
@@ -85,24 +85,24 @@ export class Emulation implements Devices {
       device.noteState();
       return result;
     }
-    const group = this.#fabric.group(inode);
-    const container = this.#fabric.container(inode);
+    const group = this.#nodes.group(inode);
+    const container = this.#nodes.container(inode);
     if (group < 0 && container === undefined) return CONTINUE;
-    turn.touch(this.#fabric.ledger);
+    turn.touch(this.#nodes.ledger);
     return container === undefined
-      ? this.#fabric.groupIoctl(turn, command, group)
-      : this.#fabric.containerIoctl(call, command, container);
+      ? this.#nodes.groupIoctl(turn, command, group)
+      : this.#nodes.containerIoctl(call, command, container);
   }
 
   open(turn: Turn): number {
     const { call } = turn;
     const pathArgument = call.nr === numbers.openat ? 1 : 0;
     const path = pathOf(call, pathArgument);
-    const node = path === undefined ? undefined : this.#nodes.get(path);
+    const node = path === undefined ? undefined : this.#paths.get(path);
     if (node === undefined) return CONTINUE;
     const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
-    turn.touch(this.#fabric.ledger);
-    return node < 0 ? this.#fabric.openContainer(turn, closeOnExec) : this.#fabric.openGroup(turn, node, closeOnExec);
+    turn.touch(this.#nodes.ledger);
+    return node < 0 ? this.#nodes.openContainer(turn, closeOnExec) : this.#nodes.openGroup(turn, node, closeOnExec);
   }
 }
 

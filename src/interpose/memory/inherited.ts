@@ -83,20 +83,20 @@ export function filesOf(device: PlannedDevice): SharedFile[] {
   return EMULATED_FILES.map((file) => EMULATED[file](device));
 }
 
-/** How many pairs of sockets a run has, behind the shared files: a vault for the data fd of each bridged device. */
-export function vaultsOf({ devices }: Devices): number {
+/** How many pairs of sockets a run has, behind the shared files: an fd store for the data fd of each bridged device. */
+export function fdStoresOf({ devices }: Devices): number {
   return devices.length === 0 ? BRIDGED : 0;
 }
 
-/** The two ends of the n-th bridged device's vault. */
-export function vaultFds(device: number): readonly [into: number, out: number] {
+/** The two ends of the n-th bridged device's fd store. */
+export function fdStoreFds(device: number): readonly [into: number, out: number] {
   const first = PARTS_FD + 1 + 2 * device;
   return [first, first + 1];
 }
 
 /** The descriptor behind all that the keeper hands to a supervisor. */
 export function firstFreeFd(plan: Devices): number {
-  return JOURNAL_FD + sharedFiles(plan, 0).length + 2 * vaultsOf(plan);
+  return JOURNAL_FD + sharedFiles(plan, 0).length + 2 * fdStoresOf(plan);
 }
 
 function pages(bytes: number): number {

@@ -43,16 +43,16 @@ export const MAX_PARKED = 64;
 /** The first pages: the call being received, to which the kernel writes straight, and the calls that wait. */
 const CALLS_SIZE = Math.ceil(((1 + MAX_PARKED) * NOTIFICATION_STRIDE) / PAGE) * PAGE;
 
-/** The fabric's arena: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
-export const FABRIC_ARENA_SIZE = 32 * 1024;
+/** The arena of the nodes in /dev/vfio: containers, groups and which is whose, as JSON; and the DMA mappings in pages of their own. */
+export const NODES_ARENA_SIZE = 32 * 1024;
 const MAPPINGS_SIZE = Math.ceil((MAX_MAPPINGS * MAPPING_STRIDE) / PAGE) * PAGE;
 
 /** Where everything lies in the journal: the memory that the keeper holds for its supervisors (ledger.ts). */
 export class JournalLayout {
   readonly size: number;
   readonly #ledgersAt = CALLS_SIZE;
-  readonly #fabricAt = this.#ledgersAt + Math.ceil(LEDGERS_SIZE / PAGE) * PAGE;
-  readonly #mappingsAt = this.#fabricAt + ledgerSize(FABRIC_ARENA_SIZE);
+  readonly #nodesAt = this.#ledgersAt + Math.ceil(LEDGERS_SIZE / PAGE) * PAGE;
+  readonly #mappingsAt = this.#nodesAt + ledgerSize(NODES_ARENA_SIZE);
   readonly #devicesAt = this.#mappingsAt + MAPPINGS_SIZE;
 
   constructor(devices: number) {
@@ -81,9 +81,9 @@ export class JournalLayout {
     return journal.subarray(this.#ledgersAt, this.#ledgersAt + LEDGERS_SIZE);
   }
 
-  parts(journal: Uint8Array): { fabric: Uint8Array; mappings: Uint8Array } {
+  parts(journal: Uint8Array): { nodes: Uint8Array; mappings: Uint8Array } {
     return {
-      fabric: journal.subarray(this.#fabricAt, this.#mappingsAt),
+      nodes: journal.subarray(this.#nodesAt, this.#mappingsAt),
       mappings: journal.subarray(this.#mappingsAt, this.#devicesAt),
     };
   }
@@ -99,8 +99,8 @@ export class JournalLayout {
     return journal.subarray(at, at + size);
   }
 
-  fabricLedger(journal: Uint8Array, ledgers: Ledgers): Ledger {
-    return new Ledger(ledgers, 0, this.parts(journal).fabric, FABRIC_ARENA_SIZE);
+  nodesLedger(journal: Uint8Array, ledgers: Ledgers): Ledger {
+    return new Ledger(ledgers, 0, this.parts(journal).nodes, NODES_ARENA_SIZE);
   }
 
   deviceLedger(journal: Uint8Array, ledgers: Ledgers, index: number): Ledger {

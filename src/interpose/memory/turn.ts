@@ -1,4 +1,4 @@
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { Call } from '../trap/call.ts';
 import type { Ledger, Ledgers } from './ledger.ts';
 
@@ -7,13 +7,13 @@ import type { Ledger, Ledgers } from './ledger.ts';
  * them by itself.
  */
 export class Turn {
-  readonly answers: Answers;
+  readonly answers: NotificationReply;
   readonly #ledgers: Ledgers;
   readonly #touched: Ledger[] = [];
   #call: Call;
 
   /** One object serves for all calls, one after the other; `call` is any. */
-  constructor(answers: Answers, ledgers: Ledgers, call: Call) {
+  constructor(answers: NotificationReply, ledgers: Ledgers, call: Call) {
     this.answers = answers;
     this.#ledgers = ledgers;
     this.#call = call;

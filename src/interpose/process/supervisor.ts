@@ -138,7 +138,7 @@ export class Supervisor {
   /** At the first call on a device; but where that is already being migrated, it is too late. */
   #beginRehearsal(): void {
     this.#hasRehearsed = true;
-    this.#rehearsal = new Rehearsal(this.#plan, this.#router.devices.understudies());
+    this.#rehearsal = new Rehearsal(this.#plan, this.#router.devices.rehearsalDrivers());
   }
 
   /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
@@ -146,12 +146,13 @@ export class Supervisor {
     if (this.#parked.count > 0) return false;
     if (this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) {
       this.#interruptions += 1;
-      if (this.#interruptions > ENOUGH || this.#router.devices.understudies().length === 0) this.#rehearsal = undefined;
+      if (this.#interruptions > ENOUGH || this.#router.devices.rehearsalDrivers().length === 0)
+        this.#rehearsal = undefined;
       return false;
     }
     this.#isQuiet = true;
     try {
-      const goesOn = this.#router.devices.understudies().length > 0 && rehearsal.step();
+      const goesOn = this.#router.devices.rehearsalDrivers().length > 0 && rehearsal.step();
       if (!goesOn) this.#rehearsal = undefined;
     } catch (error) {
       this.#rehearsal = undefined;

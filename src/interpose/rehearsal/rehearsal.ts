@@ -4,7 +4,7 @@ import { V1Save } from '../../v1/save.ts';
 import { V2Restore } from '../../v2/restore.ts';
 import { V2Save } from '../../v2/save.ts';
 import type { Plan } from '../run/plan.ts';
-import { RehearsalStage } from './rehearsal-stage.ts';
+import { RehearsalTarget } from './rehearsal-target.ts';
 
 /*
  * Code that has not run before is slow, some 30 microseconds a call instead of 5, and a VM migrates once: all of that would be
@@ -45,7 +45,7 @@ export class Rehearsal {
 
 function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
   for (const driver of drivers) {
-    using stage = new RehearsalStage(plan, driver);
+    using stage = new RehearsalTarget(plan, driver);
     const { v1, v2 } = stage;
     yield;
     for (let round = 0; round < ROUNDS; round += 1) {

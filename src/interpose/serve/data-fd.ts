@@ -4,7 +4,7 @@ import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { vfio_precopy_info } from '../../abi/vfio-v2.ts';
 import { inodeOfOwn, openAnew } from '../../sys/file.ts';
 import { addressOf } from '../../sys/libc.ts';
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Call } from '../trap/call.ts';
@@ -51,7 +51,7 @@ export class DataFds {
   }
 
   /** Gives the target a data fd for a session that has just begun, once it has been told its number. */
-  open(call: Call, listener: Answers, resuming: boolean, tell: (fd: number) => void): void {
+  open(call: Call, listener: NotificationReply, resuming: boolean, tell: (fd: number) => void): void {
     using file = createStandIn();
     using open = openAnew(file.number, resuming ? O_RDONLY : O_WRONLY);
     this.#my.inode = inodeOfOwn(file.number); // whatever follows, those of earlier sessions are at their end

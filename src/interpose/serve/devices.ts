@@ -10,7 +10,7 @@ export interface Devices {
   withDataFd(inode: number): ServedDevice | undefined;
   reports(): DeviceReport[];
   /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun. */
-  understudies(): readonly DriverName[];
+  rehearsalDrivers(): readonly DriverName[];
   /** A trapped ioctl that is not one of a data fd: its result, CONTINUE or ANSWERED. */
   ioctl(turn: Turn, command: number): number;
   /** A trapped openat or open. */

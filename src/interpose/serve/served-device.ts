@@ -10,7 +10,7 @@ import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
-import { makeFronts, type FrontMemory } from './fronts.ts';
+import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
@@ -66,7 +66,7 @@ export interface ServedParts {
   readonly name: string;
   readonly ledger: Ledger;
   readonly section: Section;
-  readonly memory: FrontMemory;
+  readonly memory: PresentationMemory;
   readonly protocol: 'v1' | 'v2';
   /** Which of the two interfaces are ours to show. */
   readonly shows: { readonly v1: boolean; readonly v2: boolean };
@@ -114,15 +114,15 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const bridge = options.roundTrip ? {} : events;
     this.#log = options.log;
     this.driver = makeDriver({ bridge, state: (state) => this.#note(state) });
-    const fronts = makeFronts(this.driver.backend, memory, {
+    const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
       events,
       warnings,
       driverState: (state) => this.#note(state),
     });
-    this.#outermost = fronts.outermost;
-    if (shows.v1) this.v1 = fronts.v1;
-    if (shows.v2) this.v2 = fronts.v2;
+    this.#outermost = presentations.outermost;
+    if (shows.v1) this.v1 = presentations.v1;
+    if (shows.v2) this.v2 = presentations.v2;
     if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
   }
 

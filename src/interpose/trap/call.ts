@@ -7,7 +7,7 @@ import {
   writeProcessMemory,
   writeProcessMemoryFrom,
 } from '../../sys/process-memory.ts';
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { callBegins } from './call-time.ts';
 import { callerMemory } from './caller-memory.ts';
@@ -27,7 +27,7 @@ const SEEN = 1;
 export class Call {
   /** The notification as 32-bit words: numbers of this size cost nothing, and this is where every call begins. */
   readonly words: Uint32Array;
-  #answers: Pick<Answers, 'isValid'> | undefined;
+  #answers: Pick<NotificationReply, 'isValid'> | undefined;
   #seen = 0;
   readonly #check = (): void => this.#checkNow();
 
@@ -71,7 +71,7 @@ export class Call {
   }
 
   /** The call was received just now, or was found to wait still. */
-  begin(answers: Pick<Answers, 'isValid'>): void {
+  begin(answers: Pick<NotificationReply, 'isValid'>): void {
     this.#answers = answers;
     this.#seen = callBegins();
   }

@@ -2,7 +2,7 @@ import { errnoName, errnoNumber } from '../../abi/errno.ts';
 import { MAP_SHARED, MAP_SHARED_VALIDATE, MAP_TYPE, PROT_EXEC } from '../../abi/mman.ts';
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { ShimError } from '../../error.ts';
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import { TracedThread } from '../../sys/ptrace.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -17,7 +17,7 @@ import { ANSWERED, type Call } from './call.ts';
  */
 export function mapSection(
   call: Call,
-  listener: Answers,
+  listener: NotificationReply,
   memory: { readonly fd: number; readonly offset: number; readonly size: number },
   offset: number,
 ): number {

@@ -6,7 +6,7 @@ import { ELSEWHERE, inodeOfOwn } from '../../sys/file.ts';
 import { arch } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from './call.ts';
 import type { FdWindow } from '../run/plan.ts';
@@ -94,7 +94,7 @@ function errnoOf(call: Call, argument: number, flags: number): ErrnoName {
 }
 
 /** dup, dup2, dup3 and fcntl on a stand-in: its duplicates have to be where calls on them are seen. */
-export function duplicate(call: Call, listener: Answers, window: FdWindow): number {
+export function duplicate(call: Call, listener: NotificationReply, window: FdWindow): number {
   const fd = call.s32(0);
   using own = takeStandIn(call.tid, fd);
   if (own === undefined) return CONTINUE;
@@ -134,7 +134,7 @@ export function freeNumber({ tid }: Call, window: FdWindow): number {
 }
 
 /** Gives the target another descriptor of an open file, at a number. */
-export function give(call: Call, listener: Answers, file: OwnedFd, at: number, closeOnExec: boolean): number {
+export function give(call: Call, listener: NotificationReply, file: OwnedFd, at: number, closeOnExec: boolean): number {
   const result = listener.addFd(call.id, file.number, { at, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
   if (result === -errnoNumber('EBADF')) {
     throw refuse('EMFILE', `data fd: RLIMIT_NOFILE of the target is below ${at + 1}`);

@@ -36,7 +36,7 @@ const reach: Reach = {
   isGroupDevice: () => true,
   port: () => fake,
   map: (_place, _part, size) => ({ bytes: new Uint8Array(size), address: 0 }),
-  vault: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),
+  fdStore: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),
 };
 
 const memory = new GuardedMemory();

@@ -7,12 +7,12 @@ describe('JournalLayout', () => {
   it.each([1, 2, 64])('gives each thing bytes of its own (%i devices)', (devices) => {
     const layout = new JournalLayout(devices);
     const journal = new Uint8Array(layout.size);
-    const { fabric, mappings } = layout.parts(journal);
+    const { nodes, mappings } = layout.parts(journal);
     const places = Array.from({ length: 1 + MAX_PARKED }, (_, place) => place);
     const parts = [
       ...places.flatMap((place) => [layout.notification(journal, place), layout.attempts(journal, place)]),
       layout.ledgers(journal),
-      fabric,
+      nodes,
       mappings,
       ...Array.from({ length: devices }, (_, n) => layout.device(journal, n)),
     ];

@@ -82,7 +82,7 @@ describe('a call that changes two devices', () => {
       at: (place) => (place === 0 ? first : undefined),
       withDataFd: () => undefined,
       reports: () => [],
-      understudies: () => [],
+      rehearsalDrivers: () => [],
       ioctl: () => 0,
       open: () => 0,
     };

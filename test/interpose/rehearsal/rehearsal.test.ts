@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Rehearsal } from '../../../src/interpose/rehearsal/rehearsal.ts';
-import { RehearsalStage } from '../../../src/interpose/rehearsal/rehearsal-stage.ts';
+import { RehearsalTarget } from '../../../src/interpose/rehearsal/rehearsal-target.ts';
 import { duplicateFd } from '../../../src/sys/pidfd.ts';
 import type { Plan } from '../../../src/interpose/run/plan.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
@@ -51,7 +51,7 @@ describe('a rehearsal', () => {
 
   test('that is cut short in a migration leaves no descriptor either', () => {
     const before = descriptors();
-    const stage = new RehearsalStage(plan(), 'qat');
+    const stage = new RehearsalTarget(plan(), 'qat');
     expect(stage.v2?.setState(V2.PRE_COPY)).toBeDefined();
     stage[Symbol.dispose]();
     expect(descriptors()).toEqual(before);
@@ -75,12 +75,12 @@ describe('what is rehearsed', () => {
     ['v2', false, true],
     ['auto', true, true],
   ] as const)('is what a run with --present %s shows', (present, v1, v2) => {
-    using stage = new RehearsalStage(plan({ present }), 'qat');
+    using stage = new RehearsalTarget(plan({ present }), 'qat');
     expect([stage.v1 !== undefined, stage.v2 !== undefined]).toEqual([v1, v2]);
   });
 
   test.each(DRIVERS)('moves the whole state of %s through trapped calls', (driver) => {
-    using stage = new RehearsalStage(plan(), driver);
+    using stage = new RehearsalTarget(plan(), driver);
     const expected = smallSpec(driver).size;
     const { v1, v2 } = stage;
     if (v1 === undefined || v2 === undefined) throw new Error('nothing is shown');

@@ -12,7 +12,12 @@ import { PART_SPAN } from '../memory/inherited.ts';
  * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. A device that cannot
  * be migrated, and one that speaks what is to be presented, are left alone: why is returned.
  */
-export function bind(device: DeviceHandle, name: string, ledger: Ledger, options: BridgeOptions): string | undefined {
+export function describeDevice(
+  device: DeviceHandle,
+  name: string,
+  ledger: Ledger,
+  options: BridgeOptions,
+): string | undefined {
   const { present, roundTrip, warn, reach } = options;
   const port = reach.port(device);
   const flags = migrationFlagsOf(port);

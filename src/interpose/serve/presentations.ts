@@ -8,7 +8,7 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Plan } from '../run/plan.ts';
 
 /** Memory that outlives this process, for the bridges of one device. Mapped when it is asked for. */
-export interface FrontMemory {
+export interface PresentationMemory {
   /** The data section that the VMM maps, where the v1 region is ours. */
   readonly section: () => Uint8Array;
   /** The data section inside a round trip. */
@@ -20,7 +20,7 @@ export interface FrontMemory {
   readonly live: Uint8Array | undefined;
 }
 
-export interface FrontOptions {
+export interface PresentationOptions {
   readonly roundTrip: boolean;
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
@@ -36,13 +36,17 @@ export interface FrontOptions {
 }
 
 /** A device in both protocols, around whatever it speaks itself, and the outermost of the objects, which resets them all. */
-export interface Fronts {
+export interface Presentations {
   readonly v1: V1Device;
   readonly v2: V2Device;
   readonly outermost: V1Device | V2Device;
 }
 
-export function makeFronts(backend: MigratableDevice, memory: FrontMemory, options: FrontOptions): Fronts {
+export function makePresentations(
+  backend: MigratableDevice,
+  memory: PresentationMemory,
+  options: PresentationOptions,
+): Presentations {
   const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
   const driver: BridgeEvents = { ...warnings, state: (v1) => options.driverState(v1) };
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {

@@ -17,7 +17,7 @@ import {
   vfio_iommu_type1_dma_map,
 } from '../../../src/abi/vfio.ts';
 import { ANSWERED } from '../../../src/interpose/trap/call.ts';
-import { Fabric, type FabricDevice } from '../../../src/interpose/emulated/fabric.ts';
+import { VfioNodes, type NodeDevice } from '../../../src/interpose/emulated/vfio-nodes.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
@@ -37,19 +37,19 @@ const memory = new GuardedMemory();
 
 let files: OwnedFd[];
 let opened: string[];
-let devices: FabricDevice[];
+let devices: NodeDevice[];
 let journal: Uint8Array;
 let mappings: Uint8Array;
 let sent: { fd: number; closeOnExec: boolean }[];
 let refuseToSend: boolean;
-let fabric: Fabric;
+let nodes: VfioNodes;
 let ledgers: Ledgers;
 const layout = new JournalLayout(0);
 
-/** The fabric as a supervisor finds it. */
-function fabricOf(journalled: Uint8Array): Fabric {
+/** The nodes as a supervisor finds them. */
+function nodesOf(journalled: Uint8Array): VfioNodes {
   ledgers = new Ledgers(layout.ledgers(journalled));
-  return new Fabric(devices, layout.fabricLedger(journalled, ledgers), mappings, (_, fd, closeOnExec) => {
+  return new VfioNodes(devices, layout.nodesLedger(journalled, ledgers), mappings, (_, fd, closeOnExec) => {
     if (refuseToSend) throw failure('EMFILE', 'ERR_TARGET');
     const copy = new OwnedFd(trySyscall('dup', fd));
     files.push(copy);
@@ -70,9 +70,9 @@ beforeEach(() => {
   }));
   journal = new Uint8Array(layout.size);
   mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
-  fabric = fabricOf(journal);
-  fabric.save();
-  ledgers.commit([fabric.ledger]);
+  nodes = nodesOf(journal);
+  nodes.save();
+  ledgers.commit([nodes.ledger]);
 });
 
 afterEach(() => {
@@ -83,12 +83,12 @@ const open = (): Turn => turnOf(selfCall(257, []));
 
 /** Opens /dev/vfio/vfio and returns the descriptor. */
 function openContainer(): number {
-  expect(fabric.openContainer(open(), true)).toBe(ANSWERED);
+  expect(nodes.openContainer(open(), true)).toBe(ANSWERED);
   return sent.at(-1)?.fd ?? -1;
 }
 
 function openGroup(group = 0): number {
-  expect(fabric.openGroup(open(), group, false)).toBe(ANSWERED);
+  expect(nodes.openGroup(open(), group, false)).toBe(ANSWERED);
   return sent.at(-1)?.fd ?? -1;
 }
 
@@ -97,16 +97,16 @@ function closeLast(): void {
   files.pop()?.close();
 }
 
-function onGroup(group: number, command: number, argument: Uint8Array | bigint, to: Fabric = fabric): string {
+function onGroup(group: number, command: number, argument: Uint8Array | bigint, to: VfioNodes = nodes): string {
   const at = typeof argument === 'bigint' ? argument : memory.put(argument);
   return outcome(() => to.groupIoctl(turnOf(selfIoctl(command, at)), command, group));
 }
 
 function onContainer(fd: number, command: number, argument: number | Uint8Array, id = 1n): string {
-  const container = fabric.container(inodeOfOwn(fd));
+  const container = nodes.container(inodeOfOwn(fd));
   if (container === undefined) return 'no container';
   const at = typeof argument === 'number' ? argument : memory.put(argument);
-  return outcome(() => fabric.containerIoctl(selfIoctl(command, at, id), command, container));
+  return outcome(() => nodes.containerIoctl(selfIoctl(command, at, id), command, container));
 }
 
 const int = (value: number): Uint8Array => new Uint8Array(new Int32Array([value]).buffer);
@@ -175,7 +175,7 @@ describe('a group', () => {
 
   it('has one opener at a time, and is open as long as its device is', () => {
     openGroup();
-    const busy = (): string => outcome(() => fabric.openGroup(open(), 0, false));
+    const busy = (): string => outcome(() => nodes.openGroup(open(), 0, false));
     expect(busy()).toBe('EBUSY');
     expect(openGroup(1)).toBeGreaterThan(0);
     closeLast();
@@ -227,7 +227,7 @@ describe('a container', () => {
     expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
     expect(onGroup(1, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
-    expect(fabric.mappings.available).toBe(MAX_MAPPINGS);
+    expect(nodes.mappings.available).toBe(MAX_MAPPINGS);
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 3n)).toBe('EINVAL');
   });
 
@@ -237,7 +237,7 @@ describe('a container', () => {
     closeLast();
     openGroup();
     expect(status(0)).toBe(VIABLE);
-    expect(fabric.mappings.available).toBe(MAX_MAPPINGS);
+    expect(nodes.mappings.available).toBe(MAX_MAPPINGS);
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EINVAL');
   });
 
@@ -245,9 +245,9 @@ describe('a container', () => {
     const kept = attached();
     const unused = openContainer();
     for (let n = 0; n < 62; n += 1) openContainer();
-    expect(fabric.container(inodeOfOwn(unused))).toBeDefined();
+    expect(nodes.container(inodeOfOwn(unused))).toBeDefined();
     openContainer();
-    expect(fabric.container(inodeOfOwn(unused))).toBeUndefined();
+    expect(nodes.container(inodeOfOwn(unused))).toBeUndefined();
     expect(onContainer(kept, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
   });
 
@@ -256,7 +256,7 @@ describe('a container', () => {
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
     closeLast();
     refuseToSend = true;
-    expect(outcome(() => fabric.openGroup(open(), 0, false))).toBe('EMFILE');
+    expect(outcome(() => nodes.openGroup(open(), 0, false))).toBe('EMFILE');
     expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
   });
@@ -264,35 +264,35 @@ describe('a container', () => {
   it('that nobody could be given is none', () => {
     const mine = openContainer();
     refuseToSend = true;
-    for (let n = 0; n < 100; n += 1) expect(outcome(() => fabric.openContainer(open(), false))).toBe('EMFILE');
-    expect(fabric.container(inodeOfOwn(mine))).toBeDefined();
+    for (let n = 0; n < 100; n += 1) expect(outcome(() => nodes.openContainer(open(), false))).toBe('EMFILE');
+    expect(nodes.container(inodeOfOwn(mine))).toBeDefined();
   });
 });
 
 describe('what a successor finds', () => {
-  it('is the fabric as it was, with its mappings', () => {
+  it('are the nodes as they were, with their mappings', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 1, size: 4096n }));
-    ledgers.commit([fabric.ledger]);
-    fabric = fabricOf(journal);
+    ledgers.commit([nodes.ledger]);
+    nodes = nodesOf(journal);
     expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
-    expect(fabric.mappings.available).toBe(MAX_MAPPINGS - 1);
-    expect(fabric.container(inodeOfOwn(container))).toMatchObject({ iommu: VFIO_TYPE1v2_IOMMU, logging: false });
+    expect(nodes.mappings.available).toBe(MAX_MAPPINGS - 1);
+    expect(nodes.container(inodeOfOwn(container))).toMatchObject({ iommu: VFIO_TYPE1v2_IOMMU, logging: false });
   });
 
   it('is the state before or after a call that was cut off, and the call can be served again', () => {
     const container = openContainer();
     openGroup();
-    ledgers.commit([fabric.ledger]);
-    const call = (to: Fabric): string => {
+    ledgers.commit([nodes.ledger]);
+    const call = (to: VfioNodes): string => {
       const result = onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container), to);
       if (result === 'OK') ledgers.commit([to.ledger], new Uint32Array([5, 6]));
       return result;
     };
-    const images = crashes(journal, () => expect(call(fabric)).toBe('OK'));
+    const images = crashes(journal, () => expect(call(nodes)).toBe('OK'));
     const seen = new Set<boolean>();
     for (const image of images) {
-      const successor = fabricOf(image);
+      const successor = nodesOf(image);
       const isDone = ledgers.isOf(new Uint32Array([5, 6]));
       seen.add(isDone);
       expect(successor.hasGroup({ inode: inodeOfOwn(container), iommu: 0, logging: false })).toBe(isDone);

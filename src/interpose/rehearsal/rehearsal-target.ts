@@ -21,7 +21,7 @@ import { smallSpec } from '../../sim/spec.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { addressOf, arch, trySyscall } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
-import type { Answers } from '../../sys/seccomp.ts';
+import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../../v2/device.ts';
 import type { V2State } from '../../v2/states.ts';
@@ -41,7 +41,7 @@ const numbers = arch.syscalls;
 const SECTION = 8192;
 
 /** What serves a target, with a small device of its own, and with this process as the target. */
-export class RehearsalStage implements Disposable {
+export class RehearsalTarget implements Disposable {
   /** The device as it is shown, each access a call that is served. */
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
@@ -157,7 +157,7 @@ export class RehearsalStage implements Disposable {
 const ARGS = seccomp_notif.fields.args0[1] / 4;
 
 /** Answers of calls that this process makes to itself. */
-class OwnAnswers implements Answers {
+class OwnAnswers implements NotificationReply {
   value = 0;
   error = 0;
 

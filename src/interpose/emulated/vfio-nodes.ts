@@ -24,14 +24,14 @@ import type { Turn } from '../memory/turn.ts';
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
 const MAX_CONTAINERS = 64;
 
-interface FabricState {
+interface NodesState {
   readonly containers: ContainerState[];
   /** For each group, the inode of its container, 0 for none. */
   readonly groups: number[];
 }
 
 /** A device, as far as its group and its users' descriptors go. */
-export interface FabricDevice {
+export interface NodeDevice {
   readonly name: string;
   readonly driver: { readonly files: { readonly device: number; readonly group: number } };
   /** A user gets the device's fd, and is the only one that has it. */
@@ -47,15 +47,15 @@ export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
  * Whether a group or a device is open somewhere is told by a lock on its file: each user gets an open file of his own, which has it, so
  * the lock ends when the last of its descriptors is closed, whoever has got one and whatever has become of us.
  */
-export class Fabric implements ContainerHost {
+export class VfioNodes implements ContainerHost {
   readonly mappings: DmaMappings;
   readonly ledger: Ledger;
-  readonly #devices: readonly FabricDevice[];
+  readonly #devices: readonly NodeDevice[];
   readonly #groupInodes: readonly number[];
   readonly #send: SendFd;
-  readonly #state: FabricState;
+  readonly #state: NodesState;
 
-  constructor(devices: readonly FabricDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
+  constructor(devices: readonly NodeDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
     this.ledger = ledger;
     this.mappings = new DmaMappings(mappings);
     this.#devices = devices;
@@ -72,10 +72,10 @@ export class Fabric implements ContainerHost {
     arena.set(text, 4);
   }
 
-  #load(): FabricState {
+  #load(): NodesState {
     const { arena } = this.ledger;
     const length = new DataView(arena.buffer, arena.byteOffset).getUint32(0, true);
-    return JSON.parse(Buffer.from(arena.subarray(4, 4 + length)).toString()) as FabricState;
+    return JSON.parse(Buffer.from(arena.subarray(4, 4 + length)).toString()) as NodesState;
   }
 
   hasGroup(container: ContainerState): boolean {
@@ -199,7 +199,7 @@ export class Fabric implements ContainerHost {
     return ANSWERED;
   }
 
-  #device(group: number): FabricDevice {
+  #device(group: number): NodeDevice {
     const device = this.#devices[group];
     if (device === undefined) throw new RangeError(`no group ${group}`);
     return device;
