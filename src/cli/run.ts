@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process';
 import { constants as bufferConstants } from 'node:buffer';
 import { Option, type Command } from 'commander';
 import { hasErrno, ShimError } from '../error.ts';
-import { groupPath, mappedBar, MAX_EMULATED, planDevice, type Order, type Plan } from '../interpose/run/plan.ts';
+import { planDevice } from '../interpose/run/plan-device.ts';
+import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
@@ -160,10 +161,10 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   }
   return options.device.map((text, n) => {
     const device = planDevice(n, text, parseSpec(text), dataSection);
-    if (mappedBar(device) <= LARGEST_MAPPING) return device;
+    if (device.bar <= LARGEST_MAPPING) return device;
     throw new ShimError(
       'ERR_ARGUMENT',
-      `--device ${text}: a BAR of ${mappedBar(device)} bytes, ${LARGEST_MAPPING} is the limit`,
+      `--device ${text}: a BAR of ${device.bar} bytes, ${LARGEST_MAPPING} is the limit`,
     );
   });
 }

@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream';
 import { ShimError } from '../error.ts';
 import type { DeviceReport } from '../interpose/serve/report.ts';
 import { parseSpec } from '../sim/spec.ts';
-import { planDevice } from '../interpose/run/plan.ts';
+import { planDevice } from '../interpose/run/plan-device.ts';
 import type { Program } from './program.ts';
 import { inBoth, mib, type Story } from './story.ts';
 import type { Workplace } from './workplace.ts';

@@ -1,5 +1,5 @@
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { createSim, simMemorySizes } from '../../sim/create.ts';
+import { createSim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { fillPattern } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
@@ -12,7 +12,7 @@ import { isFile } from '../trap/file-look.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
-import { mappedBar, REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
@@ -73,14 +73,14 @@ export class EmulatedDriver implements Driver {
   ) {
     const { plan, index, files, ledger, section } = parts;
     const { spec } = plan;
-    const bar = mapSharedMemory(files.device, mappedBar(plan)).bytes.subarray(0, spec.size);
+    const bar = mapSharedMemory(files.device, plan.bar).bytes.subarray(0, spec.size);
     if (ledger.isFresh) {
       fillPattern(bar, spec.seed);
       mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
     }
     const { offset, size } = deviceArena.driver;
     const state = ledger.arena.subarray(offset, offset + size);
-    const sent = simMemorySizes(spec).sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
+    const sent = plan.sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
     this.plan = plan;
     this.regions = emulatedRegions(plan, index);
     this.files = files;

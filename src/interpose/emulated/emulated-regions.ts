@@ -7,7 +7,7 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../../abi/vfio.ts';
 import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-requests.ts';
-import { mappedBar, REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
@@ -18,7 +18,7 @@ export function emulatedRegions(device: PlannedDevice, place: number): DeviceReg
     const offset = BigInt(index) * BigInt(REGION_SPAN);
     switch (index) {
       case VFIO_PCI_BAR0_REGION_INDEX:
-        return { flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP, size: mappedBar(device), offset };
+        return { flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP, size: device.bar, offset };
       case VFIO_PCI_CONFIG_REGION_INDEX:
         return { flags: READ_WRITE, size: 256, offset };
       default:

@@ -1,4 +1,3 @@
-import { simMemorySizes } from '../../sim/create.ts';
 import { BRIDGED, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
@@ -29,7 +28,7 @@ const EMULATED = {
   device: ({ name }) => ({ name: `vfio-${name}`, size: DEVICE_FILE_SIZE }),
   section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
   /** What a v1 driver remembers of its memory. */
-  sent: ({ name, spec }) => ({ name: `vfio-${name}-sent`, size: Math.max(4096, pages(simMemorySizes(spec).sent)) }),
+  sent: ({ name, sent }) => ({ name: `vfio-${name}-sent`, size: Math.max(4096, pages(sent)) }),
   group: ({ group }) => ({ name: `vfio-group-${group}`, size: 4096 }),
   /** The data section inside a round trip, and what bridges carry over a change of state. */
   inner: ({ name, dataSection }) => ({ name: `vfio-${name}-inner`, size: dataSection }),

@@ -1,7 +1,5 @@
 import type { V1Habits } from '../../bridge/state-map.ts';
-import { simMemorySizes } from '../../sim/create.ts';
-import { kindOf, type SimSpec } from '../../sim/drivers.ts';
-import { barSize } from '../../sim/pci.ts';
+import type { SimSpec } from '../../sim/drivers.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
@@ -72,23 +70,12 @@ export interface PlannedDevice {
   readonly group: number;
   /** Bytes of the v1 region's data section. */
   readonly dataSection: number;
+  /** Bytes of the device file that the supervisor maps as BAR0, and of what a v1 driver remembers of its memory. */
+  readonly bar: number;
+  readonly sent: number;
 }
 
-const FIRST_GROUP = 9000;
-const FIRST_BUS = 0x90;
 export const MAX_EMULATED = 64;
-
-/** The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... */
-export function planDevice(index: number, text: string, spec: SimSpec, dataSection: number): PlannedDevice {
-  const bus = (FIRST_BUS + index).toString(16).padStart(2, '0');
-  return {
-    text,
-    spec,
-    name: `0000:${bus}:00.0`,
-    group: FIRST_GROUP + index,
-    dataSection: kindOf(spec).protocol === 'v1' ? simMemorySizes(spec).section : dataSection,
-  };
-}
 
 export function groupPath(device: PlannedDevice): string {
   return `/dev/vfio/${device.group}`;
@@ -110,11 +97,6 @@ export const CANNOT_BEGIN = 70;
 
 /** The socket through which the launcher sends the keeper the listener; what the plan names comes behind it. */
 export const LAUNCHER_FD = 3;
-
-/** Bytes of the device file that the supervisor maps as BAR0. */
-export function mappedBar(device: PlannedDevice): number {
-  return barSize(device.spec);
-}
 
 /** The plan for a process that is handed its descriptors from number `first` on, and these descriptors. */
 export function handOn(plan: Plan, first: number): { readonly plan: Plan; readonly fds: readonly number[] } {

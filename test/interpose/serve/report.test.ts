@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { planDevice } from '../../../src/interpose/run/plan.ts';
+import { planDevice } from '../../../src/interpose/run/plan-device.ts';
 import { ReportCounter } from '../../../src/interpose/serve/report.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import { noise, sha256 } from '../../support/bytes.ts';

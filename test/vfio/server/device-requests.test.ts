@@ -41,7 +41,7 @@ import {
 } from '../../../src/abi/vfio.ts';
 import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../../src/vfio/server/device-requests.ts';
 import { emulatedRegions } from '../../../src/interpose/emulated/emulated-regions.ts';
-import { planDevice } from '../../../src/interpose/run/plan.ts';
+import { planDevice } from '../../../src/interpose/run/plan-device.ts';
 import { regionOffset } from '../../../src/interpose/run/window.ts';
 import { createSim } from '../../../src/sim/create.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';

@@ -1,0 +1,25 @@
+import { simMemorySizes } from '../../sim/create.ts';
+import { kindOf, type SimSpec } from '../../sim/drivers.ts';
+import { barSize } from '../../sim/pci.ts';
+import type { PlannedDevice } from './plan.ts';
+
+const FIRST_GROUP = 9000;
+const FIRST_BUS = 0x90;
+
+/**
+ * The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... Whoever plans them
+ * knows the simulated drivers; the keeper, which may live for months beside a VM, gets by with what stands in the plan.
+ */
+export function planDevice(index: number, text: string, spec: SimSpec, dataSection: number): PlannedDevice {
+  const bus = (FIRST_BUS + index).toString(16).padStart(2, '0');
+  const { section, sent } = simMemorySizes(spec);
+  return {
+    text,
+    spec,
+    name: `0000:${bus}:00.0`,
+    group: FIRST_GROUP + index,
+    dataSection: kindOf(spec).protocol === 'v1' ? section : dataSection,
+    bar: barSize(spec),
+    sent,
+  };
+}
