@@ -17,6 +17,7 @@ import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
+import type { Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
 import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
 import type { Findings } from './findings.ts';
@@ -70,8 +71,10 @@ export class Bridging implements Devices {
     return this.#devices[place];
   }
 
-  withDataFd(inode: number): BridgedDevice | undefined {
-    return this.#devices.find((device) => device?.dataFds?.inode === inode);
+  /** Of data fds alone: a device of the kernel is told by its mark. */
+  whose(inode: number): Descriptor | undefined {
+    const place = this.#devices.findIndex((device) => device?.dataFds?.inode === inode);
+    return place >= 0 ? { kind: 'data fd', place } : undefined;
   }
 
   reports(): DeviceReport[] {

@@ -7,11 +7,12 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
+import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { VfioNodes } from './vfio-nodes.ts';
-import { fileNow, forgetFile } from '../trap/file-look.ts';
+import { forgetFile } from '../trap/file-look.ts';
 import type { JournalLayout } from '../memory/journal.ts';
 import type { Ledgers } from '../memory/ledger.ts';
 import { groupPath, type Plan } from '../run/plan.ts';
@@ -56,8 +57,11 @@ export class Emulation implements Devices {
     return this.#devices[place];
   }
 
-  withDataFd(inode: number): EmulatedDevice | undefined {
-    return this.#devices.find(({ dataFds }) => dataFds?.inode === inode);
+  whose(inode: number): Descriptor | undefined {
+    const device = this.#deviceInodes.indexOf(inode);
+    if (device >= 0) return { kind: 'device', place: device };
+    const place = this.#devices.findIndex(({ dataFds }) => dataFds?.inode === inode);
+    return place >= 0 ? { kind: 'data fd', place } : this.#nodes.whose(inode);
   }
 
   reports(): DeviceReport[] {
@@ -71,27 +75,22 @@ export class Emulation implements Devices {
 
   ioctl(turn: Turn, command: number): number {
     const { call } = turn;
-    const inode = fileNow(call.tid, call.s32(0));
-    if (inode === undefined) return CONTINUE;
-    const device = this.#devices[this.#deviceInodes.indexOf(inode)];
-    if (device !== undefined) {
-      turn.touch(device.ledger);
-      device.counted();
-      const result = device.onDataFd(() =>
-        deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
-          device.openDataFd(turn, resuming, tell),
-        ),
-      );
-      device.noteState();
-      return result;
+    const what = identify(this, call.tid, call.s32(0));
+    if (what?.kind === 'group' || what?.kind === 'container') {
+      turn.touch(this.#nodes.ledger);
+      return this.#nodes.ioctl(turn, command, what);
     }
-    const group = this.#nodes.group(inode);
-    const container = this.#nodes.container(inode);
-    if (group < 0 && container === undefined) return CONTINUE;
-    turn.touch(this.#nodes.ledger);
-    return container === undefined
-      ? this.#nodes.groupIoctl(turn, command, group)
-      : this.#nodes.containerIoctl(call, command, container);
+    const device = what?.kind === 'device' ? this.#devices[what.place] : undefined;
+    if (device === undefined) return CONTINUE;
+    turn.touch(device.ledger);
+    device.counted();
+    const result = device.onDataFd(() =>
+      deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+        device.openDataFd(turn, resuming, tell),
+      ),
+    );
+    device.noteState();
+    return result;
   }
 
   open(turn: Turn): number {

@@ -17,9 +17,9 @@ import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { containerRequest, type ContainerHost, type ContainerState } from '../../vfio/server/container-requests.ts';
 import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
-import { fileNow } from '../trap/file-look.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
+import { identify, type Descriptor } from '../serve/descriptor.ts';
 
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
 const MAX_CONTAINERS = 64;
@@ -86,8 +86,18 @@ export class VfioNodes implements ContainerHost {
     return this.#state.containers.find((candidate) => candidate.inode === inode);
   }
 
-  group(inode: number): number {
-    return this.#groupInodes.indexOf(inode);
+  /** A group, or a container. */
+  whose(inode: number): Descriptor | undefined {
+    const group = this.#groupInodes.indexOf(inode);
+    if (group >= 0) return { kind: 'group', group };
+    return this.container(inode) === undefined ? undefined : { kind: 'container', inode };
+  }
+
+  ioctl(turn: Turn, command: number, what: Extract<Descriptor, { kind: 'group' | 'container' }>): number {
+    if (what.kind === 'group') return this.groupIoctl(turn, command, what.group);
+    const container = this.container(what.inode);
+    if (container === undefined) throw new RangeError('a container that was known');
+    return this.containerIoctl(turn.call, command, container);
   }
 
   /** Opening /dev/vfio/vfio. */
@@ -159,7 +169,8 @@ export class VfioNodes implements ContainerHost {
         const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
         if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
         if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
-        const target = this.container(fileNow(call.tid, fd) ?? 0);
+        const what = identify(this, call.tid, fd);
+        const target = what?.kind === 'container' ? this.container(what.inode) : undefined;
         if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
         groups[group] = target.inode;
         this.save();

@@ -1,13 +1,12 @@
 import type { DriverName } from '../../sim/drivers.ts';
+import type { FileOwner } from './descriptor.ts';
 import type { DeviceReport } from './report.ts';
 import type { ServedDevice } from './served-device.ts';
 import type { Turn } from '../memory/turn.ts';
 
 /** The devices of a run, of one kind or the other. Each has a place, which is also its place in the window of offsets. */
-export interface Devices {
+export interface Devices extends FileOwner {
   at(place: number): ServedDevice | undefined;
-  /** The device whose data fd has this inode. */
-  withDataFd(inode: number): ServedDevice | undefined;
   reports(): DeviceReport[];
   /** Simulated drivers with which to rehearse what serves these devices; none once a migration has begun. */
   rehearsalDrivers(): readonly DriverName[];

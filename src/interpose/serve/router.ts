@@ -1,18 +1,18 @@
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { ShimError } from '../../error.ts';
-import { ELSEWHERE } from '../../sys/file.ts';
 import { arch } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import type { DataFds } from './data-fd.ts';
+import { identify, identifyLately, type Descriptor } from './descriptor.ts';
 import type { Devices } from './devices.ts';
-import { fileOf, forgetFile } from '../trap/file-look.ts';
+import { forgetFile } from '../trap/file-look.ts';
 import { mapSection } from '../trap/map-section.ts';
 import type { FdWindow } from '../run/plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from '../run/log.ts';
-import { AT_POSITION, duplicate, isStandIn, refuseOther } from '../trap/stand-in.ts';
+import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
 import type { Turn } from '../memory/turn.ts';
 import { deviceInWindow, offsetInRegion } from '../run/window.ts';
 
@@ -139,8 +139,10 @@ export class Router {
   #ioctl(turn: Turn): number {
     const { call } = turn;
     const command = call.u32(1);
-    if (command === VFIO_MIG_GET_PRECOPY_INFO && isStandIn(call.tid, call.s32(0))) {
-      return this.#dataFd(turn, (dataFds) => dataFds.ioctl(call, command));
+    // this number is an ioctl of containers too
+    if (command === VFIO_MIG_GET_PRECOPY_INFO) {
+      const what = identify(this.devices, call.tid, call.s32(0));
+      if (isDataFd(what)) return this.#onDataFd(turn, what, (dataFds) => dataFds.ioctl(call, command));
     }
     return this.devices.ioctl(turn, command);
   }
@@ -148,18 +150,15 @@ export class Router {
   /** A call on a descriptor in the window of the stand-in data fds. */
   #dataFd(turn: Turn, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
     const { call } = turn;
-    const inode = fileOf(call.tid, call.s32(0));
-    return inode === undefined || inode === ELSEWHERE ? CONTINUE : this.#onDataFd(turn, inode, serve);
+    const what = identifyLately(this.devices, call.tid, call.s32(0));
+    return isDataFd(what) ? this.#onDataFd(turn, what, serve) : CONTINUE;
   }
 
-  #onDataFd(turn: Turn, inode: number, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
+  #onDataFd(turn: Turn, what: DataFd, serve: (dataFds: DataFds, device: ServedDevice) => number): number {
     const { call } = turn;
-    const device = this.devices.withDataFd(inode);
+    const device = what.kind === 'data fd' ? this.devices.at(what.place) : undefined;
     const dataFds = device?.dataFds;
-    if (device === undefined || dataFds === undefined) {
-      if (isStandIn(call.tid, call.s32(0))) throw refuse('ENODEV', 'data fd: its session has ended');
-      return CONTINUE;
-    }
+    if (device === undefined || dataFds === undefined) throw refuse('ENODEV', 'data fd: its session has ended');
     if (!device.driver.enter(call.tid)) throw refuse('ENODEV', 'data fd: the device was closed');
     try {
       turn.touch(device.ledger);
@@ -176,6 +175,12 @@ export class Router {
     forgetFile();
     return duplicate(call, answers, window);
   }
+}
+
+type DataFd = Extract<Descriptor, { readonly kind: 'data fd' | 'ended data fd' }>;
+
+function isDataFd(what: Descriptor | undefined): what is DataFd {
+  return what?.kind === 'data fd' || what?.kind === 'ended data fd';
 }
 
 /** preadv2 or pwritev2 that are readv or writev: at the file's own position, without flags. */

@@ -81,7 +81,7 @@ describe('a call that changes two devices', () => {
     };
     const both: Devices = {
       at: (place) => (place === 0 ? first : undefined),
-      withDataFd: () => undefined,
+      whose: () => undefined,
       reports: () => [],
       rehearsalDrivers: () => [],
       ioctl: () => 0,
