@@ -13,9 +13,14 @@ export function microseconds(): number {
   return Number(process.hrtime.bigint() / 1000n);
 }
 
+/** For a sink that does not look at the time: it is 0, and costs nothing. */
+export function untimed(): number {
+  return 0;
+}
+
 /**
  * The same device, with each call on it told to `sink`: those on the data sessions that it gives, too. The device's fields are no
- * calls, nor is memory that is mapped. `clock` gives the events' time: 0.1 microseconds that who only counts can do without.
+ * calls, nor is memory that is mapped. `clock` gives the events their time, which takes half of what an event costs (0.1 microseconds).
  */
 export function observe(target: In<'v1'>, sink: DeviceSink, clock?: () => number): In<'v1'>;
 export function observe(target: In<'v2'>, sink: DeviceSink, clock?: () => number): In<'v2'>;

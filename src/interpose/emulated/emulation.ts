@@ -77,13 +77,9 @@ export class Emulation implements Devices {
     if (device !== undefined) {
       turn.touch(device.ledger);
       device.counted();
-      const result = device.onDataFd(() =>
-        deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
-          device.openDataFd(turn, resuming, tell),
-        ),
+      return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+        device.openDataFd(turn, resuming, tell),
       );
-      device.noteState();
-      return result;
     }
     const group = this.#nodes.group(inode);
     const container = this.#nodes.container(inode);
