@@ -74,6 +74,11 @@ export function errnoOf(error: unknown): number {
   return error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
 }
 
+/** The same by its name. */
+export function errnoNameOf(error: unknown): ErrnoName {
+  return (error instanceof ShimError ? error.errno : undefined) ?? 'EIO';
+}
+
 /** True for an error that means "not now, ask again when the device is ready": `EAGAIN`. */
 export function isNotReady(error: unknown): error is ShimError {
   return error instanceof ShimError && error.code === 'ERR_NO_DATA_YET';

@@ -1,4 +1,4 @@
-/** The library: both protocols, the bridge between them, simulated devices, QEMU's stream format, errors. No I/O. */
+/** The library: both protocols, the bridge between them, observe(), simulated devices, QEMU's stream format, errors. No I/O. */
 export * from './error.ts';
 export { sleepUntilReady, whenReady, type WaitForDevice } from './wait.ts';
 export * from './v1/index.ts';
@@ -6,3 +6,4 @@ export * from './v2/index.ts';
 export * from './qemu-stream/index.ts';
 export * from './bridge/index.ts';
 export * from './sim/index.ts';
+export * from './device/index.ts';

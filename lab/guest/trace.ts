@@ -1,16 +1,34 @@
 import { existsSync, readFileSync } from 'node:fs';
+import type { V2Event } from '../../src/device/device-event.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import type { End } from './pair.ts';
 
 /** What `vfio-shim run --trace` tells of the drivers. */
 
-/** One call on a driver, and its answer: bytes, another number, a state or an errno. */
+/** One call on a driver, by the kernel's words, and its answer: bytes, another number, a state or an errno. */
 export interface Asked {
-  /** The name of the device. */
-  readonly device: string;
   readonly driver: string;
   readonly answer: number | string;
+}
+
+/** The drivers of the lab speak v2. */
+function askedBy(event: V2Event): Asked {
+  const { errno } = event;
+  switch (event.call) {
+    case 'get-state':
+      return { driver: 'GET MIG_DEVICE_STATE', answer: errno ?? event.state };
+    case 'set-state':
+      return { driver: `SET MIG_DEVICE_STATE ${event.state}`, answer: errno ?? (event.session ? 'data_fd' : -1) };
+    case 'data-size':
+      return { driver: 'GET MIG_DATA_SIZE', answer: errno ?? event.bytes };
+    case 'precopy-info':
+      return { driver: 'precopy info', answer: errno ?? event.initialBytes + event.dirtyBytes };
+    case 'data':
+      return { driver: event.direction === 'out' ? 'read' : 'write', answer: errno ?? event.bytes };
+    case 'reset':
+      return { driver: 'VFIO_DEVICE_RESET', answer: errno ?? 0 };
+  }
 }
 
 const fileOf = (bed: TestBed, name: string): string => bed.path(`${name}.trace`);
@@ -26,7 +44,8 @@ export function askedOf(bed: TestBed, name: string): Asked[] {
   const file = fileOf(bed, name);
   if (!existsSync(file)) return [];
   const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1); // without one that is being written
-  return lines.map((line) => JSON.parse(line) as Partial<Asked>).filter((line): line is Asked => 'driver' in line);
+  const events = lines.map((line) => JSON.parse(line) as object).filter((line): line is V2Event => 'protocol' in line);
+  return events.map(askedBy);
 }
 
 /** Waits until a driver was asked for something. */

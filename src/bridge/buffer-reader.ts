@@ -5,7 +5,6 @@ import type { PrecopyInfo } from '../v2/device.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
 import { mappedAt } from './mapped.ts';
-import type { BridgeEvents } from './options.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** What the two halves of a presented session work on. */
@@ -15,7 +14,6 @@ export interface SessionParts {
   readonly my: PresentV2State;
   readonly live: PresentV2Live;
   readonly framed: boolean;
-  readonly events: BridgeEvents | undefined;
 }
 
 const NOTHING = new Uint8Array(0);
@@ -27,18 +25,16 @@ export class BufferReader {
   readonly #my: PresentV2State;
   readonly #live: PresentV2Live;
   readonly #framed: boolean;
-  readonly #events: BridgeEvents | undefined;
   #carry: Uint8Array;
   /** What fetching a buffer ahead ended with. */
   #owed: unknown;
 
-  constructor({ device, registers, my, live, framed, events }: SessionParts, carry: Uint8Array) {
+  constructor({ device, registers, my, live, framed }: SessionParts, carry: Uint8Array) {
     this.#device = device;
     this.#registers = registers;
     this.#my = my;
     this.#live = live;
     this.#framed = framed;
-    this.#events = events;
     this.#carry = carry;
     const hasRest = my.buffer_pos < my.buffer_size && my.carried === 0;
     if (hasRest && live.kept === my.buffers) this.#readFromCarry(); // a predecessor was killed over the change of state
@@ -118,7 +114,6 @@ export class BufferReader {
     my.buffer_size = size;
     my.buffer_pos = 0;
     my.header_left = this.#framed ? FRAME_HEADER_SIZE : 0;
-    this.#events?.moved?.('out', size);
     return true;
   }
 

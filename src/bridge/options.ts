@@ -1,14 +1,5 @@
-import type { V2State } from '../v2/states.ts';
-
-/** What a bridge tells whoever watches it. Numbers are bytes. */
-export interface BridgeEvents {
-  /** The device is in a new state: the v1 device_state and the v2 state that stand for each other. */
-  state?(v1: number, v2: V2State): void;
-  /** One v1 buffer went through, out of the device or into it. */
-  moved?(direction: 'out' | 'in', bytes: number): void;
-  /** Something the operator should know: a reset, a session lost. */
-  warning?(message: string): void;
-}
+/** Is told what the operator should know and no call shows: a reset, a session that was lost. */
+export type Warn = (message: string) => void;
 
 /** Fresh memory for an object's own state, all 0; pass memory that holds a former state to go on from it. */
 export function stateMemory(size: number, given: Uint8Array | undefined): Uint8Array {

@@ -25,8 +25,8 @@ export const present_v1_state = struct('present_v1_state', 64, {
   session: ['u8', 39],
   /** A session that ended behind the user's back and of which the user has not been told (`Session`). */
   lost: ['u8', 40],
-  /** The v2 state last reported to `events`, plus 1. */
-  reported: ['u8', 41],
+  /** The operator knows that the device is in ERROR, which stays so (onError `report`). */
+  error_told: ['u8', 41],
   /** An access of the user's has failed with the loss. */
   told: ['u8', 42],
   /** Why it was lost, where the data fd had said so. */

@@ -7,7 +7,7 @@ import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
-import { stateMemory, type BridgeEvents } from './options.ts';
+import { stateMemory, type Warn } from './options.ts';
 import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
 import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
 import { Session, sessionOf } from './session.ts';
@@ -26,7 +26,7 @@ export interface PresentV1Options {
   readonly onError?: 'reset' | 'report';
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
-  readonly events?: BridgeEvents;
+  readonly warn?: Warn;
   /** `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. */
   readonly state?: Uint8Array;
 }
@@ -85,7 +85,6 @@ class PresentedV1 implements V1Registers {
     else if (from === value) return; // the session of a state that is asked for again goes on
     this.#my.virtual_pre_copy = virtual ? 1 : 0;
     this.#enter(target);
-    this.#report(target);
   }
 
   readPendingBytes(): number {
@@ -93,7 +92,6 @@ class PresentedV1 implements V1Registers {
     refuseDataAfterLoss(this.#my);
     const my = this.#my;
     if (my.shown === 1) {
-      this.#options.events?.moved?.('out', my.staged);
       my.staged = 0;
       my.shown = 0;
     }
@@ -147,7 +145,6 @@ class PresentedV1 implements V1Registers {
     }
     my.pushed = 0;
     my.moved += size;
-    this.#options.events?.moved?.('in', size);
   }
 
   /**
@@ -161,7 +158,7 @@ class PresentedV1 implements V1Registers {
     else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
     my.virtual_pre_copy = 0;
-    this.#report(this.#state());
+    this.#state(); // a reset leads to a state
   }
 
   /** The device's state. Throws `EIO` for one that is none. */
@@ -180,8 +177,8 @@ class PresentedV1 implements V1Registers {
     else if (my.session !== sessionOf(state)) {
       this.#lose(state, my.deferred_errno);
       this.#forgetSession();
-      this.#report(state);
     }
+    if (state !== V2.ERROR) my.error_told = 0;
     if (state !== V2.RUNNING && state !== V2.RUNNING_P2P) my.virtual_pre_copy = 0;
     return state;
   }
@@ -190,7 +187,7 @@ class PresentedV1 implements V1Registers {
   #lose(state: V2State, errno: number): void {
     const my = this.#my;
     const told = my.session === Session.SAVING ? 'saving' : 'resuming';
-    this.#options.events?.warning?.(`the ${told} session has ended: the device is in ${v2StateName(state)}`);
+    this.#options.warn?.(`the ${told} session has ended: the device is in ${v2StateName(state)}`);
     my.lost = my.session;
     my.lost_errno = errno;
     my.told = 0;
@@ -228,27 +225,28 @@ class PresentedV1 implements V1Registers {
     } catch (error) {
       this.#recover();
       const why = error instanceof Error ? error.message : String(error);
-      this.#options.events?.warning?.(`the device is left in ${v2StateName(state)}: ${why}`);
+      this.#options.warn?.(`the device is left in ${v2StateName(state)}: ${why}`);
     }
   }
 
   /** A transition ended on its way: the user is told now, so a session that did not survive it is not "lost". */
   #settle(): void {
-    const state = this.#state();
-    if (sessionOf(state) !== this.#my.session) this.#forgetSession();
-    this.#report(state);
+    if (sessionOf(this.#state()) !== this.#my.session) this.#forgetSession();
   }
 
   /** Resets a device that is in ERROR, where that is what the user is to see. The operator is told either way. */
   #recover(): boolean {
     if (this.#state() !== V2.ERROR) return false;
-    this.#my.virtual_pre_copy = 0;
+    const my = this.#my;
+    my.virtual_pre_copy = 0;
     const resets = (this.#options.onError ?? 'reset') === 'reset';
     if (resets) {
-      this.#options.events?.warning?.('the device is in ERROR and is reset');
+      this.#options.warn?.('the device is in ERROR and is reset');
       this.#device.reset();
-    } else if (this.#my.reported !== this.#mark(V2.ERROR)) this.#options.events?.warning?.('the device is in ERROR');
-    this.#report(this.#state());
+    } else if (my.error_told === 0) {
+      this.#options.warn?.('the device is in ERROR');
+      my.error_told = 1;
+    }
     return resets;
   }
 
@@ -310,17 +308,6 @@ class PresentedV1 implements V1Registers {
     } catch {
       return 0; // the driver does not say; the end of the stream says it all the same
     }
-  }
-
-  #report(state: V2State): void {
-    const mark = this.#mark(state);
-    if (this.#my.reported === mark) return;
-    this.#my.reported = mark;
-    this.#options.events?.state?.(this.#shown(state), state);
-  }
-
-  #mark(state: V2State): number {
-    return 1 + state + (this.#my.virtual_pre_copy << 4);
   }
 }
 

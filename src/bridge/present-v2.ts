@@ -8,7 +8,7 @@ import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
 import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { BufferReader } from './buffer-reader.ts';
-import { stateMemory, type BridgeEvents } from './options.ts';
+import { stateMemory, type Warn } from './options.ts';
 import {
   headerMemory,
   liveMemory,
@@ -35,7 +35,7 @@ export interface PresentV2Options {
   readonly stopBySaving?: boolean;
   /** The driver takes device_state 0 after 4, and loads by then. */
   readonly stopAfterLoad?: boolean;
-  readonly events?: BridgeEvents;
+  readonly warn?: Warn;
   /** `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. */
   readonly state?: Uint8Array;
   /** Memory as large as the data section, for the rest of a buffer that is being read across a state change. */
@@ -83,11 +83,10 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#options = options;
     const memory = stateMemory(PRESENT_V2_STATE_SIZE, options.state);
     this.#my = present_v2_state.view(memory);
-    const { events } = options;
     const framed = options.segmentation === 'framed';
     const live = present_v2_live.view(options.live ?? liveMemory(memory));
     this.#live = live;
-    const parts = { device, registers: this.#registers, my: this.#my, live, framed, events };
+    const parts = { device, registers: this.#registers, my: this.#my, live, framed };
     this.#reader = new BufferReader(parts, options.carry ?? new Uint8Array(0));
     this.#writer = new TransactionWriter(parts, headerMemory(memory));
     this.migrationFlags =
@@ -103,9 +102,8 @@ class PresentedV2 implements V2Device, SessionOwner {
     const my = this.#my;
     const state = meaningOf(v1, this.#shown());
     if (my.session !== Session.NONE && my.session !== sessionOf(state)) {
-      this.#options.events?.warning?.(`the data session has ended: the device is in ${v2StateName(state)}`);
+      this.#options.warn?.(`the data session has ended: the device is in ${v2StateName(state)}`);
       this.#endSession();
-      this.#options.events?.state?.(v1, state);
       if (v1 === V1.RUNNING) this.#acknowledgeLoss();
     }
     return state;
@@ -140,15 +138,15 @@ class PresentedV2 implements V2Device, SessionOwner {
     const session = my.session_id;
     const path = this.#way(v1, from, target);
     if (from === V2.RESUMING && target !== V2.RESUMING) this.#writer.finish();
-    if (path.length === 0) this.#arrive(v1, from, target);
-    let [at, state] = [v1, from];
+    if (path.length === 0) this.#arrive(v1, target);
+    let at = v1;
     for (const [n, write] of path.entries()) {
       const passes = write === V1.RUNNING ? V2.RUNNING : V2.STOP;
       const next = n === path.length - 1 ? target : passes;
       if (at === V1.PRE_COPY && write === V1.STOP_COPY && my.session === Session.SAVING) this.#reader.keepBuffer();
       this.#write(found, at, write);
-      this.#arrive(write, state, next);
-      [at, state] = [write, next];
+      this.#arrive(write, next);
+      at = write;
     }
     return my.session_id === session ? undefined : this.openSession();
   }
@@ -165,13 +163,12 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   /** The driver is in a device_state that stands for this state. */
-  #arrive(v1: V1State, from: V2State, state: V2State): void {
+  #arrive(v1: V1State, state: V2State): void {
     const my = this.#my;
     my.p2p = state === V2.RUNNING_P2P || state === V2.PRE_COPY_P2P ? 1 : 0;
     const isStop = state === V2.STOP || state === V2.RUNNING_P2P;
     my.stopped = isStop && v1 !== V1.STOP ? 1 : 0;
     this.#enterSession(sessionOf(state));
-    if (state !== from) this.#options.events?.state?.(v1, state);
   }
 
   #enterSession(kind: number): void {

@@ -5,7 +5,6 @@ import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
 import { mappedAt } from './mapped.ts';
-import type { BridgeEvents } from './options.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
@@ -15,17 +14,15 @@ export class TransactionWriter {
   readonly #my: PresentV2State;
   readonly #live: PresentV2Live;
   readonly #framed: boolean;
-  readonly #events: BridgeEvents | undefined;
   /** Where a frame header that comes in pieces is collected. */
   readonly #header: Uint8Array;
 
-  constructor({ device, registers, my, live, framed, events }: SessionParts, header: Uint8Array) {
+  constructor({ device, registers, my, live, framed }: SessionParts, header: Uint8Array) {
     this.#device = device;
     this.#registers = registers;
     this.#my = my;
     this.#live = live;
     this.#framed = framed;
-    this.#events = events;
     this.#header = header;
   }
 
@@ -134,7 +131,6 @@ export class TransactionWriter {
       throw error;
     }
     my.filled = 0;
-    this.#events?.moved?.('in', size);
   }
 
   /** Has the driver take a transaction, once: a predecessor may have been killed over it. */

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { ShimError } from '../error.ts';
-import { recover, watched, type MigratableDevice } from '../device/migratable.ts';
+import { isChange, stateIn } from '../device/device-event.ts';
+import { recover, type MigratableDevice } from '../device/migratable.ts';
+import { observe } from '../device/observe.ts';
 import { onFile } from '../state-file/errors.ts';
 import type { StateHeader } from '../state-file/format.ts';
 import { differences } from '../state-file/identity.ts';
@@ -95,7 +97,9 @@ class Transfer {
   #ready(device: OpenDevice): MigratableDevice {
     const { text, foundIn } = device;
     logDevice('%s: %s, driver %s, %s', text, device.migratable?.protocol, device.facts.driver, foundIn);
-    const target = watched(migratableOf(device), (state) => {
+    const target = observe(migratableOf(device), (event) => {
+      if (event.errno !== undefined || !isChange(event)) return;
+      const state = event.call === 'reset' ? 'reset' : (stateIn(event) ?? '');
       logDevice('%s: %s', text, state);
       if (this.#states.at(-1) !== state) this.#states.push(state);
     });

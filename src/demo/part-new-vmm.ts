@@ -1,10 +1,10 @@
 import { randomFillSync } from 'node:crypto';
 import { presentV2 } from '../bridge/present-v2.ts';
+import { stateIn } from '../device/device-event.ts';
+import { observe } from '../device/observe.ts';
 import { createSim } from '../sim/create.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { ShimError } from '../error.ts';
-import { v1StateName } from '../v1/states.ts';
-import { v2StateName } from '../v2/states.ts';
 import type { V2Device } from '../v2/device.ts';
 import { V2Restore } from '../v2/restore.ts';
 import { V2Save } from '../v2/save.ts';
@@ -78,17 +78,17 @@ function presented(name: EndName, story: Story): Presented {
   const sim = createSim(parseSpec(`${DEVICE},seed=${SEEDS[name]}`));
   if (sim.protocol !== 'v1') throw new ShimError('ERR_ARGUMENT', `${DEVICE} does not speak v1`);
   const seen = { states: ['RUNNING'], bytes: 0, buffers: 0 };
-  const device = presentV2(sim.device, {
-    events: {
-      state(v1, v2) {
-        seen.states.push(v1StateName(v1));
-        story.step(name, `the device is in ${v2StateName(v2)} (v1 device_state ${v1})`);
-      },
-      moved(_direction, bytes) {
-        seen.bytes += bytes;
-        seen.buffers += 1;
-      },
-    },
+  const driver = observe(sim, (event) => {
+    if (event.errno !== undefined || event.call !== 'register') return;
+    const { register, value } = event;
+    const state = stateIn(event);
+    if (register === 'data_size' && value > 0) {
+      seen.bytes += value;
+      seen.buffers += 1;
+    } else if (state !== undefined && state !== seen.states.at(-1)) {
+      seen.states.push(state);
+      story.step(name, `the device is in ${state} (v1 device_state ${value})`);
+    }
   });
-  return { device, bar: sim.bar, seen };
+  return { device: presentV2(driver.device), bar: sim.bar, seen };
 }

@@ -1,7 +1,6 @@
-import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { V1RegisterAccess } from '../v1/registers.ts';
 import type { V1Device } from '../v1/device.ts';
-import { V1, v1StateName, withoutReserved } from '../v1/states.ts';
+import { V1, v1StateName } from '../v1/states.ts';
 import type { V2Device } from '../v2/device.ts';
 import { V2, v2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
@@ -82,43 +81,4 @@ function unrecovered(first: unknown, second: unknown): unknown {
   const { code, message, errno, syscall } = first;
   const text = `${message}; and the device could not be made to run again: ${second.message}`;
   return new ShimError(code, text, { cause: first, ...(errno && { errno }), ...(syscall && { syscall }) });
-}
-
-const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
-
-/** A device that tells of each state that it was brought to, by name, and of each reset. */
-export function watched(target: MigratableDevice, entered: (state: string) => void): MigratableDevice {
-  const reset = (): void => {
-    target.device.reset();
-    entered('reset');
-  };
-  if (target.protocol === 'v2') {
-    const { device } = target;
-    const around: V2Device = {
-      migrationFlags: device.migrationFlags,
-      getState: () => device.getState(),
-      setState(state) {
-        const session = device.setState(state);
-        entered(v2StateName(state));
-        return session;
-      },
-      openSession: () => device.openSession(),
-      stopCopyLength: () => device.stopCopyLength(),
-      reset,
-    };
-    return { protocol: 'v2', device: around };
-  }
-  const { device } = target;
-  const around: V1Device = {
-    regionSize: device.regionSize,
-    dataSection: device.dataSection,
-    mapped: device.mapped,
-    read: (offset, into) => device.read(offset, into),
-    write(offset, from) {
-      device.write(offset, from);
-      if (offset === DEVICE_STATE_AT) entered(v1StateName(withoutReserved(from[0] ?? 0)));
-    },
-    reset,
-  };
-  return { protocol: 'v1', device: around };
 }

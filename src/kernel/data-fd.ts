@@ -11,8 +11,6 @@ import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import { dataError, deviceError } from '../vfio/client/errors.ts';
 import { kernel_live, kernel_state, Live } from './session-state.ts';
 
-export type DataFdEvents = (call: 'read' | 'write' | 'precopy info', bytes: number) => void;
-
 export interface DataFdMemory {
   readonly my: ReturnType<typeof kernel_state.view>;
   readonly live: ReturnType<typeof kernel_live.view>;
@@ -31,18 +29,16 @@ export class KernelDataFd implements V2DataSession {
   readonly #fd: OwnedFd;
   readonly #my: DataFdMemory['my'];
   readonly #live: DataFdMemory['live'];
-  readonly #happened: DataFdEvents;
   #closed = false;
   /** Bytes that a predecessor has moved and not counted. */
   #uncounted = 0;
   /** What a predecessor's last call ended with, to be told to the call that repeats it. */
   #owed: ShimError | undefined;
 
-  constructor(fd: OwnedFd, { my, live }: DataFdMemory, happened: DataFdEvents) {
+  constructor(fd: OwnedFd, { my, live }: DataFdMemory) {
     this.#fd = fd;
     this.#my = my;
     this.#live = live;
-    this.#happened = happened;
   }
 
   /** For a session that begins with this object. */
@@ -93,10 +89,7 @@ export class KernelDataFd implements V2DataSession {
       throw deviceError('VFIO_MIG_GET_PRECOPY_INFO', error);
     }
     const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
-    const initialBytes = clamped(initial_bytes);
-    const dirtyBytes = clamped(dirty_bytes);
-    this.#happened('precopy info', initialBytes + dirtyBytes);
-    return { initialBytes, dirtyBytes };
+    return { initialBytes: clamped(initial_bytes), dirtyBytes: clamped(dirty_bytes) };
   }
 
   close(): void {
@@ -124,7 +117,6 @@ export class KernelDataFd implements V2DataSession {
     if (result < 0) {
       this.#live.errno = -result;
       this.#note(Live.FAILED);
-      this.#happened(call, result);
       const events = call === 'read' ? POLLIN : POLLOUT;
       throw dataError(call, named(-result), { fd: this.#fd.number, events });
     }
@@ -133,7 +125,6 @@ export class KernelDataFd implements V2DataSession {
     if (this.#live.tracked === 0 && result > 0 && my.position === result) {
       this.#live.tracked = filePosition(this.#fd.number) === result ? 1 : 0;
     }
-    this.#happened(call, result);
     return result;
   }
 

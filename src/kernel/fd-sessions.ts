@@ -13,15 +13,12 @@ export interface FdSessionOptions {
   readonly state?: Uint8Array;
   /** `KERNEL_LIVE_SIZE` bytes of shared memory: what is under way. */
   readonly live?: Uint8Array;
-  /** Is told of each call on a data fd, for a transcript: its name, and the result or errno. */
-  readonly asked?: ((what: string, value: number) => void) | undefined;
 }
 
 /** The sessions of a driver of the kernel, each with a data fd. */
 export class FdSessions implements DataSessions {
   readonly #store: SessionStore;
   readonly #memory: DataFdMemory;
-  readonly #asked: FdSessionOptions['asked'];
   #session: KernelDataFd | undefined;
   /** There may be a data fd in the store: this process has put it there, or one before it. */
   #kept = true;
@@ -32,7 +29,6 @@ export class FdSessions implements DataSessions {
       my: kernel_state.view(options.state ?? new Uint8Array(KERNEL_STATE_SIZE)),
       live: kernel_live.view(options.live ?? new Uint8Array(KERNEL_LIVE_SIZE)),
     };
-    this.#asked = options.asked;
   }
 
   change<T>(request: () => T): T {
@@ -52,7 +48,7 @@ export class FdSessions implements DataSessions {
     this.#kept = true;
     this.#store.put(my.session + 1, fd);
     my.session += 1;
-    this.#session = this.#dataFd(fd);
+    this.#session = new KernelDataFd(fd, this.#memory);
     this.#session.begin();
     return this.#session;
   }
@@ -104,13 +100,9 @@ export class FdSessions implements DataSessions {
       return undefined;
     }
     my.session = session;
-    const dataFd = this.#dataFd(fd);
+    const dataFd = new KernelDataFd(fd, this.#memory);
     if (begun) dataFd.begin();
     else dataFd.adopt(now === V2.RESUMING);
     return dataFd;
-  }
-
-  #dataFd(fd: OwnedFd): KernelDataFd {
-    return new KernelDataFd(fd, this.#memory, (call, bytes) => this.#asked?.(call, bytes));
   }
 }

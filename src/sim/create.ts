@@ -1,6 +1,6 @@
 import type { MigratableDevice } from '../device/migratable.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
-import { fillPattern, SIM_STATE_SIZE, type SimEvents, type SimMemory } from './memory.ts';
+import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 
 /** A simulated device: one of the two protocols, and the memory that the guest sees. */
 export type Sim = MigratableDevice & { readonly bar: Uint8Array };
@@ -26,11 +26,11 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 }
 
 /** A device of this SPEC over memory that is fresh, or that another object of the same SPEC left behind. */
-export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec), events: SimEvents = {}): Sim {
+export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec)): Sim {
   const { bar } = memory;
   const kind = kindOf(spec);
   const { protocol } = kind;
   return protocol === 'v1'
-    ? { protocol, device: kind.create(spec, memory, events), bar }
+    ? { protocol, device: kind.create(spec, memory), bar }
     : { protocol, device: kind.create(spec, memory), bar };
 }

@@ -1,7 +1,7 @@
 import type { V1Device } from '../v1/device.ts';
 import type { V2Device } from '../v2/device.ts';
 import type { CommonOptions } from './common-options.ts';
-import type { SimEvents, SimMemory } from './memory.ts';
+import type { SimMemory } from './memory.ts';
 import type { Options, ValuesOf } from './option.ts';
 
 /**
@@ -15,7 +15,7 @@ export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O>
   readonly protocol: 'v1';
   /** Bytes of its data section, and of what it keeps of the memory that it has sent. */
   memorySizes(values: ValuesOf<O>): { readonly section: number; readonly sent: number };
-  create(values: ValuesOf<O>, memory: SimMemory, events: SimEvents): V1Device;
+  create(values: ValuesOf<O>, memory: SimMemory): V1Device;
 }
 
 /** A driver of the second protocol. */

@@ -9,12 +9,6 @@ export interface SimMemory {
   readonly sent: Uint8Array;
 }
 
-/** What a simulated v1 device tells whoever watches it, as a bridge does of a v2 device. */
-export interface SimEvents {
-  state?(v1: number, v2: number): void;
-  moved?(direction: 'out' | 'in', bytes: number): void;
-}
-
 export const SIM_STATE_SIZE = 512;
 
 const BLOCK = 65536;

@@ -4,7 +4,7 @@ import { DATA_OFFSET, type V1Registers } from '../v1/region.ts';
 import { isV1State, isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import type { Fault } from './fault.ts';
 import { faultError, Faults } from './faults.ts';
-import type { SimEvents, SimMemory } from './memory.ts';
+import type { SimMemory } from './memory.ts';
 import { VendorLoader } from './vendor-v1-load.ts';
 import { Kind, MAGIC, PAGE, record, vendor_v1_state, type VendorState } from './vendor-v1-format.ts';
 import type { VendorV1Values } from './vendor-v1-options.ts';
@@ -38,10 +38,8 @@ export class VendorV1 implements V1Registers {
   readonly #my: VendorState;
   readonly #faults: Faults;
   readonly #loader: VendorLoader;
-  readonly #events: SimEvents;
 
-  constructor(values: VendorV1Values, memory: SimMemory, events: SimEvents = {}) {
-    this.#events = events;
+  constructor(values: VendorV1Values, memory: SimMemory) {
     this.#values = values;
     this.#memory = memory;
     this.#my = vendor_v1_state.view(memory.state);
@@ -72,7 +70,6 @@ export class VendorV1 implements V1Registers {
     if (!continues) this.#beginAnew();
     my.scan = 0;
     my.device_state = value;
-    this.#events.state?.(value, value);
   }
 
   readPendingBytes(): number {
@@ -108,13 +105,11 @@ export class VendorV1 implements V1Registers {
     const fault = this.#faults.beforeData('write');
     if (fault !== undefined) throw this.#fail(fault);
     this.#loader.load(this.#memory.section.subarray(0, size));
-    this.#events.moved?.('in', size);
   }
 
   reset(): void {
     this.#beginAnew();
     this.#my.device_state = V1.RUNNING;
-    this.#events.state?.(V1.RUNNING, V1.RUNNING);
   }
 
   #fail(fault: Fault): ShimError {
@@ -141,7 +136,6 @@ export class VendorV1 implements V1Registers {
   /** The user has the buffer: what it held counts as sent. Repeating this changes nothing. */
   #acknowledge(): void {
     const my = this.#my;
-    this.#events.moved?.('out', my.buffer_size);
     if (my.buffer_kind === Kind.HEADER) my.header_sent = 1;
     if (my.buffer_kind === Kind.END) my.end_sent = 1;
     if (my.buffer_kind === Kind.PAGES) {

@@ -12,5 +12,5 @@ export const vendorV1: V1Kind<typeof vendorV1Options> = {
   small: { size: 16 * 1024, section: 8 * 1024 },
   memorySizes: ({ section, size }) => ({ section, sent: size }),
   identity: ({ compat }) => ({ compat: String(compat) }),
-  create: (values, memory, events) => new V1Region(new VendorV1(values, memory, events), memory.section),
+  create: (values, memory) => new V1Region(new VendorV1(values, memory), memory.section),
 };

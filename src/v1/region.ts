@@ -21,10 +21,20 @@ export interface V1Registers {
 export const DATA_OFFSET = 4096;
 
 const { fields } = vfio_device_migration_info;
-type Register = keyof typeof fields;
-const registerAt = new Map<number, { name: Register; width: number }>(
-  Object.entries(fields).map(([name, [kind, offset]]) => [offset, { name: name as Register, width: fieldWidth(kind) }]),
+/** The registers: the fields of `struct vfio_device_migration_info`. */
+export type V1RegisterName = keyof typeof fields;
+const registers = new Map<number, { name: V1RegisterName; width: number }>(
+  Object.entries(fields).map(([name, [kind, offset]]) => [
+    offset,
+    { name: name as V1RegisterName, width: fieldWidth(kind) },
+  ]),
 );
+
+/** The register that an access of `length` bytes is to; `undefined` if it is to none, or to one that has another width. */
+export function registerAt(offset: number, length: number): V1RegisterName | undefined {
+  const register = registers.get(offset);
+  return register?.width === length ? register.name : undefined;
+}
 
 /**
  * The migration region of a v1 device: routes accesses to the registers, each only at its native width and alignment,
@@ -110,9 +120,10 @@ export class V1Region implements V1Device {
   }
 }
 
-function registerOf(access: string, offset: number, length: number): Register {
-  const register = registerAt.get(offset);
-  if (register?.width === length) return register.name;
+function registerOf(access: string, offset: number, length: number): V1RegisterName {
+  const name = registerAt(offset, length);
+  if (name !== undefined) return name;
+  const register = registers.get(offset);
   const reason =
     register === undefined ? 'no register begins there' : `${register.name} is ${register.width} bytes wide`;
   throw badAccess(`${access} of ${length} bytes at ${offset}`, reason);
@@ -132,7 +143,7 @@ function putCount(into: Uint8Array, value: number): void {
 }
 
 /** What somebody's device says of itself. Throws `EIO` for what no register can show, where it would be another number. */
-function checked(register: Register, value: number, most = Number.MAX_SAFE_INTEGER): number {
+function checked(register: V1RegisterName, value: number, most = Number.MAX_SAFE_INTEGER): number {
   if (Number.isInteger(value) && value >= 0 && value <= most) return value;
   throw new ShimError('ERR_DEVICE', `migration region: ${register}: the device says ${value}`, { errno: 'EIO' });
 }

@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
+import { PRESENT_V1_STATE_SIZE, presentV1, type PresentV1Options } from '../../src/bridge/index.ts';
+import { isChange, stateIn, type DeviceEvent } from '../../src/device/device-event.ts';
+import { observe } from '../../src/device/observe.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import type { V2Device } from '../../src/v2/device.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { join, noise } from '../support/bytes.ts';
+import { noise } from '../support/bytes.ts';
 import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
 import { v2Sim } from '../support/sims.ts';
 import { TapeV2 } from '../support/tape-v2.ts';
@@ -90,44 +93,40 @@ describe('presentV1 options', () => {
   });
 });
 
-describe('presentV1 events', () => {
-  test('tell of each state once, in both protocols, and of every byte', () => {
-    const seen: string[] = [];
-    const { device } = v2Sim('qat,size=8K');
-    const user = v1User(
-      presentV1(device, {
-        dataSection: new Uint8Array(4096),
-        events: {
-          state: (v1, v2) => seen.push(`state ${v1} ${v2}`),
-          moved: (direction, bytes) => seen.push(`${direction} ${bytes}`),
-        },
-      }),
-    );
+/** A presented device, its user, and what is seen of the states: the user's side, and the driver's. */
+function seenOf(
+  device: V2Device,
+  options: PresentV1Options = {},
+): { user: ReturnType<typeof v1User>; seen: string[]; reset(): void } {
+  const seen: string[] = [];
+  const note = (event: DeviceEvent): void => {
+    const state = stateIn(event);
+    if (state !== undefined && isChange(event)) seen.push(`${event.protocol} ${state}`);
+    else if (event.protocol === 'v2' && state === 'ERROR') seen.push('v2 has failed');
+  };
+  const driver = observe({ protocol: 'v2', device }, note);
+  const presented = observe({ protocol: 'v1', device: presentV1(driver.device, options) }, note);
+  return { user: v1User(presented.device), seen, reset: () => presented.device.reset() };
+}
+
+describe('presentV1, observed on both sides', () => {
+  test('asks the driver for each state once', () => {
+    const { user, seen } = seenOf(v2Sim('qat,size=8K').device);
     user.setState(3);
     user.setState(3);
-    user.buffer();
     user.setState(2);
-    const buffers = user.drain();
+    user.drain();
     user.setState(0);
-    expect(join(buffers)).toHaveLength(8192);
-    expect(seen).toEqual([
-      `state 3 ${V2.PRE_COPY}`,
-      `state 2 ${V2.STOP_COPY}`,
-      'out 32',
-      'out 4096',
-      'out 4096',
-      `state 0 ${V2.STOP}`,
-    ]);
+    const changes = ['PRE_COPY', 'STOP_COPY', 'STOP'].flatMap((state) => [`v2 ${state}`, `v1 ${state}`]);
+    expect(seen).toEqual(changes.toSpliced(2, 0, 'v1 PRE_COPY'));
   });
 
   test.each([
-    ['reset', ['state 2 3', 'state 1 2']],
-    ['report', ['state 2 3', 'state 6 0']],
-  ] as const)('tell where a device is that failed by itself, once: onError %s', (onError, expected) => {
-    const seen: string[] = [];
+    ['reset', ['v2 STOP_COPY', 'v1 STOP_COPY', 'v2 has failed', 'v2 has failed', 'v2 RUNNING']],
+    ['report', ['v2 STOP_COPY', 'v1 STOP_COPY', ...Array<string>(4).fill('v2 has failed')]],
+  ] as const)('finds out that a device has failed by itself: onError %s', (onError, expected) => {
     const tape = new TapeV2();
-    const events = { state: (v1: number, v2: number): number => seen.push(`state ${v1} ${v2}`) };
-    const user = v1User(presentV1(tape, { onError, events }));
+    const { user, seen } = seenOf(tape, { onError });
     user.setState(2);
     tape.fail();
     user.state();
@@ -135,43 +134,37 @@ describe('presentV1 events', () => {
     expect(seen).toEqual(expected);
   });
 
-  test('tell where a device is that a failed request left on its way', () => {
-    const seen: string[] = [];
+  test('takes a device back that a failed request left on its way', () => {
     const tape = new TapeV2();
-    const events = { state: (v1: number, v2: number): number => seen.push(`state ${v1} ${v2}`) };
-    const user = v1User(presentV1(tape, { events }));
+    const { user, seen } = seenOf(tape);
     user.setState(2);
     tape.failingHops.push({ hop: V2.RUNNING_P2P, error: failure('EBUSY') });
     expect(outcome(() => user.setState(1))).toBe('EBUSY');
-    expect(seen).toEqual(['state 2 3', 'state 0 1']);
+    expect([seen, tape.state]).toEqual([['v2 STOP_COPY', 'v1 STOP_COPY'], V2.STOP]);
   });
 
-  test('tell where a device is that was reset behind its user', () => {
-    const seen: string[] = [];
-    const tape = new TapeV2();
-    const events = { state: (v1: number, v2: number): number => seen.push(`state ${v1} ${v2}`) };
-    const user = v1User(presentV1(tape, { events }));
-    user.setState(3);
-    tape.reset();
-    user.state();
-    expect(seen).toEqual(['state 3 6', 'state 1 2']);
-  });
-
-  test('tell of virtual pre-copy, of what came in and of a reset', () => {
-    const seen: string[] = [];
-    const { device } = v2Sim('pds,size=100');
-    const bridged = presentV1(device, {
-      events: {
-        state: (v1, v2) => seen.push(`state ${v1} ${v2}`),
-        moved: (direction, bytes) => seen.push(`${direction} ${bytes}`),
-      },
-    });
-    const user = v1User(bridged);
+  test('asks for nothing in virtual pre-copy, and resets what is reset', () => {
+    const { user, seen, reset } = seenOf(v2Sim('pds,size=100').device);
     user.setState(3);
     user.setState(1);
     user.setState(4);
     user.load(noise(10));
-    bridged.reset();
-    expect(seen).toEqual(['state 3 2', 'state 1 2', 'state 4 4', 'in 10', 'state 1 2']);
+    reset();
+    expect(seen).toEqual(['v1 PRE_COPY', 'v1 RUNNING', 'v2 RESUMING', 'v1 RESUMING', 'v2 RUNNING', 'v1 RUNNING']);
   });
+});
+
+test('presentV1 with onError report tells the operator of each failure once', () => {
+  const warnings: string[] = [];
+  const tape = new TapeV2();
+  const device = presentV1(tape, { onError: 'report', warn: (message) => warnings.push(message) });
+  const user = v1User(device);
+  for (let failures = 1; failures <= 2; failures += 1) {
+    tape.fail();
+    user.state();
+    user.state();
+    expect(warnings).toEqual(Array<string>(failures).fill('the device is in ERROR'));
+    device.reset();
+    user.state();
+  }
 });

@@ -121,16 +121,6 @@ describe('presentV2 setState', () => {
     for (const name of ['PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'RUNNING'] as const) device.setState(V2[name]);
     expect(tape.states).toEqual([3, 2, 0, 4, 1]);
   });
-
-  test('tells of each hop in both protocols', () => {
-    const seen: string[] = [];
-    const { device } = newVmm(new TapeV1(), {
-      events: { state: (v1: number, v2: V2State) => seen.push(`${v1} ${v2StateName(v2)}`) },
-    });
-    device.setState(V2.PRE_COPY);
-    device.setState(V2.RESUMING);
-    expect(seen).toEqual(['3 PRE_COPY', '1 RUNNING', '4 RESUMING']);
-  });
 });
 
 describe('presentV2 of a driver that takes no 0 to 2', () => {
@@ -242,17 +232,6 @@ describe('presentV2 getState', () => {
     const { device, tape } = newVmm();
     tape.state = shown;
     expect(outcome(() => device.getState())).toBe('EIO');
-  });
-
-  test('tells where a device is that was reset behind its user', () => {
-    const seen: string[] = [];
-    const events = { state: (v1: number, v2: number): number => seen.push(`${v1} ${v2}`) };
-    const { device, tape } = newVmm(new TapeV1(), { events });
-    device.setState(V2.PRE_COPY);
-    tape.reset();
-    device.getState();
-    device.getState();
-    expect(seen).toEqual(['3 6', '1 2']);
   });
 
   test('asks the driver: a reset behind the user ends the session, with a warning and ENODEV', () => {

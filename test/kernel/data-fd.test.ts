@@ -70,7 +70,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     const [here, there] = socketPair();
     const { committed, live } = memory();
     using fd = here;
-    const session = new KernelDataFd(fd, { my: kernel_state.view(committed), live }, () => {});
+    const session = new KernelDataFd(fd, { my: kernel_state.view(committed), live });
     session.begin();
     const bytes = new Uint8Array(100);
     const { readiness } = thrownBy(() => session.read(bytes));
@@ -95,7 +95,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     for (let stores = 0; ; stores += 1) {
       const fd = open('r');
       const { committed, live } = memory();
-      const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+      const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
       first.begin();
       const received: Buffer[] = [];
       const shared = Buffer.alloc(3000);
@@ -104,7 +104,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
       received.push(Buffer.from(shared.subarray(0, 1000)));
       // another, of three reads into shared memory, in which the process dies, and nothing is committed
       const work = kernel_state.view(committed.slice());
-      const doomed = new KernelDataFd(duplicate(fd), { my: work, live: mortal(live, stores) }, () => {});
+      const doomed = new KernelDataFd(duplicate(fd), { my: work, live: mortal(live, stores) });
       let died = false;
       try {
         for (let at = 0; at < 3000; at += 1000) doomed.read(shared.subarray(at, at + 1000));
@@ -114,7 +114,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
       }
       if (!died) break; // the process outlived the call
       kills += 1;
-      const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+      const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
       successor.adopt(false);
       // the call is served again, into the same memory
       let filled = 0;
@@ -140,7 +140,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     live.session = 7;
     live.status = Live.CALLING;
     live.position = 0;
-    const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+    const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
     successor.adopt(false);
     expect(outcome(() => successor.read(new Uint8Array(10)))).toBe('EIO');
     expect(outcome(() => successor.read(new Uint8Array(10)))).toBe('EIO');
@@ -154,11 +154,11 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
       writeFileSync(file, '');
       const fd = open('w');
       const { committed, live } = memory();
-      const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+      const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
       first.begin();
       expect(first.write(data.subarray(0, 1000))).toBe(1000);
       const work = kernel_state.view(committed.slice());
-      const doomed = new KernelDataFd(duplicate(fd), { my: work, live: mortal(live, stores) }, () => {});
+      const doomed = new KernelDataFd(duplicate(fd), { my: work, live: mortal(live, stores) });
       let died = false;
       try {
         for (let at = 1000; at < 4000; at += 1000) doomed.write(data.subarray(at, at + 1000));
@@ -168,7 +168,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
       }
       if (!died) break;
       kills += 1;
-      const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+      const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
       successor.adopt(true);
       let done = 1000;
       const answer = outcome(() => {
@@ -189,10 +189,10 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     writeFileSync(file, '');
     const fd = open('r'); // a write to it fails with EBADF
     const { committed, live } = memory();
-    const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+    const first = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
     first.begin();
     expect(outcome(() => first.write(noise(10)))).toBe('EBADF');
-    const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live }, () => {});
+    const successor = new KernelDataFd(duplicate(fd), { my: kernel_state.view(committed), live });
     successor.adopt(true);
     expect(outcome(() => successor.write(noise(10)))).toBe('EBADF');
   });
@@ -200,7 +200,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
   it('is over when it is closed', () => {
     writeFileSync(file, noise(10));
     const { committed, live } = memory();
-    const session = new KernelDataFd(duplicate(open('r')), { my: kernel_state.view(committed), live }, () => {});
+    const session = new KernelDataFd(duplicate(open('r')), { my: kernel_state.view(committed), live });
     session.begin();
     session.close();
     expect(outcome(() => session.read(new Uint8Array(1)))).toBe('ENODEV');

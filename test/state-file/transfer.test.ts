@@ -2,7 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ShimError } from '../../src/error.ts';
 import { DRIVERS } from '../../src/sim/index.ts';
-import { stateName, watched, type MigratableDevice } from '../../src/device/migratable.ts';
+import { isChange, stateIn } from '../../src/device/device-event.ts';
+import { stateName, type MigratableDevice } from '../../src/device/migratable.ts';
+import { observe } from '../../src/device/observe.ts';
 import { encodeHeader, fileSize, HEADER_SIZE, type StateHeader } from '../../src/state-file/format.ts';
 import { StateReader } from '../../src/state-file/reader.ts';
 import { restoreDevice } from '../../src/state-file/restore.ts';
@@ -27,10 +29,11 @@ const spec = (driver: string, more = ''): string => `${driver}${driver === 'mtty
 function sim(text: string): { target: MigratableDevice; memory: Uint8Array; states: string[] } {
   const made = createSim(parseSpec(text));
   const states: string[] = [];
-  const { protocol } = made;
-  const plain: MigratableDevice =
-    protocol === 'v1' ? { protocol, device: made.device } : { protocol, device: made.device };
-  return { target: watched(plain, (state) => states.push(state)), memory: made.bar, states };
+  const target = observe(made, (event) => {
+    const state = stateIn(event);
+    if (state !== undefined && isChange(event)) states.push(event.call === 'reset' ? 'reset' : state);
+  });
+  return { target, memory: made.bar, states };
 }
 
 function saved(target: MigratableDevice): MemoryFile {
@@ -127,14 +130,14 @@ describe('saveDevice', () => {
   });
 
   it('says so where not even a reset helps', () => {
-    const { target } = sim('qat,fault=read@1:EIO,fault=RUNNING@1:EBUSY');
-    const device = Object.assign(Object.create(target.device) as object, {
-      reset(): never {
+    const { device } = v2Sim('qat,fault=read@1:EIO,fault=RUNNING@1:EBUSY');
+    const broken = new SpyV2(device, {
+      before(call) {
+        if (call !== 'reset') return;
         throw new ShimError('ERR_DEVICE', 'VFIO_DEVICE_RESET: the driver answers ENOTTY', { errno: 'ENOTTY' });
       },
     });
-    const broken = { ...target, device } as unknown as MigratableDevice;
-    expect(thrownBy(() => saved(broken))).toMatchObject({
+    expect(thrownBy(() => saved({ protocol: 'v2', device: broken }))).toMatchObject({
       code: 'ERR_DEVICE',
       errno: 'EIO',
       message: expect.stringMatching(

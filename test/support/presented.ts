@@ -23,7 +23,7 @@ export function oldVmm(tapeOptions: TapeV2Options = {}, options: PresentV1Option
   const warnings: string[] = [];
   const device = presentV1(spy, {
     dataSection: new Uint8Array(8192),
-    events: { warning: (message) => warnings.push(message) },
+    warn: (message) => warnings.push(message),
     ...options,
   });
   return { tape, spy, device, user: v1User(device), warnings };
@@ -42,7 +42,7 @@ export interface NewVmm {
 export function newVmm(tape: TapeV1 = new TapeV1(), options: PresentV2Options = {}): NewVmm {
   const spy = new SpyV1(tape.device);
   const warnings: string[] = [];
-  const device = presentV2(spy, { events: { warning: (message) => warnings.push(message) }, ...options });
+  const device = presentV2(spy, { warn: (message) => warnings.push(message), ...options });
   return {
     tape,
     spy,

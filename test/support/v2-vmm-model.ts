@@ -83,15 +83,9 @@ export class V2VmmModel {
 
   #bridge(): V2Device {
     const { segmentation, offerP2P } = this.#conditions;
-    const events = {
-      state: (v1: number): void => {
-        const now = v1User(this.#sim.device).state();
-        check.same('device_state that the bridge tells of', v1StateText(v1), v1StateText(now));
-      },
-    };
     const { above, below } = this.#between;
     const memory = { state: this.#memory, carry: this.#carry };
-    const device = presentV2(below?.(this.#spy) ?? this.#spy, { segmentation, offerP2P, ...memory, events });
+    const device = presentV2(below?.(this.#spy) ?? this.#spy, { segmentation, offerP2P, ...memory });
     return above?.(device) ?? device;
   }
 

@@ -1,4 +1,6 @@
+import type { DeviceEvent } from '../../device/device-event.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
+import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import type { RegionInfo } from '../../vfio/client/device-info.ts';
 import { FdSessions } from '../../kernel/fd-sessions.ts';
 import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
@@ -13,13 +15,13 @@ import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bri
 import type { Ledger } from '../memory/ledger.ts';
 import { partOffset, PARTS_FD, type Part } from '../memory/inherited.ts';
 import type { Reach } from './reach.ts';
-import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from '../serve/served-device.ts';
+import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 export interface BridgeOptions extends ServeOptions {
   /** Bytes of the data section of a region that is added. */
   readonly dataSection: number;
-  /** Is told what a driver was asked, and its answer. */
-  readonly asked: ((device: string, what: string, value: number | string) => void) | undefined;
+  /** Is told of each call on a driver. */
+  readonly trace: ((device: string, event: DeviceEvent) => void) | undefined;
   readonly reach: Reach;
 }
 
@@ -50,7 +52,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
     // what the driver speaks itself is left to it, unless it is to be taken there and back
     shows: { v1: isV2 && present !== 'v2', v2: (!isV2 || roundTrip) && present !== 'v1' },
   };
-  return new ServedDevice(parts, options, (events) => new BridgedDriver(place, ledger, events, options));
+  return new ServedDevice(parts, options, (sink) => new BridgedDriver(place, ledger, sink, options));
 }
 
 /** A driver of the kernel, reached through the target's own descriptor. */
@@ -63,13 +65,11 @@ export class BridgedDriver implements Driver {
   readonly borrowed: BorrowedFd;
   readonly port: VfioPort;
   readonly fdStore: ReturnType<Reach['fdStore']>;
-  /** Of a v1 driver. */
-  readonly #registers: V1RegisterAccess | undefined;
   /** Of a v2 driver. */
   readonly #sessions: FdSessions | undefined;
   #inherited = false;
 
-  constructor(place: number, ledger: Ledger, events: DriverEvents, options: BridgeOptions) {
+  constructor(place: number, ledger: Ledger, sink: DeviceSink, options: BridgeOptions) {
     const name = bridgedName(ledger);
     this.place = place;
     this.facts = bridgedFacts(ledger);
@@ -77,14 +77,19 @@ export class BridgedDriver implements Driver {
     this.fdStore = options.reach.fdStore(place);
     this.text = `vfio:${name}`;
     const { flags } = this.facts;
+    const { trace } = options;
+    const observed = (backend: MigratableDevice): MigratableDevice => {
+      if (trace === undefined) return observe(backend, sink, untimed);
+      return observe(backend, (event) => {
+        sink(event);
+        trace(name, event);
+      });
+    };
     if (flags === 0) {
       this.port = options.reach.port(this.borrowed);
-      const device = new PortV1Device(this.port, regionOf(this.facts), false);
-      this.backend = { protocol: 'v1', device };
-      this.#registers = new V1RegisterAccess(device);
+      this.backend = observed({ protocol: 'v1', device: new PortV1Device(this.port, regionOf(this.facts), false) });
       return;
     }
-    const asked = options.asked?.bind(undefined, name);
     const { fdStore } = this;
     this.#sessions = new FdSessions({
       state: kernelState(ledger),
@@ -97,11 +102,9 @@ export class BridgedDriver implements Driver {
         },
         clear: () => fdStore.clear(),
       },
-      asked,
     });
     this.port = options.reach.port(this.borrowed, this.#sessions);
-    const device = new PortV2Device(this.port, flags, { asked, state: events.state });
-    this.backend = { protocol: 'v2', device };
+    this.backend = observed({ protocol: 'v2', device: new PortV2Device(this.port, flags) });
   }
 
   enter(tid: number, fd?: number): boolean {
@@ -129,7 +132,7 @@ export class BridgedDriver implements Driver {
     const isRunning =
       backend.protocol === 'v2'
         ? backend.device.getState() === V2.RUNNING
-        : this.#registers?.deviceState() === V1.RUNNING;
+        : new V1RegisterAccess(backend.device).deviceState() === V1.RUNNING;
     if (isRunning) return;
     warn(`${text}: an earlier user has left it in another state than running, it is reset`);
     backend.device.reset();
@@ -149,11 +152,6 @@ export class BridgedDriver implements Driver {
   #usedBy(tid: number, fd: number): void {
     this.facts.tid = tid;
     this.facts.fd = fd;
-  }
-
-  /** A v2 driver's states are told as they are seen. */
-  state(): number | undefined {
-    return this.#registers?.deviceState();
   }
 }
 

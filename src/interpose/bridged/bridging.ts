@@ -105,7 +105,6 @@ export class Bridging implements Devices {
       case VFIO_DEVICE_RESET:
         return this.#on(turn, false, (device) => {
           device.reset();
-          device.noteState();
           return 0;
         });
       case VFIO_DEVICE_FEATURE:
@@ -186,7 +185,6 @@ export class Bridging implements Devices {
       const device = bridgedDevice(place, ledger, this.#options);
       device.driver.lend(call.tid, call.s32(0), fd);
       device.driver.begin(this.#options.warn);
-      device.noteState();
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
@@ -278,9 +276,6 @@ export class Bridging implements Devices {
     if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
-    const result = device.onDataFd(() =>
-      deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell)),
-    );
-    return result;
+    return deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell));
   }
 }

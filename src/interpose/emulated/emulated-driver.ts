@@ -1,11 +1,11 @@
 import type { MigratableDevice } from '../../device/migratable.ts';
+import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { fillPattern } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
-import { V1RegisterAccess } from '../../v1/registers.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from '../trap/file-look.ts';
@@ -13,7 +13,7 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
-import { ServedDevice, type Driver, type DriverEvents, type ServeOptions } from '../serve/served-device.ts';
+import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
 
@@ -50,7 +50,7 @@ export function emulatedDevice(
   return new ServedDevice(
     parts,
     options,
-    (events) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, events),
+    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, sink),
   );
 }
 
@@ -62,14 +62,12 @@ export class EmulatedDriver implements Driver {
   readonly backend: MigratableDevice;
   readonly text: string;
   readonly guestMemory: Uint8Array;
-  /** Of a v1 driver. */
-  readonly #registers: V1RegisterAccess | undefined;
   /** Of the device's file. */
   readonly inode: number;
 
   constructor(
     parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
-    events: DriverEvents,
+    sink: DeviceSink,
   ) {
     const { plan, index, files, ledger, section } = parts;
     const { spec } = plan;
@@ -87,8 +85,7 @@ export class EmulatedDriver implements Driver {
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
     this.guestMemory = bar;
-    this.backend = createSim(spec, { bar, state, section, sent }, events.bridge);
-    this.#registers = this.backend.protocol === 'v1' ? new V1RegisterAccess(this.backend.device) : undefined;
+    this.backend = observe(createSim(spec, { bar, state, section, sent }), sink, untimed);
   }
 
   enter(tid: number, fd?: number): boolean {
@@ -97,9 +94,5 @@ export class EmulatedDriver implements Driver {
 
   leave(): void {
     // nothing was borrowed
-  }
-
-  state(): number {
-    return this.backend.protocol === 'v2' ? this.backend.device.getState() : (this.#registers?.deviceState() ?? 0);
   }
 }

@@ -84,13 +84,9 @@ export class Emulation implements Devices {
     if (device === undefined) return CONTINUE;
     turn.touch(device.ledger);
     device.counted();
-    const result = device.onDataFd(() =>
-      deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
-        device.openDataFd(turn, resuming, tell),
-      ),
+    return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+      device.openDataFd(turn, resuming, tell),
     );
-    device.noteState();
-    return result;
   }
 
   open(turn: Turn): number {

@@ -96,12 +96,12 @@ export class Supervisor {
     if (plan.devices.length > 0) {
       return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles }, options);
     }
-    const asked = trace === undefined ? undefined : trace.asked.bind(trace);
+    const toTrace = trace === undefined ? undefined : trace.device.bind(trace);
     const gone = (report: DeviceReport): void => this.#sendReport(report);
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
     const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
-    return new Bridging(places, { ...options, asked, gone, findings, reach: kernelReach });
+    return new Bridging(places, { ...options, trace: toTrace, gone, findings, reach: kernelReach });
   }
 
   /** Serves until no process is left that could call. */

@@ -28,7 +28,6 @@ const data_fd = struct('data_fd', 64, {
 /** What a device's data fd needs to know of it. */
 export interface DataFdDevice {
   readonly v2: V2Device | undefined;
-  moved(direction: 'out' | 'in', bytes: number): void;
   /** What the call has done so far did not happen. */
   undo(): void;
 }
@@ -82,7 +81,6 @@ export class DataFds {
       this.#device.undo(); // it was unmapped in between: whoever reads next gets them
       throw error;
     }
-    if (length > 0) this.#device.moved('out', length);
     return length;
   }
 
@@ -91,7 +89,6 @@ export class DataFds {
     if (bytes.length === 0) return 0;
     buffer.write(addressOf(bytes), bytes.length);
     session.consume?.(bytes.length);
-    this.#device.moved('out', bytes.length);
     this.#readsAhead = session.readAhead !== undefined;
     return bytes.length;
   }
@@ -122,7 +119,6 @@ export class DataFds {
       session.fill?.(room.length);
       ({ length } = room);
     }
-    if (length > 0) this.#device.moved('in', length);
     return length;
   }
 

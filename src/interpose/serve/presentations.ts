@@ -1,7 +1,7 @@
-import type { BridgeEvents } from '../../bridge/options.ts';
 import { presentV1 } from '../../bridge/present-v1.ts';
-import type { MigratableDevice } from '../../device/migratable.ts';
 import { presentV2 } from '../../bridge/present-v2.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
+import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { deviceArena } from '../memory/journal.ts';
@@ -28,11 +28,9 @@ export interface PresentationOptions {
   readonly onError: Plan['onError'];
   /** What is known of v1 drivers. */
   readonly v1: Plan['v1'];
-  /** For the region that the VMM sees: what moves through it is what counts. */
-  readonly events: BridgeEvents;
-  readonly warnings: BridgeEvents;
-  /** Is told the device_state that a v1 driver was brought to, or was found in when a session had ended. */
-  readonly driverState: (v1: number) => void;
+  readonly warn: (message: string) => void;
+  /** Is told of each call on what the VMM sees, without the time. */
+  readonly sink: DeviceSink;
 }
 
 /** A device in both protocols, around whatever it speaks itself, and the outermost of the objects, which resets them all. */
@@ -47,8 +45,7 @@ export function makePresentations(
   memory: PresentationMemory,
   options: PresentationOptions,
 ): Presentations {
-  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, events, warnings } = options;
-  const driver: BridgeEvents = { ...warnings, state: (v1) => options.driverState(v1) };
+  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, warn } = options;
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -59,7 +56,7 @@ export function makePresentations(
       state,
       onError,
       pendingIncludesStopCopy: countStopCopy,
-      events,
+      warn,
     });
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
     const isDriver = device === backend.device;
@@ -72,21 +69,26 @@ export function makePresentations(
       segmentation,
       offerP2P,
       ...known,
-      events: isDriver ? driver : warnings,
+      warn,
       ...(live && { live }),
     });
   };
+  const asSeen = (v1: V1Device, v2: V2Device): { v1: V1Device; v2: V2Device } => ({
+    v1: observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device,
+    v2: observe({ protocol: 'v2', device: v2 }, options.sink, untimed).device,
+  });
 
   if (backend.protocol === 'v2') {
     const inside = (): V1Device =>
-      presentV1(backend.device, { dataSection: memory.inner(), state: part('presentV1'), onError, events: warnings });
+      presentV1(backend.device, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
     const v2 = roundTrip ? toV2(inside(), memory.carry(), part('presentV2')) : backend.device;
-    const v1 = shown(v2, part('outer'));
-    return { v1, v2, outermost: v1 };
+    const seen = asSeen(shown(v2, part('outer')), v2);
+    return { ...seen, outermost: seen.v1 };
   }
   const v1 = roundTrip
     ? shown(toV2(backend.device, memory.carry(), part('presentV2')), part('presentV1'))
     : backend.device;
   const v2 = roundTrip ? toV2(v1, memory.carryOuter(), part('outer')) : toV2(v1, memory.carry(), part('presentV2'));
-  return { v1, v2, outermost: v2 };
+  const seen = asSeen(v1, v2);
+  return { ...seen, outermost: seen.v2 };
 }

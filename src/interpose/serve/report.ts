@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { struct } from '../../abi/struct.ts';
-import { v2StateName } from '../../v2/states.ts';
-import { v1StateName } from '../../v1/states.ts';
+import { stateIn, type DeviceEvent, type Direction } from '../../device/device-event.ts';
+import { V1, v1StateName, withoutReserved } from '../../v1/states.ts';
+import { V2, v2StateName } from '../../v2/states.ts';
 
 /** The most states that a report lists; later ones are counted. */
 const LISTED = 160;
@@ -15,6 +16,8 @@ const device_report = struct('device_report', 64, {
   calls: ['count', 32],
   states: ['u32', 40],
   reset_due: ['u8', 44],
+  /** The v1 buffer that the VMM sees has been counted. */
+  counted: ['u8', 45],
 });
 
 /**
@@ -39,6 +42,7 @@ export class ReportCounter {
   readonly counts: ReturnType<typeof device_report.view>;
   readonly #states: Uint8Array;
   readonly #stateName: (value: number) => string;
+  readonly #stateNumbers: Readonly<Record<string, number>>;
   readonly #protocol: 'v1' | 'v2';
 
   /** `protocol`: which states are noted, those of the device itself. */
@@ -47,6 +51,49 @@ export class ReportCounter {
     this.#states = memory.subarray(device_report.size, device_report.size + LISTED);
     this.#protocol = protocol;
     this.#stateName = protocol === 'v1' ? v1StateName : v2StateName;
+    this.#stateNumbers = protocol === 'v1' ? V1 : V2;
+  }
+
+  /** A call on the device itself: notes the state, and returns its name where it is another than the last one. */
+  ofDriver(event: DeviceEvent): string | undefined {
+    const number = this.#stateNumbers[stateIn(event) ?? ''];
+    return number === undefined ? undefined : this.state(number);
+  }
+
+  /** A call of the VMM: counts the migration data that it has moved. */
+  ofVmm(event: DeviceEvent): void {
+    switch (event.call) {
+      case 'data':
+        // of v1, the registers say how much it is
+        if (event.protocol === 'v2' && event.errno === undefined && event.bytes > 0) {
+          this.moved(event.direction, event.bytes);
+        }
+        return;
+      case 'register':
+        this.#ofRegister(event);
+        return;
+      case 'reset':
+        this.counts.counted = 0;
+        return;
+      default:
+    }
+  }
+
+  /** A v1 buffer is shown until pending_bytes is read, over a change to stop-and-copy too, however often its size is read. */
+  #ofRegister(event: Extract<DeviceEvent, { call: 'register' }>): void {
+    const { counts } = this;
+    if (event.register === 'pending_bytes') counts.counted = 0;
+    if (event.errno !== undefined) return;
+    const { access, register, value } = event;
+    if (register === 'device_state' && access === 'write' && withoutReserved(value) !== V1.STOP_COPY) {
+      counts.counted = 0;
+    }
+    if (register !== 'data_size' || value === 0) return;
+    if (access === 'write') this.moved('in', value);
+    else if (counts.counted === 0) {
+      counts.counted = 1;
+      this.moved('out', value);
+    }
   }
 
   /** Notes a state; its name where it is another than the last one. */
@@ -59,7 +106,7 @@ export class ReportCounter {
     return this.#stateName(value);
   }
 
-  moved(direction: 'out' | 'in', bytes: number): void {
+  moved(direction: Direction, bytes: number): void {
     const { counts } = this;
     if (direction === 'out') {
       counts.bytes_out += bytes;

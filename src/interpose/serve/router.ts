@@ -46,7 +46,7 @@ export class Router {
     if (device === undefined || dataFds?.readsAhead !== true) return false;
     try {
       if (!device.driver.enter(tid)) return false;
-      device.onDataFd(() => dataFds.readAhead());
+      dataFds.readAhead();
     } catch (error) {
       if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
     } finally {
@@ -163,7 +163,7 @@ export class Router {
     try {
       turn.touch(device.ledger);
       device.counted();
-      return device.onDataFd(() => serve(dataFds, device));
+      return serve(dataFds, device);
     } finally {
       device.driver.leave();
     }

@@ -1,5 +1,5 @@
 import type { MigratableDevice } from '../../device/migratable.ts';
-import type { BridgeEvents } from '../../bridge/options.ts';
+import type { DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
@@ -42,6 +42,7 @@ export interface Section {
 
 /** What is behind a served device: an emulated one, or one of the kernel. */
 export interface Driver {
+  /** Tells of each call on it. */
   readonly backend: MigratableDevice;
   /**
    * Begins a call on a descriptor of the target; false where that is not this device. Without one, the call is on something
@@ -49,17 +50,9 @@ export interface Driver {
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
-  /** The state that the driver is in, in its own protocol, where it is not told by events. */
-  state?(): number | undefined;
   /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
   readonly text: string;
   readonly guestMemory: Uint8Array | undefined;
-}
-
-/** What a driver tells while it works. */
-export interface DriverEvents {
-  readonly bridge: BridgeEvents;
-  readonly state: (state: number) => void;
 }
 
 export interface ServedParts {
@@ -85,15 +78,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly dataFds: DataFds | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device;
-  readonly #log: ServeOptions['log'];
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
-  /** Buffers are counted where the VMM sees them: by the region's events, or by reads and writes of the data fd. */
-  #countsRegion = true;
 
-  constructor(parts: ServedParts, options: ServeOptions, makeDriver: (events: DriverEvents) => D) {
+  constructor(parts: ServedParts, options: ServeOptions, makeDriver: (sink: DeviceSink) => D) {
     const { name, ledger, section, memory, protocol, shows } = parts;
     this.name = name;
     this.ledger = ledger;
@@ -104,21 +94,15 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     };
     const counter = new ReportCounter(at('report'), protocol);
     this.#counter = counter;
-    const warnings: BridgeEvents = { warning: (message) => options.warn(`${name}: ${message}`) };
-    const events: BridgeEvents = {
-      ...warnings,
-      moved: (direction, bytes) => {
-        if (this.#countsRegion) this.moved(direction, bytes);
-      },
-    };
-    const bridge = options.roundTrip ? {} : events;
-    this.#log = options.log;
-    this.driver = makeDriver({ bridge, state: (state) => this.#note(state) });
+    const { log } = options;
+    this.driver = makeDriver((event) => {
+      const entered = counter.ofDriver(event);
+      if (entered !== undefined) log?.(`${name}: the device is in ${entered}`);
+    });
     const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
-      events,
-      warnings,
-      driverState: (state) => this.#note(state),
+      warn: (message) => options.warn(`${name}: ${message}`),
+      sink: (event) => counter.ofVmm(event),
     });
     this.#outermost = presentations.outermost;
     if (shows.v1) this.v1 = presentations.v1;
@@ -166,37 +150,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     return this.#counter.counts.states > 1;
   }
 
-  /** Notes the state that the device's own driver is in after a call that may have changed it. */
-  noteState(): void {
-    const state = this.driver.state?.();
-    if (state !== undefined) this.#note(state);
-  }
-
-  #note(state: number): void {
-    const entered = this.#counter.state(state);
-    if (entered !== undefined) this.#log?.(`${this.name}: the device is in ${entered}`);
-  }
-
   report(): DeviceReport {
     return this.#counter.report(this.name, this.driver.text, this.driver.guestMemory);
   }
 
   reset(): void {
     this.#outermost.reset();
-  }
-
-  moved(direction: 'out' | 'in', bytes: number): void {
-    this.#counter.moved(direction, bytes);
-  }
-
-  /** Serves a call on the device's features or data fd. */
-  onDataFd<T>(serve: () => T): T {
-    this.#countsRegion = false;
-    try {
-      return serve();
-    } finally {
-      this.#countsRegion = true;
-    }
   }
 
   counted(): void {
@@ -249,7 +208,6 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const width = registerWidth(count);
     call.readTo(call.count(1), this.#registersAt[width], width);
     v1.write(offset, this.#registers[width]);
-    this.noteState();
     return width;
   }
 

@@ -1,10 +1,13 @@
 import { errnoName } from '../../abi/errno.ts';
+import { DEVICE_EVENTS_VERSION, type DeviceEvent } from '../../device/device-event.ts';
+import { microseconds } from '../../device/observe.ts';
 import { Outlet } from '../../sys/outlet.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { warn } from '../run/log.ts';
 
 /**
- * `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for what drivers of it were asked.
+ * `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for each call on a driver of it. Both have
+ * the clock and the version of device events.
  * A trace that has lost lines would be misread: what cannot be written ends it.
  */
 export class Trace {
@@ -19,16 +22,16 @@ export class Trace {
     if (value === CONTINUE || this.#outlet === undefined) return;
     const args = [0, 1, 2, 3, 4, 5].map((n) => `0x${call.arg(n).toString(16)}`);
     const result = value === ANSWERED ? 'fd' : value;
-    this.#line({ time: Date.now(), tid: call.tid, nr: call.nr, args, value: result, error });
+    this.#line({ time: microseconds(), tid: call.tid, nr: call.nr, args, value: result, error });
   }
 
-  /** What the driver of a bridged device was asked while a call was served, and its answer: bytes, a number, or an errno. */
-  asked(device: string, what: string, answer: number | string): void {
-    this.#line({ time: Date.now(), device, driver: what, answer });
+  /** A call on the driver of a bridged device, while a trapped call was served. */
+  device(device: string, event: DeviceEvent): void {
+    this.#line({ device, ...event });
   }
 
   #line(entry: object): void {
-    const line = Buffer.from(`${JSON.stringify(entry)}\n`);
+    const line = Buffer.from(`${JSON.stringify({ version: DEVICE_EVENTS_VERSION, ...entry })}\n`);
     const written = this.#outlet?.write(line) ?? line.length;
     if (written === line.length) return;
     this.#outlet = undefined;

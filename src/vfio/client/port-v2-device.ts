@@ -8,18 +8,10 @@ import {
 } from '../../abi/vfio-v2.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
-import { isSaving, isV2State, V2, v2StateName, type V2State } from '../../v2/states.ts';
+import { isSaving, isV2State, V2, type V2State } from '../../v2/states.ts';
 import type { VfioPort } from '../port.ts';
 import { deviceError } from './errors.ts';
 import { getFeature, setFeature } from './features.ts';
-
-/** What a device was asked and how it answered, for a transcript. */
-export interface PortEvents {
-  /** One request: a name, and the result or errno. */
-  readonly asked?: ((what: string, value: number | string) => void) | undefined;
-  /** The driver is seen, or was brought, in this state. */
-  readonly state?: ((state: V2State) => void) | undefined;
-}
 
 /** The `VFIO_MIGRATION_*` flags of a device, 0 where its driver does not speak v2 (`ENOTTY`). */
 export function migrationFlagsOf(port: VfioPort): number {
@@ -36,12 +28,10 @@ export function migrationFlagsOf(port: VfioPort): number {
 export class PortV2Device implements V2Device {
   readonly migrationFlags: number;
   readonly #port: VfioPort;
-  readonly #events: PortEvents;
 
-  constructor(port: VfioPort, migrationFlags: number, events: PortEvents = {}) {
+  constructor(port: VfioPort, migrationFlags: number) {
     this.#port = port;
     this.migrationFlags = migrationFlags;
-    this.#events = events;
   }
 
   getState(): V2State {
@@ -55,8 +45,6 @@ export class PortV2Device implements V2Device {
     if (!isV2State(state)) {
       throw new ShimError('ERR_STATE_UNKNOWN', `MIG_DEVICE_STATE: the driver shows ${state}`, { errno: 'EIO' });
     }
-    this.#events.asked?.('GET MIG_DEVICE_STATE', v2StateName(state));
-    this.#events.state?.(state);
     if (!hasSession(state)) this.#port.sessions.end();
     return state;
   }
@@ -72,14 +60,8 @@ export class PortV2Device implements V2Device {
       const answer = setFeature(this.#port, 'MIG_DEVICE_STATE', VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, data);
       fd = vfio_device_feature_mig_state.decode(answer).data_fd;
     } catch (error) {
-      this.#events.asked?.(
-        `SET MIG_DEVICE_STATE ${v2StateName(target)}`,
-        error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO',
-      );
       throw deviceError('MIG_DEVICE_STATE', error);
     }
-    this.#events.asked?.(`SET MIG_DEVICE_STATE ${v2StateName(target)}`, fd < 0 ? -1 : 'data_fd');
-    this.#events.state?.(target);
     const { sessions } = this.#port;
     if (fd >= 0) return sessions.begin(fd);
     if (!hasSession(target)) sessions.end();
@@ -95,9 +77,7 @@ export class PortV2Device implements V2Device {
       const { size } = vfio_device_feature_mig_data_size;
       const bytes = getFeature(this.#port, 'MIG_DATA_SIZE', VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, size);
       const { stop_copy_length } = vfio_device_feature_mig_data_size.decode(bytes);
-      const length = Math.min(Number(stop_copy_length), Number.MAX_SAFE_INTEGER);
-      this.#events.asked?.('GET MIG_DATA_SIZE', length);
-      return length;
+      return Math.min(Number(stop_copy_length), Number.MAX_SAFE_INTEGER);
     } catch (error) {
       throw deviceError('MIG_DATA_SIZE', error);
     }
@@ -107,10 +87,8 @@ export class PortV2Device implements V2Device {
     try {
       this.#port.reset();
     } catch (error) {
-      this.#events.asked?.('VFIO_DEVICE_RESET', error instanceof ShimError ? (error.errno ?? 'EIO') : 'EIO');
       throw deviceError('VFIO_DEVICE_RESET', error);
     }
-    this.#events.asked?.('VFIO_DEVICE_RESET', 0);
     this.#port.sessions.end();
   }
 }

@@ -75,7 +75,7 @@ class Run {
       dataSection: 65_536,
       warn: say,
       log: say,
-      asked: undefined,
+      trace: undefined,
       findings: this.#findings,
       reach,
       gone: () => {},

@@ -1,8 +1,16 @@
 import { describe, expect, it } from 'vitest';
+import { presentV1 } from '../../../src/bridge/index.ts';
+import { observe } from '../../../src/device/observe.ts';
 import { planDevice } from '../../../src/interpose/run/plan-device.ts';
 import { ReportCounter } from '../../../src/interpose/serve/report.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
-import { noise, sha256 } from '../../support/bytes.ts';
+import type { V1Device } from '../../../src/v1/device.ts';
+import { V2 } from '../../../src/v2/states.ts';
+import { join, noise, sha256 } from '../../support/bytes.ts';
+import { failure, notYet, outcome } from '../../support/errno.ts';
+import { v1Sim, v2Sim } from '../../support/sims.ts';
+import { TapeV2 } from '../../support/tape-v2.ts';
+import { v1User, writeRegister } from '../../support/v1-user.ts';
 
 const plan = planDevice(3, 'qat,seed=5', parseSpec('qat,seed=5'), 65536);
 
@@ -66,4 +74,108 @@ describe('ReportCounter', () => {
     const { sha256: hash } = counter.report(plan.name, plan.text, memory);
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
   });
+});
+
+describe('ReportCounter of a v1 VMM', () => {
+  /** A VMM whose calls are counted, each by a successor over the same memory. */
+  function counting(device: V1Device): { user: ReturnType<typeof v1User>; device: V1Device; moved: () => number[] } {
+    const memory = new Uint8Array(256);
+    const seen = observe({ protocol: 'v1', device }, (event) => new ReportCounter(memory, 'v2').ofVmm(event));
+    const moved = (): number[] => {
+      const { bytesOut, buffersOut, bytesIn, buffersIn } = new ReportCounter(memory, 'v2').report('', '', undefined);
+      return [bytesOut, buffersOut, bytesIn, buffersIn];
+    };
+    return { user: v1User(seen.device), device: seen.device, moved };
+  }
+
+  it('counts a buffer once, however often its size is read, and the next one for itself', () => {
+    const { user, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
+    user.setState(2);
+    user.pending();
+    const first = user.buffer().length;
+    expect(moved()).toEqual([first, 1, 0, 0]);
+    user.size();
+    user.offset();
+    user.size();
+    expect(moved()).toEqual([first, 1, 0, 0]);
+    const rest = user.drain();
+    expect(moved()).toEqual([first + join(rest).length, 1 + rest.length, 0, 0]);
+    user.pending();
+    user.size();
+    expect(moved()).toEqual([first + join(rest).length, 1 + rest.length, 0, 0]);
+  });
+
+  it('counts a buffer once that is shown on both sides of the change to stop-and-copy', () => {
+    const tape = new TapeV2({ answers: [noise(100)], precopyInfo: { initialBytes: 100, dirtyBytes: 0 } });
+    const { user, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
+    user.setState(3);
+    user.pending();
+    expect(user.buffer()).toHaveLength(100);
+    user.setState(2);
+    expect(user.buffer()).toHaveLength(100);
+    expect(moved()).toEqual([100, 1, 0, 0]);
+  });
+
+  it.each(['a state write', 'a reset'])('counts a buffer anew behind %s', (what) => {
+    const { user, device, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
+    for (const times of [1, 2]) {
+      user.setState(2);
+      expect(user.buffer()).toHaveLength(32);
+      expect(moved()).toEqual([32 * times, times, 0, 0]);
+      if (what === 'a reset') device.reset();
+      else user.setState(1);
+    }
+  });
+
+  it('counts what came in once it is accepted', () => {
+    const tape = new TapeV2();
+    const { user, device, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
+    user.setState(4);
+    user.load(noise(10));
+    tape.writeAnswers.push(notYet());
+    expect(outcome(() => user.load(noise(20)))).toBe('EAGAIN');
+    expect(moved()).toEqual([0, 0, 10, 1]);
+    user.load(noise(20));
+    expect(moved()).toEqual([0, 0, 30, 2]);
+    writeRegister(device, 'data_size', 0);
+    tape.writeAnswers.push(failure('EINVAL'));
+    expect(outcome(() => user.load(noise(40)))).toBe('EINVAL');
+    expect(moved()).toEqual([0, 0, 30, 2]);
+  });
+});
+
+it('ReportCounter of a v2 VMM counts reads and writes that move something', () => {
+  const memory = new Uint8Array(256);
+  const counter = new ReportCounter(memory, 'v2');
+  const watch = (text: string): ReturnType<typeof v2Sim>['device'] =>
+    observe({ protocol: 'v2', device: v2Sim(text).device }, (event) => counter.ofVmm(event)).device;
+  const saving = watch('qat,size=8K').setState(V2.STOP_COPY);
+  const state = new Uint8Array(10_000);
+  const length = saving?.read(state) ?? 0;
+  expect(saving?.read(state.subarray(length))).toBe(0);
+  const resuming = watch('qat,size=8K').setState(V2.RESUMING);
+  resuming?.write(state.subarray(0, 100));
+  resuming?.write(state.subarray(100, length));
+  expect(outcome(() => resuming?.read(state))).toBe('EBADF');
+  expect(counter.report('', '', undefined)).toMatchObject({
+    bytesOut: length,
+    buffersOut: 1,
+    bytesIn: length,
+    buffersIn: 2,
+  });
+});
+
+it('ReportCounter tells of each new state of the driver, by what its calls show', () => {
+  const entered: (string | undefined)[] = [];
+  const counter = new ReportCounter(new Uint8Array(256), 'v1');
+  const sink = (event: Parameters<typeof counter.ofDriver>[0]): number => entered.push(counter.ofDriver(event));
+  const { device } = observe({ protocol: 'v1', device: v1Sim('vendor-v1').device }, sink);
+  const user = v1User(device);
+  user.state();
+  user.setState(3);
+  user.state();
+  user.pending();
+  outcome(() => user.setState(4));
+  device.reset();
+  expect(entered).toEqual(['RUNNING', 'PRE_COPY', undefined, undefined, undefined, 'RUNNING']);
 });

@@ -1,0 +1,125 @@
+import { errnoNameOf } from '../error.ts';
+import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
+import type { Direction, V2Event } from './device-event.ts';
+
+type Sink = (event: V2Event) => void;
+
+/** A data session that tells of each call; one without the methods that spare a copy stays without them. */
+export function observedSession(session: V2DataSession, sink: Sink, clock: () => number): V2DataSession {
+  const isInPlace = session.peek !== undefined || session.room !== undefined || session.readAhead !== undefined;
+  return isInPlace ? new ObservedInPlace(session, sink, clock) : new ObservedSession(session, sink, clock);
+}
+
+class ObservedSession implements V2DataSession {
+  readonly #session: V2DataSession;
+  readonly #sink: Sink;
+  readonly #clock: () => number;
+
+  constructor(session: V2DataSession, sink: Sink, clock: () => number) {
+    this.#session = session;
+    this.#sink = sink;
+    this.#clock = clock;
+  }
+
+  protected moved(direction: Direction, bytes: number): void {
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'data', direction, bytes });
+  }
+
+  protected failed(direction: Direction, error: unknown): void {
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'data', direction, errno: errnoNameOf(error) });
+  }
+
+  read(into: Uint8Array): number {
+    let bytes: number;
+    try {
+      bytes = this.#session.read(into);
+    } catch (error) {
+      this.failed('out', error);
+      throw error;
+    }
+    this.moved('out', bytes);
+    return bytes;
+  }
+
+  write(from: Uint8Array): number {
+    let bytes: number;
+    try {
+      bytes = this.#session.write(from);
+    } catch (error) {
+      this.failed('in', error);
+      throw error;
+    }
+    this.moved('in', bytes);
+    return bytes;
+  }
+
+  precopyInfo(): PrecopyInfo {
+    let info: PrecopyInfo;
+    try {
+      info = this.#session.precopyInfo();
+    } catch (error) {
+      this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', errno: errnoNameOf(error) });
+      throw error;
+    }
+    const { initialBytes, dirtyBytes } = info;
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', initialBytes, dirtyBytes });
+    return info;
+  }
+
+  close(): void {
+    this.#session.close();
+  }
+}
+
+/**
+ * A session whose bytes can be taken from where they lie, or put there: they are moved once the user says so. To look is told if
+ * it says something by itself, which are the end of the data, and a failure. A method that the session lacks finds nothing.
+ */
+class ObservedInPlace extends ObservedSession {
+  readonly #session: V2DataSession;
+
+  constructor(session: V2DataSession, sink: Sink, clock: () => number) {
+    super(session, sink, clock);
+    this.#session = session;
+  }
+
+  peek(length: number): Uint8Array | undefined {
+    let bytes: Uint8Array | undefined;
+    try {
+      bytes = this.#session.peek?.(length);
+    } catch (error) {
+      this.failed('out', error);
+      throw error;
+    }
+    if (bytes?.length === 0) this.moved('out', 0);
+    return bytes;
+  }
+
+  consume(length: number): void {
+    this.#session.consume?.(length);
+    this.moved('out', length);
+  }
+
+  readAhead(): void {
+    this.#session.readAhead?.();
+  }
+
+  room(length: number): Uint8Array | undefined {
+    try {
+      return this.#session.room?.(length);
+    } catch (error) {
+      this.failed('in', error);
+      throw error;
+    }
+  }
+
+  fill(length: number): void {
+    try {
+      this.#session.fill?.(length);
+    } catch (error) {
+      this.failed('in', error);
+      throw error;
+    }
+    this.moved('in', length);
+  }
+}
