@@ -434,6 +434,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
 
   it.skipIf(!canMount)(
     'is told nothing of a file that happens to have the inode number of ours (with root)',
+    { timeout: 120_000 }, // up to half a million files, one after the other
     async () => {
       const mount = 'mount -t tmpfs none /mnt && exec "$@"';
       const prefix = ['unshare', '-m', 'sh', '-c', mount, 'sh'];
