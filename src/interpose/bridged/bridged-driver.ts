@@ -131,7 +131,7 @@ export class BridgedDriver implements Driver {
         ? backend.device.getState() === V2.RUNNING
         : this.#registers?.deviceState() === V1.RUNNING;
     if (isRunning) return;
-    warn(`${text}: an earlier user has left it in another state than running, it is reset`);
+    warn(`${text}: an earlier user left it in a state other than RUNNING, it is reset`);
     backend.device.reset();
   }
 
