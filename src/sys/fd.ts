@@ -64,7 +64,7 @@ export function markFile(fd: number, mark: number, process: number): void {
   syscall(`descriptor ${fd}: mark`, 'fcntl', fd, F_SETSIG, mark);
 }
 
-/** What markFile() left there: mark 0 for a file without one, and owner 0 where there is none, or none any more. */
+/** What markFile() left there: mark 0 for a file without one, and owner 0 if there is none, or none any more. */
 export function markOf(fd: number): { readonly mark: number; readonly owner: number } {
   const mark = Math.max(0, trySyscall('fcntl', fd, F_GETSIG));
   ownerView.pid = 0;

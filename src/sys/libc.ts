@@ -84,7 +84,7 @@ export function syscallError(doing: string, name: string, number: number): ShimE
   return new ShimError('ERR_SYSCALL', `${doing}: ${name} failed with ${errno}`, { errno, syscall: name });
 }
 
-/** True where a failed call's result is this errno. */
+/** True if a failed call's result is this errno. */
 export function failedWith(result: number, errno: ErrnoName): boolean {
   return result === -errnoNumber(errno);
 }

@@ -27,7 +27,7 @@ export class Outlet {
     this.kind = found.isFile() ? 'file' : found.isSocket() ? 'socket' : found.isFIFO() ? 'pipe' : 'device';
   }
 
-  /** Writes, and returns how many bytes went, or a negative errno: `EAGAIN` where nothing fits now. */
+  /** Writes, and returns how many bytes went, or a negative errno: `EAGAIN` if nothing fits now. */
   write(bytes: Uint8Array): number {
     if (this.kind === 'socket') return sendNow(this.fd, bytes);
     // SAFETY: `bytes` and the vector stay referenced during the calls, of which none keeps an address

@@ -117,7 +117,7 @@ export function proveWritable(pid: number, address: number, length: number, held
   }
 }
 
-/** A zero-terminated string of at most `limit` bytes; `undefined` where there is none. Never reads into a page it need not. */
+/** A zero-terminated string of at most `limit` bytes; `undefined` if there is none. Never reads into a page it need not. */
 export function readProcessString(pid: number, address: number, limit: number, held?: number): string | undefined {
   const bytes = new Uint8Array(limit);
   let length = 0;
@@ -137,7 +137,7 @@ export function readProcessString(pid: number, address: number, limit: number, h
   return undefined;
 }
 
-/** `EFAULT`, or where this process may not reach that one's memory at all, `EPERM`. */
+/** `EFAULT`; `EPERM` if this process may not reach that one's memory at all. */
 function fault(action: string, pid: number, address: number, length: number, result: number): ShimError {
   const errno = failedWith(result, 'EPERM') ? 'EPERM' : 'EFAULT';
   const where = `0x${address.toString(16)}`;

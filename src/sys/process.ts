@@ -4,7 +4,7 @@ import { ShimError } from '../error.ts';
 import { setCloseOnExec } from './fd.ts';
 import { addressOf, cString, failedWith, syscallError, trySyscall } from './libc.ts';
 
-/** Lets a process and its descendants trace this one where Yama restricts that; without Yama there is nothing to do. */
+/** Lets a process and its descendants trace this one, if Yama restricts that; without Yama there is nothing to do. */
 export function allowTracer(tracer: number): void {
   trySyscall('prctl', PR_SET_PTRACER, tracer);
 }
@@ -73,7 +73,7 @@ export function descriptorLimit(): number {
   return Math.min(UNLIMITED, Number(softLimit(RLIMIT_NOFILE)));
 }
 
-/** The largest file that this process may make, in bytes; infinite where there is no limit. */
+/** The largest file that this process may make, in bytes; infinite if there is no limit. */
 export function fileSizeLimit(): number {
   const limit = softLimit(RLIMIT_FSIZE);
   return limit === 2n ** 64n - 1n ? Number.POSITIVE_INFINITY : Number(limit);

@@ -59,7 +59,7 @@ export class TracedThread implements Disposable {
 
   /**
    * Waits for the stop after seize(), which comes before any signal is delivered, and keeps signals away from then on.
-   * Throws `ESRCH` where the thread ended.
+   * Throws `ESRCH` if the thread ended.
    */
   waitUntilStopped(): void {
     const status = this.#wait();
@@ -172,7 +172,7 @@ export class TracedThread implements Disposable {
   }
 
   /**
-   * The thread's id where it has stopped or ended, 0 where it runs, or a negative errno. It was woken on this CPU, which it
+   * The thread's id if it has stopped or ended, 0 if it runs, or a negative errno. It was woken on this CPU, which it
    * needs to get on: waiting without giving that up would take until the scheduler does.
    */
   #poll(): number {

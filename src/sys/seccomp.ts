@@ -72,7 +72,7 @@ export class Listener {
     this.#notificationAt = addressOf(this.#notification);
   }
 
-  /** Wakes the target on this CPU (Linux 6.6): 8 microseconds a call instead of 60. False where the kernel cannot. */
+  /** Wakes the target on this CPU (Linux 6.6): 8 microseconds a call instead of 60. False if the kernel cannot. */
   wakeOnThisCpu(): boolean {
     return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) >= 0;
   }
@@ -80,7 +80,7 @@ export class Listener {
   /** receive() ends when no process is left that could make a call (Linux 6.11). Elsewhere, poll the descriptor first. */
   readonly endsWaiting: boolean = kernelIsAtLeast(6, 11);
 
-  /** Waits for a notification; false where its thread died meanwhile, a signal came, or nobody is left. */
+  /** Waits for a notification; false if its thread died meanwhile, a signal came, or nobody is left. */
   receive(): boolean {
     this.#notification.fill(0);
     return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#notificationAt) >= 0;

@@ -60,13 +60,13 @@ export function sendFd(socket: number, fd: number, number = 0n): void {
   keep.length = 0;
 }
 
-/** Sends what fits at once, without a signal where nobody is left to read: how many bytes, or a negative errno. */
+/** Sends what fits at once, without a signal if nobody is left to read: how many bytes, or a negative errno. */
 export function sendNow(socket: number, bytes: Uint8Array): number {
   // SAFETY: `bytes` stays referenced during the call
   return trySyscall('sendto', socket, addressOf(bytes), bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
 }
 
-/** Waits for a descriptor; `undefined` where the other end closed without sending one. */
+/** Waits for a descriptor; `undefined` if the other end closed without sending one. */
 export function receiveFd(socket: number): OwnedFd | undefined {
   return receive(socket, 0)?.fd;
 }
