@@ -48,7 +48,7 @@ export function statusFlags(fd: number): number {
   return syscall(`descriptor ${fd}`, 'fcntl', fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
 }
 
-// SAFETY: one thread uses it, for the time of a call
+// SAFETY: it lives as long as this module, and one thread uses it, for the time of a call
 const owner = new Uint8Array(f_owner_ex.size);
 const ownerAt = addressOf(owner);
 const ownerView = f_owner_ex.view(owner);

@@ -14,7 +14,7 @@ import { addressOf, cString, failedWith, syscall, syscallError, trySyscall } fro
 import { createSharedMemory } from './memory.ts';
 import { duplicateFd } from './pidfd.ts';
 
-// SAFETY: one thread uses these, to the end of each look
+// SAFETY: they live as long as this module, and one thread uses them, to the end of each look
 const noPath = cString('');
 const found = new Uint8Array(statx.size);
 const foundAt = addressOf(found);
