@@ -47,7 +47,7 @@ export interface ErrorDetails {
   readonly readiness?: Readiness;
 }
 
-/** The one error class: a stable `code`, and the errno that a VMM sees where the failure reaches one. */
+/** The one error class: a stable `code`, and the errno that a VMM sees if the failure reaches one. */
 export class ShimError extends Error {
   override readonly name = 'ShimError';
   readonly code: ErrorCode;
@@ -63,13 +63,13 @@ export class ShimError extends Error {
     this.readiness = details.readiness;
   }
 
-  /** The errno's number on this system, `EIO` where the failure has none. */
+  /** The errno's number on this system, `EIO` if the failure has none. */
   get errnoNumber(): number {
     return errnoNumber(this.errno ?? 'EIO');
   }
 }
 
-/** The number of an error's errno, `EIO` where it has none or is no ShimError. */
+/** The number of an error's errno, `EIO` if it has none or is no ShimError. */
 export function errnoOf(error: unknown): number {
   return error instanceof ShimError ? error.errnoNumber : errnoNumber('EIO');
 }

@@ -20,7 +20,7 @@ import { traced, waitForAsked } from '../guest/trace.ts';
 
 /** VMMs that are killed in the middle: their devices, and those who were to hear from them. */
 
-const STALE = /an earlier user has left it in another state than running, it is reset/;
+const STALE = /an earlier user left it in a state other than RUNNING, it is reset/;
 
 /** Kills a VMM; its processes end with it, and its device stays in this state. */
 async function kill({ vm, mttys }: LabVm, left: StateName): Promise<void> {

@@ -53,7 +53,7 @@ await check(
     const child = bed.spawn([...underShim('strict', '--present', 'v1'), 'echo', 'it runs']);
     assert.deepEqual(await child.exited, { code: 1, signal: null });
     assert.equal(child.stdout, '');
-    assert.match(child.stderr, /^vfio-shim: run needs CAP_SYS_PTRACE where kernel\.yama\.ptrace_scope is 2 .*\n$/);
+    assert.match(child.stderr, /^vfio-shim: run needs CAP_SYS_PTRACE if kernel\.yama\.ptrace_scope is 2 .*\n$/);
   },
 );
 

@@ -1,4 +1,4 @@
-/** Options of prctl(2) (linux/prctl.h; SET_PTRACER 3.4, only answered where Yama is built in). */
+/** Options of prctl(2) (linux/prctl.h; SET_PTRACER 3.4, only answered if Yama is built in). */
 export const PR_SET_PDEATHSIG = 1;
 export const PR_GET_DUMPABLE = 3;
 export const PR_SET_DUMPABLE = 4;

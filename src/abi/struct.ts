@@ -13,7 +13,7 @@ export interface Struct<F extends Fields> {
   /** Size in bytes. */
   readonly size: number;
   readonly fields: F;
-  /** Reads every field from `bytes` at `at`. Throws RangeError where the struct does not fit. */
+  /** Reads every field from `bytes` at `at`. Throws RangeError if the struct does not fit. */
   decode(bytes: Uint8Array, at?: number): Values<F>;
   /** Writes the given fields, all others 0, into `into` at `at` (default: a new buffer of the struct's size). */
   encode(values: Partial<Values<F>>, into?: Uint8Array, at?: number): Uint8Array;
@@ -49,7 +49,7 @@ export function fieldWidth(kind: FieldKind): number {
   return accessors[kind].width;
 }
 
-/** Declares a struct. Throws where a field does not fit into `size`, which is a mistake in the declaration. */
+/** Declares a struct. Throws if a field does not fit into `size`, which is a mistake in the declaration. */
 export function struct<const F extends Fields>(name: string, size: number, fields: F): Struct<F> {
   const entries = Object.entries(fields).map(([key, [kind, offset]]) => {
     const { width, get, set } = accessors[kind];

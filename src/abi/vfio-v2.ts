@@ -43,7 +43,7 @@ export const VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 = 12;
 /** `struct vfio_device_feature_migration` (linux/vfio.h, 5.18): `VFIO_MIGRATION_*`. */
 export const vfio_device_feature_migration = struct('vfio_device_feature_migration', 8, { flags: ['u64', 0] });
 
-/** `struct vfio_device_feature_mig_state` (linux/vfio.h, 5.18); `data_fd` is -1 where no session begins. */
+/** `struct vfio_device_feature_mig_state` (linux/vfio.h, 5.18); `data_fd` is -1 if no session begins. */
 export const vfio_device_feature_mig_state = struct('vfio_device_feature_mig_state', 8, {
   device_state: ['u32', 0],
   data_fd: ['s32', 4],

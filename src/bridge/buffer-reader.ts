@@ -88,7 +88,7 @@ export class BufferReader {
     this.#owed = undefined;
   }
 
-  /** True where a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
+  /** True if a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
   #hasBuffer(state: V2State): boolean {
     const my = this.#my;
     const owed = this.#owed;
@@ -99,7 +99,7 @@ export class BufferReader {
     throw new ShimError('ERR_NO_DATA_NOW', 'data fd: no data now, the device is in pre-copy', { errno: 'ENOMSG' });
   }
 
-  /** Acknowledges the last buffer and fetches the next; false where there is none (now). */
+  /** Acknowledges the last buffer and fetches the next; false if there is none (now). */
   #nextBuffer(): boolean {
     const my = this.#my;
     const again = this.#isAsked();
@@ -117,7 +117,7 @@ export class BufferReader {
     return true;
   }
 
-  /** True where a buffer was asked for that is not known yet. */
+  /** True if a buffer was asked for that is not known yet. */
   #isAsked(): boolean {
     return this.#live.asked > this.#my.buffers;
   }
@@ -141,7 +141,7 @@ export class BufferReader {
     return isYes ? Math.max(1, this.#device.dataSection.size) : pending;
   }
 
-  /** Brings last_pending up to date, where reading it acknowledges nothing that was not read; false where it would. */
+  /** Brings last_pending up to date, if reading it acknowledges nothing that was not read; false if it would. */
   #refresh(): boolean {
     const my = this.#my;
     if (my.buffer_pos < my.buffer_size || this.#isAsked()) return false;

@@ -33,7 +33,7 @@ export function refuseStateAfterLoss(my: PresentV1State, value: V1State): void {
  */
 export function refuseAfterFailedWrite(errno: number): void {
   if (errno === 0) return;
-  throw new ShimError('ERR_DEVICE', 'migration data: a write of it has failed, the device has not got its state', {
+  throw new ShimError('ERR_DEVICE', 'migration data: a write failed, the device lacks some of its state', {
     errno: errnoName(errno) ?? 'EIO',
   });
 }

@@ -29,7 +29,7 @@ export const present_v1_state = struct('present_v1_state', 64, {
   error_told: ['u8', 41],
   /** An access of the user's has failed with the loss. */
   told: ['u8', 42],
-  /** Why it was lost, where the data fd had said so. */
+  /** Why it was lost, if the data fd had said so. */
   lost_errno: ['u32', 44],
   /** Why data of this session was refused: the device has not got its state, whatever comes after. */
   refused_errno: ['u32', 48],

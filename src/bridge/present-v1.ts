@@ -210,8 +210,8 @@ class PresentedV1 implements V1Registers {
 
   /**
    * A failed write of device_state leaves the state before, or ERROR; a v2 device may have stopped on any hop, also in a P2P
-   * state, which v1 cannot show. Sessions do not come back: where one has ended, the device runs or is stopped as it was before.
-   * Where one has begun, the user finds the device in it.
+   * state, which v1 cannot show. Sessions do not come back: if one has ended, the device runs or is stopped as it was before.
+   * If one has begun, the user finds the device in it.
    */
   #goBack(before: V2State): void {
     const state = this.#state();
@@ -234,7 +234,7 @@ class PresentedV1 implements V1Registers {
     if (sessionOf(this.#state()) !== this.#my.session) this.#forgetSession();
   }
 
-  /** Resets a device that is in ERROR, where that is what the user is to see. The operator is told either way. */
+  /** Resets a device that is in ERROR, if that is what the user is to see. The operator is told either way. */
   #recover(): boolean {
     if (this.#state() !== V2.ERROR) return false;
     const my = this.#my;
@@ -275,7 +275,7 @@ class PresentedV1 implements V1Registers {
     my.moved = 0;
   }
 
-  /** Reads ahead, where the data section is empty. */
+  /** Reads ahead, if the data section is empty. */
   #stage(state: V2State): void {
     try {
       this.#staging.fill(state, () => this.#session());

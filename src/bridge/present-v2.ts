@@ -47,7 +47,7 @@ export interface PresentV2Options {
   readonly live?: Uint8Array;
 }
 
-/** What QEMU 10 reads at once, where MIG_DATA_SIZE is no smaller (hw/vfio/migration.c: VFIO_MIG_DEFAULT_DATA_BUFFER_SIZE). */
+/** What QEMU 10 reads at once, unless MIG_DATA_SIZE is smaller (hw/vfio/migration.c: VFIO_MIG_DEFAULT_DATA_BUFFER_SIZE). */
 const FULL_READ = 1024 * 1024;
 
 /** Shows a v1 device as a v2 device: a new VMM drives an old driver. */
@@ -151,7 +151,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     return my.session_id === session ? undefined : this.openSession();
   }
 
-  /** What has to be written. Throws, before anything is done, where the kernel's state machine or the driver has no way. */
+  /** What has to be written. Throws, before anything is done, if the kernel's state machine or the driver has no way. */
   #way(v1: V1State, from: V2State, target: V2State): readonly Exclude<V1State, 6>[] {
     statePath(this.migrationFlags, from, target);
     const habits = this.#habits();
@@ -221,7 +221,7 @@ class PresentedV2 implements V2Device, SessionOwner {
 
   /**
    * While the device is being saved, what is left from here; before, what the last session had or the estimate, and enough for a
-   * VMM to read in pieces of full size. It never fails: QEMU 10 takes 100 GiB where it does.
+   * VMM to read in pieces of full size. It never fails: QEMU 10 takes 100 GiB if it does.
    */
   stopCopyLength(): number {
     const my = this.#my;

@@ -6,7 +6,7 @@ import { Session } from './session.ts';
 
 /** The device that a session is of, and what it does for one. Each of the user's calls has its session checked once. */
 export interface SessionOwner {
-  /** The device's state. Throws `ENODEV` where the session of this number has ended. */
+  /** The device's state. Throws `ENODEV` if the session of this number has ended. */
   checkSession(id: number): V2State;
   /** Whether the driver's data section is where bytes can be taken from and put. */
   readonly isInPlace: boolean;

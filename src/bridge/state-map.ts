@@ -74,7 +74,7 @@ const writes: Readonly<Record<V1Place, Readonly<Record<V1Goal, Writes | string>>
   LOADED: { STOP: [], RUNNING: [1], STOP_COPY: NEVER_RUN, PRE_COPY: [1, 3], RESUMING: NEVER_RUN },
 };
 
-/** Where a driver's habits make another way. */
+/** The ways that a driver's habits change. */
 const withHabits: Readonly<Record<keyof V1Habits, Partial<Record<V1Place, Partial<Record<V1Goal, Writes | string>>>>>> =
   {
     stopBySaving: {
@@ -90,7 +90,7 @@ const withHabits: Readonly<Record<keyof V1Habits, Partial<Record<V1Place, Partia
     },
   };
 
-/** The writes that bring a v1 driver from a place to a goal. Throws `ERR_TRANSITION` (`EINVAL`) where there is no way. */
+/** The writes that bring a v1 driver from a place to a goal. Throws `ERR_TRANSITION` (`EINVAL`) if there is no way. */
 export function writesFor(place: V1Place, goal: V1Goal, { stopBySaving, stopAfterLoad }: V1Habits): Writes {
   const bySaving = stopBySaving ? withHabits.stopBySaving[place]?.[goal] : undefined;
   const afterLoad = stopAfterLoad ? withHabits.stopAfterLoad[place]?.[goal] : undefined;

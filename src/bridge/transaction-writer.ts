@@ -152,18 +152,18 @@ export class TransactionWriter {
     my.transactions = transaction;
   }
 
-  /** Throws `EIO`, until the device is reset, where a predecessor was killed in the one access of which nothing tells the end. */
+  /** Throws `EIO`, until the device is reset, if a predecessor was killed in the one access of which nothing tells the end. */
   #checkKnown(): void {
     const { handing, handed } = this.#live;
     if (handing <= this.#my.transactions || handed === handing) return;
     throw new ShimError(
       'ERR_SESSION_ENDED',
-      'data fd: a supervisor was killed while the driver took data; what became of it cannot be known',
+      'data fd: a supervisor was killed while the driver took data; nobody can tell whether it did',
       { errno: 'EIO' },
     );
   }
 
-  /** The end of the stream: hands over what is left. Throws `EINVAL` where it ends inside a frame, and more can come. */
+  /** The end of the stream: hands over what is left. Throws `EINVAL` if it ends inside a frame, and more can come. */
   finish(): void {
     const { frame_left, header_filled } = this.#my;
     if (frame_left > 0 || header_filled > 0) {

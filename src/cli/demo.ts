@@ -9,7 +9,7 @@ export function add(program: Command): void {
   program
     .command('demo')
     .description('migrate devices across both protocols and show each step')
-    .option('--no-qemu', 'use a small VMM of this package even where QEMU 7.x is installed')
+    .option('--no-qemu', 'use a small VMM of this package even if QEMU 7.x is installed')
     .option('--json', 'print one JSON object at the end')
     .action(async (options: { qemu: boolean; json?: true }) => {
       const json = options.json === true;

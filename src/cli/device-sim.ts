@@ -37,7 +37,7 @@ function memoryFor(spec: SimSpec): SimMemory {
     return newSimMemory(spec);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw new ShimError('ERR_DEVICE', `simulated device: no ${spec.size} bytes of memory can be had`, {
+    throw new ShimError('ERR_DEVICE', `simulated device: cannot get ${spec.size} bytes of memory`, {
       errno: 'ENOMEM',
       cause: error,
     });

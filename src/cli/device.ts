@@ -13,10 +13,10 @@ export interface OpenDevice extends Disposable {
   readonly text: string;
   /** As in sysfs; of a simulated device, its SPEC. */
   readonly name: string;
-  /** `undefined` where the driver does not support migration. */
+  /** `undefined` if the driver does not support migration. */
   readonly migratable: MigratableDevice | undefined;
   readonly facts: DeviceFacts;
-  /** The state in which it was found, which is not RUNNING where a VMM died over it. */
+  /** The state in which it was found, which is not RUNNING if a VMM died over it. */
   readonly foundIn: string | undefined;
   /** What the guest sees of a simulated device. */
   readonly guestMemory: Uint8Array | undefined;
@@ -49,7 +49,7 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
   }
 }
 
-/** The device in the protocol that it speaks. Throws `ERR_FEATURE_UNSUPPORTED` where it speaks none. */
+/** The device in the protocol that it speaks. Throws `ERR_FEATURE_UNSUPPORTED` if it speaks none. */
 export function migratableOf({ text, migratable }: OpenDevice): MigratableDevice {
   if (migratable !== undefined) return migratable;
   throw new ShimError(

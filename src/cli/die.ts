@@ -10,7 +10,7 @@ export function statusOfSignal(signal: NodeJS.Signals): number {
  * included that it ignores from its start (SIGPIPE).
  */
 export function dieOf(signal: NodeJS.Signals): void {
-  process.exitCode = statusOfSignal(signal); // where the signal comes late
+  process.exitCode = statusOfSignal(signal); // if the signal comes late
   if (signal !== 'SIGKILL') process.on(signal, () => {}); // which nobody can listen to, or ignore
   process.removeAllListeners(signal);
   process.kill(process.pid, signal);

@@ -5,7 +5,7 @@ import { UsageError } from './usage.ts';
 
 /**
  * Says in one line what went wrong, with `json` on stdout as well, and sets the exit status: 2 for a wrong command line, 1 for
- * all else. Where nobody reads on it says nothing, and the process ends as SIGPIPE ends one.
+ * all else. If nobody reads on, it says nothing, and the process ends as SIGPIPE ends one.
  */
 export function fail(error: unknown, json = false): void {
   if (isLostOutput(error) && error.errno === 'EPIPE') {
@@ -45,7 +45,7 @@ function messageOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replaceAll('\n', String.raw`\n`);
 }
 
-/** The line of `--json` where a command fails. What has no code is a fault of vfio-shim's own. */
+/** The line of `--json` if a command fails. What has no code is a fault of vfio-shim's own. */
 function asJson(error: unknown): { error: { code: string | null; errno: string | null; message: string } } {
   const message = messageOf(error);
   if (error instanceof UsageError) return { error: { code: 'ERR_ARGUMENT', errno: null, message } };

@@ -1,6 +1,6 @@
 import { ShimError } from '../error.ts';
 
-/** Throws `ERR_ARGUMENT` where FILE of `save` or `restore` is not the path of a file. */
+/** Throws `ERR_ARGUMENT` if FILE of `save` or `restore` is not the path of a file. */
 export function checkFileName(command: 'save' | 'restore', file: string): void {
   if (file === '') throw new ShimError('ERR_ARGUMENT', `${command}: the name of the file is empty`);
   if (file !== '-') return;

@@ -2,7 +2,7 @@ import { format } from 'node:util';
 import createDebug, { type Debugger } from 'debug';
 import { say } from './output.ts';
 
-// at once, whichever thread logs: nothing is lost where the process is killed
+// at once, whichever thread logs: nothing is lost if the process is killed
 createDebug.log = (...args: unknown[]): void => say(`${format(...args)}\n`);
 
 /** `-v` is the same as `DEBUG=vfio-shim:*`. */

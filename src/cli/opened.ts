@@ -5,7 +5,7 @@ import type { SysfsFacts } from './sysfs-facts.ts';
 
 /** What there is to know about a device without changing its state. */
 export interface DeviceFacts {
-  /** The driver's name, where it is known. */
+  /** The driver's name, if it is known. */
   readonly driver: string | undefined;
   readonly sysfs: SysfsFacts;
   /** `VFIO_DEVICE_FLAGS_*` */

@@ -28,7 +28,7 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
   const speaks = protocol === 'v1' ? { old: true, new: false } : { old: false, new: true };
   const oldWay = 'needs x-enable-migration=on';
   const newWay = dmaLogging
-    ? 'uses the log of DMA, where the kernel reports it'
+    ? 'uses the log of DMA, if the kernel reports it'
     : 'needs enable-migration=on, as no DMA is logged';
   const natively = (vmm: string, works: boolean, way: string): Outlook => ({
     vmm,
@@ -50,7 +50,7 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
   return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: NO_DRIVER })) : all;
 }
 
-/** QEMU 10 migrates a VM with several VFIO devices where each of them can stop its DMA to the others first. */
+/** QEMU 10 migrates a VM with several VFIO devices only if each of them can stop its DMA to the others first. */
 function several(protocol: Capabilities['protocol'], flags: number): Outlook {
   const works = protocol === 'v2' && (flags & VFIO_MIGRATION_P2P) !== 0;
   const lacks =

@@ -18,7 +18,7 @@ export function print(text: string | Uint8Array): void {
   }
 }
 
-/** Writes a text to stderr. Where that is lost nobody can be told, and nothing else changes. */
+/** Writes a text to stderr. If that is lost, nobody can be told, and nothing else changes. */
 export function say(text: string): void {
   try {
     writeAll(2, text);

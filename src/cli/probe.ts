@@ -85,7 +85,7 @@ function describeRegion({ index, size, flags, type }: RegionInfo) {
   };
 }
 
-/** `MIG_DATA_SIZE`; null where the driver has not got it, as none of v1 has. */
+/** `MIG_DATA_SIZE`; null if the driver has not got it, as none of v1 has. */
 function dataSize(migratable: MigratableDevice | undefined): number | null {
   if (migratable?.protocol !== 'v2') return null;
   try {

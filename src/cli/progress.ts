@@ -13,7 +13,7 @@ const INTERVAL = 100;
 const WIDTH = 40;
 const TURNING = ['|', '/', '-', '\\'];
 
-/** What is being done, for people, from the beginning to the end; nothing where no terminal is there to show it. */
+/** What is being done, for people, from the beginning to the end; nothing if no terminal is there to show it. */
 export function showProgress(control: TransferControl, terminal: NodeJS.WriteStream | undefined): Progress {
   if (terminal === undefined) return { note: say, stop: () => {} };
   terminal.on('error', () => {}); // a terminal that is gone shows nothing: what is done goes on
@@ -33,7 +33,7 @@ export function showProgress(control: TransferControl, terminal: NodeJS.WriteStr
   };
 }
 
-/** A bar where it is known how much there is; else a sign that turns, and how much has been done. */
+/** A bar if it is known how much there is; else a sign that turns, and how much has been done. */
 function line({ step, done, total }: TransferControl, drawn: number): string {
   if (total === 0) {
     const sofar = done === 0 ? '' : ` ${mib(done)} MiB so far`;

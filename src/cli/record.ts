@@ -6,7 +6,7 @@ import { behindLinks } from '../state-file/links.ts';
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
 
 /**
- * Opens a file that is written to while a VMM runs, for its owner only where it is new: it tells of the VMM's addresses. Who
+ * Opens a file that is written to while a VMM runs. A new one is its owner's only, as it tells of the VMM's addresses. Who
  * has it open needs its name no more. Nothing waits for a pipe's reader. `option` begins the message of what is thrown.
  */
 export function openRecord(option: string, file: string): number {

@@ -72,7 +72,7 @@ export function add(program: Command): void {
     .option('--count-stop-copy', 'v2 devices presented in v1 count in pre-copy what stop-and-copy will cost')
     .option(
       '--v1-stop-by-saving',
-      'v1 drivers are stopped by device_state 2: they take no 0 to 2 (learnt, where not said)',
+      'v1 drivers are stopped by device_state 2: they take no 0 to 2 (learnt, if not said)',
     )
     .option('--v1-stop-after-load', 'v1 drivers take device_state 0 after 4: a VM can be migrated on before it has run')
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
@@ -88,8 +88,8 @@ const help = `
 ${specHelp()}
 
 With --device, COMMAND gets VFIO_SHIM_SYSFS, the directory of the sysfsdev directories, and VFIO_SHIM_DEVICES, space-separated
-GROUP_PATH=NAME, e.g. /dev/vfio/9000=0000:90:00.0. Its exit status is that of this command; 127 where it is not found,
-126 where it cannot be executed.
+GROUP_PATH=NAME, e.g. /dev/vfio/9000=0000:90:00.0. Its exit status is that of this command; 127 if it is not found,
+126 if it cannot be executed.
 
 Examples:
   vfio-shim run --present v1 -- qemu-system-x86_64 -device vfio-pci,host=0000:01:00.0,x-enable-migration=on
@@ -156,7 +156,7 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   if (options.device.length === 0 && options.sysfs !== undefined) {
     throw new ShimError(
       'ERR_ARGUMENT',
-      '--sysfs: is for emulated devices, give at least one --device, e.g. --device qat',
+      '--sysfs: is for emulated devices; give at least one --device, e.g. --device qat',
     );
   }
   return options.device.map((text, n) => {
@@ -208,7 +208,7 @@ async function runAndReport(): Promise<void> {
   else dieOf(signal);
 }
 
-/** Prints what was reported. Where that fails the status is still that of the command, whose work is done. */
+/** Prints what was reported. If that fails, the status is still that of the command, whose work is done. */
 function report(text: Uint8Array): void {
   try {
     print(text);

@@ -15,7 +15,7 @@ export function add(program: Command): void {
     .description("save a device's migration state to a file; the device runs on")
     .argument('<device>', 'the device, see below')
     .argument('<file>', 'the file to make: it appears when it is complete, readable for its owner only')
-    .option('--force', 'replace the file where it exists')
+    .option('--force', 'replace the file if it exists')
     .option('--json', 'print the result as a line of JSON')
     .option('-v, --verbose', 'log what is done, on stderr')
     .addHelpText('after', help)
@@ -30,7 +30,7 @@ export function add(program: Command): void {
 const help = `${deviceHelp}
 
 The device must not be in use: a VMM's own device is saved by the VMM. It is stopped while its state is read, then runs
-again; where that fails it is reset. A signal ends the command once that is done, and leaves no file. FILE is a path: a
+again; if that fails, it is reset. A signal ends the command once that is done, and leaves no file. FILE is a path: a
 state is not written to stdout, as its header comes last.
 
 Example:

@@ -43,7 +43,7 @@ export class TransferControl {
     this.#counts[0] = bytes;
   }
 
-  /** Bytes that there are, never less than are done; 0 where it is not known. */
+  /** Bytes that there are, never less than are done; 0 if it is not known. */
   get total(): number {
     const total = this.#counts[1] ?? 0;
     return total === 0 ? 0 : Math.max(this.done, total);

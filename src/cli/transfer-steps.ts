@@ -111,7 +111,7 @@ class Transfer {
     return target;
   }
 
-  /** Throws `ERR_OTHER_DEVICE` where the state is of another kind of device, unless it is to be tried all the same. */
+  /** Throws `ERR_OTHER_DEVICE` if the state is of another kind of device, unless it is to be tried all the same. */
   #compare({ identity }: StateHeader, device: OpenDevice): void {
     migratableOf(device);
     const { file, force } = this.#order;
@@ -119,7 +119,7 @@ class Transfer {
     if (found.length === 0) return;
     const what = `${file}: the state is of another device: ${found.join('; ')}`;
     if (!force) {
-      throw new ShimError('ERR_OTHER_DEVICE', `${what}; --force leaves it to the driver to refuse it`, {
+      throw new ShimError('ERR_OTHER_DEVICE', `${what}; --force lets the driver decide`, {
         errno: 'EINVAL',
       });
     }
@@ -146,7 +146,7 @@ class Transfer {
     };
   }
 
-  /** Throws where the user has had enough. */
+  /** Throws if the user has had enough. */
   #goOn(): void {
     if (this.#control.interrupted) {
       throw new ShimError('ERR_INTERRUPTED', `${this.#order.command}: interrupted`, { errno: 'EINTR' });

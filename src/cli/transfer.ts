@@ -19,7 +19,7 @@ export async function transfer(order: Omit<TransferOrder, 'control'>, json: bool
   if (result !== undefined) print(json ? `${JSON.stringify(result)}\n` : inWords(result));
 }
 
-/** `undefined` where a signal ends the process. */
+/** `undefined` if a signal ends the process. */
 async function carriedOut(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<TransferResult | undefined> {
   const control = new TransferControl();
   const progress = showProgress(control, isatty(2) ? process.stderr : undefined);
@@ -44,7 +44,7 @@ async function carriedOut(order: Omit<TransferOrder, 'control'>, json: boolean):
     return result;
   } catch (error) {
     progress.stop();
-    if (temporary !== undefined) rmSync(temporary, { force: true }); // where not even the thread's own end removed it
+    if (temporary !== undefined) rmSync(temporary, { force: true }); // if not even the thread's own end removed it
     if (received === undefined) throw error;
     fail(error, json);
     endBy(received);

@@ -4,7 +4,7 @@ import type { Command, CommanderError } from 'commander';
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 
-  /** `command`: the one that was called, where there is such a command. */
+  /** `command`: the one that was called, if there is such a command. */
   constructor(command: string | undefined, { message }: CommanderError) {
     const help = ['vfio-shim', ...(command === undefined ? [] : [command]), '--help'].join(' ');
     super(`${command === undefined ? '' : `${command}: `}${inOurWords(message)} (${help} shows how it is used)`);

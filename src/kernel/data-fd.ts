@@ -61,7 +61,7 @@ export class KernelDataFd implements V2DataSession {
       if (!says || now < position || (writing && now !== position)) {
         this.#owed = new ShimError(
           'ERR_SESSION_ENDED',
-          'migration data: a supervisor was killed while the driver moved data; what became of it cannot be known',
+          'migration data: a supervisor was killed while the driver moved data; nobody can tell whether it did',
           { errno: 'EIO' },
         );
         return;

@@ -10,8 +10,8 @@ export interface Description {
 
 /**
  * Finds the description, looking back from the end of the file to `from`: a VMDESCRIPTION byte behind an EOF byte, with
- * a length that reaches exactly to the file's end. `undefined` where there is none (a machine can suppress it; a file can
- * be cut or carry bytes behind it) or where it is not the expected JSON.
+ * a length that reaches exactly to the file's end. `undefined` if there is none (a machine can suppress it; a file can
+ * be cut or carry bytes behind it) or if it is not the expected JSON.
  */
 export function findDescription(file: Uint8Array, from: number): Description | undefined {
   const view = new DataView(file.buffer, file.byteOffset, file.length);

@@ -20,7 +20,7 @@ const DEFAULT_PAGE_BITS = 12;
 
 /** What the configuration section says. */
 export interface Configuration {
-  /** Machine type, e.g. `pc-i440fx-7.2`; empty where the file has no configuration section. */
+  /** Machine type, e.g. `pc-i440fx-7.2`; empty if the file has no configuration section. */
   readonly machine: string;
   /** Size of a guest page in bytes: 4096, unless a subsection says otherwise. */
   readonly pageSize: number;

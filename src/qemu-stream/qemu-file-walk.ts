@@ -41,7 +41,7 @@ const KINDS = new Map<number, SectionKind>([
 const MIG_CMD_PACKAGED = 3;
 
 const RAM = 'ram';
-/** `vfio_migration_init()` registers the device as `<path>/vfio`, or as `vfio` where it has no path. */
+/** `vfio_migration_init()` registers the device as `<path>/vfio`, or as `vfio` if it has no path. */
 const isVfio = (device: string): boolean => device === 'vfio' || device.endsWith('/vfio');
 
 /**

@@ -82,7 +82,7 @@ function sectionRecords(file: Uint8Array, section: VfioSection): VfioRecord[] {
 /**
  * Locates a device's FULL section. Sections of other devices lie before it and do not state their length, so it is
  * searched for by its whole header, which the START section foretells byte by byte: type, section id, name, instance id
- * and version. Where the file describes the device's size, the footer has to follow at that distance; where it does not,
+ * and version. If the file describes the device's size, the footer has to follow at that distance; if it does not,
  * the payload reaches to the first END_OF_STATE with this section's footer behind it.
  */
 function findFull(

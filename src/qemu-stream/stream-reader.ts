@@ -14,7 +14,7 @@ export interface StreamReaderOptions {
   /** Largest size accepted for one data record, in bytes. Default: any that is a safe integer. */
   readonly maxDataSize?: number;
   /**
-   * How many bytes follow DEV_CONFIG_STATE, where the caller knows it: the stream does not say. Without it, the
+   * How many bytes follow DEV_CONFIG_STATE, if the caller knows it: the stream does not say. Without it, the
    * configuration reaches up to the last 8 bytes of the stream, and nothing can follow it.
    */
   readonly configSize?: number;
@@ -77,7 +77,7 @@ export class StreamReader {
   }
 
   /**
-   * The stream is over. Throws `ERR_STREAM_TRUNCATED` where a record or a section is incomplete. Returns the END_OF_STATE
+   * The stream is over. Throws `ERR_STREAM_TRUNCATED` if a record or a section is incomplete. Returns the END_OF_STATE
    * that closes a configuration of unknown size, which only the end of the stream tells from configuration bytes.
    */
   end(): StreamEvent[] {

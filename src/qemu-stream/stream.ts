@@ -43,7 +43,7 @@ export interface RecordEvent {
   readonly index: number;
   /** Where the tag's first byte lies in the stream. */
   readonly offset: number;
-  /** How many bytes the record carries: DEV_DATA_STATE's size, 0 for a bare tag, `undefined` where nothing says it. */
+  /** How many bytes the record carries: DEV_DATA_STATE's size, 0 for a bare tag, `undefined` if nothing says it. */
   readonly size: number | undefined;
 }
 

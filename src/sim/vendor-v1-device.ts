@@ -149,7 +149,7 @@ export class VendorV1 implements V1Registers {
     my.shown = 0;
   }
 
-  /** Puts the next record into the data section; none where there is nothing to send now. */
+  /** Puts the next record into the data section; none if there is nothing to send now. */
   #prepare(): void {
     const my = this.#my;
     const stopped = my.device_state === V1.STOP_COPY;

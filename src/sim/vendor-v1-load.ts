@@ -44,7 +44,7 @@ export class VendorLoader {
     }
   }
 
-  /** Throws `EINVAL` where the device has not all of its state. */
+  /** Throws `EINVAL` if the device lacks some of its state. */
   checkComplete(): void {
     if (this.#my.end_loaded === 0) throw refused('the state is incomplete');
   }

@@ -24,7 +24,7 @@ export class NewFile implements Disposable {
   #fd: number;
   #committed = false;
 
-  /** Throws `ERR_FILE`: `EEXIST` where the file exists, unless it may be replaced. */
+  /** Throws `ERR_FILE`: `EEXIST` if the file exists, unless it may be replaced. */
   constructor(path: string, replace = false) {
     this.#given = path;
     this.#replace = replace;
@@ -61,7 +61,7 @@ export class NewFile implements Disposable {
     if (!this.#committed) rmSync(this.temporary, { force: true });
   }
 
-  /** link() fails where the name is taken, which rename() does not. Some file systems have no links. */
+  /** link() fails if the name is taken, which rename() does not. Some file systems have no links. */
   #linkOrRename(): void {
     try {
       linkSync(this.temporary, this.#path);
@@ -80,7 +80,7 @@ export class NewFile implements Disposable {
   }
 }
 
-/** Where the file will be: behind a link of this user's where one is to be replaced. Only a plain file may be. */
+/** Where the file will be: if it replaces a link of this user's, behind that. Only a plain file is replaced. */
 function destination(path: string, replace: boolean): string {
   const found = onFile(path, () => lstatSync(path, { throwIfNoEntry: false }));
   if (found === undefined) return resolve(path);
@@ -92,7 +92,7 @@ function destination(path: string, replace: boolean): string {
   throw new ShimError('ERR_FILE', `${path}: is not a plain file, and stays as it is`, { errno: 'EEXIST' });
 }
 
-/** Brings the name to the disk too, where the file system does that on request. */
+/** Brings the name to the disk too, if the file system does that on request. */
 function syncDirectory(path: string): void {
   try {
     const fd = openSync(path, 'r');

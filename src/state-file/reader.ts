@@ -28,13 +28,13 @@ export class StateReader {
     this.#whole = fileSize(this.header);
   }
 
-  /** Reads all of it. Throws where a single bit is not as it was written. */
+  /** Reads all of it. Throws if a single bit is not as it was written. */
   check(watch: Watch = () => {}): void {
     for (const piece of this.buffers(BLOCK)) watch(piece.length);
   }
 
   /**
-   * The buffers, in memory that is reused; one of more than `most` bytes in pieces of `most`. Throws at the end where the
+   * The buffers, in memory that is reused; one of more than `most` bytes in pieces of `most`. Throws at the end if the
    * hash is not the header's.
    */
   *buffers(most: number): Generator<Uint8Array, void> {
@@ -78,7 +78,7 @@ export class OpenFile implements ByteSource, Disposable {
   readonly size: number;
   readonly #fd: number;
 
-  /** Does not wait where somebody put a pipe in place of the file. */
+  /** Does not wait if somebody put a pipe in place of the file. */
   constructor(path: string) {
     this.path = path;
     this.#fd = onFile(path, () => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));

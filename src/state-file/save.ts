@@ -10,7 +10,7 @@ export interface SaveWatch {
 }
 
 /**
- * Saves a device as a VMM does, then lets it run again: pre-copy where the driver has it, then stop, stop-and-copy, RUNNING.
+ * Saves a device as a VMM does, then lets it run again: pre-copy if the driver has it, then stop, stop-and-copy, RUNNING.
  * Each buffer goes to `sink` as the driver gave it. On any failure, `sink`'s too, the device runs again, reset if need be.
  */
 export function saveDevice(target: MigratableDevice, sink: (buffer: Uint8Array) => void, watch: SaveWatch): void {
@@ -45,7 +45,7 @@ function preCopy(save: V1Save | V2Save, watch: SaveWatch): void {
   }
 }
 
-/** 0 where the driver cannot tell, as none of v1 can before it saves. */
+/** 0 if the driver cannot tell, as none of v1 can before it saves. */
 function promised(target: MigratableDevice): number {
   if (target.protocol === 'v1') return 0;
   try {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { CAP_SYS_PTRACE } from '../abi/prctl.ts';
 
-/** What /proc/PID/status says of a process; `undefined` where it is gone. */
+/** What /proc/PID/status says of a process; `undefined` if it is gone. */
 function statusOf(pid: number | 'self'): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/status`, 'latin1');
@@ -22,7 +22,7 @@ const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(own)?.[1] ?? '0'}`
 /** Whether this process may reach into others than those of its own user, which may do no less than it does. */
 export const reachesOthers = ((effective >> BigInt(CAP_SYS_PTRACE)) & 1n) === 1n;
 
-/** Whether a thread has the same rights as this process; `undefined` where it is gone. */
+/** Whether a thread has the same rights as this process; `undefined` if it is gone. */
 export function hasOwnRights(tid: number): boolean | undefined {
   const status = statusOf(tid);
   return status === undefined ? undefined : rightsIn(status) === ownRights;

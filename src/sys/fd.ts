@@ -48,7 +48,7 @@ export function statusFlags(fd: number): number {
   return syscall(`descriptor ${fd}`, 'fcntl', fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
 }
 
-// SAFETY: one thread uses it, for the time of a call
+// SAFETY: it lives as long as this module, and one thread uses it, for the time of a call
 const owner = new Uint8Array(f_owner_ex.size);
 const ownerAt = addressOf(owner);
 const ownerView = f_owner_ex.view(owner);
@@ -64,7 +64,7 @@ export function markFile(fd: number, mark: number, process: number): void {
   syscall(`descriptor ${fd}: mark`, 'fcntl', fd, F_SETSIG, mark);
 }
 
-/** What markFile() left there: mark 0 for a file without one, and owner 0 where there is none, or none any more. */
+/** What markFile() left there: mark 0 for a file without one, and owner 0 if there is none, or none any more. */
 export function markOf(fd: number): { readonly mark: number; readonly owner: number } {
   const mark = Math.max(0, trySyscall('fcntl', fd, F_GETSIG));
   ownerView.pid = 0;

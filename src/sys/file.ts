@@ -14,7 +14,7 @@ import { addressOf, cString, failedWith, syscall, syscallError, trySyscall } fro
 import { createSharedMemory } from './memory.ts';
 import { duplicateFd } from './pidfd.ts';
 
-// SAFETY: one thread uses these, to the end of each look
+// SAFETY: they live as long as this module, and one thread uses them, to the end of each look
 const noPath = cString('');
 const found = new Uint8Array(statx.size);
 const foundAt = addressOf(found);
@@ -45,7 +45,7 @@ const sharedMemory = ((): { major: number; minor: number } => {
 /** The inode number of a file that is not shared memory: none. */
 export const ELSEWHERE = 0;
 
-/** The inode of the shared memory behind a descriptor of this process, `ELSEWHERE` where the file is something else. */
+/** The inode of the shared memory behind a descriptor of this process, `ELSEWHERE` if the file is something else. */
 export function inodeOfOwn(fd: number): number {
   look(fd);
   if (view.stx_dev_major !== sharedMemory.major || view.stx_dev_minor !== sharedMemory.minor) return ELSEWHERE;
@@ -53,8 +53,8 @@ export function inodeOfOwn(fd: number): number {
 }
 
 /**
- * The inode of the shared memory behind a descriptor of another process, by a thread of it: `ELSEWHERE` where the file is
- * something else, `undefined` where it has no such descriptor. The descriptor is taken once, and looked at here. Throws where that is
+ * The inode of the shared memory behind a descriptor of another process, by a thread of it: `ELSEWHERE` if the file is
+ * something else, `undefined` if it has no such descriptor. The descriptor is taken once, and looked at here. Throws if that is
  * not allowed: what cannot be told is not another file.
  */
 export function inodeOf(tid: number, fd: number): number | undefined {
@@ -62,7 +62,7 @@ export function inodeOf(tid: number, fd: number): number | undefined {
   return own === undefined ? undefined : inodeOfOwn(own.number);
 }
 
-/** The device behind a descriptor of this process, as `major:minor`; `undefined` where it is no character device. */
+/** The device behind a descriptor of this process, as `major:minor`; `undefined` if it is no character device. */
 export function characterDevice(fd: number): string | undefined {
   look(fd);
   return (view.stx_mode & constants.S_IFMT) === constants.S_IFCHR
@@ -77,7 +77,7 @@ export function openAnew(fd: number, flags: number): OwnedFd {
 
 /**
  * Locks an open file (flock(2)): the lock lasts as long as any process has a descriptor of it, or one is on its way to a
- * process, and needs nobody to watch over it. False where another open file of the same memory has a lock that excludes it.
+ * process, and needs nobody to watch over it. False if another open file of the same memory has a lock that excludes it.
  */
 export function lockFile(fd: number, kind: 'shared' | 'exclusive'): boolean {
   const result = trySyscall('flock', fd, (kind === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB);

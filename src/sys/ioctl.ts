@@ -1,9 +1,10 @@
-import { addressOf, syscallError, tryIoctl } from './libc.ts';
+import { syscallError, tryIoctl, withAddress } from './libc.ts';
 
 /** ioctl on a struct in memory, which the kernel may fill in. Throws `ERR_SYSCALL` with the errno; `name` is the ioctl's. */
 export function ioctl(fd: number, name: string, request: number, argument: Uint8Array): number {
-  // SAFETY: `argument` stays referenced during the call, and its argsz says no more than its length
-  return checked(name, tryIoctl(fd, request, addressOf(argument)));
+  // SAFETY: the argsz of `argument` says no more than its length
+  const result = withAddress(argument, (at) => tryIoctl(fd, request, at));
+  return checked(name, result);
 }
 
 /** ioctl with a number as its argument, or with none. */

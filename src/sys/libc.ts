@@ -84,16 +84,37 @@ export function syscallError(doing: string, name: string, number: number): ShimE
   return new ShimError('ERR_SYSCALL', `${doing}: ${name} failed with ${errno}`, { errno, syscall: name });
 }
 
-/** True where a failed call's result is this errno. */
+/** True if a failed call's result is this errno. */
 export function failedWith(result: number, errno: ErrnoName): boolean {
   return result === -errnoNumber(errno);
 }
 
 /**
- * The address of the first byte of a buffer. SAFETY: valid while the buffer is referenced; array buffers do not move.
+ * The address of the first byte of a buffer. SAFETY: valid while something references the buffer, which an address does not;
+ * array buffers do not move. For a temporary, use withAddress().
  */
 export function addressOf(bytes: ArrayBufferView): number {
   return Number(koffi.address(bytes));
+}
+
+/** What system calls are using, the innermost last. */
+const inUse: unknown[] = [];
+
+/**
+ * Calls with the address of a temporary. SAFETY: `inUse` references the bytes, and those that they point to, until the call
+ * returns (as Go's runtime.KeepAlive does): a local variable may be collected after its last mention.
+ */
+export function withAddress<Result>(
+  bytes: ArrayBufferView,
+  call: (at: number) => Result,
+  pointedTo: readonly ArrayBufferView[] = [],
+): Result {
+  inUse.push(bytes, pointedTo);
+  try {
+    return call(addressOf(bytes));
+  } finally {
+    inUse.length -= 2;
+  }
 }
 
 /** Memory that the kernel mapped, as bytes. SAFETY: the mapping must outlive every use of them. */

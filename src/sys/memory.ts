@@ -3,16 +3,16 @@ import { F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcn
 import { MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, cString, memoryAt, syscall } from './libc.ts';
+import { cString, memoryAt, syscall, withAddress } from './libc.ts';
 
 /**
  * Shared memory of a fixed size: whoever is given the descriptor can neither shrink it, which would fault its other
  * users, nor grow it.
  */
 export function createSharedMemory(name: string, size: number): OwnedFd {
-  const label = cString(name);
+  const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   const fd = new OwnedFd(
-    syscall(`shared memory ${name}`, 'memfd_create', addressOf(label), MFD_CLOEXEC | MFD_ALLOW_SEALING),
+    withAddress(cString(name), (label) => syscall(`shared memory ${name}`, 'memfd_create', label, flags)),
   );
   syscall(`shared memory ${name}: ${size} bytes`, 'ftruncate', fd.number, size);
   syscall(`shared memory ${name}: seal`, 'fcntl', fd.number, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);

@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { POLLOUT, RWF_NOWAIT } from '../abi/fcntl.ts';
-import { addressOf, failedWith, trySyscall } from './libc.ts';
+import { failedWith, trySyscall, withAddress } from './libc.ts';
 import { PollSet } from './poll.ts';
 import { sendNow } from './socket.ts';
 
@@ -27,16 +27,18 @@ export class Outlet {
     this.kind = found.isFile() ? 'file' : found.isSocket() ? 'socket' : found.isFIFO() ? 'pipe' : 'device';
   }
 
-  /** Writes, and returns how many bytes went, or a negative errno: `EAGAIN` where nothing fits now. */
+  /** Writes, and returns how many bytes went, or a negative errno: `EAGAIN` if nothing fits now. */
   write(bytes: Uint8Array): number {
     if (this.kind === 'socket') return sendNow(this.fd, bytes);
-    // SAFETY: `bytes` and the vector stay referenced during the calls, of which none keeps an address
-    const at = addressOf(bytes);
-    if (this.kind === 'file') return trySyscall('write', this.fd, at, bytes.length);
-    const vector = iovec.encode({ iov_base: BigInt(at), iov_len: BigInt(bytes.length) });
-    const written = trySyscall('pwritev2', this.fd, addressOf(vector), 1, -1, -1, RWF_NOWAIT);
+    return withAddress(bytes, (at) => this.#writeFrom(at, bytes.length));
+  }
+
+  #writeFrom(at: number, length: number): number {
+    if (this.kind === 'file') return trySyscall('write', this.fd, at, length);
+    const vector = iovec.encode({ iov_base: BigInt(at), iov_len: BigInt(length) });
+    const written = withAddress(vector, (from) => trySyscall('pwritev2', this.fd, from, 1, -1, -1, RWF_NOWAIT));
     if (!failedWith(written, 'EOPNOTSUPP')) return written;
-    return this.#hasRoom() ? trySyscall('write', this.fd, at, bytes.length) : -EAGAIN;
+    return this.#hasRoom() ? trySyscall('write', this.fd, at, length) : -EAGAIN;
   }
 
   /**

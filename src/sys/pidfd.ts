@@ -11,7 +11,7 @@ const VOUCHED = 1;
 interface Opened {
   readonly tid: number;
   readonly pidfd: OwnedFd;
-  /** When it may be of another process than the thread's; never, where it ends with the thread. */
+  /** When it may belong to another process than the thread's; never, if it ends with the thread. */
   readonly until: number;
 }
 
@@ -23,8 +23,8 @@ let last: Opened | undefined;
 
 /**
  * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
- * `undefined` where it has no such descriptor. Throws `ERR_SYSCALL`: `EPERM` where this process may not trace that one,
- * `ESRCH` where it is gone.
+ * `undefined` if it has no such descriptor. Throws `ERR_SYSCALL`: `EPERM` if this process may not trace that one,
+ * `ESRCH` if it is gone.
  */
 export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
   const result = takeFd(tid, fd);
@@ -64,7 +64,7 @@ export function ownPidfd(): OwnedFd {
   return new OwnedFd(syscall('this process', 'pidfd_open', process.pid, 0));
 }
 
-/** The id of a thread's process; `undefined` where the thread is gone. */
+/** The id of a thread's process; `undefined` if the thread is gone. */
 export function processOf(tid: number): number | undefined {
   try {
     return Number(/^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${tid}/status`, 'latin1'))?.[1]);

@@ -29,7 +29,7 @@ export class PollSet {
     return this.#entries[place]?.revents ?? 0;
   }
 
-  /** Waits for the first `count` places, at most `milliseconds` (for ever without). Returns false where none has events. */
+  /** Waits for the first `count` places, at most `milliseconds` (for ever without). Returns false if none has events. */
   wait(count: number, milliseconds?: number): boolean {
     if (milliseconds !== undefined) {
       this.#timeout[0] = BigInt(Math.floor(milliseconds / 1000));

@@ -3,7 +3,7 @@ import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, cString, failedWith, syscall, trySyscall } from './libc.ts';
+import { addressOf, cString, failedWith, syscall, trySyscall, withAddress } from './libc.ts';
 
 const PAGE = 4096;
 
@@ -22,7 +22,7 @@ const remoteAt = localAt + iovec.size;
  *
  * What is held stays that process's, whoever gets the thread's id; it is slower for large pieces, and reaches what a debugger
  * does, memory included that the process itself may not write.
- * SAFETY: one thread uses these; the vectors are filled just before each call.
+ * SAFETY: one thread uses the vectors, which live as long as this module and are filled just before each call.
  */
 function transfer(
   call: 'process_vm_readv' | 'process_vm_writev',
@@ -51,16 +51,18 @@ function transfer(
 export function holdMemory(tid: number): OwnedFd {
   const path = cString(`/proc/${tid}/mem`);
   const flags = O_RDWR | O_CLOEXEC;
-  return new OwnedFd(syscall(`memory of process ${tid}`, 'openat', AT_FDCWD, addressOf(path), flags));
+  return new OwnedFd(withAddress(path, (at) => syscall(`memory of process ${tid}`, 'openat', AT_FDCWD, at, flags)));
 }
 
 /** Reads exactly `into.length` bytes. Throws `EFAULT`. */
 export function readProcessMemory(pid: number, address: number, into: Uint8Array, held?: number): void {
-  readProcessMemoryTo(pid, address, into.length === 0 ? 0 : addressOf(into), into.length, held);
+  if (into.length === 0) return;
+  withAddress(into, (at) => readProcessMemoryTo(pid, address, at, into.length, held));
 }
 
 export function writeProcessMemory(pid: number, address: number, from: Uint8Array, held?: number): void {
-  writeProcessMemoryFrom(pid, address, from.length === 0 ? 0 : addressOf(from), from.length, held);
+  if (from.length === 0) return;
+  withAddress(from, (at) => writeProcessMemoryFrom(pid, address, at, from.length, held));
 }
 
 /** Writes exactly `length` bytes that begin at `at` in this process. Throws `EFAULT`; a part may have been written. */
@@ -79,7 +81,7 @@ export function readProcessMemoryTo(pid: number, address: number, at: number, le
 
 /** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
 const UIO_MAXIOV = 1024;
-// SAFETY: as the vectors above. What no function names would be collected, whoever knows its address
+// SAFETY: as the vectors above; a function has to name them, or they would be collected
 const proof = new Uint8Array(UIO_MAXIOV);
 const pages = new BigUint64Array(2 * UIO_MAXIOV);
 const pagesAt = addressOf(pages);
@@ -117,7 +119,7 @@ export function proveWritable(pid: number, address: number, length: number, held
   }
 }
 
-/** A zero-terminated string of at most `limit` bytes; `undefined` where there is none. Never reads into a page it need not. */
+/** A zero-terminated string of at most `limit` bytes; `undefined` if there is none. Never reads into a page it need not. */
 export function readProcessString(pid: number, address: number, limit: number, held?: number): string | undefined {
   const bytes = new Uint8Array(limit);
   let length = 0;
@@ -137,7 +139,7 @@ export function readProcessString(pid: number, address: number, limit: number, h
   return undefined;
 }
 
-/** `EFAULT`, or where this process may not reach that one's memory at all, `EPERM`. */
+/** `EFAULT`; `EPERM` if this process may not reach that one's memory at all. */
 function fault(action: string, pid: number, address: number, length: number, result: number): ShimError {
   const errno = failedWith(result, 'EPERM') ? 'EPERM' : 'EFAULT';
   const where = `0x${address.toString(16)}`;

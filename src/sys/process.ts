@@ -2,9 +2,9 @@ import { constants } from 'node:os';
 import { PR_SET_PDEATHSIG, PR_SET_PTRACER, RLIMIT_FSIZE, RLIMIT_NOFILE } from '../abi/prctl.ts';
 import { ShimError } from '../error.ts';
 import { setCloseOnExec } from './fd.ts';
-import { addressOf, cString, failedWith, syscallError, trySyscall } from './libc.ts';
+import { addressOf, cString, failedWith, syscallError, trySyscall, withAddress } from './libc.ts';
 
-/** Lets a process and its descendants trace this one where Yama restricts that; without Yama there is nothing to do. */
+/** Lets a process and its descendants trace this one, if Yama restricts that; without Yama there is nothing to do. */
 export function allowTracer(tracer: number): void {
   trySyscall('prctl', PR_SET_PTRACER, tracer);
 }
@@ -14,11 +14,11 @@ export function dieWithParent(): void {
   trySyscall('prctl', PR_SET_PDEATHSIG, constants.signals.SIGKILL);
 }
 
-function pointers(strings: readonly string[]): { memory: BigUint64Array; keep: Uint8Array[] } {
-  const keep = strings.map(cString);
-  const memory = new BigUint64Array(keep.length + 1);
-  keep.forEach((bytes, n) => (memory[n] = BigInt(addressOf(bytes))));
-  return { memory, keep };
+function pointers(strings: readonly string[]): { memory: BigUint64Array; pointedTo: Uint8Array[] } {
+  const pointedTo = strings.map(cString);
+  const memory = new BigUint64Array(pointedTo.length + 1);
+  pointedTo.forEach((bytes, n) => (memory[n] = BigInt(addressOf(bytes))));
+  return { memory, pointedTo };
 }
 
 /**
@@ -33,13 +33,14 @@ export function execute(
 ): never {
   for (const fd of [0, 1, 2, ...descriptors]) setCloseOnExec(fd, false);
   resetSignals();
-  const file = cString(path);
   const argv = pointers(args);
   const variables = Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]));
   const envp = pointers(variables);
-  // SAFETY: file, argv.keep and envp.keep stay referenced until the call returns, which it does only on failure.
-  const result = trySyscall('execve', addressOf(file), addressOf(argv.memory), addressOf(envp.memory));
-  if (argv.keep.length + envp.keep.length < 0) throw new Error('unreachable');
+  const result = withAddress(
+    cString(path),
+    (file) => trySyscall('execve', file, addressOf(argv.memory), addressOf(envp.memory)),
+    [argv.memory, ...argv.pointedTo, envp.memory, ...envp.pointedTo],
+  );
   if (failedWith(result, 'ENOENT')) {
     throw new ShimError('ERR_COMMAND', `${path}: its interpreter does not exist`, {
       errno: 'ENOENT',
@@ -57,7 +58,7 @@ export function resetSignals(): void {
   const SIGSET_SIZE = 8;
   const action = new Uint8Array(32); // the kernel's `struct sigaction` (x86-64 and aarch64); all zero is the default
   for (const signal of [constants.signals.SIGPIPE, constants.signals.SIGXFSZ]) {
-    trySyscall('rt_sigaction', signal, addressOf(action), 0, SIGSET_SIZE);
+    withAddress(action, (at) => trySyscall('rt_sigaction', signal, at, 0, SIGSET_SIZE));
   }
 }
 
@@ -73,7 +74,7 @@ export function descriptorLimit(): number {
   return Math.min(UNLIMITED, Number(softLimit(RLIMIT_NOFILE)));
 }
 
-/** The largest file that this process may make, in bytes; infinite where there is no limit. */
+/** The largest file that this process may make, in bytes; infinite if there is no limit. */
 export function fileSizeLimit(): number {
   const limit = softLimit(RLIMIT_FSIZE);
   return limit === 2n ** 64n - 1n ? Number.POSITIVE_INFINITY : Number(limit);
@@ -81,6 +82,6 @@ export function fileSizeLimit(): number {
 
 function softLimit(resource: number): bigint {
   const limits = new BigUint64Array(2);
-  trySyscall('prlimit64', 0, resource, 0, addressOf(limits));
+  withAddress(limits, (at) => trySyscall('prlimit64', 0, resource, 0, at));
   return limits[0] ?? 0n;
 }

@@ -15,7 +15,7 @@ import { __WALL, WNOHANG } from '../abi/prctl.ts';
 import type { SyscallName } from '../abi/syscalls.ts';
 import { ShimError } from '../error.ts';
 import { constants } from 'node:os';
-import { addressOf, arch, syscallError, trySyscall } from './libc.ts';
+import { addressOf, arch, syscallError, trySyscall, withAddress } from './libc.ts';
 
 /** A stop at the entry or exit of a system call, as PTRACE_O_TRACESYSGOOD marks it. */
 const SYSCALL_STOP = constants.signals.SIGTRAP | 0x80;
@@ -59,7 +59,7 @@ export class TracedThread implements Disposable {
 
   /**
    * Waits for the stop after seize(), which comes before any signal is delivered, and keeps signals away from then on.
-   * Throws `ESRCH` where the thread ended.
+   * Throws `ESRCH` if the thread ended.
    */
   waitUntilStopped(): void {
     const status = this.#wait();
@@ -71,7 +71,7 @@ export class TracedThread implements Disposable {
     this.#request('get signal mask', PTRACE_GETSIGMASK, SIGSET_SIZE, addressOf(this.#mask));
     this.#stopped = this.#registers.slice();
     const all = new Uint8Array(SIGSET_SIZE).fill(0xff);
-    this.#request('set signal mask', PTRACE_SETSIGMASK, SIGSET_SIZE, addressOf(all));
+    withAddress(all, (at) => this.#request('set signal mask', PTRACE_SETSIGMASK, SIGSET_SIZE, at));
   }
 
   /** Lets the stopped thread make a system call of our choosing, from the instruction that it has just passed. */
@@ -152,7 +152,9 @@ export class TracedThread implements Disposable {
   #forgetSystemCall(): void {
     const none = new Int32Array([-1]);
     const vector = iovec.encode({ iov_base: BigInt(addressOf(none)), iov_len: 4n });
-    this.#request('forget the system call', PTRACE_SETREGSET, NT_ARM_SYSTEM_CALL, addressOf(vector));
+    const forget = (at: number): void =>
+      this.#request('forget the system call', PTRACE_SETREGSET, NT_ARM_SYSTEM_CALL, at);
+    withAddress(vector, forget, [none]);
   }
 
   /** Waits for the next stop. */
@@ -172,7 +174,7 @@ export class TracedThread implements Disposable {
   }
 
   /**
-   * The thread's id where it has stopped or ended, 0 where it runs, or a negative errno. It was woken on this CPU, which it
+   * The thread's id if it has stopped or ended, 0 if it runs, or a negative errno. It was woken on this CPU, which it
    * needs to get on: waiting without giving that up would take until the scheduler does.
    */
   #poll(): number {

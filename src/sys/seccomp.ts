@@ -19,7 +19,7 @@ import {
 import { ShimError } from '../error.ts';
 import { kernelIsAtLeast } from './kernel.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, failedWith, syscallError, tryIoctl, trySyscall } from './libc.ts';
+import { addressOf, failedWith, syscallError, tryIoctl, trySyscall, withAddress } from './libc.ts';
 
 /**
  * Installs a filter on the calling thread and returns the listener of its user notifications. Needs no privilege: it gives
@@ -30,7 +30,7 @@ export function installFilter(program: Uint8Array): OwnedFd {
   const noNewPrivs = trySyscall('prctl', PR_SET_NO_NEW_PRIVS, 1);
   if (noNewPrivs < 0) throw syscallError('give up new privileges', 'prctl(PR_SET_NO_NEW_PRIVS)', -noNewPrivs);
   const flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-  const fd = trySyscall('seccomp', SECCOMP_SET_MODE_FILTER, flags, addressOf(fprog));
+  const fd = withAddress(fprog, (at) => trySyscall('seccomp', SECCOMP_SET_MODE_FILTER, flags, at), [program]);
   if (fd >= 0) return new OwnedFd(fd);
   if (failedWith(fd, 'EBUSY')) {
     throw new ShimError(
@@ -72,7 +72,7 @@ export class Listener {
     this.#notificationAt = addressOf(this.#notification);
   }
 
-  /** Wakes the target on this CPU (Linux 6.6): 8 microseconds a call instead of 60. False where the kernel cannot. */
+  /** Wakes the target on this CPU (Linux 6.6): 8 microseconds a call instead of 60. False if the kernel cannot. */
   wakeOnThisCpu(): boolean {
     return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) >= 0;
   }
@@ -80,7 +80,7 @@ export class Listener {
   /** receive() ends when no process is left that could make a call (Linux 6.11). Elsewhere, poll the descriptor first. */
   readonly endsWaiting: boolean = kernelIsAtLeast(6, 11);
 
-  /** Waits for a notification; false where its thread died meanwhile, a signal came, or nobody is left. */
+  /** Waits for a notification; false if its thread died meanwhile, a signal came, or nobody is left. */
   receive(): boolean {
     this.#notification.fill(0);
     return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#notificationAt) >= 0;

@@ -1,7 +1,7 @@
 import { struct } from '../abi/struct.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, failedWith, syscall, syscallError, trySyscall } from './libc.ts';
+import { addressOf, failedWith, syscall, syscallError, trySyscall, withAddress } from './libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_SEQPACKET = 5;
@@ -33,12 +33,12 @@ const cmsg_rights = struct('cmsghdr', 24, {
 /** Two connected sockets that keep messages whole. */
 export function socketPair(): [OwnedFd, OwnedFd] {
   const fds = new Int32Array(2);
-  syscall('socket pair', 'socketpair', AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, addressOf(fds));
+  withAddress(fds, (at) => syscall('socket pair', 'socketpair', AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, at));
   return [new OwnedFd(fds[0] ?? -1), new OwnedFd(fds[1] ?? -1)];
 }
 
 /** One message in memory, laid out for sendmsg and recvmsg: a number of 8 bytes, and room for a descriptor. */
-function message(): { header: Uint8Array; control: Uint8Array; number: BigUint64Array; keep: Uint8Array[] } {
+function message() {
   const number = new BigUint64Array(1);
   const control = new Uint8Array(cmsg_rights.size);
   const vector = iovec.encode({ iov_base: BigInt(addressOf(number)), iov_len: 8n });
@@ -48,33 +48,32 @@ function message(): { header: Uint8Array; control: Uint8Array; number: BigUint64
     msg_control: BigInt(addressOf(control)),
     msg_controllen: BigInt(control.length),
   });
-  return { header, control, number, keep: [vector] };
+  return { header, control, number, pointedTo: [number, control, vector] };
 }
 
 /** Sends a descriptor: it stays in the message until received, whether or not the receiver has started yet. */
 export function sendFd(socket: number, fd: number, number = 0n): void {
-  const { header, control, number: payload, keep } = message();
+  const { header, control, number: payload, pointedTo } = message();
   payload[0] = number;
   cmsg_rights.encode({ cmsg_len: 20n, cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS, fd }, control);
-  syscall('pass a descriptor', 'sendmsg', socket, addressOf(header), MSG_NOSIGNAL | MSG_DONTWAIT);
-  keep.length = 0;
+  const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  withAddress(header, (at) => syscall('pass a descriptor', 'sendmsg', socket, at, flags), pointedTo);
 }
 
-/** Sends what fits at once, without a signal where nobody is left to read: how many bytes, or a negative errno. */
+/** Sends what fits at once, without a signal if nobody is left to read: how many bytes, or a negative errno. */
 export function sendNow(socket: number, bytes: Uint8Array): number {
-  // SAFETY: `bytes` stays referenced during the call
-  return trySyscall('sendto', socket, addressOf(bytes), bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+  const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  return withAddress(bytes, (at) => trySyscall('sendto', socket, at, bytes.length, flags, 0, 0));
 }
 
-/** Waits for a descriptor; `undefined` where the other end closed without sending one. */
+/** Waits for a descriptor; `undefined` if the other end closed without sending one. */
 export function receiveFd(socket: number): OwnedFd | undefined {
   return receive(socket, 0)?.fd;
 }
 
 function receive(socket: number, flags: number): { fd: OwnedFd; number: number } | undefined {
-  const { header, control, number, keep } = message();
-  const length = trySyscall('recvmsg', socket, addressOf(header), MSG_CMSG_CLOEXEC | flags);
-  keep.length = 0;
+  const { header, control, number, pointedTo } = message();
+  const length = withAddress(header, (at) => trySyscall('recvmsg', socket, at, MSG_CMSG_CLOEXEC | flags), pointedTo);
   if (failedWith(length, 'EAGAIN')) return undefined;
   if (length < 0) throw syscallError('receive a descriptor', 'recvmsg', -length);
   const { cmsg_len, cmsg_level, cmsg_type, fd } = cmsg_rights.decode(control);

@@ -7,7 +7,7 @@ export interface V1Device {
   readonly regionSize: number;
   /** Where the data section lies in the region, in bytes; page aligned. */
   readonly dataSection: { readonly offset: number; readonly size: number };
-  /** The data section's memory where it is shared with the driver (mmap); without it, use read() and write(). */
+  /** The data section's memory if it is shared with the driver (mmap); without it, use read() and write(). */
   readonly mapped: Uint8Array | undefined;
   /**
    * pread of `into.length` bytes at `offset`. Registers take only their native width, the data section any.

@@ -9,7 +9,7 @@ export interface V1Registers {
   writeDeviceState(value: number): void;
   /** The read that also says: the previous buffer was consumed. */
   readPendingBytes(): number;
-  /** Makes data available where there is any, and only then returns. */
+  /** Makes data available if there is any, and only then returns. */
   readDataOffset(): number;
   readDataSize(): number;
   /** Consumes that many bytes of the data section before it returns. */
@@ -142,7 +142,7 @@ function putCount(into: Uint8Array, value: number): void {
   putU32(into, 4, Math.floor(value / 2 ** 32));
 }
 
-/** What somebody's device says of itself. Throws `EIO` for what no register can show, where it would be another number. */
+/** What somebody's device says of itself. Throws `EIO` for what no register can show, if it would be another number. */
 function checked(register: V1RegisterName, value: number, most = Number.MAX_SAFE_INTEGER): number {
   if (Number.isInteger(value) && value >= 0 && value <= most) return value;
   throw new ShimError('ERR_DEVICE', `migration region: ${register}: the device says ${value}`, { errno: 'EIO' });

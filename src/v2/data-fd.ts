@@ -5,13 +5,13 @@ import { v2StateName, type V2State } from './states.ts';
 /** How often in a row a driver may say that a signal came (`EINTR`), which none does for long. */
 const MOST_INTERRUPTIONS = 1000;
 
-/** The session that a request for a state has begun. Throws `EIO` where the device began none. */
+/** The session that a request for a state has begun. Throws `EIO` if the device began none. */
 export function begunSession(state: V2State, session: V2DataSession | undefined): V2DataSession {
   if (session !== undefined) return session;
   throw new ShimError('ERR_DEVICE', `v2 driver: is in ${v2StateName(state)} without a data session`, { errno: 'EIO' });
 }
 
-/** One read of the data fd, repeated where a signal cut it short. A driver that returns an impossible length is at fault. */
+/** One read of the data fd, repeated if a signal cuts it short. A driver that returns an impossible length is at fault. */
 export function readData(session: V2DataSession, into: Uint8Array): number {
   return uninterrupted(() => checkedLength('read', session.read(into), into.length));
 }

@@ -20,7 +20,7 @@ export interface V2DataSession {
   read(into: Uint8Array): number;
   /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
-   * there and then says so with consume() spares a copy. `undefined` where there is none; throws as read() does. The same bytes
+   * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. The same bytes
    * again until they are consumed.
    */
   peek?(length: number): Uint8Array | undefined;
@@ -35,7 +35,7 @@ export interface V2DataSession {
   write(from: Uint8Array): number;
   /**
    * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then says so
-   * with fill() spares a copy. `undefined` where there is none; the same memory again until it is filled.
+   * with fill() spares a copy. `undefined` if there is none; the same memory again until it is filled.
    */
   room?(length: number): Uint8Array | undefined;
   /** The first `length` bytes of what room() has just given are written. Throws as write() does. */
@@ -53,14 +53,14 @@ export interface V2Device {
   /** `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` with GET: asked of the device each time, since a reset changes it. */
   getState(): V2State;
   /**
-   * `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` with SET: walks the FSM to `target`. Returns the data session where one
-   * begins (`data_fd` not -1), `undefined` where none begins or the running one goes on. On failure the state is the
+   * `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` with SET: walks the FSM to `target`. Returns the data session if one
+   * begins (`data_fd` not -1), `undefined` if none begins or the running one goes on. On failure the state is the
    * old one, any on the path, or ERROR: ask getState().
    */
   setState(target: V2State): V2DataSession | undefined;
   /** The session that is open now: the one that setState() returned last, or what a successor process inherited. */
   openSession(): V2DataSession | undefined;
-  /** `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` in bytes, in any state. Throws `ENOTTY` where the driver has none. */
+  /** `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` in bytes, in any state. Throws `ENOTTY` if the driver has none. */
   stopCopyLength(): number;
   /** `VFIO_DEVICE_RESET`: RUNNING afterwards, sessions ended. */
   reset(): void;

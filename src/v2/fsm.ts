@@ -4,7 +4,7 @@ import { isV2State, V2, v2StateName, type V2State, type V2StateName } from './st
 
 /*
  * The kernel's migration state machine (drivers/vfio/vfio_main.c: vfio_mig_get_next_state, Linux 6.2 to 6.12) as two
- * tables: the next hop where a device has every state, and the migration flags that each state needs. Hops into states
+ * tables: the next hop of a device that has every state, and the migration flags that each state needs. Hops into states
  * that a device lacks are passed over.
  */
 
@@ -93,7 +93,7 @@ const nextHop: Readonly<Record<Exclude<V2StateName, 'ERROR'>, Hops>> = {
   },
 };
 
-/** True where a device with these migration flags has the state. ERROR is no state that can be asked for. */
+/** True if a device with these migration flags has the state. ERROR is no state that can be asked for. */
 export function hasState(flags: number, state: number): state is V2State {
   if (!isV2State(state) || state === V2.ERROR) return false;
   const needed = flagsOf[v2StateName(state) as V2StateName];
@@ -101,7 +101,7 @@ export function hasState(flags: number, state: number): state is V2State {
 }
 
 /**
- * The next hop from `current` to `target` for a device with these `VFIO_MIGRATION_*` flags; `null` where the kernel
+ * The next hop from `current` to `target` for a device with these `VFIO_MIGRATION_*` flags; `null` if the kernel
  * answers `EINVAL` (a state the device lacks, ERROR, or STOP_COPY back to pre-copy).
  */
 export function nextState(flags: number, current: number, target: number): V2State | null {
@@ -113,7 +113,7 @@ export function nextState(flags: number, current: number, target: number): V2Sta
 }
 
 /**
- * Every state that a combination transition passes, `target` last; empty where `current` is `target`.
+ * Every state that a combination transition passes, `target` last; empty if `current` is `target`.
  * Throws `ERR_TRANSITION` (`EINVAL`), naming the arc that does not exist.
  */
 export function statePath(flags: number, current: number, target: number): V2State[] {

@@ -13,7 +13,7 @@ export type Sink = (piece: Uint8Array) => void;
 const LARGEST_BLOCK = 1024 * 1024;
 
 /**
- * How a v2 VMM saves a device, as QEMU 10 does it (hw/vfio/migration.c): pre-copy where offered, blocks of at most
+ * How a v2 VMM saves a device, as QEMU 10 does it (hw/vfio/migration.c): pre-copy if it is offered, blocks of at most
  * 1 MiB, then stop-and-copy to the end of the stream. One object saves once.
  */
 export class V2Save {
@@ -38,7 +38,7 @@ export class V2Save {
     }
   }
 
-  /** Begins pre-copy, where the device has it and runs. */
+  /** Begins pre-copy, if the device has it and runs. */
   setup(): void {
     if ((this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0) return;
     if (this.#device.getState() === V2.RUNNING) {
@@ -58,7 +58,7 @@ export class V2Save {
     return this.#session === undefined ? 0 : this.#sendBlock(this.#session);
   }
 
-  /** Stops the device as a VM stop does: first P2P, where the device has it, then fully. */
+  /** Stops the device as a VM stop does: first P2P, if the device has it, then fully. */
   stop(): void {
     const preCopy = this.#session !== undefined;
     if ((this.#device.migrationFlags & VFIO_MIGRATION_P2P) !== 0) {

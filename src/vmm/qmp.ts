@@ -52,7 +52,7 @@ export class QmpClient {
 
   /**
    * Waits for QEMU's greeting, which comes when the machine is built, and leaves capabilities negotiation mode. `lastWords`: what
-   * QEMU itself has to say where the connection disappoints.
+   * QEMU itself has to say if the connection fails.
    */
   static async open(socket: Socket, ms: number, lastWords: () => string): Promise<QmpClient> {
     const client = new QmpClient(socket, lastWords);

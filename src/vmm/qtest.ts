@@ -23,7 +23,7 @@ export class QtestClient {
   readonly #waiting: Waiting[] = [];
   #ended: string | undefined;
 
-  /** `lastWords`: what QEMU itself has to say where the connection disappoints. */
+  /** `lastWords`: what QEMU itself has to say if the connection fails. */
   constructor(socket: Socket, lastWords: () => string) {
     this.#socket = socket;
     this.#lastWords = lastWords;

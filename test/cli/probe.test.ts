@@ -36,7 +36,7 @@ describe('outlook', () => {
     expect(why({ protocol: 'v1' })[2]).toBe('the VMM speaks v2 only, the driver v1 only');
     expect(why({ protocol: 'v1' })[4]).toBe('v1 has no P2P states; run --offer-p2p shows a full stop in their place');
     expect(why({})[2]).toMatch(/no DMA is logged/);
-    expect(why({ dmaLogging: true })[2]).toBe('uses the log of DMA, where the kernel reports it');
+    expect(why({ dmaLogging: true })[2]).toBe('uses the log of DMA, if the kernel reports it');
     expect(new Set(why({ protocol: 'none' }))).toEqual(new Set(['the driver does not support migration']));
   });
 });

@@ -134,7 +134,7 @@ export class BridgedDriver implements Driver {
         ? backend.device.getState() === V2.RUNNING
         : new V1RegisterAccess(backend.device).deviceState() === V1.RUNNING;
     if (isRunning) return;
-    warn(`${text}: an earlier user has left it in another state than running, it is reset`);
+    warn(`${text}: an earlier user left it in a state other than RUNNING, it is reset`);
     backend.device.reset();
   }
 

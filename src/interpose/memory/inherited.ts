@@ -1,7 +1,7 @@
 import { BRIDGED, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
- * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, where devices are emulated,
+ * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, if devices are emulated,
  * the files of each; or, for devices of the kernel, one file for all of them and a pair of sockets for each. Every number follows from
  * what is declared here.
  */

@@ -15,7 +15,7 @@ export function freshDirectory(prefix: string, otherwise = ''): string {
     const why = getSystemErrorMap().get(number)?.[1] ?? message;
     throw new ShimError(
       'ERR_FILE',
-      `no directory can be made in ${place}, which is TMPDIR or /tmp: ${why}${otherwise}`,
+      `cannot make a directory in ${place}, which is TMPDIR or /tmp: ${why}${otherwise}`,
       {
         errno: errnoName(-number) ?? 'EIO',
         cause: error,

@@ -16,15 +16,15 @@ import { logOf } from './target-stderr.ts';
 
 /*
  * The keeper: holds what a supervisor must not take with it when it dies (the listener, the shared memory, the program), and
- * starts a successor where one does. It ends when a supervisor has ended by itself, which is after the target, and when no
+ * starts a successor when one dies. It ends when a supervisor has ended by itself, which is after the target, and when no
  * supervisor can be had: with the listener goes the target's waiting, its calls fail with ENOSYS.
  */
 
-/** A supervisor that lived so long, in milliseconds, is no sign that the next will die too. */
+/** After a supervisor that served and lived longer, in milliseconds, the next one starts without a pause. */
 const SETTLED = 500;
 /**
- * However often supervisors die that have served, the next is started: the target's calls wait for it, as long as the target
- * lives. Otherwise this many are tried in a row, with pauses of so many milliseconds at most.
+ * If a supervisor has served, the keeper always starts the next one: the target's calls wait for it, as long as the target
+ * lives. Of supervisors that have not, it tries this many in a row, with pauses of so many milliseconds at most.
  */
 const LIMITS = {
   /** It ended before it could serve: so will the next, unless the machine was to blame. */
@@ -62,7 +62,7 @@ export async function start(text: string | undefined): Promise<void> {
   process.exit(0);
 }
 
-/** Makes, and waits for, all that a run needs; `undefined` where the launcher gave up, which has said why. */
+/** Makes, and waits for, all that a run needs; `undefined` if the launcher gave up, which has said why. */
 function prepare(plan: Plan): Kept | undefined {
   const layout = new JournalLayout(placesOf(plan));
   const files = sharedFiles(plan, layout.size).map(({ name, size }) => createSharedMemory(name, size).number);
@@ -113,7 +113,7 @@ function withoutLastWords({ fds, ...plan }: Plan): Plan {
   return { ...plan, fds: { ...fds, lastWords: undefined } };
 }
 
-/** True where no process is left that could call. */
+/** True if no process is left that could call. */
 function isDeserted(listener: number): boolean {
   const poll = new PollSet(1);
   poll.set(0, listener, 0);

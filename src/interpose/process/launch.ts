@@ -74,14 +74,14 @@ function startKeeper(plan: Plan, socket: number): number {
   if (status === 0 && pid > 0) return pid;
   const errno = errnoName(-(error === undefined ? 0 : ((error as NodeJS.ErrnoException).errno ?? 0)));
   const why = errno === undefined ? `its shell ended with ${signal ?? `status ${status}`}` : `/bin/sh: ${errno}`;
-  throw new ShimError('ERR_TARGET', `the keeper process could not be started: ${why}`, {
+  throw new ShimError('ERR_TARGET', `cannot start the keeper process: ${why}`, {
     cause: error,
     ...(errno !== undefined && { errno }),
   });
 }
 
 /**
- * Throws `ERR_KERNEL_FEATURE` where Yama keeps a process from reaching its descendants' memory and descriptors, which is what
+ * Throws `ERR_KERNEL_FEATURE` if Yama keeps a process from reaching its descendants' memory and descriptors, which is what
  * a supervisor does: scope 2 without `CAP_SYS_PTRACE`, and scope 3 (Documentation/admin-guide/LSM/Yama.rst).
  */
 export function checkTracing(): void {
@@ -89,7 +89,7 @@ export function checkTracing(): void {
   const scope = yamaScope();
   if (scope < 2 || (scope === 2 && hasCapability(CAP_SYS_PTRACE))) return;
   const need = scope === 2 ? 'needs CAP_SYS_PTRACE' : 'is not possible';
-  throw new ShimError('ERR_KERNEL_FEATURE', `run ${need} where kernel.yama.ptrace_scope is ${scope}`, {
+  throw new ShimError('ERR_KERNEL_FEATURE', `run ${need} if kernel.yama.ptrace_scope is ${scope}`, {
     errno: 'EPERM',
   });
 }
@@ -97,7 +97,7 @@ export function checkTracing(): void {
 /** Descriptors that Node itself has open, with some to spare. */
 const NODES_OWN = 40;
 
-/** Throws `ERR_SYSCALL` where resource limits do not allow the keeper to hold what this plan needs. */
+/** Throws `ERR_SYSCALL` if resource limits do not allow the keeper to hold what this plan needs. */
 export function checkLimits(plan: Order): void {
   const largest = Math.max(...sharedFiles(plan, 4096).map(({ size }) => size));
   if (fileSizeLimit() < largest) {

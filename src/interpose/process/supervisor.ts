@@ -135,13 +135,13 @@ export class Supervisor {
     this.#parked.watch(1, -1);
   }
 
-  /** At the first call on a device; but where that is already being migrated, it is too late. */
+  /** At the first call on a device; if that is already being migrated, it is too late. */
   #beginRehearsal(): void {
     this.#hasRehearsed = true;
     this.#rehearsal = new Rehearsal(this.#plan, this.#router.devices.rehearsalDrivers());
   }
 
-  /** Has rehearsed for a moment; false where somebody calls, or did so just now. */
+  /** Has rehearsed for a moment; false if somebody calls, or did so just now. */
   #rehearses(rehearsal: Rehearsal): boolean {
     if (this.#parked.count > 0) return false;
     if (this.#poll.wait(1, this.#isQuiet ? 0 : QUIET)) {
@@ -156,12 +156,12 @@ export class Supervisor {
       if (!goesOn) this.#rehearsal = undefined;
     } catch (error) {
       this.#rehearsal = undefined;
-      if (this.#plan.verbose) warn(`the rehearsal has ended: ${messageOf(error)}`);
+      if (this.#plan.verbose) warn(`the rehearsal failed: ${messageOf(error)}`);
     }
     return true;
   }
 
-  /** Serves what comes while calls wait for their device; false where nobody is left that could call. */
+  /** Serves what comes while calls wait for their device; false if nobody is left that could call. */
   #wait(): boolean {
     this.#parked.wait();
     const events = this.#parked.events(0);
@@ -218,7 +218,7 @@ export class Supervisor {
     }
   }
 
-  /** Serves the call in a place of the journal; false where it has to wait. */
+  /** Serves the call in a place of the journal; false if it has to wait. */
   #serve(call: Call, place: number): boolean {
     this.#isQuiet = false;
     serving(call.tid);

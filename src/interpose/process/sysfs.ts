@@ -38,7 +38,7 @@ export function removeSysfs({ sysfs }: Pick<Plan, 'sysfs'>): void {
   }
 }
 
-/** As `mkdir -p`. Node's own way of it does not come back where a directory takes no entries (`/proc`). */
+/** As `mkdir -p`. Node's own never returns if a directory takes no entries (`/proc`). */
 function makeDirectory(path: string): void {
   if (!existsSync(dirname(path))) makeDirectory(dirname(path));
   try {

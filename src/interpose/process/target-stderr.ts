@@ -38,7 +38,7 @@ class TargetStderr implements Sink {
     return this.#isForText(outlet) ? outlet.write(line) : -EBADF;
   }
 
-  /** The target's descriptor, or, where the first process has ended, that of the one which called. */
+  /** The target's descriptor, or, if the first process has ended, that of the one which called. */
   #take(caller: number): number {
     const number = takeStderr(this.#target);
     return failedWith(number, 'ESRCH') && caller !== 0 ? takeFd(caller, STDERR) : number;

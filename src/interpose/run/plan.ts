@@ -3,7 +3,7 @@ import type { SimSpec } from '../../sim/drivers.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
-  /** The devices that are emulated. Where there are none, the devices of the kernel that the target opens are bridged. */
+  /** The devices that are emulated. If there are none, the devices of the kernel that the target opens are bridged. */
   readonly devices: readonly PlannedDevice[];
   /** Bytes of the v1 region's data section of a device of the kernel. */
   readonly dataSection: number;
@@ -16,7 +16,7 @@ export interface Plan {
   readonly offerP2P: boolean;
   /** A v2 device that is presented in v1 counts in pre-copy what stop-and-copy will cost. */
   readonly countStopCopy: boolean;
-  /** Where the stand-in data fds of presented v2 devices are put in the target; none where v2 is not presented. */
+  /** Where the stand-in data fds of presented v2 devices are put in the target; none if v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */

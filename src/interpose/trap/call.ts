@@ -14,7 +14,7 @@ import { callerMemory } from './caller-memory.ts';
 
 /** The kernel carries the call out itself, as if it had not been trapped. */
 export const CONTINUE = -0x1_0000;
-/** The call has been answered on the way (a descriptor was sent with the answer, or the thread was led on). */
+/** The call is answered already: with a descriptor, or by system calls that its thread was made to run. */
 export const ANSWERED = -0x1_0001;
 
 /** For how long a caller that was seen to wait is taken to wait still, in milliseconds. */
@@ -60,7 +60,7 @@ export class Call {
   high(n: number): number {
     return this.word(ARGS + 2 * n + 1);
   }
-  /** An argument as a number: a count, or an address. Infinity where it is too large to be exact, and so for either. */
+  /** An argument as a number: a count, or an address. Infinity if it is too large to be exact, and so for either. */
   count(n: number): number {
     const high = this.high(n);
     return high > 0x1f_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + this.u32(n);
@@ -76,7 +76,7 @@ export class Call {
     this.#seen = callBegins();
   }
 
-  /** Throws `EINTR` where the caller is gone. What has just been seen is not asked about again. */
+  /** Throws `EINTR` if the caller is gone. What has just been seen is not asked about again. */
   check(): void {
     if (performance.now() - this.#seen > SEEN) this.#checkNow();
   }
@@ -100,13 +100,13 @@ export class Call {
     writeProcessMemoryFrom(this.tid, address, at, length, callerMemory(this.tid, this.#check));
   }
 
-  /** Proves that the caller's memory can be written, where something must not be done in vain. Throws `EFAULT`. */
+  /** Proves that the caller's memory can be written, before what must not be done in vain. Throws `EFAULT`. */
   prove(address: number, length: number): void {
     this.check();
     proveWritable(this.tid, address, length, callerMemory(this.tid, this.#check));
   }
 
-  /** The string that an argument points to; `undefined` where there is none of at most `limit` bytes. */
+  /** The string that an argument points to; `undefined` if there is none of at most `limit` bytes. */
   stringArg(n: number, limit: number): string | undefined {
     const text = readProcessString(this.tid, this.count(n), limit, callerMemory(this.tid, this.#check));
     this.check();

@@ -5,8 +5,8 @@ import { holdMemory } from '../../sys/process-memory.ts';
 
 /*
  * Memory is reached by the id of the thread that calls, and an id may belong to somebody else by the time an answer is written: the
- * caller was killed, and the kernel gives its number away again. Where this process may reach no more than the caller itself may,
- * nothing is gained by that. Where it may (root serves a VMM that runs as somebody else), the memory is opened once, the
+ * caller was killed, and the kernel gives its number away again. If this process may reach no more than the caller itself may,
+ * nothing is gained by that. If it may (root serves a VMM that runs as somebody else), the memory is opened once, the
  * notification is checked, and from then on only what was opened is used.
  */
 
@@ -22,7 +22,7 @@ const rights = { tid: 0, until: 0, areOurs: false };
 const held = { tid: 0, until: 0, memory: undefined as OwnedFd | undefined };
 
 /**
- * The descriptor through which a caller's memory is to be reached; `undefined` where its id will do. `check` throws where the
+ * The descriptor through which a caller's memory is to be reached; `undefined` if its id will do. `check` throws if the
  * caller is gone.
  */
 export function callerMemory(tid: number, check: () => void): number | undefined {

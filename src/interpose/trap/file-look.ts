@@ -6,10 +6,10 @@ import { messageOf, warn } from '../run/log.ts';
 /*
  * Which file a descriptor of the target is. VMMs make many small accesses on one descriptor, and the question costs as much as the
  * rest of a call, so for these an answer holds for a moment. It says which device or session is meant, never what somebody may do:
- * a target that puts another file in the place of its own meanwhile deceives itself. Where we are the ones who do so, it is forgotten.
+ * a target that puts another file in the place of its own meanwhile deceives itself. If we are the ones who do so, it is forgotten.
  */
 
-/** How long an answer holds, in milliseconds; longer where the access names its device by its offset too. */
+/** How long an answer holds, in milliseconds; longer if the access names its device by its offset too. */
 const HOLDS = 1;
 const HOLDS_AT_OFFSET = 20;
 
@@ -24,7 +24,7 @@ export function fileNow(tid: number, fd: number): number | undefined {
   } catch (error) {
     if (!hasErrno(error, 'ESRCH') && !hasWarned) {
       hasWarned = true;
-      warn(`a process cannot be looked into, and its calls on devices fail: ${messageOf(error)}`);
+      warn(`cannot look into a process, so its calls on devices fail: ${messageOf(error)}`);
     }
     throw error;
   }

@@ -36,7 +36,7 @@ interface Traps {
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
  * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
- * rest goes straight to the kernel, config space, BARs and mapped memory included. Where v2 is presented, reads, writes and
+ * rest goes straight to the kernel, config space, BARs and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business.
  */
@@ -49,8 +49,8 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
 }
 
 /**
- * The filter of a target whose devices are the kernel's. It traps as little as serves: what a device is and how it is reset,
- * and accesses at offsets in the added regions' window. Where v2 is presented, the features and the data fds too. So whatever
+ * The filter of a target whose devices are the kernel's. It traps only what is needed: what a device is and how it is reset,
+ * and accesses at offsets in the added regions' window. If v2 is presented, the features and the data fds too. So whatever
  * becomes of the supervisor, DMA mappings, interrupts and the device's own regions go on.
  */
 export function bridgingFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {

@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import { characterDevice } from '../../sys/file.ts';
 import type { Call } from './call.ts';
 
-/** Where a link leads; nowhere where it cannot be read. */
+/** Where a link leads; nowhere if it cannot be read. */
 export function linkOf(path: string): string {
   try {
     return readlinkSync(path);

@@ -31,10 +31,10 @@ export function mapSection(
   if ((call.u32(2) & PROT_EXEC) !== 0) throw refuse('EPERM', 'mmap: the data section is not executable');
 
   using thread = new TracedThread(call.tid);
-  thread.seize(); // where that is refused, the target has been given nothing yet
+  thread.seize(); // if that is refused, the target has been given nothing yet
   const inTarget = listener.addFd(call.id, memory.fd, { closeOnExec: O_CLOEXEC });
   listener.respond(call.words, 0, inTarget < 0 ? inTarget : -errnoNumber('ENODEV'));
-  if (inTarget < 0) throw refuse(errnoName(-inTarget) ?? 'ENOMEM', 'mmap: no descriptor to be had in the target');
+  if (inTarget < 0) throw refuse(errnoName(-inTarget) ?? 'ENOMEM', 'mmap: the target takes no descriptor');
   thread.waitUntilStopped();
   const args = [call.arg(0), call.arg(1), call.arg(2), call.arg(3), BigInt(inTarget), BigInt(memory.offset + at)];
   const address = thread.inject('mmap', args);

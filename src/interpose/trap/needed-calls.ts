@@ -6,7 +6,7 @@ import { addressOf, trySyscall } from '../../sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 
 /**
- * Throws `ERR_KERNEL_FEATURE` where a call that serving cannot do without is missing from the kernel, or is refused by whatever this
+ * Throws `ERR_KERNEL_FEATURE` if a call that serving cannot do without is missing from the kernel, or is refused by whatever this
  * process runs in. It is tried on this process itself, which nothing else forbids.
  */
 export function checkCalls(): void {

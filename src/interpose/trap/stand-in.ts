@@ -25,7 +25,7 @@ export function createStandIn(): OwnedFd {
 }
 
 /**
- * A descriptor of this process for a stand-in of the target's, of whichever session; `undefined` where the target's descriptor is
+ * A descriptor of this process for a stand-in of the target's, of whichever session; `undefined` if the target's descriptor is
  * something else. It is taken once, and everything is found out about what was taken. Shared memory lies on a file system that
  * nobody can mount, and where only its name can be chosen: a target that imitates it has a stand-in without a session.
  */
@@ -63,7 +63,7 @@ const SECOND: ReadonlyMap<number, number> = new Map([
 ]);
 
 /**
- * What the kernel says where a driver has only read and write and its file is a stream (stream_open): the errors by which programs
+ * What the kernel says if a driver has only read and write and its file is a stream (stream_open): the errors by which programs
  * fall back to read and write (fs/read_write.c, fs/splice.c of Linux 6.12).
  */
 export function refuseOther(call: Call): number {

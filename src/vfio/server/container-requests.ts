@@ -176,7 +176,7 @@ function unmapDma(argument: ContainerArgument, container: ContainerState, host: 
   argument.write(header); // it can be answered: nothing is unmapped in vain
   let bytes: bigint;
   if ((flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0) {
-    if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a range goes not with ALL');
+    if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: with ALL, iova and size must be 0');
     bytes = host.mappings.unmapAll(owner, argument.id);
   } else {
     if (size === 0n || (size | iova) % PAGE !== 0n || iova + size > U64) {

@@ -112,7 +112,7 @@ export class DmaMappings {
       const entry = list[to];
       if (entry === undefined || entry.iova >= iova + size) break;
       if (entry.iova < iova || entry.iova + entry.size > iova + size) {
-        throw refuse('EINVAL', `DMA mappings: ${size} bytes at 0x${iova.toString(16)} would cut one in two`);
+        throw refuse('EINVAL', `DMA mappings: ${size} bytes at 0x${iova.toString(16)} would split a mapping`);
       }
     }
     return [from, to];

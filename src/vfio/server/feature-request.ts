@@ -53,7 +53,8 @@ export function deviceFeature(argument: Argument, device: V2Device, openDataFd: 
 
   /** True where the operation is to be carried out; false where it was asked whether it exists. */
   const wanted = (supported: number, size: number): boolean => {
-    if ((flags & BOTH & ~supported) !== 0) throw refuse('EINVAL', `feature ${feature}: not that operation`);
+    if ((flags & BOTH & ~supported) !== 0)
+      throw refuse('EINVAL', `feature ${feature}: does not support this operation`);
     if (probe) return false;
     if ((flags & BOTH) === 0) throw refuse('EINVAL', `feature ${feature}: neither GET nor SET`);
     if (argsz - HEADER < size) throw refuse('EINVAL', `feature ${feature}: argsz ${argsz}`);

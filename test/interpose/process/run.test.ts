@@ -363,7 +363,7 @@ describe('vfio-shim run, at the edges', () => {
       const target = start(['true'], { env: { TMPDIR } });
       expect(await target.ended()).toEqual({ code: 1, signal: null });
       expect(target.stderr).toBe(
-        `vfio-shim: no directory can be made in ${TMPDIR}, which is TMPDIR or /tmp: no such file or directory; or give --sysfs [ERR_FILE, ENOENT]\n`,
+        `vfio-shim: cannot make a directory in ${TMPDIR}, which is TMPDIR or /tmp: no such file or directory; or give --sysfs [ERR_FILE, ENOENT]\n`,
       );
     },
   );
@@ -379,14 +379,14 @@ describe('vfio-shim run, at the edges', () => {
     expect([verbose.stderr, debug.stderr, silent.stderr]).toEqual([said, said, '']);
   });
 
-  it('says in one line, with the errno, that its keeper could not be started', async () => {
+  it('says in one line, with the errno, that it cannot start its keeper', async () => {
     // what the keeper is told is one argument, and the kernel has a limit for that: 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
     const faults = Array.from({ length: 60 }, (_, n) => `fault=read@${n + 1}:EIO`).join(',');
     const devices = Array.from({ length: 64 }, () => `qat,${faults}`);
     const target = start(['true'], { devices });
     expect(await target.ended()).toEqual({ code: 1, signal: null });
     expect(target.stderr).toMatch(
-      /^vfio-shim: sysfsdev .*\nvfio-shim: the keeper process could not be started: \/bin\/sh: E2BIG \[ERR_TARGET, E2BIG\]\n$/,
+      /^vfio-shim: sysfsdev .*\nvfio-shim: cannot start the keeper process: \/bin\/sh: E2BIG \[ERR_TARGET, E2BIG\]\n$/,
     );
     expect(existsSync(target.directory ?? '')).toBe(false);
   });
