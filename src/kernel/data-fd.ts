@@ -164,5 +164,5 @@ function named(errno: number): ErrnoName {
 }
 
 function clamped(bytes: bigint): number {
-  return bytes > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : Number(bytes);
+  return Math.min(Number(bytes), Number.MAX_SAFE_INTEGER);
 }
