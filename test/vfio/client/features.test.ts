@@ -5,7 +5,8 @@ import {
   VFIO_DEVICE_FEATURE_SET,
 } from '../../../src/abi/vfio-v2.ts';
 import { hasFeature } from '../../../src/vfio/client/features.ts';
-import { BytePort } from '../../support/byte-port.ts';
+import { BytePort, failed } from '../../support/byte-port.ts';
+import { outcome } from '../../support/errno.ts';
 
 let fake = new BytePort();
 beforeEach(() => {
@@ -20,5 +21,12 @@ describe('hasFeature', () => {
     expect([has(VFIO_DEVICE_FEATURE_SET), has(VFIO_DEVICE_FEATURE_GET)]).toEqual([true, false]);
     fake.features.clear();
     expect([has(VFIO_DEVICE_FEATURE_SET), used]).toEqual([false, 0]);
+  });
+
+  it('does not take another failure for an answer', () => {
+    fake.answer = () => {
+      throw failed('EPERM');
+    };
+    expect(outcome(() => hasFeature(fake, 1, VFIO_DEVICE_FEATURE_GET))).toBe('EPERM');
   });
 });

@@ -75,6 +75,62 @@ describe.each(carriers)('PortV2Device, with data in $name', ({ sessions, dataFd 
     expect(outcome(() => session?.write(new Uint8Array(1)))).toBe('ENODEV');
   });
 
+  it('keeps its session where the answer says no data_fd and the new state has one', () => {
+    const device = new PortV2Device(fake, 1);
+    const session = device.setState(V2.STOP_COPY);
+    fake.features.set(VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, { set: () => {} });
+    expect(device.setState(V2.STOP_COPY)).toBeUndefined();
+    expect([device.openSession(), outcome(() => session?.read(new Uint8Array(1)))]).toEqual([session, 'OK']);
+  });
+
+  it('has no session after VFIO_DEVICE_RESET, unless the driver refuses that', () => {
+    const device = new PortV2Device(fake, 1);
+    const session = device.setState(V2.STOP_COPY);
+    expect(thrownBy(() => device.reset())).toMatchObject({ code: 'ERR_DEVICE', errno: 'ENOTTY' });
+    expect(device.openSession()).toBe(session);
+    fake.answer = (request) => request === 'VFIO_DEVICE_RESET';
+    device.reset();
+    expect(device.openSession()).toBeUndefined();
+    expect(outcome(() => session?.read(new Uint8Array(1)))).toBe('ENODEV');
+  });
+
+  it('tells what was asked, what the answer was, and the states that it has seen', () => {
+    const asked: [string, number | string][] = [];
+    const states: V2State[] = [];
+    const device = new PortV2Device(fake, 1, {
+      asked: (what, value) => asked.push([what, value]),
+      state: (seen) => states.push(seen),
+    });
+    device.getState();
+    device.setState(V2.STOP_COPY);
+    device.setState(V2.STOP);
+    fake.features.set(VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, u64(7n));
+    device.stopCopyLength();
+    outcome(() => device.reset());
+    const failing = (error: Error) => (): never => {
+      throw error;
+    };
+    fake.answer = failing(failed('EBUSY'));
+    outcome(() => device.setState(V2.RUNNING));
+    fake.answer = failing(new TypeError('a bug'));
+    expect(() => device.setState(V2.RUNNING)).toThrow('a bug');
+    expect(() => device.reset()).toThrow('a bug');
+    fake.answer = () => true;
+    device.reset();
+    expect(asked).toEqual([
+      ['GET MIG_DEVICE_STATE', 'RUNNING'],
+      ['SET MIG_DEVICE_STATE STOP_COPY', 'data_fd'],
+      ['SET MIG_DEVICE_STATE STOP', -1],
+      ['GET MIG_DATA_SIZE', 7],
+      ['VFIO_DEVICE_RESET', 'ENOTTY'],
+      ['SET MIG_DEVICE_STATE RUNNING', 'EBUSY'],
+      ['SET MIG_DEVICE_STATE RUNNING', 'EIO'],
+      ['VFIO_DEVICE_RESET', 'EIO'],
+      ['VFIO_DEVICE_RESET', 0],
+    ]);
+    expect(states).toEqual([V2.RUNNING, V2.STOP_COPY, V2.STOP]);
+  });
+
   it.each(['EINVAL', 'EBUSY', 'EAGAIN'] as const)('hands on %s of a transition', (errno) => {
     const device = new PortV2Device(fake, 1);
     fake.features.set(VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, {
