@@ -122,12 +122,12 @@ describe('the record of what is under way on a data fd', () => {
     it('says that a driver takes more when its descriptor can be written to', () => {
       const [here, there] = socketPair();
       using fd = here;
-      using _peer = there;
       const session = new KernelDataFd(fd, { my, live }, () => {});
       session.begin();
       const { readiness, code } = thrownBy(() => {
         for (;;) session.write(noise(10_000));
       });
+      there.close();
       expect([code, readiness]).toEqual(['ERR_NO_DATA_YET', { fd: fd.number, events: POLLOUT }]);
     });
 
