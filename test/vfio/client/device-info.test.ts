@@ -64,6 +64,12 @@ describe('regionInfo', () => {
     expect(info({ size: 9n, caps })).toMatchObject({ size: 9, type: undefined });
   });
 
+  it('takes as many areas as the list says, and none of one that says so', () => {
+    const areas = [0n, 5n].map((offset) => ({ offset, size: 9n }));
+    expect(info({ size: 1n, caps: sparseCap(areas, 0, 1) })?.sparse).toEqual([{ offset: 0, size: 9 }]);
+    expect(info({ size: 1n, caps: sparseCap([]) })?.sparse).toEqual([]);
+  });
+
   it('takes the capabilities that the flag says are there', () => {
     fake.answer = (_, argument) => {
       argument.set(typeCap(3, 1).subarray(0, argument.length - 32), 32);

@@ -48,6 +48,7 @@ describe('PortV1Device', () => {
       expect(outcome(() => device.write(offset, new Uint8Array(length)))).toBe('EINVAL');
     }
     expect(fake.memory).toBeBytes(noise(65_536));
+    expect(outcome(() => device.read(20_476, new Uint8Array(4)))).toBe('OK');
   });
 
   it('says so where the driver gives nothing', () => {
@@ -161,7 +162,10 @@ describe('PortV1Device', () => {
   });
 
   it('needs room for data', () => {
-    expect(thrownBy(() => new PortV1Device(fake, region({ size: 32 }), false)).code).toBe('ERR_DEVICE');
+    expect(thrownBy(() => new PortV1Device(fake, region({ size: 32 }), false))).toMatchObject({
+      code: 'ERR_DEVICE',
+      errno: 'EIO',
+    });
     expect(new PortV1Device(fake, region({ size: 33 }), false).dataSection).toEqual({ offset: 32, size: 1 });
     expect(new PortV1Device(fake, region({ size: 4096 }), false).dataSection.offset).toBe(32);
     expect(new PortV1Device(fake, region({ size: 4097 }), false).dataSection).toEqual({ offset: 4096, size: 1 });

@@ -1,14 +1,14 @@
 import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
 import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   vfio_device_feature_mig_state,
 } from '../../../src/abi/vfio-v2.ts';
 import { FdSessions } from '../../../src/kernel/fd-sessions.ts';
-import { PortV2Device } from '../../../src/vfio/client/port-v2-device.ts';
+import { migrationFlagsOf, PortV2Device } from '../../../src/vfio/client/port-v2-device.ts';
 import { V2, type V2State } from '../../../src/v2/states.ts';
 import type { DataSessions } from '../../../src/vfio/port.ts';
 import { BytePort, ByteSessions, failed, u64 } from '../../support/byte-port.ts';
@@ -24,6 +24,17 @@ beforeEach(() => {
   writeFileSync(path, DATA);
 });
 afterEach(() => rmSync(directory, { recursive: true }));
+
+test('a device has no migration flags if its driver has no v2, and not for any other reason', () => {
+  const fake = new BytePort();
+  const flags = (errno: 'ENOTTY' | 'EINVAL' | 'EPERM'): number => {
+    fake.answer = () => {
+      throw failed(errno);
+    };
+    return migrationFlagsOf(fake);
+  };
+  expect([flags('ENOTTY'), flags('EINVAL'), outcome(() => flags('EPERM'))]).toEqual([0, 0, 'EPERM']);
+});
 
 const carriers: readonly { name: string; sessions: () => DataSessions; dataFd: () => number }[] = [
   { name: 'messages', sessions: () => new ByteSessions(DATA), dataFd: () => 0 },
