@@ -122,7 +122,7 @@ export class KernelDataFd implements V2DataSession {
     }
     my.position += result;
     this.#note(Live.IDLE);
-    if (this.#live.tracked === 0 && result > 0 && my.position === result) {
+    if (result > 0 && my.position === result) {
       this.#live.tracked = filePosition(this.#fd.number) === result ? 1 : 0;
     }
     return result;
@@ -145,10 +145,9 @@ export class KernelDataFd implements V2DataSession {
   }
 }
 
-/** `f_pos` of an open file of this process; -1 where it cannot be told. */
+/** `f_pos` of an open file of this process: the first line of its fdinfo (fs/proc/fd.c, `seq_show`). */
 function filePosition(fd: number): number {
-  const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
-  return pos === undefined ? -1 : Number(pos);
+  return Number.parseInt(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').slice('pos:'.length), 10);
 }
 
 function named(errno: number): ErrnoName {
@@ -156,5 +155,5 @@ function named(errno: number): ErrnoName {
 }
 
 function clamped(bytes: bigint): number {
-  return bytes > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : Number(bytes);
+  return Math.min(Number(bytes), Number.MAX_SAFE_INTEGER);
 }

@@ -65,6 +65,7 @@ beforeEach(() => {
   const container = (fd: number): void => expect(nodes.get(fd)).toBe('/dev/vfio/vfio');
   answers.set(VFIO_GROUP_GET_STATUS, (fd, argument) => {
     group(fd);
+    expect(vfio_group_status.decode(argument as Uint8Array).argsz).toBe(8);
     vfio_group_status.encode({ argsz: 8, flags: 1 }, argument as Uint8Array);
     return 0;
   });
@@ -173,6 +174,11 @@ describe('openKernelDevice', () => {
       { errno: 'ENODEV', message: `${GROUP}: has no device 0000:01:00.0` },
     ],
     ['a device in use', () => refuse(VFIO_GROUP_GET_DEVICE_FD, 'EBUSY'), { code: 'ERR_SYSCALL', errno: 'EBUSY' }],
+    [
+      'no permission for the container',
+      () => refuse(VFIO_GROUP_SET_CONTAINER, 'EPERM'),
+      { code: 'ERR_SYSCALL', errno: 'EPERM' },
+    ],
     ['no permission for the IOMMU', () => refuse(VFIO_SET_IOMMU, 'EPERM'), { code: 'ERR_SYSCALL', errno: 'EPERM' }],
   ])('refuses %s, and leaves nothing open', (_what, prepare, error) => {
     prepare();

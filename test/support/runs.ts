@@ -1,8 +1,12 @@
 /** True for the long run: `VFIO_SHIM_FULL=1`. */
 export const FULL = (process.env['VFIO_SHIM_FULL'] ?? '') !== '';
 
+/** True while mutants are tried: tests are run a thousand times over then. */
+const FEW = process.env['VFIO_SHIM_FEW'] === '1';
+
 /** How often a property is tried: 200 times, in the long run at least 10,000 times. */
 export function numRuns(normal = 200): number {
+  if (FEW) return 20;
   return FULL ? Math.max(10_000, normal * 50) : normal;
 }
 

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { VFIO_DEVICE_FEATURE_MIGRATION } from '../../../src/abi/vfio-v2.ts';
 import { identify } from '../../../src/vfio/client/identify.ts';
-import { BytePort, failed, typeCap, u64 } from '../../support/byte-port.ts';
+import { BytePort, failed, sparseCap, typeCap, u64 } from '../../support/byte-port.ts';
+import { join } from '../../support/bytes.ts';
 import { outcome, thrownBy } from '../../support/errno.ts';
 
 let fake = new BytePort();
@@ -22,6 +23,18 @@ describe('identify', () => {
       code: 'ERR_FEATURE_UNSUPPORTED',
       errno: 'ENOTTY',
     });
+  });
+
+  it('maps the data section of a v1 device if it is told to', () => {
+    fake = new BytePort(new Uint8Array(20_480));
+    const type = typeCap(3, 1, 48);
+    const sparse = sparseCap([{ offset: 4096n, size: 8192n }]);
+    fake.regions.set(9, { size: 20_480n, flags: 7, offset: 0n, caps: join([type, sparse]) });
+    const mapped = (...map: [boolean?]): number | undefined => {
+      const found = identify(fake, ...map);
+      return found.protocol === 'v1' ? found.device.mapped?.length : undefined;
+    };
+    expect([mapped(), mapped(false), mapped(true)]).toEqual([undefined, undefined, 8192]);
   });
 
   it('hands on what is not about the protocol', () => {

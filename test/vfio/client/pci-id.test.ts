@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { pciId } from '../../../src/vfio/client/pci-id.ts';
-import { BytePort } from '../../support/byte-port.ts';
+import { BytePort, failed } from '../../support/byte-port.ts';
 
 describe('pciId', () => {
   it('is read from the configuration space', () => {
@@ -14,5 +14,21 @@ describe('pciId', () => {
     expect(pciId(fake, [{ ...at, size: 63 }])).toBeUndefined();
     expect(pciId(fake, [{ ...at, size: 256, index: 6 }])).toBeUndefined();
     expect(pciId(fake, [{ ...at, size: 256, offset: 240n }])).toBeUndefined();
+    expect(pciId(fake, [{ ...at, size: 64 }])?.id).toBe('8086:4941');
+    expect(pciId(fake, [])).toBeUndefined();
+  });
+
+  it('is unknown if the device does not give it, and a bug stays one', () => {
+    const fake = new BytePort(new Uint8Array(64));
+    const config = { type: undefined, sparse: undefined, flags: 3, index: 7, offset: 0n, size: 64 };
+    const failsWith = (error: Error): void => {
+      fake.answer = () => {
+        throw error;
+      };
+    };
+    failsWith(failed('EIO'));
+    expect(pciId(fake, [config])).toBeUndefined();
+    failsWith(new TypeError('a bug'));
+    expect(() => pciId(fake, [config])).toThrow('a bug');
   });
 });

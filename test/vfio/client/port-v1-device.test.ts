@@ -1,6 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { ShimError } from '../../../src/error.ts';
 import type { RegionInfo } from '../../../src/vfio/client/device-info.ts';
 import { PortV1Device } from '../../../src/vfio/client/port-v1-device.ts';
+import type { RegionPlace, VfioPort } from '../../../src/vfio/port.ts';
 import { BytePort, failed } from '../../support/byte-port.ts';
 import { noise } from '../../support/bytes.ts';
 import { outcome, thrownBy } from '../../support/errno.ts';
@@ -46,6 +48,7 @@ describe('PortV1Device', () => {
       expect(outcome(() => device.write(offset, new Uint8Array(length)))).toBe('EINVAL');
     }
     expect(fake.memory).toBeBytes(noise(65_536));
+    expect(outcome(() => device.read(20_476, new Uint8Array(4)))).toBe('OK');
   });
 
   it('says so where the driver gives nothing', () => {
@@ -66,6 +69,88 @@ describe('PortV1Device', () => {
     expect(unmappable.mapped).toBeUndefined();
   });
 
+  it('maps nothing unasked, and nothing where the carrier cannot', () => {
+    const sparse = [{ offset: 8192, size: 8192 }];
+    expect(new PortV1Device(fake, region({ sparse }), false).mapped).toBeUndefined();
+    const mapless: VfioPort = Object.assign(Object.create(fake), { map: undefined });
+    expect(new PortV1Device(mapless, region({ sparse }), true).mapped).toBeUndefined();
+  });
+
+  it('accesses mapped memory itself, and asks the driver for what does not all lie there', () => {
+    const sparse = [{ offset: 8192, size: 8192 }];
+    const device = new PortV1Device(fake, region({ sparse }), true);
+    for (const [offset, length, asked] of [
+      [8192, 8192, false],
+      [16_380, 4, false],
+      [16_380, 5, true],
+      [8191, 2, true],
+    ] as const) {
+      fake.asked.length = 0;
+      const into = new Uint8Array(length);
+      device.read(offset, into);
+      expect(into, `read at ${offset}`).toBeBytes(fake.memory.subarray(4096 + offset, 4096 + offset + length));
+      device.write(offset, noise(length, 5));
+      expect(fake.memory.subarray(4096 + offset, 4096 + offset + length)).toBeBytes(noise(length, 5));
+      expect(fake.asked).toEqual(asked ? ['pread64', 'pwrite64'] : []);
+    }
+  });
+
+  it('asks again for what a driver has not given or taken at once', () => {
+    class Short extends BytePort {
+      override read(place: RegionPlace, at: number, into: Uint8Array): number {
+        return super.read(place, at, into.subarray(0, 300));
+      }
+      override write(place: RegionPlace, at: number, from: Uint8Array): number {
+        return super.write(place, at, from.subarray(0, 300));
+      }
+    }
+    const short = new Short(noise(65_536).slice());
+    const device = new PortV1Device(short, region(), false);
+    const into = new Uint8Array(1000);
+    device.read(4096, into);
+    expect(into).toBeBytes(noise(65_536).subarray(8192, 9192));
+    device.write(4096, noise(1000, 5));
+    expect(short.memory.subarray(8192, 9192)).toBeBytes(noise(1000, 5));
+    expect(short.asked).toEqual([...Array(4).fill('pread64'), ...Array(4).fill('pwrite64')]);
+  });
+
+  it('believes no driver that it has moved more than was asked for', () => {
+    const generous: VfioPort = Object.assign(Object.create(fake), { read: () => 5 });
+    const device = new PortV1Device(generous, region(), false);
+    expect(thrownBy(() => device.read(0, new Uint8Array(4)))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
+  });
+
+  it('names what the driver answers as the core knows it, and hands on the rest', () => {
+    const device = new PortV1Device(fake, region(), false);
+    const readWith = (error: Error): unknown => {
+      fake.answer = () => {
+        throw error;
+      };
+      try {
+        return device.read(0, new Uint8Array(4));
+      } catch (thrown) {
+        return thrown;
+      }
+    };
+    expect(readWith(failed('EAGAIN'))).toMatchObject({ code: 'ERR_NO_DATA_YET', errno: 'EAGAIN', syscall: 'ioctl' });
+    for (const error of [
+      new TypeError('a bug'),
+      new ShimError('ERR_SYSCALL', 'without an errno'),
+      new ShimError('ERR_ACCESS', 'not the answer of a driver', { errno: 'EIO' }),
+    ]) {
+      expect(readWith(error)).toBe(error);
+    }
+  });
+
+  it('takes the first part that lies in the region, to its end at most', () => {
+    const sparse = [
+      { offset: 12_288, size: 8193 },
+      { offset: 12_288, size: 8192 },
+      { offset: 8192, size: 4096 },
+    ];
+    expect(new PortV1Device(fake, region({ sparse }), true).dataSection).toEqual({ offset: 12_288, size: 8192 });
+  });
+
   it('takes no part that lies beyond the region', () => {
     const sparse = [
       { offset: 8192, size: 65_536 },
@@ -77,7 +162,13 @@ describe('PortV1Device', () => {
   });
 
   it('needs room for data', () => {
-    expect(thrownBy(() => new PortV1Device(fake, region({ size: 32 }), false)).code).toBe('ERR_DEVICE');
+    expect(thrownBy(() => new PortV1Device(fake, region({ size: 32 }), false))).toMatchObject({
+      code: 'ERR_DEVICE',
+      errno: 'EIO',
+    });
+    expect(new PortV1Device(fake, region({ size: 33 }), false).dataSection).toEqual({ offset: 32, size: 1 });
+    expect(new PortV1Device(fake, region({ size: 4096 }), false).dataSection.offset).toBe(32);
+    expect(new PortV1Device(fake, region({ size: 4097 }), false).dataSection).toEqual({ offset: 4096, size: 1 });
     expect(new PortV1Device(fake, region({ size: 64 }), false).dataSection).toEqual({
       offset: 32,
       size: 32,

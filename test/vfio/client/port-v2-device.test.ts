@@ -1,14 +1,14 @@
 import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
 import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   vfio_device_feature_mig_state,
 } from '../../../src/abi/vfio-v2.ts';
 import { FdSessions } from '../../../src/kernel/fd-sessions.ts';
-import { PortV2Device } from '../../../src/vfio/client/port-v2-device.ts';
+import { migrationFlagsOf, PortV2Device } from '../../../src/vfio/client/port-v2-device.ts';
 import { V2, type V2State } from '../../../src/v2/states.ts';
 import type { DataSessions } from '../../../src/vfio/port.ts';
 import { BytePort, ByteSessions, failed, u64 } from '../../support/byte-port.ts';
@@ -24,6 +24,17 @@ beforeEach(() => {
   writeFileSync(path, DATA);
 });
 afterEach(() => rmSync(directory, { recursive: true }));
+
+test('a device has no migration flags if its driver has no v2, and not for any other reason', () => {
+  const fake = new BytePort();
+  const flags = (errno: 'ENOTTY' | 'EINVAL' | 'EPERM'): number => {
+    fake.answer = () => {
+      throw failed(errno);
+    };
+    return migrationFlagsOf(fake);
+  };
+  expect([flags('ENOTTY'), flags('EINVAL'), outcome(() => flags('EPERM'))]).toEqual([0, 0, 'EPERM']);
+});
 
 const carriers: readonly { name: string; sessions: () => DataSessions; dataFd: () => number }[] = [
   { name: 'messages', sessions: () => new ByteSessions(DATA), dataFd: () => 0 },
@@ -73,6 +84,25 @@ describe.each(carriers)('PortV2Device, with data in $name', ({ sessions, dataFd 
     state = V2.RUNNING;
     device.getState();
     expect(outcome(() => session?.write(new Uint8Array(1)))).toBe('ENODEV');
+  });
+
+  it('keeps its session where the answer says no data_fd and the new state has one', () => {
+    const device = new PortV2Device(fake, 1);
+    const session = device.setState(V2.STOP_COPY);
+    fake.features.set(VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, { set: () => {} });
+    expect(device.setState(V2.STOP_COPY)).toBeUndefined();
+    expect([device.openSession(), outcome(() => session?.read(new Uint8Array(1)))]).toEqual([session, 'OK']);
+  });
+
+  it('has no session after VFIO_DEVICE_RESET, unless the driver refuses that', () => {
+    const device = new PortV2Device(fake, 1);
+    const session = device.setState(V2.STOP_COPY);
+    expect(thrownBy(() => device.reset())).toMatchObject({ code: 'ERR_DEVICE', errno: 'ENOTTY' });
+    expect(device.openSession()).toBe(session);
+    fake.answer = (request) => request === 'VFIO_DEVICE_RESET';
+    device.reset();
+    expect(device.openSession()).toBeUndefined();
+    expect(outcome(() => session?.read(new Uint8Array(1)))).toBe('ENODEV');
   });
 
   it.each(['EINVAL', 'EBUSY', 'EAGAIN'] as const)('hands on %s of a transition', (errno) => {
