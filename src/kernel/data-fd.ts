@@ -145,9 +145,10 @@ export class KernelDataFd implements V2DataSession {
   }
 }
 
-/** `f_pos` of an open file of this process: the first line of its fdinfo (fs/proc/fd.c, `seq_show`). */
+/** `f_pos` of an open file of this process; -1 where it cannot be told. */
 function filePosition(fd: number): number {
-  return Number.parseInt(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').slice('pos:'.length), 10);
+  const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  return pos === undefined ? -1 : Number(pos);
 }
 
 function named(errno: number): ErrnoName {
