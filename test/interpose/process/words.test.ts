@@ -282,7 +282,7 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
   it('traces into a pipe as long as somebody reads, and makes nobody wait', async () => {
     const pipe = fifo();
     const { run, device, pid } = await open({ options: ['--trace', pipe.path] });
-    expect(drain(pipe.fd)).toMatch(/^\{"time":/);
+    expect(drain(pipe.fd)).toMatch(/^\{"version":1,"time":/);
     fill(pipe.fd);
     for (const state of [3, 2, 0]) await device.enter(state);
     expect(await run.supervisor()).toBe(pid);
