@@ -198,7 +198,10 @@ describe('save and restore of simulated devices', () => {
     });
 
     it('of more memory than there is leaves no file', async () => {
-      refused(await runCli(['save', 'sim:qat,size=1T', file]), /cannot get 1099511627776 bytes of memory \[ERR_DEVICE, ENOMEM\]/);
+      refused(
+        await runCli(['save', 'sim:qat,size=1T', file]),
+        /cannot get 1099511627776 bytes of memory \[ERR_DEVICE, ENOMEM\]/,
+      );
       expect(files()).toEqual([]);
     });
 
