@@ -1,11 +1,10 @@
 import { OwnedFd } from '../sys/fd.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
-import { V2, type V2State } from '../v2/states.ts';
+import { hasSession, V2, type V2State } from '../v2/states.ts';
 import type { DataSessions } from '../vfio/port.ts';
 import { KernelDataFd, type DataFdMemory } from './data-fd.ts';
 import { KERNEL_LIVE_SIZE, kernel_live, KERNEL_STATE_SIZE, kernel_state } from './session-state.ts';
 import { noStore, type SessionStore } from './session-store.ts';
-import { hasSession } from '../vfio/client/port-v2-device.ts';
 
 export interface FdSessionOptions {
   readonly store?: SessionStore;

@@ -43,3 +43,8 @@ export function isPreCopy(state: V2State): boolean {
 export function isSaving(state: V2State): boolean {
   return isPreCopy(state) || state === V2.STOP_COPY;
 }
+
+/** The states that have a data session. */
+export function hasSession(state: V2State): boolean {
+  return isSaving(state) || state === V2.RESUMING;
+}

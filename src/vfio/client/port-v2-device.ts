@@ -8,7 +8,7 @@ import {
 } from '../../abi/vfio-v2.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
-import { isSaving, isV2State, V2, type V2State } from '../../v2/states.ts';
+import { hasSession, isV2State, type V2State } from '../../v2/states.ts';
 import type { VfioPort } from '../port.ts';
 import { deviceError } from './errors.ts';
 import { getFeature, setFeature } from './features.ts';
@@ -91,9 +91,4 @@ export class PortV2Device implements V2Device {
     }
     this.#port.sessions.end();
   }
-}
-
-/** Whether data moves in a state. */
-export function hasSession(state: V2State): boolean {
-  return isSaving(state) || state === V2.RESUMING;
 }
