@@ -1,4 +1,4 @@
-import { errnoNumber, type ErrnoName } from './abi/errno.ts';
+import { errnoName, errnoNumber, type ErrnoName } from './abi/errno.ts';
 
 /**
  * Every code an error of this package can carry. docs/errors.md documents each; a test keeps the two lists equal.
@@ -77,6 +77,11 @@ export function errnoOf(error: unknown): number {
 /** The same by its name. */
 export function errnoNameOf(error: unknown): ErrnoName {
   return (error instanceof ShimError ? error.errno : undefined) ?? 'EIO';
+}
+
+/** The name of an errno number, `EIO` for one that the kernel has no name for. */
+export function errnoNameOrEio(number: number): ErrnoName {
+  return errnoName(number) ?? 'EIO';
 }
 
 /** True for an error that means "not now, ask again when the device is ready": `EAGAIN`. */

@@ -1,5 +1,4 @@
-import { errnoName } from '../abi/errno.ts';
-import { ShimError } from '../error.ts';
+import { errnoNameOrEio, ShimError } from '../error.ts';
 import { V1, type V1State } from '../v1/states.ts';
 import type { PresentV1State } from './present-v1-state.ts';
 import { Session } from './session.ts';
@@ -34,13 +33,13 @@ export function refuseStateAfterLoss(my: PresentV1State, value: V1State): void {
 export function refuseAfterFailedWrite(errno: number): void {
   if (errno === 0) return;
   throw new ShimError('ERR_DEVICE', 'migration data: a write failed, the device lacks some of its state', {
-    errno: errnoName(errno) ?? 'EIO',
+    errno: errnoNameOrEio(errno),
   });
 }
 
 function lostSession(kind: number, errno: number): ShimError {
   const what = kind === Session.SAVING ? 'saving' : 'resuming';
   return new ShimError('ERR_SESSION_ENDED', `migration data: the ${what} session ended behind the user's back`, {
-    errno: errnoName(errno) ?? 'EIO',
+    errno: errnoNameOrEio(errno),
   });
 }

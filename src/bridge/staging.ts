@@ -1,5 +1,4 @@
-import { errnoName } from '../abi/errno.ts';
-import { hasErrno, isNotReady, ShimError } from '../error.ts';
+import { errnoNameOrEio, hasErrno, isNotReady, ShimError } from '../error.ts';
 import { readData } from '../v2/data-fd.ts';
 import type { V2DataSession } from '../v2/device.ts';
 import { isPreCopy, V2, type V2State } from '../v2/states.ts';
@@ -26,7 +25,7 @@ export class Staging {
     const my = this.#my;
     if (my.staged > 0 || my.ended === 1) return;
     if (my.deferred_errno !== 0) {
-      const errno = errnoName(my.deferred_errno) ?? 'EIO';
+      const errno = errnoNameOrEio(my.deferred_errno);
       my.deferred_errno = 0;
       throw new ShimError('ERR_DEVICE', `data fd: read failed with ${errno}`, { errno, syscall: 'read' });
     }

@@ -1,9 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { errnoName, type ErrnoName } from '../abi/errno.ts';
 import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
 import { vfio_precopy_info } from '../abi/vfio-v2.ts';
-import { ShimError } from '../error.ts';
+import { errnoNameOrEio, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
 import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
@@ -69,7 +68,7 @@ export class KernelDataFd implements V2DataSession {
       moved = now;
     }
     this.#uncounted = Math.max(0, moved - this.#my.position);
-    if (status === Live.FAILED) this.#owed = dataError(writing ? 'write' : 'read', named(this.#live.errno));
+    if (status === Live.FAILED) this.#owed = dataError(writing ? 'write' : 'read', errnoNameOrEio(this.#live.errno));
   }
 
   read(into: Uint8Array): number {
@@ -118,7 +117,7 @@ export class KernelDataFd implements V2DataSession {
       this.#live.errno = -result;
       this.#note(Live.FAILED);
       const events = call === 'read' ? POLLIN : POLLOUT;
-      throw dataError(call, named(-result), { fd: this.#fd.number, events });
+      throw dataError(call, errnoNameOrEio(-result), { fd: this.#fd.number, events });
     }
     my.position += result;
     this.#note(Live.IDLE);
@@ -149,10 +148,6 @@ export class KernelDataFd implements V2DataSession {
 function filePosition(fd: number): number {
   const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
   return pos === undefined ? -1 : Number(pos);
-}
-
-function named(errno: number): ErrnoName {
-  return errnoName(errno) ?? 'EIO';
 }
 
 function clamped(bytes: bigint): number {

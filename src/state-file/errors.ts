@@ -1,12 +1,11 @@
 import { getSystemErrorMap } from 'node:util';
-import { errnoName } from '../abi/errno.ts';
-import { ShimError } from '../error.ts';
+import { errnoNameOrEio, ShimError } from '../error.ts';
 
 /** A failure of the file system, in one line: what could not be done, and the system's reason. */
 export function fileError(doing: string, error: unknown): unknown {
   const { errno: number, syscall, code } = error as NodeJS.ErrnoException;
   if (error instanceof ShimError || typeof number !== 'number') return error;
-  const errno = errnoName(Math.abs(number)) ?? 'EIO';
+  const errno = errnoNameOrEio(Math.abs(number));
   const reason = getSystemErrorMap().get(number)?.[1] ?? code ?? errno;
   return new ShimError('ERR_FILE', `${doing}: ${reason}`, { errno, cause: error, ...(syscall && { syscall }) });
 }

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module';
 import koffi from 'koffi';
-import { errnoName, errnoNumber, type ErrnoName } from '../abi/errno.ts';
+import { errnoNumber, type ErrnoName } from '../abi/errno.ts';
 import { ARCH, type Arch } from '../abi/arch.ts';
 import type { SyscallName } from '../abi/syscalls.ts';
-import { ShimError } from '../error.ts';
+import { errnoNameOrEio, ShimError } from '../error.ts';
 
 /*
  * All system calls go through libc's syscall(2) with fixed integer arguments: pointers are passed as addresses of memory
@@ -80,7 +80,7 @@ export function syscall(doing: string, name: SyscallName, ...args: Argument[]): 
 }
 
 export function syscallError(doing: string, name: string, number: number): ShimError {
-  const errno: ErrnoName = errnoName(number) ?? 'EIO';
+  const errno: ErrnoName = errnoNameOrEio(number);
   return new ShimError('ERR_SYSCALL', `${doing}: ${name} failed with ${errno}`, { errno, syscall: name });
 }
 

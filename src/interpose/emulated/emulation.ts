@@ -1,6 +1,5 @@
-import { errnoName } from '../../abi/errno.ts';
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
-import { hasErrno } from '../../error.ts';
+import { errnoNameOrEio, hasErrno } from '../../error.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -107,7 +106,7 @@ function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
   forgetFile();
   const result = turn.answers.addFd(turn.call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
   if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
-  throw refuse(errnoName(-result) ?? 'EIO', 'the target takes no descriptor');
+  throw refuse(errnoNameOrEio(-result), 'the target takes no descriptor');
 }
 
 /**

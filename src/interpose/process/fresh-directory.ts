@@ -2,8 +2,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
-import { errnoName } from '../../abi/errno.ts';
-import { ShimError } from '../../error.ts';
+import { errnoNameOrEio, ShimError } from '../../error.ts';
 
 /** A directory of our own among the temporary files. Throws `ERR_FILE`; `otherwise` says what can be done about it. */
 export function freshDirectory(prefix: string, otherwise = ''): string {
@@ -17,7 +16,7 @@ export function freshDirectory(prefix: string, otherwise = ''): string {
       'ERR_FILE',
       `cannot make a directory in ${place}, which is TMPDIR or /tmp: ${why}${otherwise}`,
       {
-        errno: errnoName(-number) ?? 'EIO',
+        errno: errnoNameOrEio(-number),
         cause: error,
         ...(syscall !== undefined && { syscall }),
       },

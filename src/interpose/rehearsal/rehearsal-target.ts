@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { errnoName, errnoNumber } from '../../abi/errno.ts';
+import { errnoNumber } from '../../abi/errno.ts';
 import { seccomp_notif } from '../../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE_GET,
@@ -14,7 +14,7 @@ import {
   vfio_precopy_info,
 } from '../../abi/vfio-v2.ts';
 import { VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
-import { ShimError } from '../../error.ts';
+import { errnoNameOrEio, ShimError } from '../../error.ts';
 import { featureRequest } from '../../vfio/client/features.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { smallSpec } from '../../sim/spec.ts';
@@ -88,7 +88,7 @@ export class RehearsalTarget implements Disposable {
     const answers = this.#answers;
     if (serve(this.#call, this.#turn, this.#router) !== undefined) answers.error = -errnoNumber('EAGAIN');
     if (answers.error >= 0) return answers.value;
-    const errno = errnoName(-answers.error) ?? 'EIO';
+    const errno = errnoNameOrEio(-answers.error);
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });
   }
 

@@ -1,6 +1,5 @@
 import type { SyscallName } from '../../abi/syscalls.ts';
-import { errnoName } from '../../abi/errno.ts';
-import { ShimError } from '../../error.ts';
+import { errnoNameOrEio, ShimError } from '../../error.ts';
 import { OwnedFd } from '../../sys/fd.ts';
 import { addressOf, trySyscall } from '../../sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
@@ -28,7 +27,7 @@ export function checkCalls(): void {
 
 function needed(name: SyscallName, result: number): number {
   if (result >= 0) return result;
-  throw missing(name, errnoName(-result) ?? 'EIO');
+  throw missing(name, errnoNameOrEio(-result));
 }
 
 function missing(name: string, errno: NonNullable<ShimError['errno']>): ShimError {
