@@ -51,7 +51,7 @@ function noMemory(spec: SimSpec): SimMemory {
     bar: none,
     state: new Uint8Array(SIM_STATE_SIZE),
     section: new Uint8Array(simMemorySizes(spec).section),
-    sent: none,
+    kept: none,
   };
 }
 

@@ -6,10 +6,10 @@ import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 export type Sim = MigratableDevice & { readonly bar: Uint8Array };
 
 /** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
-export function simMemorySizes(spec: SimSpec): { bar: number; section: number; sent: number } {
+export function simMemorySizes(spec: SimSpec): { bar: number; section: number; kept: number } {
   const kind = kindOf(spec);
-  const { section, sent } = kind.protocol === 'v1' ? kind.memorySizes(spec) : { section: 0, sent: 0 };
-  return { bar: spec.size, section, sent };
+  const section = kind.protocol === 'v1' ? kind.sectionSize(spec) : 0;
+  return { bar: spec.size, section, kept: kind.keptSize?.(spec) ?? 0 };
 }
 
 /** Fresh memory in this process, with the pattern of the SPEC's seed. */
@@ -21,7 +21,7 @@ export function newSimMemory(spec: SimSpec): SimMemory {
     bar,
     state: new Uint8Array(SIM_STATE_SIZE),
     section: new Uint8Array(sizes.section),
-    sent: new Uint8Array(sizes.sent),
+    kept: new Uint8Array(sizes.kept),
   };
 }
 

@@ -13,8 +13,8 @@ export type DriverKind<O extends CommonOptions = CommonOptions> = V1Kind<O> | V2
 /** A driver of the first protocol. */
 export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
   readonly protocol: 'v1';
-  /** Bytes of its data section, and of what it keeps of the memory that it has sent. */
-  memorySizes(values: ValuesOf<O>): { readonly section: number; readonly sent: number };
+  /** Bytes of its data section. */
+  sectionSize(values: ValuesOf<O>): number;
   create(values: ValuesOf<O>, memory: SimMemory): V1Device;
 }
 
@@ -29,6 +29,8 @@ interface Kind<O extends Options> {
   readonly summary: string;
   readonly options: O;
   readonly pci: PciIdentity;
+  /** Bytes of what it keeps besides its registers and the memory that the guest sees: none, if it does not say. */
+  keptSize?(values: ValuesOf<O>): number;
   /** Options of a small device, with which code is rehearsed. */
   readonly small: Partial<ValuesOf<O>>;
   /** What tells its state from that of another device with this driver, apart from the memory's size. */

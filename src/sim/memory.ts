@@ -4,9 +4,10 @@ export interface SimMemory {
   readonly bar: Uint8Array;
   /** `SIM_STATE_SIZE` bytes: the device's own registers, what its driver keeps behind them, and at the end the fault counters. */
   readonly state: Uint8Array;
-  /** Of a v1 driver: the data section, and the memory as it was last sent. */
+  /** Of a v1 driver: the data section. */
   readonly section: Uint8Array;
-  readonly sent: Uint8Array;
+  /** What a driver keeps besides, as it says: memory as it was last sent, buffers. No part of a call's ledger: only what a call that is served twice writes twice. */
+  readonly kept: Uint8Array;
 }
 
 export const SIM_STATE_SIZE = 512;

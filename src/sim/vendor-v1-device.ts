@@ -139,8 +139,8 @@ export class VendorV1 implements V1Registers {
     if (my.buffer_kind === Kind.HEADER) my.header_sent = 1;
     if (my.buffer_kind === Kind.END) my.end_sent = 1;
     if (my.buffer_kind === Kind.PAGES) {
-      const { section, sent } = this.#memory;
-      sent.set(section.subarray(record.size, my.buffer_size), my.buffer_offset);
+      const { section, kept } = this.#memory;
+      kept.set(section.subarray(record.size, my.buffer_size), my.buffer_offset);
       my.cursor = Math.max(my.cursor, my.buffer_offset + my.buffer_size - record.size);
       if (my.device_state === V1.PRE_COPY) this.#dirtyOwnPages();
     }
@@ -176,13 +176,13 @@ export class VendorV1 implements V1Registers {
   /** Memory that the destination lacks: first all of it, then what differs from what was sent. */
   #nextRun(stopped: boolean): { offset: number; length: number } | undefined {
     const my = this.#my;
-    const { bar, sent, section } = this.#memory;
+    const { bar, kept, section } = this.#memory;
     const { size } = this.#values;
     const most = Math.floor((section.length - record.size) / PAGE) * PAGE;
     if (my.cursor < size) return { offset: my.cursor, length: Math.min(most, size - my.cursor) };
     const window = stopped ? size : Math.min(size, SCAN_WINDOW);
     const changed = (at: number): boolean =>
-      Buffer.compare(bar.subarray(at, Math.min(size, at + PAGE)), sent.subarray(at, Math.min(size, at + PAGE))) !== 0;
+      Buffer.compare(bar.subarray(at, Math.min(size, at + PAGE)), kept.subarray(at, Math.min(size, at + PAGE))) !== 0;
     for (let looked = 0; looked < window; looked += PAGE) {
       if (my.scan >= size) {
         if (stopped) return undefined;

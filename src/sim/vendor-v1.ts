@@ -10,7 +10,8 @@ export const vendorV1: V1Kind<typeof vendorV1Options> = {
   options: vendorV1Options,
   pci: { vendor: 0x1af4, device: 0x10f1, class: 0xff0000 },
   small: { size: 16 * 1024, section: 8 * 1024 },
-  memorySizes: ({ section, size }) => ({ section, sent: size }),
+  sectionSize: ({ section }) => section,
+  keptSize: ({ size }) => size,
   identity: ({ compat }) => ({ compat: String(compat) }),
   create: (values, memory) => new V1Region(new VendorV1(values, memory), memory.section),
 };

@@ -64,9 +64,8 @@ describe.each(DRIVERS)('the driver %s', (driver) => {
     }
   });
 
-  test('keeps a data section and what was sent if it speaks v1, and neither if it speaks v2', () => {
-    const { section, sent } = simMemorySizes(parseSpec(driver));
-    expect([section > 0, sent > 0]).toEqual([kind.protocol === 'v1', kind.protocol === 'v1']);
+  test('has a data section if it speaks v1, and none if it speaks v2', () => {
+    expect(simMemorySizes(parseSpec(driver)).section > 0).toBe(kind.protocol === 'v1');
   });
 
   test('is in the help, with its protocol and what it is like', () => {

@@ -78,14 +78,14 @@ export class EmulatedDriver implements Driver {
     }
     const { offset, size } = deviceArena.driver;
     const state = ledger.arena.subarray(offset, offset + size);
-    const sent = plan.sent > 0 ? mapSharedMemory(files.sent, spec.size).bytes : new Uint8Array(0);
+    const kept = plan.kept > 0 ? mapSharedMemory(files.kept, plan.kept).bytes : new Uint8Array(0);
     this.plan = plan;
     this.regions = emulatedRegions(plan, index);
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
     this.guestMemory = bar;
-    this.backend = observe(createSim(spec, { bar, state, section, sent }), sink, untimed);
+    this.backend = observe(createSim(spec, { bar, state, section, kept }), sink, untimed);
   }
 
   enter(tid: number, fd?: number): boolean {

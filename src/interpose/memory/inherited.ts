@@ -27,8 +27,8 @@ const EMULATED = {
   /** The one behind the device's own descriptor. */
   device: ({ name }) => ({ name: `vfio-${name}`, size: DEVICE_FILE_SIZE }),
   section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
-  /** What a v1 driver remembers of its memory. */
-  sent: ({ name, sent }) => ({ name: `vfio-${name}-sent`, size: Math.max(4096, pages(sent)) }),
+  /** What its driver keeps besides. */
+  kept: ({ name, kept }) => ({ name: `vfio-${name}-kept`, size: Math.max(4096, pages(kept)) }),
   group: ({ group }) => ({ name: `vfio-group-${group}`, size: 4096 }),
   /** The data section inside a round trip, and what bridges carry over a change of state. */
   inner: ({ name, dataSection }) => ({ name: `vfio-${name}-inner`, size: dataSection }),

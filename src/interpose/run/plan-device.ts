@@ -12,7 +12,7 @@ const FIRST_BUS = 0x90;
  */
 export function planDevice(index: number, text: string, spec: SimSpec, dataSection: number): PlannedDevice {
   const bus = (FIRST_BUS + index).toString(16).padStart(2, '0');
-  const { section, sent } = simMemorySizes(spec);
+  const { section, kept } = simMemorySizes(spec);
   return {
     text,
     spec,
@@ -20,6 +20,6 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     group: FIRST_GROUP + index,
     dataSection: kindOf(spec).protocol === 'v1' ? section : dataSection,
     bar: barSize(spec),
-    sent,
+    kept,
   };
 }

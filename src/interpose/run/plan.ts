@@ -70,9 +70,9 @@ export interface PlannedDevice {
   readonly group: number;
   /** Bytes of the v1 region's data section. */
   readonly dataSection: number;
-  /** Bytes of the device file that the supervisor maps as BAR0, and of what a v1 driver remembers of its memory. */
+  /** Bytes of the device file that the supervisor maps as BAR0, and of what the driver keeps besides. */
   readonly bar: number;
-  readonly sent: number;
+  readonly kept: number;
 }
 
 export const MAX_EMULATED = 64;
