@@ -5,6 +5,7 @@ import { hasErrno, ShimError } from '../error.ts';
 import { planDevice } from '../interpose/run/plan-device.ts';
 import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
+import { kindOf } from '../sim/drivers.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
@@ -161,7 +162,7 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   }
   return options.device.map((text, n) => {
     const device = planDevice(n, text, parseSpec(text), dataSection);
-    if (device.bar <= LARGEST_MAPPING) return device;
+    if (device.bar <= LARGEST_MAPPING || kindOf(device.spec).takesPieces === true) return device;
     throw new ShimError(
       'ERR_ARGUMENT',
       `--device ${text}: a BAR of ${device.bar} bytes, ${LARGEST_MAPPING} is the limit`,

@@ -29,6 +29,8 @@ interface Kind<O extends Options> {
   readonly summary: string;
   readonly options: O;
   readonly pci: PciIdentity;
+  /** It takes its memory in pieces (`SimMemory.pieces`), and so may have more than Node maps. */
+  readonly takesPieces?: boolean;
   /** Bytes of what it keeps besides its registers and the memory that the guest sees: none, if it does not say. */
   keptSize?(values: ValuesOf<O>): number;
   /** Options of a small device, with which code is rehearsed. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { createSim } from '../../src/sim/create.ts';
+import { storeOf } from '../../src/sim/byte-store.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../../src/sim/memory.ts';
 import { barSize, pciConfig } from '../../src/sim/pci.ts';
 import { DRIVERS } from '../../src/sim/drivers.ts';
@@ -9,7 +10,7 @@ import { v1Sim, v2Sim } from '../support/sims.ts';
 
 function pattern(size: number, seed: number): Uint8Array {
   const memory = new Uint8Array(size);
-  fillPattern(memory, seed);
+  fillPattern(storeOf(memory), seed);
   return memory;
 }
 

@@ -2,10 +2,11 @@ import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
-import { fillPattern } from '../../sim/memory.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
+import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
-import { mapSharedMemory } from '../../sys/memory.ts';
+import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from '../trap/file-look.ts';
@@ -54,6 +55,22 @@ export function emulatedDevice(
   );
 }
 
+type Memory = Pick<SimMemory, 'bar' | 'kept' | 'pieces'>;
+
+function mapped(files: DeviceFiles, { bar, kept, spec }: PlannedDevice): Memory {
+  const map = (fd: number, size: number): Uint8Array => mapSharedMemory(fd, size).bytes;
+  return {
+    bar: map(files.device, bar).subarray(0, spec.size),
+    kept: kept > 0 ? map(files.kept, kept) : new Uint8Array(0),
+  };
+}
+
+/** Nothing of it becomes part of this process, however much there is. */
+function inPieces(guest: ByteStore, files: DeviceFiles, { kept }: PlannedDevice): Memory {
+  const none = new Uint8Array(0);
+  return { bar: none, kept: none, pieces: { bar: guest, kept: new SharedStore(files.kept, kept) } };
+}
+
 /** A simulated driver, and the files by which the target knows its device. */
 export class EmulatedDriver implements Driver {
   readonly plan: PlannedDevice;
@@ -61,7 +78,7 @@ export class EmulatedDriver implements Driver {
   readonly files: DeviceFiles;
   readonly backend: MigratableDevice;
   readonly text: string;
-  readonly guestMemory: Uint8Array;
+  readonly guestMemory: ByteStore;
   /** Of the device's file. */
   readonly inode: number;
 
@@ -71,21 +88,21 @@ export class EmulatedDriver implements Driver {
   ) {
     const { plan, index, files, ledger, section } = parts;
     const { spec } = plan;
-    const bar = mapSharedMemory(files.device, plan.bar).bytes.subarray(0, spec.size);
+    const guest = new SharedStore(files.device, spec.size);
     if (ledger.isFresh) {
-      fillPattern(bar, spec.seed);
+      fillPattern(guest, spec.seed);
       mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
     }
     const { offset, size } = deviceArena.driver;
     const state = ledger.arena.subarray(offset, offset + size);
-    const kept = plan.kept > 0 ? mapSharedMemory(files.kept, plan.kept).bytes : new Uint8Array(0);
     this.plan = plan;
     this.regions = emulatedRegions(plan, index);
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
-    this.guestMemory = bar;
-    this.backend = observe(createSim(spec, { bar, state, section, kept }), sink, untimed);
+    this.guestMemory = guest;
+    const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
+    this.backend = observe(createSim(spec, { ...memory, state, section }), sink, untimed);
   }
 
   enter(tid: number, fd?: number): boolean {

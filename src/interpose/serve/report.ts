@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { struct } from '../../abi/struct.ts';
 import { stateIn, type DeviceEvent, type Direction } from '../../device/device-event.ts';
+import { sha256Of, type ByteStore } from '../../sim/byte-store.ts';
 import { V1, v1StateName, withoutReserved } from '../../v1/states.ts';
 import { V2, v2StateName } from '../../v2/states.ts';
 
@@ -117,7 +117,7 @@ export class ReportCounter {
     }
   }
 
-  report(name: string, device: string, guestMemory: Uint8Array | undefined): DeviceReport {
+  report(name: string, device: string, guestMemory: ByteStore | undefined): DeviceReport {
     const { counts } = this;
     const listed = Math.min(counts.states, LISTED);
     return {
@@ -131,15 +131,7 @@ export class ReportCounter {
       trappedCalls: counts.calls,
       states: Array.from(this.#states.subarray(0, listed), this.#stateName),
       statesOmitted: counts.states - listed,
-      sha256: guestMemory === undefined ? null : sha256(guestMemory),
+      sha256: guestMemory === undefined ? null : sha256Of(guestMemory),
     };
   }
-}
-
-/** In pieces: a hash of Node's takes no more than 2 GiB at a time. */
-function sha256(memory: Uint8Array): string {
-  const PIECE = 2 ** 28;
-  const hash = createHash('sha256');
-  for (let at = 0; at < memory.length; at += PIECE) hash.update(memory.subarray(at, at + PIECE));
-  return hash.digest('hex');
 }

@@ -3,6 +3,7 @@ import type { DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
 import { V1 } from '../../v1/states.ts';
@@ -52,7 +53,7 @@ export interface Driver {
   leave(): void;
   /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
   readonly text: string;
-  readonly guestMemory: Uint8Array | undefined;
+  readonly guestMemory: ByteStore | undefined;
 }
 
 export interface ServedParts {

@@ -8,6 +8,7 @@ import {
   SECCOMP_IOCTL_NOTIF_SEND,
 } from '../../../src/abi/seccomp.ts';
 import { VFIO_DEVICE_RESET } from '../../../src/abi/vfio.ts';
+import { storeOf } from '../../../src/sim/byte-store.ts';
 import { fillPattern } from '../../../src/sim/memory.ts';
 import { barSize } from '../../../src/sim/pci.ts';
 import type { SimSpec } from '../../../src/sim/drivers.ts';
@@ -36,7 +37,7 @@ interface Migrated {
 /** The memory of a device whose guest has written what migrant.c writes in its three rounds. */
 function afterGuest(spec: SimSpec): Uint8Array {
   const memory = new Uint8Array(barSize(spec));
-  fillPattern(memory.subarray(0, spec.size), spec.seed);
+  fillPattern(storeOf(memory.subarray(0, spec.size)), spec.seed);
   for (const round of [0, 1, 2]) memory.fill(round + 1, 64 * round, 64 * round + 64);
   return memory.subarray(0, spec.size);
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { presentV1 } from '../../../src/bridge/index.ts';
 import { observe } from '../../../src/device/observe.ts';
 import { planDevice } from '../../../src/interpose/run/plan-device.ts';
+import { storeOf } from '../../../src/sim/byte-store.ts';
 import { ReportCounter } from '../../../src/interpose/serve/report.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import type { V1Device } from '../../../src/v1/device.ts';
@@ -37,12 +38,12 @@ describe('ReportCounter', () => {
       statesOmitted: 0,
       sha256: sha256(noise(5000)),
     };
-    expect(counter.report(plan.name, plan.text, noise(5000))).toEqual(expected);
+    expect(counter.report(plan.name, plan.text, storeOf(noise(5000)))).toEqual(expected);
     // a successor goes on counting
     const successor = new ReportCounter(memory, 'v2');
     successor.state(1);
     successor.state(2);
-    expect(successor.report(plan.name, plan.text, noise(5000))).toEqual({
+    expect(successor.report(plan.name, plan.text, storeOf(noise(5000)))).toEqual({
       ...expected,
       states: [...expected.states, 'RUNNING'],
     });
@@ -51,7 +52,7 @@ describe('ReportCounter', () => {
   it('names the states of a v1 device', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v1');
     for (const state of [1, 3, 2, 0, 4, 6]) counter.state(state);
-    const { states, protocol } = counter.report(plan.name, plan.text, new Uint8Array(0));
+    const { states, protocol } = counter.report(plan.name, plan.text, storeOf(new Uint8Array(0)));
     expect(states).toEqual(['RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'ERROR']);
     expect(protocol).toBe('v1');
   });
@@ -60,7 +61,7 @@ describe('ReportCounter', () => {
     const memory = new Uint8Array(300).fill(0xee, 256);
     const counter = new ReportCounter(memory.subarray(0, 256), 'v2');
     for (let n = 0; n < 1000; n += 1) counter.state(1 + (n % 2));
-    const { states, statesOmitted } = counter.report(plan.name, plan.text, new Uint8Array(0));
+    const { states, statesOmitted } = counter.report(plan.name, plan.text, storeOf(new Uint8Array(0)));
     expect(states.length + statesOmitted).toBe(1000);
     expect(states.length).toBeGreaterThan(100);
     expect(states.slice(0, 3)).toEqual(['STOP', 'RUNNING', 'STOP']);
@@ -71,7 +72,7 @@ describe('ReportCounter', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v2');
     // 2 GiB and a page of zeros: never written, so hardly any of it is there
     const memory = new Uint8Array(2 ** 31 + 4096);
-    const { sha256: hash } = counter.report(plan.name, plan.text, memory);
+    const { sha256: hash } = counter.report(plan.name, plan.text, storeOf(memory));
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
   });
 });
