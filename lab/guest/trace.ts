@@ -24,6 +24,8 @@ function askedBy(event: V2Event): Asked {
       return { driver: 'GET MIG_DATA_SIZE', answer: errno ?? event.bytes };
     case 'precopy-info':
       return { driver: 'precopy info', answer: errno ?? event.initialBytes + event.dirtyBytes };
+    case 'precopy-info-v2':
+      return { driver: 'SET MIG_PRECOPY_INFOv2', answer: errno ?? 0 };
     case 'data':
       return { driver: event.direction === 'out' ? 'read' : 'write', answer: errno ?? event.bytes };
     case 'reset':

@@ -1,11 +1,11 @@
 import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
-import { errnoOf, isNotReady, ShimError } from '../error.ts';
+import { errnoOf, hasErrno, isNotReady, ShimError } from '../error.ts';
 import { checkedBytes } from '../checked.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
 import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
-import type { V2DataSession, V2Device } from '../v2/device.ts';
+import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { stateMemory, type Warn } from './options.ts';
 import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
@@ -24,6 +24,11 @@ export interface PresentV1Options {
   readonly bufferSize?: number;
   /** What the user sees when the device is in ERROR: a failed call and a device that was reset, or device_state 6. */
   readonly onError?: 'reset' | 'report';
+  /**
+   * While there are initial bytes left, which a user should have before the device is stopped, pending_bytes in pre-copy is at least so
+   * much: old users stop their guest by it alone. Bytes. Default 0.
+   */
+  readonly holdPrecopy?: number;
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
   readonly warn?: Warn;
@@ -259,6 +264,20 @@ class PresentedV1 implements V1Registers {
       my.session = kind;
     }
     if (state === V2.STOP_COPY) my.promised = this.#promisedBytes();
+    if (isPreCopy(state) && this.#holdPrecopy > 0) this.#askForReinit();
+  }
+
+  get #holdPrecopy(): number {
+    return this.#options.holdPrecopy ?? 0;
+  }
+
+  /** A driver that is told so says when there are initial bytes anew. Others count them as dirty, and nothing is lost by that. */
+  #askForReinit(): void {
+    try {
+      this.#device.precopyInfoV2?.(true);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOTTY')) throw error;
+    }
   }
 
   #forgetSession(): void {
@@ -291,11 +310,21 @@ class PresentedV1 implements V1Registers {
     throw new ShimError('ERR_SESSION_ENDED', 'migration data: the device has no data session', { errno: 'ENODEV' });
   }
 
+  /**
+   * What pre-copy has left. A driver that first has to end what it is doing (mlx5, for as long as a SAVE takes) keeps nobody waiting: until
+   * it says, there may be as much as the whole state.
+   */
   #preCopyBytes(): number {
-    const { initialBytes, dirtyBytes } = this.#session().precopyInfo();
-    const left =
-      checkedBytes('v2 driver: initial_bytes', initialBytes) + checkedBytes('v2 driver: dirty_bytes', dirtyBytes);
-    return Math.min(left, LARGEST_COUNT);
+    let info: PrecopyInfo;
+    try {
+      info = this.#session().precopyInfo();
+    } catch (error) {
+      if (!isNotReady(error)) throw error;
+      return Math.max(1, this.#promisedBytes(), this.#holdPrecopy);
+    }
+    const initial = checkedBytes('v2 driver: initial_bytes', info.initialBytes);
+    const left = initial + checkedBytes('v2 driver: dirty_bytes', info.dirtyBytes);
+    return Math.min(initial > 0 ? Math.max(left, this.#holdPrecopy) : left, LARGEST_COUNT);
   }
 
   #stopCopyCost(): number {

@@ -94,7 +94,15 @@ export type V2Event = Told<'v2'> &
         readonly initialBytes: number;
         /** `dirty_bytes` of it. */
         readonly dirtyBytes: number;
+        /** `VFIO_PRECOPY_INFO_REINIT` was among its flags. */
+        readonly reinit?: boolean;
       }>)
+    /** `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` with SET. */
+    | ({
+        readonly call: 'precopy-info-v2';
+        /** False where it was taken back, which only devices of ours know. */
+        readonly wanted: boolean;
+      } & Ended)
     /** read(2) of the data fd, or write(2); or what stands for them without a copy. */
     | ({
         readonly call: 'data';

@@ -61,8 +61,9 @@ class ObservedSession implements V2DataSession {
       this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', errno: errnoNameOf(error) });
       throw error;
     }
-    const { initialBytes, dirtyBytes } = info;
-    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', initialBytes, dirtyBytes });
+    const { initialBytes, dirtyBytes, reinit } = info;
+    const told = { initialBytes, dirtyBytes, ...(reinit !== undefined && { reinit }) };
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', ...told });
     return info;
   }
 

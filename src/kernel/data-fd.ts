@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
-import { vfio_precopy_info } from '../abi/vfio-v2.ts';
+import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../abi/vfio-v2.ts';
 import { errnoNameOrEio, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
@@ -87,8 +87,9 @@ export class KernelDataFd implements V2DataSession {
     } catch (error) {
       throw deviceError('VFIO_MIG_GET_PRECOPY_INFO', error);
     }
-    const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
-    return { initialBytes: clamped(initial_bytes), dirtyBytes: clamped(dirty_bytes) };
+    const { flags, initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
+    const reinit = (flags & VFIO_PRECOPY_INFO_REINIT) !== 0; // without the feature, the kernel gives back the 0 from here
+    return { initialBytes: clamped(initial_bytes), dirtyBytes: clamped(dirty_bytes), reinit };
   }
 
   close(): void {

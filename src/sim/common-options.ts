@@ -16,6 +16,11 @@ export const streamOptions = {
   short: count('the most bytes that one read or write moves; 0 is no limit', 0, any),
 };
 
+/** Of drivers that send memory in pre-copy. */
+export const dirtyOption = {
+  dirty: count('pages dirtied with every buffer in pre-copy', 0, fits32Bits),
+};
+
 /** Of drivers whose state tells for whom it is. */
 export const compatibilityOptions = {
   compat: count('a number: only equal ones accept each other', 1, fits32Bits),

@@ -1,5 +1,6 @@
 import type { DriverKind } from './driver-kind.ts';
 import { hisi } from './hisi.ts';
+import { mlx5 } from './mlx5.ts';
 import { mtty } from './mtty.ts';
 import type { Options, ValuesOf } from './option.ts';
 import { pds } from './pds.ts';
@@ -7,7 +8,9 @@ import { qat } from './qat.ts';
 import { vendorV1 } from './vendor-v1.ts';
 
 /** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
-const kinds = { qat, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<Record<string, DriverKind>>;
+const kinds = { qat, mlx5, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<
+  Record<string, DriverKind>
+>;
 
 export type DriverName = keyof typeof kinds;
 export const DRIVERS = Object.keys(kinds) as readonly DriverName[];

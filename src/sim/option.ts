@@ -50,6 +50,21 @@ export function flag(meaning: string): Option<boolean> {
   };
 }
 
+/** One of several words, the first if none is given. */
+export function choice<const W extends string>(meaning: string, words: readonly [W, ...W[]]): Option<W> {
+  return {
+    meaning: `${meaning}: ${words.join(' or ')}`,
+    initial: words[0],
+    parse: (texts, wrong) => {
+      const text = onlyOf(texts, wrong);
+      const word = words.find((candidate) => candidate === text);
+      if (word === undefined) throw wrong(`is not ${words.join(' or ')}`, text);
+      return word;
+    },
+    format: (value) => [value],
+  };
+}
+
 export const any: Check = () => undefined;
 
 export const fits32Bits: Check = (value) => (value < 2 ** 32 ? undefined : 'does not fit 32 bits');

@@ -1,5 +1,5 @@
-import { commonOptions, compatibilityOptions } from './common-options.ts';
-import { count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
+import { commonOptions, compatibilityOptions, dirtyOption } from './common-options.ts';
+import { count, flag, within, type Check, type ValuesOf } from './option.ts';
 import { PAGE } from './vendor-v1-format.ts';
 
 /** A page behind a record, at least. */
@@ -10,7 +10,7 @@ const sectionCheck: Check = (section) =>
 export const vendorV1Options = {
   ...commonOptions(1024 * 1024),
   ...compatibilityOptions,
-  dirty: count('pages dirtied with every buffer in pre-copy', 0, fits32Bits),
+  ...dirtyOption,
   section: count('bytes of the data section', 1024 * 1024, sectionCheck),
   strict: flag("1 refuses transactions that are not the source's"),
   libvfio: flag("1 has the habits of libvfio-user's v1 servers: no 0 to 2, 0 to 4, 4 to 0; pending_bytes is 1 or 0"),

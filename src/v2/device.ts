@@ -4,6 +4,11 @@ import type { V2State } from './states.ts';
 export interface PrecopyInfo {
   readonly initialBytes: number;
   readonly dirtyBytes: number;
+  /**
+   * `VFIO_PRECOPY_INFO_REINIT` (7.1): there are initial bytes anew, and dirty ones are counted anew. Only of a device whose user has asked
+   * for it (precopyInfoV2).
+   */
+  readonly reinit?: boolean;
 }
 
 /**
@@ -62,6 +67,11 @@ export interface V2Device {
   openSession(): V2DataSession | undefined;
   /** `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` in bytes, in any state. Throws `ENOTTY` if the driver has none. */
   stopCopyLength(): number;
+  /**
+   * `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` with SET (Linux 7.1), which the kernel remembers until the device was closed: from now on precopyInfo()
+   * tells of `reinit`, or no more. Absent, or throws `ENOTTY`, if neither driver nor kernel has it.
+   */
+  readonly precopyInfoV2?: ((wanted: boolean) => void) | undefined;
   /** `VFIO_DEVICE_RESET`: RUNNING afterwards, sessions ended. */
   reset(): void;
 }

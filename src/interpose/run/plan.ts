@@ -16,6 +16,8 @@ export interface Plan {
   readonly offerP2P: boolean;
   /** A v2 device that is presented in v1 counts in pre-copy what stop-and-copy will cost. */
   readonly countStopCopy: boolean;
+  /** In bytes. */
+  readonly holdPrecopy: number;
   /** Where the stand-in data fds of presented v2 devices are put in the target; none if v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
   readonly onError: 'reset' | 'report';

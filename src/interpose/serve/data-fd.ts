@@ -1,7 +1,7 @@
 import { O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
 import { struct } from '../../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
-import { vfio_precopy_info } from '../../abi/vfio-v2.ts';
+import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../../abi/vfio-v2.ts';
 import { inodeOfOwn, openAnew } from '../../sys/file.ts';
 import { addressOf } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
@@ -128,9 +128,16 @@ export class DataFds {
     const session = this.#session();
     const { argsz } = vfio_precopy_info.decode(call.readArg(2, vfio_precopy_info.size));
     if (argsz < vfio_precopy_info.size) throw refuse('EINVAL', `VFIO_MIG_GET_PRECOPY_INFO: argsz ${argsz}`);
-    const { initialBytes, dirtyBytes } = session.precopyInfo();
-    const info = { argsz, flags: 0, initial_bytes: BigInt(initialBytes), dirty_bytes: BigInt(dirtyBytes) };
-    call.writeArg(2, vfio_precopy_info.encode(info));
+    const { initialBytes, dirtyBytes, reinit } = session.precopyInfo();
+    call.writeArg(
+      2,
+      vfio_precopy_info.encode({
+        argsz,
+        flags: reinit === true ? VFIO_PRECOPY_INFO_REINIT : 0,
+        initial_bytes: BigInt(initialBytes),
+        dirty_bytes: BigInt(dirtyBytes),
+      }),
+    );
     return 0;
   }
 }

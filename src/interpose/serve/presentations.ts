@@ -25,6 +25,7 @@ export interface PresentationOptions {
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
+  readonly holdPrecopy: number;
   readonly onError: Plan['onError'];
   /** What is known of v1 drivers. */
   readonly v1: Plan['v1'];
@@ -45,7 +46,7 @@ export function makePresentations(
   memory: PresentationMemory,
   options: PresentationOptions,
 ): Presentations {
-  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, warn } = options;
+  const { roundTrip, segmentation, offerP2P, countStopCopy, holdPrecopy, onError, v1: habits, warn } = options;
   const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -56,6 +57,7 @@ export function makePresentations(
       state,
       onError,
       pendingIncludesStopCopy: countStopCopy,
+      holdPrecopy,
       warn,
     });
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {

@@ -25,6 +25,7 @@ export interface ServeOptions {
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
+  readonly holdPrecopy: number;
   readonly onError: Plan['onError'];
   readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
@@ -131,6 +132,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   firstLook(): void {
     if (this.#counter.counts.reset_due === 0) return;
     this.reset();
+    this.v2?.precopyInfoV2?.(false);
     this.#giveUp();
     this.#counter.counts.reset_due = 0;
   }

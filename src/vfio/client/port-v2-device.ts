@@ -1,6 +1,7 @@
 import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
   VFIO_DEVICE_FEATURE_MIGRATION,
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
@@ -82,6 +83,15 @@ export class PortV2Device implements V2Device {
       throw deviceError('MIG_DATA_SIZE', error);
     }
   }
+
+  readonly precopyInfoV2 = (wanted: boolean): void => {
+    if (!wanted) return; // the kernel forgets it when the device is closed, and not before
+    try {
+      setFeature(this.#port, 'MIG_PRECOPY_INFOv2', VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, new Uint8Array(0));
+    } catch (error) {
+      throw deviceError('MIG_PRECOPY_INFOv2', error);
+    }
+  };
 
   reset(): void {
     try {

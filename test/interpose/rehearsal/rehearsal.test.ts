@@ -19,6 +19,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     segmentation: 'raw',
     offerP2P: false,
     countStopCopy: false,
+    holdPrecopy: 0,
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
