@@ -1,4 +1,5 @@
 import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { Worker } from 'node:worker_threads';
 import type { ErrnoName } from '../abi/errno.ts';
@@ -61,7 +62,7 @@ function endBy(signal: NodeJS.Signals): void {
 
 /** Runs an order in a thread of its own, and settles when that has ended: by then all its files are closed. */
 async function inThread(order: TransferOrder, tell: (message: TransferMessage) => void): Promise<TransferResult> {
-  const worker = new Worker(new URL('./transfer-worker.js', import.meta.url), { workerData: order });
+  const worker = new Worker(join(import.meta.dirname, 'transfer-worker.js'), { workerData: order });
   let last: TransferMessage | undefined;
   worker.on('message', (message: TransferMessage) => {
     last = message;

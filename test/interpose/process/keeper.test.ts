@@ -92,7 +92,7 @@ describeWithCompiler('a keeper', () => {
       const modules = join(dirname(dirname(dirname(CLI))), 'node_modules');
       cpSync(dirname(dirname(CLI)), join(copy, 'dist'), { recursive: true });
       cpSync(join(dirname(dirname(dirname(CLI))), 'package.json'), join(copy, 'package.json'));
-      for (const name of ['koffi', '@koromix', 'commander']) {
+      for (const name of ['koffi', '@koromix']) {
         cpSync(join(modules, name), join(copy, 'node_modules', name), { recursive: true, dereference: true });
       }
       cpSync(process.execPath, node);
