@@ -2,10 +2,12 @@ import { readFileSync } from 'node:fs';
 import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
 import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../abi/vfio-v2.ts';
-import { errnoNameOrEio, ShimError } from '../error.ts';
+import { errnoNumber } from '../abi/errno.ts';
+import { errnoNameOrEio, hasErrno, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
+import { addressOf, failedWith, syscall, trySyscall } from '../sys/libc.ts';
+import { withPatience } from '../sys/patience.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import { dataError, deviceError } from '../vfio/client/errors.ts';
 import { kernel_live, kernel_state, Live } from './session-state.ts';
@@ -83,8 +85,10 @@ export class KernelDataFd implements V2DataSession {
     this.#checkOpen();
     const bytes = vfio_precopy_info.encode({ argsz: vfio_precopy_info.size });
     try {
-      ioctl(this.#fd.number, 'VFIO_MIG_GET_PRECOPY_INFO', VFIO_MIG_GET_PRECOPY_INFO, bytes);
+      // mlx5 ends the SAVE that is under way first (mlx5vf_cmd_query_vhca_migration_state), whatever O_NONBLOCK says
+      withPatience(() => ioctl(this.#fd.number, 'VFIO_MIG_GET_PRECOPY_INFO', VFIO_MIG_GET_PRECOPY_INFO, bytes));
     } catch (error) {
+      if (hasErrno(error, 'EINTR')) throw dataError('VFIO_MIG_GET_PRECOPY_INFO', 'EAGAIN');
       throw deviceError('VFIO_MIG_GET_PRECOPY_INFO', error);
     }
     const { flags, initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
@@ -113,12 +117,15 @@ export class KernelDataFd implements V2DataSession {
     }
     this.#note(Live.CALLING);
     // SAFETY: `bytes` stays referenced during the call; its length is its own
-    const result = trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
+    const make = (): number => trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
+    const result = call === 'read' ? withPatience(make) : make();
     if (result < 0) {
-      this.#live.errno = -result;
+      // a read that is cut short, with nothing read, is one that would block (xe of 7.1: xe_vfio_pci_save_read ignores O_NONBLOCK)
+      const errno = call === 'read' && failedWith(result, 'EINTR') ? 'EAGAIN' : errnoNameOrEio(-result);
+      this.#live.errno = errnoNumber(errno);
       this.#note(Live.FAILED);
       const events = call === 'read' ? POLLIN : POLLOUT;
-      throw dataError(call, errnoNameOrEio(-result), { fd: this.#fd.number, events });
+      throw dataError(call, errno, { fd: this.#fd.number, events });
     }
     my.position += result;
     this.#note(Live.IDLE);

@@ -72,6 +72,22 @@ export function tryIoctl(fd: number, request: number, address: number): number {
   return result === -1 ? -koffi.errno() : result;
 }
 
+type RawSigaction = (signal: number, action: number, former: number) => number;
+// SAFETY: sigaction(3) copies what it is given; the address is that of memory of the caller's.
+const rawSigaction = libc.func(
+  'int sigaction(int signal, uint64_t action, uint64_t former)',
+) as unknown as RawSigaction;
+
+/** sigaction of libc, which knows how a handler returns; a failure is the negative errno. */
+export function trySigaction(signal: number, address: number): number {
+  return rawSigaction(signal, address, 0) === -1 ? -koffi.errno() : 0;
+}
+
+/** The address of a function of libc. */
+export function functionAddress(name: string): bigint {
+  return koffi.address(libc.symbol(name, 'char'));
+}
+
 /** A system call; throws `ERR_SYSCALL` with its errno. `doing` says in words what it was for. */
 export function syscall(doing: string, name: SyscallName, ...args: Argument[]): number {
   const result = trySyscall(name, ...(args as [Argument?, Argument?, Argument?, Argument?, Argument?, Argument?]));
