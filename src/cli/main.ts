@@ -20,6 +20,7 @@ const commands = new Map<string, () => Promise<{ add(program: Command): void }>>
   ['probe', () => import('./probe.ts')],
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
+  ['stream', () => import('./stream.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
 ]);
