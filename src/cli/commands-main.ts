@@ -5,6 +5,7 @@ const commands: Commands = new Map([
   ['probe', () => import('./probe.ts')],
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
+  ['stream', () => import('./stream.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
 ]);
