@@ -2,7 +2,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { POLLIN } from '../../src/abi/fcntl.ts';
+import { F_SETFL, POLLIN } from '../../src/abi/fcntl.ts';
 import { Parked } from '../../src/interpose/memory/parked.ts';
 import { KernelDataFd, type DataFdMemory } from '../../src/kernel/data-fd.ts';
 import {
@@ -84,6 +84,23 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     expect(bytes.subarray(0, 60)).toBeBytes(noise(60));
     there.close();
     expect(session.read(bytes)).toBe(0);
+  });
+
+  it('says "not yet" for a read in which a driver waits though it was told not to block', () => {
+    const [here, there] = socketPair();
+    const { committed, live } = memory();
+    using fd = here;
+    using other = there;
+    const session = new KernelDataFd(fd, { my: kernel_state.view(committed), live });
+    session.begin();
+    trySyscall('fcntl', fd.number, F_SETFL, 0); // as xe, which ignores O_NONBLOCK
+    const bytes = new Uint8Array(100);
+    for (let n = 0; n < 3; n += 1) {
+      expect(thrownBy(() => session.read(bytes))).toMatchObject({ code: 'ERR_NO_DATA_YET', errno: 'EAGAIN' });
+    }
+    writeSync(other.number, noise(60));
+    expect(session.read(bytes)).toBe(60);
+    expect(bytes.subarray(0, 60)).toBeBytes(noise(60));
   });
 
   it('a successor reads on without a byte lost or doubled, wherever its predecessor was killed', () => {
