@@ -1,3 +1,4 @@
+import type { ErrnoName } from '../abi/errno.ts';
 import { errnoNameOf } from '../error.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import type { Direction, V2Event } from './device-event.ts';
@@ -19,6 +20,10 @@ class ObservedSession implements V2DataSession {
     this.#session = session;
     this.#sink = sink;
     this.#clock = clock;
+  }
+
+  get nonblockingErrno(): (() => ErrnoName) | undefined {
+    return this.#session.nonblockingErrno;
   }
 
   protected moved(direction: Direction, bytes: number): void {

@@ -1,4 +1,5 @@
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
+import type { ErrnoName } from '../abi/errno.ts';
 import { isNotReady } from '../error.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
@@ -187,6 +188,11 @@ export class Mlx5Device implements V2Device {
     return this.#saver.read(into.subarray(0, this.#most), this.#now);
   }
 
+  /** @internal Without O_NONBLOCK a read waits for an image, also in pre-copy (7.1); with it nobody does (mlx5vf_save_read). */
+  nonblockingErrno(): ErrnoName {
+    return isPreCopy(this.#now) && this.#my.file === File.PRE_COPY ? 'ENOMSG' : 'EAGAIN';
+  }
+
   /** @internal After an error the file takes no more, whatever the device has got (main.c: mlx5vf_mark_migf_error). */
   write(from: Uint8Array): number {
     const fault = this.#faults.beforeData('write');
@@ -263,6 +269,8 @@ class Mlx5Session implements V2DataSession {
     this.#device.checkSession(this.#id);
     return into.length === 0 ? 0 : this.#device.read(into);
   }
+
+  readonly nonblockingErrno = (): ErrnoName => this.#device.nonblockingErrno();
 
   write(from: Uint8Array): number {
     if (this.#isSaving) throw simError('EBADF', 'the data fd is not open for this');

@@ -1,3 +1,4 @@
+import type { ErrnoName } from '../abi/errno.ts';
 import type { V2State } from './states.ts';
 
 /** `struct vfio_precopy_info` (linux/vfio.h, 6.2) in bytes; values beyond 2^53-1 are shown as 2^53-1. */
@@ -23,6 +24,11 @@ export interface V2DataSession {
    * driver has a descriptor that tells when, the error names it (`readiness`).
    */
   read(into: Uint8Array): number;
+  /**
+   * The errno that a read with `O_NONBLOCK` ends with in the place of "not yet". Absent if the driver does not heed that flag, as none does
+   * but mlx5.
+   */
+  readonly nonblockingErrno?: (() => ErrnoName) | undefined;
   /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
    * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. The same bytes

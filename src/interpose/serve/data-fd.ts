@@ -1,8 +1,9 @@
-import { O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
+import { O_NONBLOCK, O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
 import { struct } from '../../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../../abi/vfio-v2.ts';
-import { inodeOfOwn, openAnew } from '../../sys/file.ts';
+import { isNotReady } from '../../error.ts';
+import { inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
 import { addressOf } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
@@ -74,7 +75,7 @@ export class DataFds {
     const bytes = session.peek?.(count);
     if (bytes !== undefined) return this.#readInPlace(buffer, session, bytes);
     buffer.prove(count);
-    const length = session.read(bounce.subarray(0, count));
+    const length = readOrRefuse(call, session, bounce.subarray(0, count));
     try {
       buffer.write(bounceAt, length);
     } catch (error) {
@@ -139,6 +140,19 @@ export class DataFds {
       }),
     );
     return 0;
+  }
+}
+
+/** A read of a driver that heeds O_NONBLOCK, by whoever has set that flag, does not wait. */
+function readOrRefuse(call: Call, session: V2DataSession, into: Uint8Array): number {
+  try {
+    return session.read(into);
+  } catch (error) {
+    const { nonblockingErrno } = session;
+    if (!isNotReady(error) || nonblockingErrno === undefined) throw error;
+    const flags = openFlagsOf(call.tid, call.s32(0)) ?? 0;
+    if ((flags & O_NONBLOCK) === 0) throw error;
+    throw refuse(nonblockingErrno(), 'data fd: a read would block');
   }
 }
 
