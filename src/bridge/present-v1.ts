@@ -333,10 +333,12 @@ class PresentedV1 implements V1Registers {
 
   #promisedBytes(): number {
     try {
-      return Math.min(checkedBytes('v2 driver: stop_copy_length', this.#device.stopCopyLength()), LARGEST_COUNT);
+      const bytes = checkedBytes('v2 driver: stop_copy_length', this.#device.stopCopyLength());
+      if (bytes <= LARGEST_COUNT) return bytes; // more is an errno, of which xe's driver makes a size (xe_vfio_pci_get_data_size, Linux 7.1)
     } catch {
-      return 0; // the driver does not say; the end of the stream says it all the same
+      // the driver does not say
     }
+    return 0; // the end of the stream says it all the same
   }
 }
 

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT } from '../abi/fcntl.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../abi/vfio-ioctl.ts';
 import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../abi/vfio-v2.ts';
-import { errnoNumber } from '../abi/errno.ts';
+import type { ErrnoName } from '../abi/errno.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { addressOf, failedWith, syscall, trySyscall } from '../sys/libc.ts';
+import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
 import { withPatience } from '../sys/patience.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import { dataError, deviceError } from '../vfio/client/errors.ts';
@@ -19,12 +19,13 @@ export interface DataFdMemory {
 
 /**
  * The data fd of a kernel driver. It does not block where the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
- * drivers of Linux 6.12 have all data at hand and ignore the flag.
+ * drivers of Linux 6.12 have all data at hand and ignore the flag. So does xe of 7.1, whose read blocks.
  *
  * A process that takes over finds what its predecessor moved by the file's position, in which the drivers count
  * (drivers/vfio/pci: `pos = &filp->f_pos`): bytes that were read lie where the predecessor's read put them, in shared memory,
  * and are counted once more, not read. Of a write that was cut off it is not known whether the driver accepted it: that is an
- * error.
+ * error. So is any call that was cut off if the position does not tell, as with xe, whose position stays 0
+ * (drivers/vfio/pci/xe/main.c: xe_vfio_pci_save_read, Linux 7.1); calls that had ended are known without it.
  */
 export class KernelDataFd implements V2DataSession {
   readonly #fd: OwnedFd;
@@ -55,10 +56,12 @@ export class KernelDataFd implements V2DataSession {
   adopt(writing: boolean): void {
     const { session, status, position, tracked } = this.#live;
     if (session !== this.#my.session) return; // nothing was moved yet
+    const now = filePosition(this.#fd.number);
     let moved = position;
-    if (status === Live.CALLING) {
-      const now = filePosition(this.#fd.number);
-      const says = tracked === 1 || now > position; // whether the file's position tells what was moved
+    if (status !== Live.CALLING) this.#live.tracked = position > 0 && now === position ? 1 : 0;
+    else {
+      // whether the file's position tells what was moved: it has agreed before, or these are the first bytes and it has moved
+      const says = tracked === 1 || (position === 0 && now > 0);
       if (!says || now < position || (writing && now !== position)) {
         this.#owed = new ShimError(
           'ERR_SESSION_ENDED',
@@ -117,15 +120,13 @@ export class KernelDataFd implements V2DataSession {
     }
     this.#note(Live.CALLING);
     // SAFETY: `bytes` stays referenced during the call; its length is its own
-    const make = (): number => trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
-    const result = call === 'read' ? withPatience(make) : make();
+    const result = trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
     if (result < 0) {
-      // a read that is cut short, with nothing read, is one that would block (xe of 7.1: xe_vfio_pci_save_read ignores O_NONBLOCK)
-      const errno = call === 'read' && failedWith(result, 'EINTR') ? 'EAGAIN' : errnoNameOrEio(-result);
-      this.#live.errno = errnoNumber(errno);
+      this.#live.errno = -result;
+      if (this.#live.tracked === 1 && !isMoveless(errnoNameOrEio(-result))) this.#checkPosition();
       this.#note(Live.FAILED);
       const events = call === 'read' ? POLLIN : POLLOUT;
-      throw dataError(call, errno, { fd: this.#fd.number, events });
+      throw dataError(call, errnoNameOrEio(-result), { fd: this.#fd.number, events });
     }
     my.position += result;
     this.#note(Live.IDLE);
@@ -133,6 +134,11 @@ export class KernelDataFd implements V2DataSession {
       this.#live.tracked = filePosition(this.#fd.number) === result ? 1 : 0;
     }
     return result;
+  }
+
+  /** A driver that fails midway may have moved the position by what it does not count, as mlx5's and virtio's do. */
+  #checkPosition(): void {
+    if (filePosition(this.#fd.number) !== this.#my.position) this.#live.tracked = 0;
   }
 
   /** `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
@@ -150,6 +156,11 @@ export class KernelDataFd implements V2DataSession {
       throw new ShimError('ERR_SESSION_ENDED', 'migration data: its session has ended', { errno: 'ENODEV' });
     }
   }
+}
+
+/** Whether a call that ends with this errno has moved nothing. */
+function isMoveless(errno: ErrnoName): boolean {
+  return errno === 'EAGAIN' || errno === 'ENOMSG' || errno === 'EINTR';
 }
 
 /** `f_pos` of an open file of this process; -1 where it cannot be told. */

@@ -20,7 +20,7 @@ export const kernel_live = struct('kernel_live', 40, {
   errno: ['u32', 12],
   /** Bytes moved by the calls that are known to have ended. */
   position: ['count', 16],
-  /** The driver counts in the file's position, as all of Linux 6.12 do: seen to agree after the first bytes. */
+  /** The driver counts in the file's position, as all of Linux 6.12 do: seen to agree after the first bytes, and not to differ since. */
   tracked: ['u32', 24],
   /** A change of state is under way: its data fd, if there is one, may not be in its place yet. */
   changing: ['u32', 28],

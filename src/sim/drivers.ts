@@ -6,9 +6,11 @@ import type { Options, ValuesOf } from './option.ts';
 import { pds } from './pds.ts';
 import { qat } from './qat.ts';
 import { vendorV1 } from './vendor-v1.ts';
+import { virtio } from './virtio.ts';
+import { xe } from './xe.ts';
 
 /** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
-const kinds = { qat, mlx5, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<
+const kinds = { qat, mlx5, mtty, pds, hisi, virtio, xe, 'vendor-v1': vendorV1 } as const satisfies Readonly<
   Record<string, DriverKind>
 >;
 

@@ -40,11 +40,11 @@ export function count(meaning: string, initial: number, check: Check): Option<nu
 }
 
 /** 1 or 0. */
-export function flag(meaning: string): Option<boolean> {
+export function flag(meaning: string, initial = false): Option<boolean> {
   const number = count(meaning, 0, (value) => (value > 1 ? 'is neither 0 nor 1' : undefined));
   return {
     meaning,
-    initial: false,
+    initial,
     parse: (texts, wrong) => number.parse(texts, wrong) === 1,
     format: (value) => [value ? '1' : '0'],
   };
