@@ -5,7 +5,7 @@ import { vfio_precopy_info } from '../abi/vfio-v2.ts';
 import { errnoNameOrEio, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
+import { syscall, trySyscall, withAddress } from '../sys/libc.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import { dataError, deviceError } from '../vfio/client/errors.ts';
 import { kernel_live, kernel_state, Live } from './session-state.ts';
@@ -111,8 +111,8 @@ export class KernelDataFd implements V2DataSession {
       throw error;
     }
     this.#note(Live.CALLING);
-    // SAFETY: `bytes` stays referenced during the call; its length is its own
-    const result = trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
+    // SAFETY: the length is that of `bytes`
+    const result = withAddress(bytes, (at) => trySyscall(call, this.#fd.number, at, bytes.length));
     if (result < 0) {
       this.#live.errno = -result;
       this.#note(Live.FAILED);

@@ -98,7 +98,7 @@ export function proveWritable(pid: number, address: number, length: number, held
       ? Math.ceil((address + length - first) / PAGE)
       : Infinity;
   if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
-  const proofAt = addressOf(proof);
+  const proofAt = addressOf(proof); // SAFETY: `proof` lives as long as this module
   for (let n = 0; n < count; n += 1) {
     const at = Math.max(address, first + n * PAGE);
     if (held !== undefined) {
@@ -127,7 +127,8 @@ export function readProcessString(pid: number, address: number, limit: number, h
     const at = address + length;
     const piece = Math.min(limit - length, 256, PAGE - (at % PAGE));
     const target = bytes.subarray(length, length + piece);
-    const read = transfer('process_vm_readv', pid, at, addressOf(target), piece, held);
+    // SAFETY: `target` has `piece` bytes
+    const read = withAddress(target, (to) => transfer('process_vm_readv', pid, at, to, piece, held));
     if (read !== piece) {
       if (failedWith(read, 'EPERM')) throw fault('read', pid, at, piece, read);
       return undefined;

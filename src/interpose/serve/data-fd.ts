@@ -3,7 +3,7 @@ import { struct } from '../../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { vfio_precopy_info } from '../../abi/vfio-v2.ts';
 import { inodeOfOwn, openAnew } from '../../sys/file.ts';
-import { addressOf } from '../../sys/libc.ts';
+import { addressOf, withAddress } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -87,7 +87,7 @@ export class DataFds {
   /** Bytes that lie where they can be taken from: they count as read once the target has them. */
   #readInPlace(buffer: TargetBuffer, session: V2DataSession, bytes: Uint8Array): number {
     if (bytes.length === 0) return 0;
-    buffer.write(addressOf(bytes), bytes.length);
+    withAddress(bytes, (at) => buffer.write(at, bytes.length)); // SAFETY: the length is that of `bytes`
     session.consume?.(bytes.length);
     this.#readsAhead = session.readAhead !== undefined;
     return bytes.length;
@@ -115,7 +115,7 @@ export class DataFds {
       buffer.read(bounceAt, piece.length);
       length = session.write(piece);
     } else {
-      buffer.read(addressOf(room), room.length);
+      withAddress(room, (at) => buffer.read(at, room.length)); // SAFETY: the length is that of `room`
       session.fill?.(room.length);
       ({ length } = room);
     }

@@ -79,6 +79,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
+  // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
@@ -190,7 +191,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     let register = this.#last.get(key);
     if (register === undefined) {
       const bytes = new Uint8Array(width);
-      register = { bytes, at: addressOf(bytes) };
+      register = { bytes, at: addressOf(bytes) }; // SAFETY: #last references the bytes, as long as this object lives
       this.#last.set(key, register);
     }
     return register;
