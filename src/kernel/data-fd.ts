@@ -16,13 +16,13 @@ export interface DataFdMemory {
 }
 
 /**
- * The data fd of a kernel driver. It does not block where the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
+ * The data fd of a kernel driver. It does not block if the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
  * drivers of Linux 6.12 have all data at hand and ignore the flag.
  *
- * A process that takes over finds what its predecessor moved by the file's position, in which the drivers count
+ * A process that takes over learns what its predecessor moved from the file's position, in which the drivers count
  * (drivers/vfio/pci: `pos = &filp->f_pos`): bytes that were read lie where the predecessor's read put them, in shared memory,
- * and are counted once more, not read. Of a write that was cut off it is not known whether the driver accepted it: that is an
- * error.
+ * and are only counted, not read again. If a write that was cut off has moved the position, nobody can tell whether the driver
+ * accepted the bytes: that is an error.
  */
 export class KernelDataFd implements V2DataSession {
   readonly #fd: OwnedFd;
@@ -31,7 +31,7 @@ export class KernelDataFd implements V2DataSession {
   #closed = false;
   /** Bytes that a predecessor has moved and not counted. */
   #uncounted = 0;
-  /** What a predecessor's last call ended with, to be told to the call that repeats it. */
+  /** The error of a predecessor's last call, which the call that repeats it is to get. */
   #owed: ShimError | undefined;
 
   constructor(fd: OwnedFd, { my, live }: DataFdMemory) {
@@ -127,7 +127,7 @@ export class KernelDataFd implements V2DataSession {
     return result;
   }
 
-  /** `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
+  /** Writes `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
   #note(status: number): void {
     const live = this.#live;
     if (status !== Live.CALLING) {
@@ -144,7 +144,7 @@ export class KernelDataFd implements V2DataSession {
   }
 }
 
-/** `f_pos` of an open file of this process; -1 where it cannot be told. */
+/** `f_pos` of an open file of this process; -1 if the kernel does not say it. */
 function filePosition(fd: number): number {
   const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
   return pos === undefined ? -1 : Number(pos);
