@@ -81,7 +81,7 @@ export function readProcessMemoryTo(pid: number, address: number, at: number, le
 
 /** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
 const UIO_MAXIOV = 1024;
-// SAFETY: as the vectors above; a function has to name them, or they would be collected
+// SAFETY: as the vectors above; they are not collected as long as a function names them
 const proof = new Uint8Array(UIO_MAXIOV);
 const pages = new BigUint64Array(2 * UIO_MAXIOV);
 const pagesAt = addressOf(pages);

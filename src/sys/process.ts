@@ -64,7 +64,7 @@ export function resetSignals(): void {
   }
 }
 
-/** Leaves the terminal's session: what is typed there does not reach this process. Already a leader is as good. */
+/** Leaves the terminal's session: what is typed there does not reach this process. If it is a leader already, nothing changes. */
 export function becomeSessionLeader(): void {
   trySyscall('setsid');
 }

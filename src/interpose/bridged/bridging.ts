@@ -121,7 +121,7 @@ export class Bridging implements Devices {
     this.#names.set(call.tid, name);
   }
 
-  /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
+  /** Serves a call on a device that is bridged or, with `find`, is to be; calls on others are the kernel's. */
   #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
     const { call } = turn;
     const fd = this.#duplicate(call);
@@ -143,8 +143,8 @@ export class Bridging implements Devices {
   }
 
   /**
-   * Takes the caller's descriptor. Where that is not allowed, it may be a device that is bridged, and the call fails; as long as there
-   * is none, it is the kernel's.
+   * Takes the caller's descriptor. If that is not allowed, it may be a device that is bridged, and the call fails; as long as there
+   * is none, the call is the kernel's.
    */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
@@ -205,7 +205,7 @@ export class Bridging implements Devices {
     this.#options.findings.note(message);
   }
 
-  /** Forgets devices that the target has closed, where a new one comes. */
+  /** Forgets devices that the target has closed, when a new one comes. */
   #dropClosed(turn: Turn): void {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || this.#isOpen(device, place)) continue;

@@ -17,7 +17,7 @@ import { TargetBuffer } from '../trap/target-buffer.ts';
  * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone.
  */
 
-/** The most that one call moves, in bytes: what QEMU 10 asks for. */
+/** The most that one call reads, or writes by a copy, in bytes: what QEMU 10 asks for. */
 const PIECE = 1024 * 1024;
 
 const data_fd = struct('data_fd', 64, {
@@ -28,7 +28,7 @@ const data_fd = struct('data_fd', 64, {
 /** What a device's data fd needs to know of it. */
 export interface DataFdDevice {
   readonly v2: V2Device | undefined;
-  /** What the call has done so far did not happen. */
+  /** Takes back what the call has changed so far. */
   undo(): void;
 }
 
