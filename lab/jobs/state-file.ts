@@ -28,7 +28,7 @@ function json(...args: readonly string[]): Record<string, unknown> {
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
-/** The scratch register of a port, set where a value is given. */
+/** The scratch register of a port, set if a value is given. */
 function scratch(mtty: Mtty, port: number, value?: number): number {
   using device = openKernelDevice(`${mtty.group}:${mtty.uuid}`);
   const region = regionInfo(device.port, port);

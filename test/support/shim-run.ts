@@ -161,7 +161,7 @@ export class ShimRun {
   }
 }
 
-/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. Skipped where the host cannot. */
+/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. Skipped if the host cannot. */
 export function useShimRuns(
   scope: 'each' | 'all' = 'each',
 ): (command: readonly string[], options?: RunOptions) => ShimRun {

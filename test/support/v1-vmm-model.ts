@@ -200,7 +200,7 @@ export class V1VmmModel {
     this.#virtual = false;
   }
 
-  /** The supervisor brings the device into its P2P state, where it has one. */
+  /** The supervisor brings the device into its P2P state, if it has one. */
   #quiesce(): void {
     const now = this.#spy.getState();
     const target = now === V2.RUNNING ? V2.RUNNING_P2P : now === V2.PRE_COPY ? V2.PRE_COPY_P2P : undefined;
@@ -316,7 +316,7 @@ export class V1VmmModel {
       this.#told = true;
       return;
     }
-    // also where the answer is an error: what was shown is consumed by asking
+    // also if the answer is an error: what was shown is consumed by asking
     if (this.#taken !== undefined) {
       this.#received.push(this.#taken);
       this.#count += this.#taken.length;
@@ -368,7 +368,7 @@ export class V1VmmModel {
   #load(length: number): void {
     this.#notice();
     const piece = this.#stream.subarray(this.#loaded, this.#loaded + length);
-    if (this.#session !== 'saving') this.#device.write(4096, piece); // where it would overwrite what was shown
+    if (this.#session !== 'saving') this.#device.write(4096, piece); // while saving, it would overwrite what was shown
     const { answer } = this.#try(() => writeRegister(this.#device, 'data_size', piece.length));
     if (this.#lost !== 'none') {
       check.same('a data register after a session was lost', answer, 'EIO');
