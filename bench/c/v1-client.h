@@ -15,8 +15,10 @@
 /* linux/vfio.h of 5.8 to 5.17; later headers renamed or dropped these. */
 #define V1_REGION_TYPE 3
 #define V1_REGION_SUBTYPE 1
+#define V1_STOP 0u
 #define V1_RUNNING 1u
 #define V1_SAVING 2u
+#define V1_RESUMING 4u
 #define V1_DEVICE_STATE 0
 #define V1_PENDING_BYTES 8
 #define V1_DATA_OFFSET 16

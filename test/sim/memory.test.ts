@@ -4,6 +4,7 @@ import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../../src/sim/memor
 import { barSize, pciConfig } from '../../src/sim/pci.ts';
 import { DRIVERS } from '../../src/sim/drivers.ts';
 import { parseSpec } from '../../src/sim/spec.ts';
+import { V2 } from '../../src/v2/states.ts';
 import { v1Sim, v2Sim } from '../support/sims.ts';
 
 function pattern(size: number, seed: number): Uint8Array {
@@ -53,11 +54,11 @@ describe('createSim', () => {
 
   test('keeps everything in the memory given: an object made later goes on where the first one stopped', () => {
     const first = v2Sim('qat,seed=3,fault=read@3:EIO');
-    const session = first.device.setState(6);
+    const session = first.device.setState(V2.PRE_COPY);
     session?.read(new Uint8Array(10));
     const second = createSim(first.spec, first.memory);
     if (second.protocol !== 'v2') throw new Error('unreachable');
-    expect(second.device.getState()).toBe(6);
+    expect(second.device.getState()).toBe(V2.PRE_COPY);
     expect(second.device.openSession()?.read(new Uint8Array(100))).toBe(22);
     expect(() => second.device.openSession()?.read(new Uint8Array(1))).toThrow('read number 3 fails with EIO');
     expect(first.memory.state).toHaveLength(SIM_STATE_SIZE);

@@ -1,6 +1,7 @@
 import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
 import { formatSpec } from '../../src/sim/spec.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2, v2StateName, type V2State } from '../../src/v2/states.ts';
 import { noise } from './bytes.ts';
@@ -420,7 +421,7 @@ export class V1VmmModel {
     this.#injected = undefined;
     this.run({ do: 'reset' });
     const user = this.#user;
-    this.#try(() => user.setState(1)); // as after a cancel: what was lost is given up
+    this.#try(() => user.setState(V1.RUNNING)); // as after a cancel: what was lost is given up
     this.#lost = 'none';
     const all = (access: () => unknown): void => {
       for (let tries = 0; tries < 20; tries += 1) {
@@ -431,12 +432,12 @@ export class V1VmmModel {
       }
       throw new Finding('the device never gets ready');
     };
-    all(() => user.setState(3));
+    all(() => user.setState(V1.PRE_COPY));
     this.#entered(1, 3);
     for (const value of [3, 2]) {
       if (value === 2) {
         all(() => user.setState(user.state() === 1 ? 3 : 2)); // 1 after a fault that was fatal
-        all(() => user.setState(2));
+        all(() => user.setState(V1.STOP_COPY));
         if (kindOf(this.#spy.getState()) !== this.#session || this.#spy.bytes('out').length < this.#count)
           this.#forget();
         this.#entered(3, 2);
@@ -451,9 +452,9 @@ export class V1VmmModel {
 
     const target = v2Sim(formatSpec({ ...this.#sim.spec, seed: 0, fault: [] }));
     const there = v1User(presentV1(target.device, { dataSection: new Uint8Array(SECTION) }));
-    there.setState(4);
+    there.setState(V1.RESUMING);
     for (const buffer of this.#received) there.load(buffer);
-    there.setState(1);
+    there.setState(V1.RUNNING);
     check.bytes('memory of the destination', target.bar, this.#sim.bar);
   }
 }

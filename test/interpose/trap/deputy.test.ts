@@ -8,6 +8,7 @@ import { callerMemory } from '../../../src/interpose/trap/caller-memory.ts';
 import { reachesOthers } from '../../../src/sys/credentials.ts';
 import { addressOf, arch } from '../../../src/sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../../../src/sys/process-memory.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
 import { noise } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
@@ -97,17 +98,17 @@ describeWithCompiler('a target that has dropped its privileges', () => {
   it.skipIf(!root)('is served as before, state and all (with root)', async () => {
     const source = await open(['--present', 'v1', '--data-size', '16K']);
     await source.user.puppet.dropPrivileges();
-    await source.enter(2);
+    await source.enter(V1.STOP_COPY);
     const buffers = await source.save();
-    await source.enter(0);
+    await source.enter(V1.STOP);
     const destination = await open(['--present', 'v1', '--data-size', '16K']);
     await destination.user.puppet.dropPrivileges();
     expect((await destination.user.puppet.call('pread64', [destination.fd, 8, 8, destination.region + 8n])).errno).toBe(
       'EFAULT',
     );
-    await destination.enter(4);
+    await destination.enter(V1.RESUMING);
     await destination.load(buffers, undefined, 16384);
-    await destination.enter(1);
+    await destination.enter(V1.RUNNING);
     const reports = [];
     for (const { user } of [source, destination]) {
       user.puppet.run.end();
