@@ -153,7 +153,7 @@ describeWithCompiler('a keeper', () => {
     limit(keeper, `--as=${64 << 20}:`);
     process.kill(keeper, 'SIGSTOP');
     killHard(supervisor);
-    run.kill('SIGKILL');
+    run.signal('SIGKILL');
     await run.ended();
     process.kill(keeper, 'SIGCONT');
     await alone(opened);

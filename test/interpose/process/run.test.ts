@@ -86,7 +86,7 @@ describe('vfio-shim run', () => {
         () => target.describe(),
       );
       for (const signal of signals) {
-        target.kill(`SIG${signal}` as NodeJS.Signals);
+        target.signal(`SIG${signal}` as NodeJS.Signals);
         await poll(
           () => (target.stdout.includes(`got ${signal}`) ? true : undefined),
           5000,

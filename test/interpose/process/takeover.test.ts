@@ -323,7 +323,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const call = callText('pread64', [device.fd, '$args1', 4, device.region]);
     void device.user.puppet.send(call, 1).then(() => (answered = true));
     await device.user.puppet.call('getpid', []);
-    run.kill('SIGKILL');
+    run.signal('SIGKILL');
     expect(await run.ended()).toEqual({ code: null, signal: 'SIGKILL' });
     expect(answered).toBe(false);
     process.kill(keeper?.pid ?? -1, 'SIGCONT');

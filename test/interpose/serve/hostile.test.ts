@@ -416,7 +416,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     await sleep(300);
     expect(await puppet.run.supervisor()).toBe(supervisor);
     expect(puppet.run.stderr).not.toContain('takes over');
-    puppet.run.kill('SIGKILL');
+    puppet.run.signal('SIGKILL');
     expect(await puppet.run.ended(5000)).toEqual({ code: null, signal: 'SIGKILL' });
   });
 
