@@ -203,7 +203,7 @@ class SimSession implements V2DataSession {
     return from.length === 0 ? 0 : this.#device.write(from);
   }
 
-  /** The state is asked about before the session, as by the drivers in Linux 6.12. */
+  /** Looks at the state before the session, as the drivers in Linux 6.12 do. */
   precopyInfo(): PrecopyInfo {
     if (this.#kind !== Session.SAVING) throw device('ENOTTY', 'a resuming data fd has no precopy info');
     const info = this.#device.precopyInfo();
