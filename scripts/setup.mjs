@@ -1,4 +1,4 @@
-// Makes a fresh clone ready: installs what package-lock.json names and builds dist/ where either is missing or stale.
+// Makes a fresh clone ready: installs what package-lock.json names and builds dist/ if either is missing or stale.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';

@@ -26,7 +26,7 @@ export class BufferReader {
   readonly #live: PresentV2Live;
   readonly #framed: boolean;
   #carry: Uint8Array;
-  /** What fetching a buffer ahead ended with. */
+  /** The error with which fetching a buffer ahead ended: the next read or look throws it. */
   #owed: unknown;
 
   constructor({ device, registers, my, live, framed }: SessionParts, carry: Uint8Array) {
@@ -83,12 +83,12 @@ export class BufferReader {
     }
   }
 
-  /** The session is over, and with it what it still had to say. */
+  /** The session is over: nobody is to get the error of a buffer that was fetched ahead. */
   forget(): void {
     this.#owed = undefined;
   }
 
-  /** True if a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
+  /** True if a buffer has bytes to read; false at the end of the stream. In pre-copy it throws `ENOMSG` if there are none now. */
   #hasBuffer(state: V2State): boolean {
     const my = this.#my;
     const owed = this.#owed;

@@ -21,7 +21,7 @@ export const present_v1_state = struct('present_v1_state', 64, {
   ended: ['u8', 37],
   /** Pre-copy is shown though the driver has none and simply runs. */
   virtual_pre_copy: ['u8', 38],
-  /** The session that the user believes in (`Session`). */
+  /** The session that the user knows of (`Session`). */
   session: ['u8', 39],
   /** A session that ended behind the user's back and of which the user has not been told (`Session`). */
   lost: ['u8', 40],

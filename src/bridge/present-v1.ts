@@ -173,7 +173,7 @@ class PresentedV1 implements V1Registers {
     throw new ShimError('ERR_STATE_UNKNOWN', `v2 driver: shows ${v2StateName(state)}`, { errno: 'EIO' });
   }
 
-  /** Asks the device where it is: it may have been reset, or have failed, behind the user's back. That is dealt with here. */
+  /** Asks the device for its state, and deals with a reset or a failure behind the user's back. */
   #sync(): V2State {
     let state = this.#state();
     if (state === V2.ERROR && this.#recover()) state = this.#state();
@@ -188,7 +188,7 @@ class PresentedV1 implements V1Registers {
     return state;
   }
 
-  /** The user believes in a session that has ended, and is to be told. */
+  /** Notes that a session has ended of which the user does not know: an error is to tell. */
   #lose(state: V2State, errno: number): void {
     const my = this.#my;
     const told = my.session === Session.SAVING ? 'saving' : 'resuming';
@@ -234,7 +234,7 @@ class PresentedV1 implements V1Registers {
     }
   }
 
-  /** A transition ended on its way: the user is told now, so a session that did not survive it is not "lost". */
+  /** A transition has failed, which the user is told now: a session that ended by it is not "lost". */
   #settle(): void {
     if (sessionOf(this.#state()) !== this.#my.session) this.#forgetSession();
   }

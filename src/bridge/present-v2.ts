@@ -119,8 +119,8 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   /**
-   * A v2 user learns from its data fd (`ENODEV`) that a session has ended by itself. A v1 device may keep telling its user,
-   * as presentV1 does, until it is asked to run, which it does already.
+   * Asks the device to run, which it does already. A v2 user learns from its data fd (`ENODEV`) that a session has ended by itself; a v1
+   * device may go on telling its user, as presentV1 does, until it is asked to run.
    */
   #acknowledgeLoss(): void {
     try {
@@ -295,7 +295,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#writer.fill(length);
   }
 
-  /** The state is asked about before the session, as by the drivers in Linux 6.12. */
+  /** Looks at the state before the session, as the drivers in Linux 6.12 do. */
   precopyInfo(id: number): PrecopyInfo {
     const state = this.getState();
     if (!isPreCopy(state)) {

@@ -60,7 +60,7 @@ const NOT_FROM_STOP =
   'this v1 driver takes no device_state 2 in 0, and a device that is stopped must not run in between: let it run, then ask again';
 
 /**
- * What is written to device_state. QEMU 5.2 to 7.2, all that v1 drivers were ever met by, wrote 1>3, 3>2, 2>2, 2>0, 0>1, 1>0, 2>1,
+ * What is written to device_state. QEMU 5.2 to 7.2, the only VMMs that v1 drivers have ever met, wrote 1>3, 3>2, 2>2, 2>0, 0>1, 1>0, 2>1,
  * 3>1, 0>2, 1>2, 1>4, 0>4, 4>1, 1>1; nothing else is written. A device that its user believes stopped never passes 1. A text
  * says why there is no way.
  */

@@ -60,7 +60,7 @@ export function migratableOf({ text, migratable }: OpenDevice): MigratableDevice
   );
 }
 
-/** Everything by which a device is told from one that its state is not for. */
+/** Everything that tells a device from one that its state is not for. */
 export function identityOf({ facts }: OpenDevice): Identity {
   const isPci = (facts.flags & VFIO_DEVICE_FLAGS_PCI) !== 0;
   const own = facts.regions.filter(

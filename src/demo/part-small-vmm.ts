@@ -30,7 +30,7 @@ export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
   const destination = start('destination', 'pipe');
   const { stdin: socket } = destination.program;
   const source = start('source', socket);
-  socket.destroy(); // theirs alone now: where one ends, the other notices
+  socket.destroy(); // theirs alone now: if one ends, the other notices
   const [from, to] = await Promise.all([source.report(), destination.report()]);
 
   const stopped = step(told, 'source', 'stopped');

@@ -2,7 +2,7 @@ import type { ErrnoName } from '../abi/errno.ts';
 import type { V1RegisterName } from '../v1/region.ts';
 import { v1StateName, withoutReserved } from '../v1/states.ts';
 
-/** Of what `DeviceEvent` says. A field or call that is new leaves it; one that is gone, or means something else, raises it. */
+/** The version of `DeviceEvent`. New fields and calls leave it as it is; one that is gone, or means something else, raises it. */
 export const DEVICE_EVENTS_VERSION = 1;
 
 /** One call on a device, in the protocol that it is spoken to, told when the call has ended. */

@@ -78,8 +78,8 @@ class ObservedSession implements V2DataSession {
 }
 
 /**
- * A session whose bytes can be taken from where they lie, or put there: they are moved once the user says so. To look is told if
- * it says something by itself, which are the end of the data, and a failure. A method that the session lacks finds nothing.
+ * A session whose user can take bytes from where they lie, or put them there: they are moved once the user says so. A look is told
+ * only if it finds the end of the data, or fails. A method that the session lacks finds nothing.
  */
 class ObservedInPlace extends ObservedSession {
   readonly #session: V2DataSession;

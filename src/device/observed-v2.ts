@@ -11,7 +11,7 @@ export class ObservedV2 implements V2Device {
   readonly #sink: (event: V2Event) => void;
   readonly #clock: () => number;
   readonly precopyInfoV2: ((wanted: boolean) => void) | undefined;
-  /** The session that the device gave last, and what was given for it: the same one again stays the same. */
+  /** The session that the device gave last, and the observed one: if the device gives the same again, so does this object. */
   #session: V2DataSession | undefined;
   #observed: V2DataSession | undefined;
 

@@ -6,7 +6,7 @@ import type { ErrnoName } from '../abi/errno.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
+import { syscall, trySyscall, withAddress } from '../sys/libc.ts';
 import { withPatience } from '../sys/patience.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import { dataError, deviceError } from '../vfio/client/errors.ts';
@@ -18,14 +18,14 @@ export interface DataFdMemory {
 }
 
 /**
- * The data fd of a kernel driver. It does not block where the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
+ * The data fd of a kernel driver. It does not block if the driver can say "not yet" (mlx5: `O_NONBLOCK`, poll); the other
  * drivers of Linux 6.12 have all data at hand and ignore the flag. So does xe of 7.1, whose read blocks.
  *
- * A process that takes over finds what its predecessor moved by the file's position, in which the drivers count
+ * A process that takes over learns what its predecessor moved from the file's position, in which the drivers count
  * (drivers/vfio/pci: `pos = &filp->f_pos`): bytes that were read lie where the predecessor's read put them, in shared memory,
- * and are counted once more, not read. Of a write that was cut off it is not known whether the driver accepted it: that is an
- * error. So is any call that was cut off if the position does not tell, as with xe, whose position stays 0
- * (drivers/vfio/pci/xe/main.c: xe_vfio_pci_save_read, Linux 7.1); calls that had ended are known without it.
+ * and are only counted, not read again. If a write that was cut off has moved the position, nobody can tell whether the driver
+ * accepted the bytes: that is an error. So is any call that was cut off if the position does not tell, as with xe, whose position
+ * stays 0 (drivers/vfio/pci/xe/main.c: xe_vfio_pci_save_read, Linux 7.1); calls that had ended are known without it.
  */
 export class KernelDataFd implements V2DataSession {
   readonly #fd: OwnedFd;
@@ -34,7 +34,7 @@ export class KernelDataFd implements V2DataSession {
   #closed = false;
   /** Bytes that a predecessor has moved and not counted. */
   #uncounted = 0;
-  /** What a predecessor's last call ended with, to be told to the call that repeats it. */
+  /** The error of a predecessor's last call, which the call that repeats it is to get. */
   #owed: ShimError | undefined;
 
   constructor(fd: OwnedFd, { my, live }: DataFdMemory) {
@@ -119,8 +119,8 @@ export class KernelDataFd implements V2DataSession {
       throw error;
     }
     this.#note(Live.CALLING);
-    // SAFETY: `bytes` stays referenced during the call; its length is its own
-    const result = trySyscall(call, this.#fd.number, addressOf(bytes), bytes.length);
+    // SAFETY: the length is that of `bytes`
+    const result = withAddress(bytes, (at) => trySyscall(call, this.#fd.number, at, bytes.length));
     if (result < 0) {
       this.#live.errno = -result;
       if (this.#live.tracked === 1 && !isMoveless(errnoNameOrEio(-result))) this.#checkPosition();
@@ -141,7 +141,7 @@ export class KernelDataFd implements V2DataSession {
     if (filePosition(this.#fd.number) !== this.#my.position) this.#live.tracked = 0;
   }
 
-  /** `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
+  /** Writes `position` and `session` before `status`: whoever reads them finds no status that is newer than they are. */
   #note(status: number): void {
     const live = this.#live;
     if (status !== Live.CALLING) {
@@ -163,7 +163,7 @@ function isMoveless(errno: ErrnoName): boolean {
   return errno === 'EAGAIN' || errno === 'ENOMSG' || errno === 'EINTR';
 }
 
-/** `f_pos` of an open file of this process; -1 where it cannot be told. */
+/** `f_pos` of an open file of this process; -1 if the kernel does not say it. */
 function filePosition(fd: number): number {
   const pos = /^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
   return pos === undefined ? -1 : Number(pos);

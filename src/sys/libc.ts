@@ -19,7 +19,7 @@ function findArch(): Arch {
   );
 }
 
-/** The shared library that koffi consists of, which this process has loaded. */
+/** The path of koffi's shared library, which this process has loaded. */
 export function koffiLibrary(): string {
   const { cache } = createRequire('/'); // from wherever: all modules are in one
   const found = Object.keys(cache).find((name) => name.endsWith('/koffi.node'));

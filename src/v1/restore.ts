@@ -32,7 +32,7 @@ export class V1Restore {
     }
   }
 
-  /** The VM starts: RUNNING, straight from RESUMING. */
+  /** Leaves RESUMING, straight for RUNNING as the VM starts, or for STOP. */
   complete(running = true): void {
     whenReady(() => this.#registers.setDeviceState(running ? V1.RUNNING : V1.STOP), this.#wait);
   }

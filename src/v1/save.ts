@@ -48,7 +48,7 @@ export class V1Save {
     return sent;
   }
 
-  /** The VM stops while the migration is in pre-copy. */
+  /** Leaves pre-copy for stop-and-copy, as the VM stops. */
   stop(): void {
     this.#changeState(~VFIO_DEVICE_STATE_V1_RUNNING, 0);
   }

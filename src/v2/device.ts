@@ -31,8 +31,8 @@ export interface V2DataSession {
   readonly nonblockingErrno?: (() => ErrnoName) | undefined;
   /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
-   * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. The same bytes
-   * again until they are consumed.
+   * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. It shows the
+   * same bytes until they are consumed.
    */
   peek?(length: number): Uint8Array | undefined;
   /** The first `length` bytes that peek() has just shown are read. */
@@ -46,7 +46,7 @@ export interface V2DataSession {
   write(from: Uint8Array): number;
   /**
    * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then says so
-   * with fill() spares a copy. `undefined` if there is none; the same memory again until it is filled.
+   * with fill() spares a copy. `undefined` if there is none. It gives the same memory until that is filled.
    */
   room?(length: number): Uint8Array | undefined;
   /** The first `length` bytes of what room() has just given are written. Throws as write() does. */

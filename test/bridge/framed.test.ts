@@ -5,7 +5,7 @@ import { V2Save } from '../../src/v2/save.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { V1Save } from '../../src/v1/save.ts';
-import { cut, hex, join, noise, sha256 } from '../support/bytes.ts';
+import { cut, hex, join, noise } from '../support/bytes.ts';
 import { notYet, outcome, thrownBy } from '../support/errno.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { v1Sim } from '../support/sims.ts';
@@ -67,7 +67,7 @@ describe('presentV2 framed, resuming', () => {
       const session = begin(V2.RESUMING);
       for (const piece of cut(stream(), sizes)) expect(session.write(piece)).toBe(piece.length);
       device.setState(V2.RUNNING);
-      expect(tape.loaded.map((bytes) => sha256(bytes))).toEqual(buffers.map((bytes) => sha256(bytes)));
+      expect(tape.loaded).toBeBuffers(buffers);
     },
   );
 
@@ -130,7 +130,7 @@ describe('presentV2 framed, resuming', () => {
       }
     }
     while (outcome(() => device.setState(V2.RUNNING)) === 'EAGAIN');
-    expect(tape.loaded.map((bytes) => sha256(bytes))).toEqual(buffers.map((bytes) => sha256(bytes)));
+    expect(tape.loaded).toBeBuffers(buffers);
   });
 });
 
@@ -161,7 +161,7 @@ describe('framed segmentation with a strict v1 driver', () => {
     expect(result).toBe(expected);
     if (expected !== 'OK') return;
     expect(target.bar).toBeBytes(source.bar);
-    expect(loads.loaded.map((bytes) => sha256(bytes))).toEqual(spy.consumed.map((bytes) => sha256(bytes)));
+    expect(loads.loaded).toBeBuffers(spy.consumed);
   });
 
   test('the boundaries pass through a v1 VMM between two framed bridges', () => {

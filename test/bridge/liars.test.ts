@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2State } from '../../src/v2/states.ts';
 import { failure, outcome, thrownBy } from '../support/errno.ts';
 import { oldVmm } from '../support/presented.ts';
@@ -14,7 +15,12 @@ describe('presentV1 of a v2 device', () => {
     const { user, tape, device } = oldVmm();
     tape.getState = () => state as V2State;
     expect(thrownBy(() => user.state())).toMatchObject({ code: 'ERR_STATE_UNKNOWN', errno: 'EIO' });
-    for (const access of [() => user.setState(2), () => user.pending(), () => user.offset(), () => user.size()]) {
+    for (const access of [
+      () => user.setState(V1.STOP_COPY),
+      () => user.pending(),
+      () => user.offset(),
+      () => user.size(),
+    ]) {
       expect(outcome(access)).toBe('EIO');
     }
     expect(outcome(() => device.reset())).toBe('EIO');
@@ -26,14 +32,14 @@ describe('presentV1 of a v2 device', () => {
       { initialBytes: 0, dirtyBytes: bytes },
     ]) {
       const { user } = oldVmm({ precopyInfo: info });
-      user.setState(3);
+      user.setState(V1.PRE_COPY);
       expect(outcome(() => user.pending())).toBe('EIO');
     }
   });
 
   test.each([-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])('with a MIG_DATA_SIZE of %d: as without one', (length) => {
     const { user } = oldVmm({ stopCopyLength: length, stopAnswers: [new Uint8Array(10)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(10);
   });
 
@@ -43,13 +49,13 @@ describe('presentV1 of a v2 device', () => {
       tape.state = target;
       return undefined;
     };
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(outcome(() => user.pending())).toBe('ENODEV');
   });
 
   test('interrupted for ever: ends', () => {
     const { user, spy } = oldVmm({ stopAnswers: [new Uint8Array(10)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     spy.options = {
       before: (call) => {
         if (call === 'read') throw failure('EINTR', 'ERR_SYSCALL');

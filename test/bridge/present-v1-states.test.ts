@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
@@ -62,10 +63,10 @@ describe('presentV1 write of device_state', () => {
 
   test('2 to 3 is EINVAL and the session goes on', () => {
     const { user } = oldVmm({ answers: [noise(100)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(100);
-    expect(outcome(() => user.setState(3))).toBe('EINVAL');
-    expect(user.state()).toBe(2);
+    expect(outcome(() => user.setState(V1.PRE_COPY))).toBe('EINVAL');
+    expect(user.state()).toBe(V1.STOP_COPY);
     expect(user.buffer()).toEqual(noise(100));
   });
 
@@ -97,7 +98,7 @@ describe('presentV1 device_state', () => {
     [V2.PRE_COPY_P2P, 3, V2.PRE_COPY],
   ])('leaves the P2P state %i, which somebody else asked for, where %i is asked for again', (p2p, value, state) => {
     const { user, tape } = oldVmm();
-    if (value === 3) user.setState(3);
+    if (value === 3) user.setState(V1.PRE_COPY);
     tape.setState(p2p);
     user.setState(value);
     expect([user.state(), tape.state]).toEqual([value, state]);
@@ -107,33 +108,33 @@ describe('presentV1 device_state', () => {
 describe('presentV1 virtual pre-copy', () => {
   test('is empty and costs nothing', () => {
     const { user, spy } = oldVmm({ flags: 1, answers: [noise(10)], stopCopyLength: 500 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect([user.pending(), user.offset(), user.size(), user.pending()]).toEqual([0, 4096, 0, 0]);
     expect(spy.log).toEqual([]);
   });
 
   test('shows the cost of stop-and-copy where that is asked for', () => {
     const { user } = oldVmm({ flags: 1, stopCopyLength: 500 }, { pendingIncludesStopCopy: true });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(500);
   });
 
   test('goes on while somebody else brings the device into RUNNING_P2P', () => {
     const { user, tape } = oldVmm({ flags: 3, answers: [noise(10)] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     tape.setState(V2.RUNNING_P2P);
     expect([user.state(), user.pending()]).toEqual([3, 0]);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect([user.state(), user.drain()]).toEqual([2, [noise(10)]]);
   });
 
   test('ends where the device was stopped behind it', () => {
     const { user, tape } = oldVmm({ flags: 3 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     tape.setState(V2.STOP);
-    expect(user.state()).toBe(0);
+    expect(user.state()).toBe(V1.STOP);
     tape.setState(V2.RUNNING);
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 });
 
@@ -201,7 +202,7 @@ describe('presentV1 after a failed write of device_state', () => {
       { hop: V2.STOP_COPY, error: failure('EBUSY') },
       { hop: V2.RUNNING_P2P, error: failure('EIO') },
     );
-    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([user.state(), tape.state]).toEqual([0, V2.STOP]);
     expect(warnings).toEqual([expect.stringMatching(/^the device is left in STOP: /)]);
   });
@@ -212,8 +213,8 @@ describe('presentV1 after a failed write of device_state', () => {
       { hop: V2.STOP_COPY, error: failure('EBUSY') },
       { hop: V2.RUNNING_P2P, error: failure('EIO'), fatal: true },
     );
-    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([tape.state, spy.log.at(-1)]).toEqual([V2.RUNNING, 'reset']);
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 });

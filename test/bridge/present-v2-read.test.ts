@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
-import { join, noise, sha256 } from '../support/bytes.ts';
+import { join, noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
 import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
@@ -15,7 +15,7 @@ describe('presentV2 read', () => {
     const pieces = readToEnd(session, block);
     expect(pieces.every((piece) => piece.length <= block)).toBe(true);
     expect(pieces).toBeBytes([a, b, c]);
-    expect(spy.consumed.map((buffer) => sha256(buffer))).toEqual([a, b, c].map((buffer) => sha256(buffer)));
+    expect(spy.consumed).toBeBuffers([a, b, c]);
   });
 
   test('goes through the v1 registers in the order of the protocol, and acknowledges only what was read to its end', () => {

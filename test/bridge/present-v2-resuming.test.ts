@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV2 } from '../../src/bridge/index.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import type { V2DataSession } from '../../src/v2/device.ts';
 import { cut, join, noise } from '../support/bytes.ts';
@@ -187,7 +188,7 @@ describe('presentV2 of vendor-v1', () => {
   test('an incomplete state never runs: RESUMING to RUNNING is EINVAL, and can be completed', () => {
     const source = v1Sim('vendor-v1,size=64K,section=16K,seed=3');
     const saving = v1User(source.device);
-    saving.setState(2);
+    saving.setState(V1.STOP_COPY);
     const stream = join(saving.drain());
     const target = v1Sim('vendor-v1,size=64K,section=16K');
     const presented = presentV2(target.device);

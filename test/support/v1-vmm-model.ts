@@ -1,6 +1,7 @@
 import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
 import { formatSpec } from '../../src/sim/spec.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2, v2StateName, type V2State } from '../../src/v2/states.ts';
 import { noise } from './bytes.ts';
@@ -206,7 +207,7 @@ export class V1VmmModel {
     this.#virtual = false;
   }
 
-  /** The supervisor brings the device into its P2P state, where it has one. */
+  /** The supervisor brings the device into its P2P state, if it has one. */
   #quiesce(): void {
     const now = this.#spy.getState();
     const target = now === V2.RUNNING ? V2.RUNNING_P2P : now === V2.PRE_COPY ? V2.PRE_COPY_P2P : undefined;
@@ -322,7 +323,7 @@ export class V1VmmModel {
       this.#told = true;
       return;
     }
-    // also where the answer is an error: what was shown is consumed by asking
+    // also if the answer is an error: what was shown is consumed by asking
     if (this.#taken !== undefined) {
       this.#received.push(this.#taken);
       this.#count += this.#taken.length;
@@ -378,7 +379,7 @@ export class V1VmmModel {
   #load(length: number): void {
     this.#notice();
     const piece = this.#stream.subarray(this.#loaded, this.#loaded + length);
-    if (this.#session !== 'saving') this.#device.write(4096, piece); // where it would overwrite what was shown
+    if (this.#session !== 'saving') this.#device.write(4096, piece); // while saving, it would overwrite what was shown
     const { answer } = this.#try(() => writeRegister(this.#device, 'data_size', piece.length));
     if (this.#lost !== 'none') {
       check.same('a data register after a session was lost', answer, 'EIO');
@@ -430,7 +431,7 @@ export class V1VmmModel {
     this.#injected = undefined;
     this.run({ do: 'reset' });
     const user = this.#user;
-    this.#try(() => user.setState(1)); // as after a cancel: what was lost is given up
+    this.#try(() => user.setState(V1.RUNNING)); // as after a cancel: what was lost is given up
     this.#lost = 'none';
     const all = (access: () => unknown): void => {
       for (let tries = 0; tries < 20; tries += 1) {
@@ -441,12 +442,12 @@ export class V1VmmModel {
       }
       throw new Finding('the device never gets ready');
     };
-    all(() => user.setState(3));
+    all(() => user.setState(V1.PRE_COPY));
     this.#entered(1, 3);
     for (const value of [3, 2]) {
       if (value === 2) {
         all(() => user.setState(user.state() === 1 ? 3 : 2)); // 1 after a fault that was fatal
-        all(() => user.setState(2));
+        all(() => user.setState(V1.STOP_COPY));
         if (kindOf(this.#spy.getState()) !== this.#session || this.#spy.bytes('out').length < this.#count)
           this.#forget();
         this.#entered(3, 2);
@@ -461,9 +462,9 @@ export class V1VmmModel {
 
     const target = v2Sim(formatSpec({ ...this.#sim.spec, seed: 0, fault: [] }));
     const there = v1User(presentV1(target.device, { dataSection: new Uint8Array(SECTION) }));
-    there.setState(4);
+    there.setState(V1.RESUMING);
     for (const buffer of this.#received) there.load(buffer);
-    there.setState(1);
+    there.setState(V1.RUNNING);
     check.bytes('memory of the destination', target.bar, this.#sim.bar);
   }
 }

@@ -10,7 +10,7 @@ const FETCH = fileURLToPath(new URL('../../scripts/qemu10.mjs', import.meta.url)
 
 const isSet = (name: string): boolean => !['', '0', 'false', undefined].includes(process.env[name]);
 
-/** True where a test that lacks a program fails instead of being skipped. */
+/** True if a test that lacks a program fails instead of being skipped. */
 export const ci = isSet('CI');
 
 /** What each QEMU is if an environment variable does not say so. */
@@ -39,7 +39,7 @@ export function qemuBinary(version: QemuVersion): string {
   return path;
 }
 
-/** True where QEMU is not there but may be fetched: in CI, and where the developer wants it. */
+/** True if QEMU is not there but may be fetched: in CI, and if the developer wants it. */
 export function isToBeFetched(version: QemuVersion): boolean {
   return findQemu(version) === undefined && (ci || isSet('VFIO_SHIM_FETCH'));
 }
@@ -50,7 +50,7 @@ export async function fetchQemu(): Promise<void> {
   fetched = stdout.trim();
 }
 
-/** Why the tests with a QEMU cannot run here; `undefined` where they can. */
+/** Why the tests with a QEMU cannot run here; `undefined` if they can. */
 export function missingQemu(version: QemuVersion): string | undefined {
   const path = findQemu(version);
   if (path === undefined) return `QEMU ${version} is not fetched, VFIO_SHIM_FETCH=1 does that`;

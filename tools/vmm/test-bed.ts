@@ -4,11 +4,10 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { Bed } from '../../src/vmm/bed.ts';
 import { Child, killHard } from '../../src/vmm/child.ts';
-import { poll } from '../../src/vmm/deadline.ts';
 import { qemuCommand, type QemuOptions } from '../../src/vmm/qemu-command.ts';
 import { Vm } from '../../src/vmm/vm.ts';
 import { qemuBinary, type QemuVersion } from './binaries.ts';
-import { findProcesses, MARK, type FoundProcess } from './processes.ts';
+import { findProcesses, MARK, stragglers, type FoundProcess } from './processes.ts';
 
 /**
  * Where a test's directory is. Its name is part of QEMU's options and shell commands, and the path of a UNIX socket has 107
@@ -72,9 +71,7 @@ export class TestBed extends Bed {
   async cleanUp(graceMs = 5000): Promise<string[]> {
     for (const vm of this.#vms) vm.disconnect();
     for (const found of this.processes()) if (isQemu(found)) killHard(found.pid);
-    const left = await poll(() => (this.processes().length === 0 ? [] : undefined), graceMs, '').catch(() =>
-      this.processes(),
-    );
+    const left = await stragglers(() => this.processes(), graceMs);
     await this[Symbol.asyncDispose]();
     return left.map((found) => `${found.pid}: ${found.commandLine}`);
   }

@@ -27,7 +27,7 @@ export interface BridgeOptions extends ServeOptions {
 
 export type BridgedDevice = ServedDevice<BridgedDriver>;
 
-/** The device of which a ledger has the facts, with the mark that its open file has. */
+/** The device of which a ledger has the facts; its place is the mark of its open file. */
 export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOptions): BridgedDevice {
   const facts = bridgedFacts(ledger);
   const isV2 = facts.flags !== 0;
@@ -49,7 +49,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       live: isV2 ? undefined : ledger.live,
     },
     protocol: isV2 ? ('v2' as const) : ('v1' as const),
-    // what the driver speaks itself is left to it, unless it is to be taken there and back
+    // what the driver speaks itself is left to it, but for the features of a v2 driver in a round trip
     shows: { v1: isV2 && present !== 'v2', v2: (!isV2 || roundTrip) && present !== 'v1' },
   };
   return new ServedDevice(parts, options, (sink) => new BridgedDriver(place, ledger, sink, options));
@@ -65,7 +65,7 @@ export class BridgedDriver implements Driver {
   readonly borrowed: BorrowedFd;
   readonly port: VfioPort;
   readonly fdStore: ReturnType<Reach['fdStore']>;
-  /** Of a v2 driver. */
+  /** `undefined` for a v1 driver. */
   readonly #sessions: FdSessions | undefined;
   #inherited = false;
 

@@ -5,8 +5,6 @@ import {
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
   VFIO_GROUP_GET_DEVICE_FD,
-  vfio_device_info,
-  vfio_region_info,
 } from '../../abi/vfio.ts';
 import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
@@ -19,12 +17,13 @@ import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
+import { addedRegionInfo, infoWithAddedRegion, regionAskedFor } from '../../vfio/server/added-region.ts';
 import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
 import type { Findings } from './findings.ts';
+import type { Argument } from '../../vfio/argument.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import { cdevName, linkOf, nameIn } from '../trap/kernel-names.ts';
 import { messageOf } from '../run/log.ts';
-import { migrationRegionInfo } from '../../vfio/server/migration-region.ts';
 import { BRIDGED } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { markPlace, placeOf } from '../trap/run-mark.ts';
@@ -33,10 +32,6 @@ import { regionOffset } from '../run/window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
-/** `struct vfio_device_info` as it is now, without capabilities. */
-const INFO_SIZE = 24;
-/** The longest answer with capabilities that is passed on. */
-const MAX_INFO = 64 * 1024;
 
 export interface BridgingOptions extends BridgeOptions {
   /** Is told what becomes of each device. */
@@ -99,9 +94,9 @@ export class Bridging implements Devices {
         this.#noteName(call);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(turn, true, (device) => this.#getInfo(call, device));
+        return this.#on(turn, true, (device) => this.#getInfo(new CallArgument(call), device));
       case VFIO_DEVICE_GET_REGION_INFO:
-        return this.#on(turn, false, (device) => this.#getRegionInfo(call, device));
+        return this.#on(turn, false, (device) => this.#getRegionInfo(new CallArgument(call), device));
       case VFIO_DEVICE_RESET:
         return this.#on(turn, false, (device) => {
           device.reset();
@@ -121,7 +116,7 @@ export class Bridging implements Devices {
     this.#names.set(call.tid, name);
   }
 
-  /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
+  /** Serves a call on a device that is bridged or, with `find`, is to be; calls on others are the kernel's. */
   #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
     const { call } = turn;
     const fd = this.#duplicate(call);
@@ -143,8 +138,8 @@ export class Bridging implements Devices {
   }
 
   /**
-   * Takes the caller's descriptor. Where that is not allowed, it may be a device that is bridged, and the call fails; as long as there
-   * is none, it is the kernel's.
+   * Takes the caller's descriptor. If that is not allowed, it may be a device that is bridged, and the call fails; as long as there
+   * is none, the call is the kernel's.
    */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
@@ -205,7 +200,7 @@ export class Bridging implements Devices {
     this.#options.findings.note(message);
   }
 
-  /** Forgets devices that the target has closed, where a new one comes. */
+  /** Forgets devices that the target has closed, when a new one comes. */
   #dropClosed(turn: Turn): void {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || this.#isOpen(device, place)) continue;
@@ -235,39 +230,16 @@ export class Bridging implements Devices {
     }
   }
 
-  /** The kernel's own answer, with one more region. */
-  #getInfo(call: Call, device: BridgedDevice): number {
-    if (device.v1 === undefined) return CONTINUE;
-    const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
-    if (argsz < 16) return CONTINUE; // it says EINVAL
-    const ask = (size: number): Uint8Array => {
-      const bytes = call.readArg(2, size);
-      new DataView(bytes.buffer).setUint32(0, size, true);
-      device.driver.port.getInfo(bytes);
-      return bytes;
-    };
-    let bytes = ask(Math.min(argsz, INFO_SIZE));
-    const needed = new DataView(bytes.buffer).getUint32(0, true);
-    if (needed > bytes.length && needed <= Math.min(argsz, MAX_INFO)) bytes = ask(needed);
-    const regions = vfio_device_info.fields.num_regions[1];
-    const view = new DataView(bytes.buffer);
-    view.setUint32(regions, view.getUint32(regions, true) + 1, true);
-    // where it holds all that there is, argsz stays what the caller said
-    if (view.getUint32(0, true) <= bytes.length) view.setUint32(0, argsz, true);
-    call.writeArg(2, bytes);
-    return 0;
+  #getInfo(argument: Argument, { v1, driver }: BridgedDevice): number {
+    return v1 !== undefined && infoWithAddedRegion(argument, driver.port) ? 0 : CONTINUE;
   }
 
-  #getRegionInfo(call: Call, device: BridgedDevice): number {
-    const { facts, place } = device.driver;
-    const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
-    if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
-    if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
-    call.writeArg(
-      2,
-      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
-    );
-    return 0;
+  #getRegionInfo(argument: Argument, { name, v1, driver, section }: BridgedDevice): number {
+    const { facts, place } = driver;
+    if (regionAskedFor(argument) !== facts.region) return CONTINUE;
+    this.#options.findings.uses(name, 'v1');
+    const region = { offset: regionOffset(place), dataSection: section.size };
+    return v1 !== undefined && addedRegionInfo(argument, facts.region, region) ? 0 : CONTINUE;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {

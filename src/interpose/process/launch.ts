@@ -22,8 +22,8 @@ const keeperPath = join(import.meta.dirname, 'keeper-main.js');
  * Replaces this process by the target, under a filter whose listener a keeper holds. The process id stays, so signals,
  * exit status and whoever watches the process see the target itself.
  *
- * The keeper is started first, through a shell that leaves it: the target must not get a child it does not know of. The
- * listener waits for it in the socket, and the target's first trapped call for the supervisor.
+ * It starts the keeper first, through a shell that ends at once: the target must not get a child it does not know of. The listener
+ * waits for the keeper in the socket, and the target's first trapped call waits for the supervisor.
  */
 export function launch(order: Order, command: readonly string[], env: NodeJS.ProcessEnv): never {
   const [name = ''] = command;

@@ -19,7 +19,7 @@ import { featureRequest } from '../../vfio/client/features.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { smallSpec } from '../../sim/spec.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
-import { addressOf, arch, trySyscall } from '../../sys/libc.ts';
+import { arch, trySyscall, withAddress } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V1Device } from '../../v1/device.ts';
@@ -77,7 +77,15 @@ export class RehearsalTarget implements Disposable {
     for (const file of this.#files) file.close();
   }
 
-  /** Makes a call, and returns what the target would get. Throws where that is an error. */
+  /** SAFETY: argsz, in `argument`, says no more than its length. */
+  #ioctl(name: string, fd: number, command: number, argument: Uint8Array): void {
+    withAddress(argument, (at) => this.#make(name, numbers.ioctl, [fd, command, at]));
+  }
+
+  /**
+   * Makes a call, and returns what the target would get. Throws if that is an error. SAFETY: whoever passes an address keeps what is
+   * there (withAddress()), and passes its length.
+   */
   #make(name: string, nr: number, args: readonly (number | bigint)[]): number {
     const { words } = this.#call;
     seccomp_notif.encode({ id: 1n, pid: process.pid, nr }, new Uint8Array(words.buffer));
@@ -96,7 +104,7 @@ export class RehearsalTarget implements Disposable {
     const at = (offset: number): bigint => regionOffset(0) + BigInt(offset);
     const { pread64, pwrite64 } = numbers;
     const access = (nr: number, offset: number, bytes: Uint8Array): void => {
-      this.#make('access', nr, [this.#device, addressOf(bytes), bytes.length, at(offset)]);
+      withAddress(bytes, (from) => this.#make('access', nr, [this.#device, from, bytes.length, at(offset)]));
     };
     return {
       regionSize,
@@ -111,7 +119,7 @@ export class RehearsalTarget implements Disposable {
   #showV2(migrationFlags: number): V2Device {
     const feature = (flags: number, data: Uint8Array): Uint8Array => {
       const bytes = featureRequest(flags, data);
-      this.#make('VFIO_DEVICE_FEATURE', numbers.ioctl, [this.#device, VFIO_DEVICE_FEATURE, addressOf(bytes)]);
+      this.#ioctl('VFIO_DEVICE_FEATURE', this.#device, VFIO_DEVICE_FEATURE, bytes);
       return bytes.subarray(vfio_device_feature.size);
     };
     const get = (index: number, size: number): Uint8Array =>
@@ -140,11 +148,11 @@ export class RehearsalTarget implements Disposable {
   #session(fd: number): V2DataSession {
     this.#dataFds.add(fd);
     return {
-      read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
-      write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
+      read: (into) => withAddress(into, (at) => this.#make('read', numbers.read, [fd, at, into.length])),
+      write: (from) => withAddress(from, (at) => this.#make('write', numbers.write, [fd, at, from.length])),
       precopyInfo: (): PrecopyInfo => {
         const bytes = vfio_precopy_info.encode({ argsz: vfio_precopy_info.size });
-        this.#make('VFIO_MIG_GET_PRECOPY_INFO', numbers.ioctl, [fd, VFIO_MIG_GET_PRECOPY_INFO, addressOf(bytes)]);
+        this.#ioctl('VFIO_MIG_GET_PRECOPY_INFO', fd, VFIO_MIG_GET_PRECOPY_INFO, bytes);
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },

@@ -26,7 +26,7 @@ export interface Plan {
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
-  /** What devices go through is said on stderr. */
+  /** The supervisor logs what devices go through. */
   readonly verbose: boolean;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
@@ -36,9 +36,9 @@ export interface Plan {
 export interface PlannedFds {
   /** A pidfd of the target. */
   readonly target: number;
-  /** Where the supervisor writes one line of JSON per device at the end; none without. */
+  /** The file to which the supervisor writes one line of JSON per device at the end, if any. */
   readonly report: number | undefined;
-  /** The file for what keeper and supervisor have to say; the target's stderr without. */
+  /** The file to which keeper and supervisor log; without it they log to the target's stderr. */
   readonly log: number | undefined;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: number | undefined;

@@ -4,7 +4,7 @@ import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../../abi/vfio-v2.ts';
 import { isNotReady } from '../../error.ts';
 import { inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
-import { addressOf } from '../../sys/libc.ts';
+import { addressOf, withAddress } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -18,7 +18,7 @@ import { TargetBuffer } from '../trap/target-buffer.ts';
  * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone.
  */
 
-/** The most that one call moves, in bytes: what QEMU 10 asks for. */
+/** The most that one call reads, or writes by a copy, in bytes: what QEMU 10 asks for. */
 const PIECE = 1024 * 1024;
 
 const data_fd = struct('data_fd', 64, {
@@ -29,7 +29,7 @@ const data_fd = struct('data_fd', 64, {
 /** What a device's data fd needs to know of it. */
 export interface DataFdDevice {
   readonly v2: V2Device | undefined;
-  /** What the call has done so far did not happen. */
+  /** Takes back what the call has changed so far. */
   undo(): void;
 }
 
@@ -88,7 +88,7 @@ export class DataFds {
   /** Bytes that lie where they can be taken from: they count as read once the target has them. */
   #readInPlace(buffer: TargetBuffer, session: V2DataSession, bytes: Uint8Array): number {
     if (bytes.length === 0) return 0;
-    buffer.write(addressOf(bytes), bytes.length);
+    withAddress(bytes, (at) => buffer.write(at, bytes.length)); // SAFETY: the length is that of `bytes`
     session.consume?.(bytes.length);
     this.#readsAhead = session.readAhead !== undefined;
     return bytes.length;
@@ -116,7 +116,7 @@ export class DataFds {
       buffer.read(bounceAt, piece.length);
       length = session.write(piece);
     } else {
-      buffer.read(addressOf(room), room.length);
+      withAddress(room, (at) => buffer.read(at, room.length)); // SAFETY: the length is that of `room`
       session.fill?.(room.length);
       ({ length } = room);
     }

@@ -9,14 +9,14 @@ import type { Plan } from '../run/plan.ts';
 
 /** Memory that outlives this process, for the bridges of one device. Mapped when it is asked for. */
 export interface PresentationMemory {
-  /** The data section that the VMM maps, where the v1 region is ours. */
+  /** The data section that the VMM maps, if the v1 region is ours. */
   readonly section: () => Uint8Array;
   /** The data section inside a round trip. */
   readonly inner: () => Uint8Array;
   readonly carry: () => Uint8Array;
   readonly carryOuter: () => Uint8Array;
   readonly arena: Uint8Array;
-  /** Memory that counts at once, where the driver does not forget with the arena what it was asked. */
+  /** Memory that counts at once, for a v1 driver of the kernel: it does not forget, with the arena, what it was asked. */
   readonly live: Uint8Array | undefined;
 }
 

@@ -45,7 +45,7 @@ export class ReportCounter {
   readonly #stateNumbers: Readonly<Record<string, number>>;
   readonly #protocol: 'v1' | 'v2';
 
-  /** `protocol`: which states are noted, those of the device itself. */
+  /** `protocol`: that of the device itself, whose states are noted. */
   constructor(memory: Uint8Array, protocol: 'v1' | 'v2') {
     this.counts = device_report.view(memory);
     this.#states = memory.subarray(device_report.size, device_report.size + LISTED);
@@ -54,7 +54,7 @@ export class ReportCounter {
     this.#stateNumbers = protocol === 'v1' ? V1 : V2;
   }
 
-  /** A call on the device itself: notes the state, and returns its name where it is another than the last one. */
+  /** A call on the device itself: notes the state, and returns its name if it is another than the last one. */
   ofDriver(event: DeviceEvent): string | undefined {
     const number = this.#stateNumbers[stateIn(event) ?? ''];
     return number === undefined ? undefined : this.state(number);
@@ -96,7 +96,7 @@ export class ReportCounter {
     }
   }
 
-  /** Notes a state; its name where it is another than the last one. */
+  /** Notes a state, and returns its name if it is another than the last one. */
   state(value: number): string | undefined {
     const { counts } = this;
     const last = counts.states - 1;

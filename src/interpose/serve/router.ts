@@ -36,8 +36,8 @@ export class Router {
   }
 
   /**
-   * Goes on, once a read of a data fd was answered, with what the next one will need: the target sends what it has meanwhile.
-   * True where that changed something, which is to be committed with the call's result once more.
+   * Prepares, once a read of a data fd was answered, what the next one will need, while the target sends what it has. True if that may
+   * have changed something, which is to be committed with the call's result once more.
    */
   readAhead({ tid }: Call): boolean {
     const device = this.#hasRead;
@@ -108,7 +108,7 @@ export class Router {
     return this.#dataFd(turn, (dataFds) => dataFds.write(turn.call));
   }
 
-  /** A call on a device's descriptor at an offset in the window: which arguments these are. */
+  /** A call on a device's descriptor at an offset in the window; the numbers say which arguments these are. */
   #onRegion(turn: Turn, fdArgument: number, offsetArgument: number): number {
     const { call } = turn;
     const high = call.high(offsetArgument);

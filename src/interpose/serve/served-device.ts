@@ -30,7 +30,7 @@ export interface ServeOptions {
   readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
   readonly warn: (message: string) => void;
-  /** Where what devices go through is said, if anywhere. */
+  /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
 }
 
@@ -47,12 +47,12 @@ export interface Driver {
   /** Tells of each call on it. */
   readonly backend: MigratableDevice;
   /**
-   * Begins a call on a descriptor of the target; false where that is not this device. Without one, the call is on something
-   * that belongs to the device, as a data fd does. leave() ends it.
+   * Begins a call on a descriptor of the target; false if that is not this device's. Without one, the call is on something that
+   * belongs to the device, as a data fd does; false if the target has closed the device. leave() ends the call.
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
-  /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
+  /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
 }
@@ -73,14 +73,15 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly ledger: Ledger;
   readonly section: Section;
   readonly driver: D;
-  /** The region that the VMM sees, where v1 is presented. */
+  /** The region that the VMM sees, if it is ours to show. */
   readonly v1: V1Device | undefined;
-  /** The features that the VMM sees, where v2 is presented. */
+  /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
+  // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
@@ -124,7 +125,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.dataFds?.open(call, answers, resuming, tell);
   }
 
-  /** What the call has changed did not happen: a successor would find the same, had this process been killed in its midst. */
+  /** Takes back what the call has changed: a successor would find the same, had this process been killed in its midst. */
   undo(): void {
     this.ledger.revert();
   }
@@ -193,7 +194,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     let register = this.#last.get(key);
     if (register === undefined) {
       const bytes = new Uint8Array(width);
-      register = { bytes, at: addressOf(bytes) };
+      register = { bytes, at: addressOf(bytes) }; // SAFETY: #last references the bytes, as long as this object lives
       this.#last.set(key, register);
     }
     return register;

@@ -16,7 +16,7 @@ export class PortV1Device implements V1Device {
   readonly #port: VfioPort;
   readonly #region: RegionInfo;
 
-  /** `map`: map the data section where the driver allows it. That keeps the device open until this process ends. */
+  /** `map`: maps the data section if the driver allows it. That keeps the device open until this process ends. */
   constructor(port: VfioPort, region: RegionInfo, map: boolean) {
     this.#port = port;
     this.#region = region;
@@ -61,7 +61,7 @@ export class PortV1Device implements V1Device {
     }
   }
 
-  /** Registers are accessed at once; of the data section, a driver may take or give less than was asked for. */
+  /** Repeats the access for the rest: of the data section, a driver may take or give less than was asked for. */
   #access(call: 'read' | 'write', offset: number, bytes: Uint8Array): void {
     if (offset < 0 || bytes.length > this.regionSize - offset) {
       throw new ShimError('ERR_ACCESS', `migration region: ${bytes.length} bytes at ${offset} of ${this.regionSize}`, {

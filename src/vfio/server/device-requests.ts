@@ -43,7 +43,7 @@ export interface ShownRegion {
   readonly offset: bigint;
 }
 
-/** The regions of a device: its own by index, and the one that is there where v1 is presented. */
+/** The regions of a device: its own by index, and the migration region that it has if v1 is presented. */
 export interface DeviceRegions {
   readonly own: readonly ShownRegion[];
   readonly migration: MigrationRegion;
@@ -53,7 +53,7 @@ export interface DeviceRegions {
 export interface DeviceHost {
   readonly v1: V1Device | undefined;
   readonly v2: V2Device | undefined;
-  /** The user takes a first look: a state that an earlier user left behind must not be met. */
+  /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
   reset(): void;
 }
@@ -97,7 +97,7 @@ function getInfo(argument: Argument, host: DeviceHost): number {
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
   argument.write(bytes.subarray(0, Math.min(argsz, bytes.length)));
-  host.firstLook(); // of who has been told
+  host.firstLook(); // last: who does not get the answer has not looked
   return 0;
 }
 

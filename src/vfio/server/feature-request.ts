@@ -54,7 +54,7 @@ export function deviceFeature(argument: Argument, device: V2Device, openDataFd: 
   if (!probe && (flags & BOTH) === BOTH) throw refuse('EINVAL', 'VFIO_DEVICE_FEATURE: GET and SET at once');
   const feature = flags & VFIO_DEVICE_FEATURE_MASK;
 
-  /** True where the operation is to be carried out; false where it was asked whether it exists. */
+  /** True if the operation is to be carried out; false if the user only asks whether it exists. */
   const wanted = (supported: number, size: number): boolean => {
     if ((flags & BOTH & ~supported) !== 0)
       throw refuse('EINVAL', `feature ${feature}: does not support this operation`);
@@ -100,8 +100,8 @@ function noFeature(feature: number): ShimError {
 }
 
 /**
- * vfio_ioctl_device_feature_mig_device_state: a request that fails says `data_fd` -1 too. A user that cannot be told the number of its
- * data fd gets none, and where that is seen beforehand, no other state either.
+ * As vfio_ioctl_device_feature_mig_device_state, says `data_fd` -1 if the request fails, too. A user that cannot be told the number of
+ * its data fd gets none, and if that is seen beforehand, no other state either.
  */
 function setState(argument: Argument, device: V2Device, openDataFd: OpenDataFd): void {
   const request = argument.read(HEADER + vfio_device_feature_mig_state.size);

@@ -19,7 +19,7 @@ export interface MigrationRegion {
   readonly dataSection: number;
 }
 
-/** The region's info with its two capabilities, or where `argsz` is too small for them, without, saying how much is needed. */
+/** The region's info with its two capabilities; if `argsz` is too small for them, without, and with the argsz that they need. */
 export function migrationRegionInfo(
   argsz: number,
   index: number,

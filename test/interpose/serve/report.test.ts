@@ -6,6 +6,7 @@ import { storeOf } from '../../../src/sim/byte-store.ts';
 import { ReportCounter } from '../../../src/interpose/serve/report.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import type { V1Device } from '../../../src/v1/device.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
 import { join, noise, sha256 } from '../../support/bytes.ts';
 import { failure, notYet, outcome } from '../../support/errno.ts';
@@ -91,7 +92,7 @@ describe('ReportCounter of a v1 VMM', () => {
 
   it('counts a buffer once, however often its size is read, and the next one for itself', () => {
     const { user, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.pending();
     const first = user.buffer().length;
     expect(moved()).toEqual([first, 1, 0, 0]);
@@ -109,10 +110,10 @@ describe('ReportCounter of a v1 VMM', () => {
   it('counts a buffer once that is shown on both sides of the change to stop-and-copy', () => {
     const tape = new TapeV2({ answers: [noise(100)], precopyInfo: { initialBytes: 100, dirtyBytes: 0 } });
     const { user, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.pending();
     expect(user.buffer()).toHaveLength(100);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.buffer()).toHaveLength(100);
     expect(moved()).toEqual([100, 1, 0, 0]);
   });
@@ -120,18 +121,18 @@ describe('ReportCounter of a v1 VMM', () => {
   it.each(['a state write', 'a reset'])('counts a buffer anew behind %s', (what) => {
     const { user, device, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
     for (const times of [1, 2]) {
-      user.setState(2);
+      user.setState(V1.STOP_COPY);
       expect(user.buffer()).toHaveLength(32);
       expect(moved()).toEqual([32 * times, times, 0, 0]);
       if (what === 'a reset') device.reset();
-      else user.setState(1);
+      else user.setState(V1.RUNNING);
     }
   });
 
   it('counts what came in once it is accepted', () => {
     const tape = new TapeV2();
     const { user, device, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
-    user.setState(4);
+    user.setState(V1.RESUMING);
     user.load(noise(10));
     tape.writeAnswers.push(notYet());
     expect(outcome(() => user.load(noise(20)))).toBe('EAGAIN');
@@ -173,10 +174,10 @@ it('ReportCounter tells of each new state of the driver, by what its calls show'
   const { device } = observe({ protocol: 'v1', device: v1Sim('vendor-v1').device }, sink);
   const user = v1User(device);
   user.state();
-  user.setState(3);
+  user.setState(V1.PRE_COPY);
   user.state();
   user.pending();
-  outcome(() => user.setState(4));
+  outcome(() => user.setState(V1.RESUMING));
   device.reset();
   expect(entered).toEqual(['RUNNING', 'PRE_COPY', undefined, undefined, undefined, 'RUNNING']);
 });

@@ -3,6 +3,7 @@ import { expect, it } from 'vitest';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../../src/abi/vfio.ts';
 import { vfio_precopy_info } from '../../../src/abi/vfio-v2.ts';
 import type { SyscallName } from '../../../src/abi/syscalls.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { sha256 } from '../../support/bytes.ts';
@@ -93,18 +94,18 @@ describeWithCompiler('a slow device of a VM', () => {
 
   it('keeps nobody else from a whole migration in v1', async () => {
     const { puppet, slow, other } = await open([`qat,${NEVER}`, `qat,size=${SIZE},seed=7`]);
-    await slow.enter(2);
+    await slow.enter(V1.STOP_COPY);
     const asking = await park(puppet, 'pread64', [slow.fd, '$there', 8, slow.region + 16n]);
-    await other.enter(3);
-    await other.enter(2);
+    await other.enter(V1.PRE_COPY);
+    await other.enter(V1.STOP_COPY);
     const buffers = await other.save();
-    await other.enter(0);
-    await other.enter(4);
+    await other.enter(V1.STOP);
+    await other.enter(V1.RESUMING);
     await other.load(buffers);
-    await other.enter(1);
-    expect(await slow.state()).toBe(2);
+    await other.enter(V1.RUNNING);
+    expect(await slow.state()).toBe(V1.STOP_COPY);
     expect(asking.settled).toBeUndefined();
-    await slow.enter(1);
+    await slow.enter(V1.RUNNING);
     expect(await asking.done).toMatchObject({ errno: 'OK', value: 8n });
   });
 
