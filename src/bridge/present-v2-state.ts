@@ -22,7 +22,7 @@ const fields = {
   header_filled: ['u8', 21],
   /** pending_bytes was read in this session. */
   pending_known: ['u8', 22],
-  /** The driver has refused 0 to 2: STOP is written as 2. */
+  /** The driver has refused 0 to 2: STOP is written as 3 and 2. */
   stop_by_saving: ['u8', 23],
   /** The current buffer: where, how many bytes, how many of them the user has. */
   buffer_offset: ['count', 24],

@@ -1,19 +1,9 @@
-import { struct } from '../abi/struct.ts';
 import { commonOptions, compatibilityOptions, streamOptions } from './common-options.ts';
 import type { PciIdentity, V2Kind } from './driver-kind.ts';
 import type { SimMemory } from './memory.ts';
 import type { ValuesOf } from './option.ts';
+import { isFor, setupBlock } from './setup-block.ts';
 import { SimV2Device, type V2Driver } from './v2-device.ts';
-
-/** What these drivers send first: who they are and how much follows. */
-const setup = struct('sim_setup', 32, {
-  magic: ['u32', 0],
-  version: ['u32', 4],
-  compat: ['u32', 8],
-  reserved: ['u32', 12],
-  size: ['u64', 16],
-  reserved_2: ['u64', 24],
-});
 
 const options = { ...commonOptions(64 * 1024), ...streamOptions, ...compatibilityOptions };
 
@@ -48,18 +38,16 @@ function blockDriver(
   { version, compat, size }: ValuesOf<typeof options>,
   memory: SimMemory,
 ): V2Driver {
-  const mine = { magic, version, compat, size: BigInt(size) };
+  const mine = { magic, version, compat, size };
   return {
     migrationFlags,
-    setup: setup.encode(mine),
+    setup: setupBlock(mine),
     payloadSize: size,
     forgetsRefusal: false,
     readPayload: (position, into) => into.set(memory.bar.subarray(position, position + into.length)),
     writePayload: (position, from) => memory.bar.set(from, position),
     checkSetup(bytes) {
-      const theirs = setup.decode(bytes);
-      const fits = theirs.magic === magic && theirs.compat === compat && theirs.size === mine.size;
-      return fits && theirs.version <= version ? undefined : 'EINVAL';
+      return isFor(mine, bytes) ? undefined : 'EINVAL';
     },
   };
 }
