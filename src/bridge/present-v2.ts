@@ -261,6 +261,7 @@ class PresentedV2 implements V2Device, SessionOwner {
       const total = my.session_read + this.#reader.knownLeft();
       if (total > 0) my.last_total = total;
     }
+    if (my.session === Session.RESUMING && my.session_read > 0) my.last_total = my.session_read;
     const kept = OF_THE_DEVICE.map((field) => [field, my[field]] as const);
     // what was begun and not finished belongs to the session that ends
     const buffers = Math.max(my.buffers, this.#live.asked);

@@ -83,6 +83,7 @@ export class TransactionWriter {
   #take(length: number): void {
     const my = this.#my;
     my.filled += length;
+    my.session_read += length;
     if (my.filled < my.space_size) return;
     try {
       this.#finishTransaction();

@@ -263,10 +263,9 @@ export class Bridging implements Devices {
     const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
     if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
     if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
-    call.writeArg(
-      2,
-      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
-    );
+    const { dataSection } = device.v1;
+    const region = { offset: regionOffset(place), dataSection, mappable: true };
+    call.writeArg(2, migrationRegionInfo(argsz, index, region));
     return 0;
   }
 
