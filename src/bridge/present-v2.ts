@@ -31,7 +31,7 @@ export interface PresentV2Options {
   readonly offerP2P?: boolean;
   /** What MIG_DATA_SIZE says before the device has ever been saved, in bytes. Default: the data section. */
   readonly stopCopyEstimate?: number;
-  /** The driver knows no device_state 0 to 2: STOP is written as 2. Otherwise that is learnt when it refuses. */
+  /** The driver knows no device_state 0 to 2: STOP is written as 3 and 2. Otherwise that is learnt when it refuses. */
   readonly stopBySaving?: boolean;
   /** The driver takes device_state 0 after 4, and loads by then. */
   readonly stopAfterLoad?: boolean;
@@ -141,10 +141,15 @@ class PresentedV2 implements V2Device, SessionOwner {
     if (path.length === 0) this.#arrive(v1, target);
     let at = v1;
     for (const [n, write] of path.entries()) {
-      const passes = write === V1.RUNNING ? V2.RUNNING : V2.STOP;
+      const passes = write === V1.STOP ? V2.STOP : V2.RUNNING; // also with 3: a session begins where the user gets it
       const next = n === path.length - 1 ? target : passes;
       if (at === V1.PRE_COPY && write === V1.STOP_COPY && my.session === Session.SAVING) this.#reader.keepBuffer();
-      this.#write(found, at, write);
+      try {
+        this.#write(found, at, write);
+      } catch (error) {
+        if (n > 0 && at === V1.PRE_COPY && !isNotReady(error)) this.#runAgain(found);
+        throw error;
+      }
       this.#arrive(write, next);
       at = write;
     }
@@ -192,7 +197,16 @@ class PresentedV2 implements V2Device, SessionOwner {
     }
   }
 
-  /** A driver that takes no 0 to 2 is not asked again: a stop is written as 2 from now on. */
+  /** On a way from 1 by 3, 2 was refused: the user has not asked for pre-copy. */
+  #runAgain(found: number): void {
+    try {
+      this.#registers.writeDeviceState(found, V1.RUNNING);
+    } catch {
+      // the user is told of the first failure, and finds where the device is
+    }
+  }
+
+  /** A driver that takes no 0 to 2 is not asked again: a stop is written as 3 and 2 from now on. */
   #learn(error: unknown): void {
     // EFAULT is what the drivers of HiSilicon and NVIDIA say in place of EINVAL
     if (!hasErrno(error, 'EINVAL') && !hasErrno(error, 'EFAULT')) return;
@@ -200,7 +214,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#my.stop_by_saving = 1;
     throw new ShimError(
       'ERR_TRANSITION',
-      `device_state: this v1 driver refuses 0 to 2 (${error.errno}); from now on a stop is written as 2: let the device run, then ask again`,
+      `device_state: this v1 driver refuses 0 to 2 (${error.errno}); from now on a stop is written as 3 and 2: let the device run, then ask again`,
       { errno: 'EINVAL', cause: error },
     );
   }
@@ -247,6 +261,7 @@ class PresentedV2 implements V2Device, SessionOwner {
       const total = my.session_read + this.#reader.knownLeft();
       if (total > 0) my.last_total = total;
     }
+    if (my.session === Session.RESUMING && my.session_read > 0) my.last_total = my.session_read;
     const kept = OF_THE_DEVICE.map((field) => [field, my[field]] as const);
     // what was begun and not finished belongs to the session that ends
     const buffers = Math.max(my.buffers, this.#live.asked);

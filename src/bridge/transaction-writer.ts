@@ -1,10 +1,10 @@
 import { errnoOf, isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
+import { mappedAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
-import { mappedAt } from './mapped.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
@@ -71,7 +71,10 @@ export class TransactionWriter {
     const my = this.#my;
     this.#openTransaction(left);
     const piece = from.subarray(0, my.space_size - my.filled);
-    this.#device.write(my.space_offset + my.filled, piece);
+    const at = my.space_offset + my.filled;
+    const room = wholeMappedAt(this.#device, at, piece.length);
+    if (room === undefined) this.#device.write(at, piece);
+    else room.set(piece);
     this.#take(piece.length);
     return piece.length;
   }
@@ -80,6 +83,7 @@ export class TransactionWriter {
   #take(length: number): void {
     const my = this.#my;
     my.filled += length;
+    my.session_read += length;
     if (my.filled < my.space_size) return;
     try {
       this.#finishTransaction();

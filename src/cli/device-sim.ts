@@ -92,7 +92,8 @@ function regionsOf(spec: SimSpec, sim: Sim): RegionInfo[] {
     { ...plain, index: VFIO_PCI_CONFIG_REGION_INDEX, size: pciConfig(spec).length, flags },
   ];
   if (sim.protocol === 'v2') return own;
-  const { regionSize: size, dataSection } = sim.device;
+  const { regionSize: size, dataSection, mapped } = sim.device;
   const type = { type: VFIO_REGION_TYPE_MIGRATION, subtype: VFIO_REGION_SUBTYPE_MIGRATION };
-  return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, flags: mappable, type, sparse: [dataSection] }];
+  const shown = mapped === undefined ? { flags } : { flags: mappable, sparse: [dataSection] };
+  return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, type, ...shown }];
 }

@@ -5,10 +5,10 @@ import {
   streamOptions,
   type CompatibleValues,
 } from './common-options.ts';
-import { blockSetup } from './block-setup.ts';
 import type { PciIdentity, V2Kind } from './driver-kind.ts';
 import type { SimMemory } from './memory.ts';
 import type { Options, ValuesOf } from './option.ts';
+import { isFor, setupBlock } from './setup-block.ts';
 import { formatSize } from './size.ts';
 import { SimV2Device, type V2Driver } from './v2-device.ts';
 import type { SimV2 } from './v2-sim.ts';
@@ -68,18 +68,16 @@ function blockDriver(
   { version, compat, size }: CompatibleValues,
   memory: SimMemory,
 ): V2Driver {
-  const mine = { magic, version, compat, size: BigInt(size) };
+  const mine = { magic, version, compat, size };
   return {
     migrationFlags,
-    setup: blockSetup.encode(mine),
+    setup: setupBlock(mine),
     payloadSize: size,
     forgetsRefusal: false,
     readPayload: (position, into) => into.set(memory.bar.subarray(position, position + into.length)),
     writePayload: (position, from) => memory.bar.set(from, position),
     checkSetup(bytes) {
-      const theirs = blockSetup.decode(bytes);
-      const fits = theirs.magic === magic && theirs.compat === compat && theirs.size === mine.size;
-      return fits && theirs.version <= version ? undefined : 'EINVAL';
+      return isFor(mine, bytes) ? undefined : 'EINVAL';
     },
   };
 }

@@ -3,13 +3,13 @@ import type { V2DataSession } from '../v2/device.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import type { CompatibleValues } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
-import { blockSetup } from './block-setup.ts';
+import { isFor, setupBlock, SETUP_SIZE, type Setup } from './setup-block.ts';
 import { BufferDevice } from './buffer-device.ts';
 import { simError } from './v2-sim.ts';
 
 /** PDS_LM_DEVICE_STATE_LENGTH (include/linux/pds/pds_adminq.h, Linux 6.12). */
 export const PDS_STATE_SIZE = 65_536;
-export const PDS_LARGEST_MEMORY = PDS_STATE_SIZE - blockSetup.size;
+export const PDS_LARGEST_MEMORY = PDS_STATE_SIZE - SETUP_SIZE;
 
 type Values = CompatibleValues & { readonly recovery: number };
 
@@ -27,14 +27,14 @@ type Values = CompatibleValues & { readonly recovery: number };
 export class PdsReal extends BufferDevice {
   readonly #values: Values;
   readonly #memory: SimMemory;
-  readonly #setup: Uint8Array;
+  readonly #setup: Setup;
 
   constructor(values: Values, migrationFlags: number, magic: number, memory: SimMemory) {
     super(values, migrationFlags, PDS_STATE_SIZE, memory);
     this.#values = values;
     this.#memory = memory;
     const { version, compat, size } = values;
-    this.#setup = blockSetup.encode({ magic, version, compat, size: BigInt(size) });
+    this.#setup = { magic, version, compat, size };
   }
 
   override setState(target: V2State): V2DataSession | undefined {
@@ -44,18 +44,15 @@ export class PdsReal extends BufferDevice {
 
   protected saveState(): number {
     this.buffer.fill(0);
-    this.buffer.set(this.#setup);
-    this.buffer.set(this.#memory.bar, this.#setup.length);
-    return this.#setup.length + this.#memory.bar.length;
+    this.buffer.set(setupBlock(this.#setup));
+    this.buffer.set(this.#memory.bar, SETUP_SIZE);
+    return SETUP_SIZE + this.#memory.bar.length;
   }
 
   protected load(): ErrnoName | undefined {
-    const theirs = blockSetup.decode(this.buffer);
-    const mine = blockSetup.decode(this.#setup);
-    const fits = theirs.magic === mine.magic && theirs.compat === mine.compat && theirs.size === mine.size;
-    const end = this.#setup.length + this.#memory.bar.length;
-    if (!fits || theirs.version > mine.version || this.my.filled < end) return 'EINVAL';
-    this.#memory.bar.set(this.buffer.subarray(this.#setup.length, end));
+    const end = SETUP_SIZE + this.#memory.bar.length;
+    if (this.my.filled < end || !isFor(this.#setup, this.buffer)) return 'EINVAL';
+    this.#memory.bar.set(this.buffer.subarray(SETUP_SIZE, end));
     return undefined;
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
-import { failure, outcome } from '../support/errno.ts';
+import { failure, outcome, thrownBy } from '../support/errno.ts';
 import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
@@ -69,17 +69,19 @@ describe('presentV2 read', () => {
     });
 
     test('leaves its failures to the next read, each told once, and not to another session', () => {
-      const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const { tape, spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
       const first = begin(V2.STOP_COPY);
       readSome(first, 3000);
       failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       expect(outcome(() => first.readAhead?.())).toBe('OK');
       expect(outcome(() => first.read(new Uint8Array(1)))).toBe('EREMOTEIO');
       expect(readSome(first, 1000)).toEqual(b);
+      tape.stopCopy.push(a);
       failOnce(spy, 'data_offset', failure('EREMOTEIO'));
+      expect(outcome(() => first.readAhead?.())).toBe('OK');
       device.setState(V2.STOP);
       const second = begin(V2.STOP_COPY);
-      expect(readSome(second, 1).length).toBe(0);
+      expect(readSome(second, 3000)).toEqual(a);
     });
 
     test('is nothing in a session that has ended, or resumes', () => {
@@ -106,6 +108,17 @@ describe('presentV2 read', () => {
     expect(readSome(session, 2000)).toEqual(a.subarray(1000));
     expect(readSome(session, 1000)).toEqual(b);
     expect(session.peek?.(1)?.length).toBe(0);
+  });
+
+  test('finds nothing at all where there was a state before: that is no end, but an error', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
+    readToEnd(begin(V2.STOP_COPY));
+    device.setState(V2.RUNNING);
+    const again = begin(V2.STOP_COPY);
+    expect(thrownBy(() => readSome(again, 100))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
+    device.setState(V2.RUNNING);
+    tape.stopCopy.push(b);
+    expect(readToEnd(begin(V2.STOP_COPY))).toEqual([b]);
   });
 
   test('of 0 bytes touches nothing', () => {

@@ -46,6 +46,7 @@ describe('presentV2 write, raw', () => {
 
   test('goes through the v1 registers in the order of the protocol', () => {
     const { spy, device, begin } = newVmm();
+    spy.options = { mapped: false };
     const session = begin(V2.RESUMING);
     spy.log.length = 0;
     session.write(state.subarray(0, 1000));

@@ -39,7 +39,13 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   const parts = {
     name: bridgedName(ledger),
     ledger,
-    section: { fd: PARTS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
+    section: {
+      fd: PARTS_FD,
+      offset: partOffset(place, 'section'),
+      size,
+      address: () => section().address,
+      isDrivers: false,
+    },
     memory: {
       section: () => section().bytes,
       inner: () => map('inner').bytes,

@@ -234,12 +234,13 @@ export class Bridging implements Devices {
     return v1 !== undefined && infoWithAddedRegion(argument, driver.port) ? 0 : CONTINUE;
   }
 
-  #getRegionInfo(argument: Argument, { name, v1, driver, section }: BridgedDevice): number {
+  #getRegionInfo(argument: Argument, { name, v1, driver }: BridgedDevice): number {
     const { facts, place } = driver;
     if (regionAskedFor(argument) !== facts.region) return CONTINUE;
     this.#options.findings.uses(name, 'v1');
-    const region = { offset: regionOffset(place), dataSection: section.size };
-    return v1 !== undefined && addedRegionInfo(argument, facts.region, region) ? 0 : CONTINUE;
+    if (v1 === undefined) return CONTINUE;
+    const region = { offset: regionOffset(place), dataSection: v1.dataSection, mappable: true };
+    return addedRegionInfo(argument, facts.region, region) ? 0 : CONTINUE;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {

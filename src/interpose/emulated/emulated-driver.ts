@@ -1,6 +1,6 @@
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
-import { createSim } from '../../sim/create.ts';
+import { createSim, simMemorySizes } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import { fillPattern, type SimMemory } from '../../sim/memory.ts';
@@ -31,10 +31,12 @@ export function emulatedDevice(
   const { dataSection } = plan;
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
   const section = mapSharedMemory(files.section, dataSection);
+  const { protocol } = kindOf(plan.spec);
+  const isDrivers = protocol === 'v1' && !options.roundTrip;
   const parts = {
     name: plan.name,
     ledger,
-    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address },
+    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address, isDrivers },
     memory: {
       section: () => section.bytes,
       inner: () => map(files.inner),
@@ -43,11 +45,14 @@ export function emulatedDevice(
       arena: ledger.arena,
       live: undefined, // a simulated driver's own state is in the arena
     },
-    protocol: kindOf(plan.spec).protocol,
+    protocol,
     shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
   };
   // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own
-  const innermost = (): Uint8Array => (parts.protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes);
+  const innermost = (): Uint8Array => {
+    const bytes = protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes;
+    return protocol === 'v1' ? bytes.subarray(0, simMemorySizes(plan.spec).section) : bytes;
+  };
   return new ServedDevice(
     parts,
     options,

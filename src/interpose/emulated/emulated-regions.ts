@@ -27,6 +27,6 @@ export function emulatedRegions(device: PlannedDevice, place: number): DeviceReg
   };
   return {
     own: Array.from({ length: VFIO_PCI_VGA_REGION_INDEX }, (_, index) => own(index)),
-    migration: { offset: regionOffset(place), dataSection: device.dataSection },
+    migration: regionOffset(place),
   };
 }

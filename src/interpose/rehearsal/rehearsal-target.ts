@@ -69,7 +69,8 @@ export class RehearsalTarget implements Disposable {
     this.#turn = new Turn(this.#answers, ledgers, this.#call);
     const served = emulation.at(0);
     if (served?.v1 !== undefined) this.v1 = this.#showV1(served, served.v1);
-    if (served?.v2 !== undefined && plan.dataFds !== undefined) this.v2 = this.#showV2(served.v2.migrationFlags);
+    if (served?.v2 !== undefined && plan.dataFds !== undefined)
+      this.v2 = this.#showV2(served, served.v2.migrationFlags);
   }
 
   [Symbol.dispose](): void {
@@ -100,7 +101,7 @@ export class RehearsalTarget implements Disposable {
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });
   }
 
-  #showV1(served: EmulatedDevice, { regionSize, dataSection }: V1Device): V1Device {
+  #showV1(served: EmulatedDevice, { regionSize, dataSection, mapped }: V1Device): V1Device {
     const at = (offset: number): bigint => regionOffset(0) + BigInt(offset);
     const { pread64, pwrite64 } = numbers;
     const access = (nr: number, offset: number, bytes: Uint8Array): void => {
@@ -109,14 +110,14 @@ export class RehearsalTarget implements Disposable {
     return {
       regionSize,
       dataSection,
-      mapped: undefined,
+      mapped: served.section.isDrivers ? mapped : undefined, // some have their data moved by mmap only
       read: (offset, into) => access(pread64, offset, into),
       write: (offset, from) => access(pwrite64, offset, from),
       reset: () => served.reset(),
     };
   }
 
-  #showV2(migrationFlags: number): V2Device {
+  #showV2(served: EmulatedDevice, migrationFlags: number): V2Device {
     const feature = (flags: number, data: Uint8Array): Uint8Array => {
       const bytes = featureRequest(flags, data);
       this.#ioctl('VFIO_DEVICE_FEATURE', this.#device, VFIO_DEVICE_FEATURE, bytes);
@@ -141,7 +142,7 @@ export class RehearsalTarget implements Disposable {
         const size = vfio_device_feature_mig_data_size;
         return Number(size.decode(get(VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, size.size)).stop_copy_length);
       },
-      reset: () => {},
+      reset: () => served.reset(),
     };
   }
 

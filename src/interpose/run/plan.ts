@@ -70,7 +70,7 @@ export interface PlannedDevice {
   /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
   readonly name: string;
   readonly group: number;
-  /** Bytes of the v1 region's data section. */
+  /** Bytes of the v1 region's data section, to whole pages. */
   readonly dataSection: number;
   /** Bytes of the device file that the supervisor maps as BAR0, and of what the driver keeps besides. */
   readonly bar: number;

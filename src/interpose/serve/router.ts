@@ -8,7 +8,6 @@ import type { DataFds } from './data-fd.ts';
 import { identify, identifyLately, type Descriptor } from './descriptor.ts';
 import type { Devices } from './devices.ts';
 import { forgetFile } from '../trap/file-look.ts';
-import { mapSection } from '../trap/map-section.ts';
 import type { FdWindow } from '../run/plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from '../run/log.ts';
@@ -127,9 +126,9 @@ export class Router {
     }
   }
 
-  #map({ call, answers }: Turn, device: ServedDevice, offset: number): number {
+  #map(turn: Turn, device: ServedDevice, offset: number): number {
     try {
-      return mapSection(call, answers, device.section, offset);
+      return device.map(turn, offset);
     } catch (error) {
       warn(`${device.name}: the data section is not mapped, migration will be slow: ${messageOf(error)}`);
       throw error;

@@ -2,7 +2,6 @@ import type { MigratableDevice } from '../../device/migratable.ts';
 import type { DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
-import { DATA_OFFSET } from '../../v1/region.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
@@ -13,10 +12,12 @@ import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
+import { mapSection } from '../trap/map-section.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
+import { readSection, writeSection, type Section } from './section.ts';
 import type { Turn } from '../memory/turn.ts';
 
 export interface ServeOptions {
@@ -32,14 +33,6 @@ export interface ServeOptions {
   readonly warn: (message: string) => void;
   /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
-}
-
-/** The data section as the target maps it: a file, where the section begins in it, its bytes, and where they are here. */
-export interface Section {
-  readonly fd: number;
-  readonly offset: number;
-  readonly size: number;
-  readonly address: () => number;
 }
 
 /** What is behind a served device: an emulated one, or one of the kernel. */
@@ -171,10 +164,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const count = call.count(2);
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= DATA_OFFSET) {
-      call.writeFrom(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
-      return count;
-    }
+    if (offset >= v1.dataSection.offset) return readSection(call, this.section, v1, offset);
     const width = registerWidth(count);
     const bytes = this.#registers[width];
     const last = offset === DEVICE_STATE_AT ? undefined : this.#lastOf(offset, width);
@@ -205,14 +195,18 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const count = call.count(2);
     const v1 = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= DATA_OFFSET) {
-      call.readTo(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
-      return count;
-    }
+    if (offset >= v1.dataSection.offset) return writeSection(call, this.section, v1, offset);
     const width = registerWidth(count);
     call.readTo(call.count(1), this.#registersAt[width], width);
     v1.write(offset, this.#registers[width]);
     return width;
+  }
+
+  /** mmap of the region. */
+  map({ call, answers }: Turn, offset: number): number {
+    const { v1, section } = this;
+    if (v1?.mapped === undefined) throw refuse('EINVAL', 'mmap: the driver does not let its data section be mapped');
+    return mapSection(call, answers, section, offset - v1.dataSection.offset);
   }
 
   #checked(offset: number, count: number): V1Device {

@@ -6,8 +6,6 @@ import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
 
-const PAGE = 4096;
-
 /** A device behind a port whose driver has a v1 migration region. */
 export class PortV1Device implements V1Device {
   readonly regionSize: number;
@@ -22,8 +20,8 @@ export class PortV1Device implements V1Device {
     this.#region = region;
     this.regionSize = region.size;
     const area = region.sparse?.find(({ offset, size }) => offset + size <= region.size && size > 0);
-    const begin = region.size > PAGE ? PAGE : vfio_device_migration_info.size;
-    if (region.size <= vfio_device_migration_info.size) {
+    const begin = vfio_device_migration_info.size; // without areas, the driver may show data anywhere behind its registers
+    if (region.size <= begin) {
       throw new ShimError('ERR_DEVICE', `v1 driver: a migration region of ${region.size} bytes has no data section`, {
         errno: 'EIO',
       });

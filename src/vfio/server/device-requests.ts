@@ -31,7 +31,7 @@ import type { V2Device } from '../../v2/device.ts';
 import type { Argument } from '../argument.ts';
 import { refuse } from './refuse.ts';
 import { deviceFeature, type OpenDataFd } from './feature-request.ts';
-import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
+import { migrationRegionInfo } from './migration-region.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
 export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
@@ -43,10 +43,10 @@ export interface ShownRegion {
   readonly offset: bigint;
 }
 
-/** The regions of a device: its own by index, and the migration region that it has if v1 is presented. */
+/** The regions of a device: its own by index, and the offset of the migration region that it has if v1 is presented. */
 export interface DeviceRegions {
   readonly own: readonly ShownRegion[];
-  readonly migration: MigrationRegion;
+  readonly migration: bigint;
 }
 
 /** What requests to a device may cause, and what they show of it. */
@@ -105,7 +105,9 @@ function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegi
   const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
   if (index === MIGRATION_REGION_INDEX && host.v1 !== undefined) {
-    argument.write(migrationRegionInfo(argsz, index, regions.migration));
+    const { dataSection, mapped } = host.v1;
+    const region = { offset: regions.migration, dataSection, mappable: mapped !== undefined };
+    argument.write(migrationRegionInfo(argsz, index, region));
     return 0;
   }
   const region = regions.own[index];

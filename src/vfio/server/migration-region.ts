@@ -11,24 +11,25 @@ import {
   vfio_region_sparse_mmap_area,
 } from '../../abi/vfio.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
-import { DATA_OFFSET } from '../../v1/region.ts';
 
-/** A migration region that is added to a device's own: the offset by which it is accessed, and bytes of its data section. */
+/** A migration region that is added to a device's own: the offset by which it is accessed, and where its data section lies in it. */
 export interface MigrationRegion {
   readonly offset: bigint;
-  readonly dataSection: number;
+  readonly dataSection: { readonly offset: number; readonly size: number };
+  /** The data section can be mapped. */
+  readonly mappable: boolean;
 }
 
-/** The region's info with its two capabilities; if `argsz` is too small for them, without, and with the argsz that they need. */
+/** The region's info with its capabilities; if `argsz` is too small for them, without, and with the argsz that they need. */
 export function migrationRegionInfo(
   argsz: number,
   index: number,
-  { offset, dataSection }: MigrationRegion,
+  { offset, dataSection, mappable }: MigrationRegion,
 ): Uint8Array {
   const typeAt = vfio_region_info.size;
   const sparseAt = typeAt + vfio_region_info_cap_type.size;
   const areaAt = sparseAt + vfio_region_info_cap_sparse_mmap.size;
-  const total = areaAt + vfio_region_sparse_mmap_area.size;
+  const total = mappable ? areaAt + vfio_region_sparse_mmap_area.size : sparseAt;
   const fits = argsz >= total;
   const bytes = new Uint8Array(total);
   vfio_region_info.encode(
@@ -37,11 +38,11 @@ export function migrationRegionInfo(
       flags:
         VFIO_REGION_INFO_FLAG_READ |
         VFIO_REGION_INFO_FLAG_WRITE |
-        VFIO_REGION_INFO_FLAG_MMAP |
+        (mappable ? VFIO_REGION_INFO_FLAG_MMAP : 0) |
         VFIO_REGION_INFO_FLAG_CAPS,
       index,
       cap_offset: fits ? typeAt : 0,
-      size: BigInt(DATA_OFFSET + dataSection),
+      size: BigInt(dataSection.offset + dataSection.size),
       offset,
     },
     bytes,
@@ -50,19 +51,18 @@ export function migrationRegionInfo(
     {
       id: VFIO_REGION_INFO_CAP_TYPE,
       version: 1,
-      next: sparseAt,
+      next: mappable ? sparseAt : 0,
       type: VFIO_REGION_TYPE_MIGRATION,
       subtype: VFIO_REGION_SUBTYPE_MIGRATION,
     },
     bytes,
     typeAt,
   );
-  vfio_region_info_cap_sparse_mmap.encode(
-    { id: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version: 1, nr_areas: 1 },
-    bytes,
-    sparseAt,
-  );
-  const area = { offset: BigInt(DATA_OFFSET), size: BigInt(dataSection) };
-  vfio_region_sparse_mmap_area.encode(area, bytes, areaAt);
+  if (mappable) {
+    const capability = { id: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version: 1, nr_areas: 1 };
+    vfio_region_info_cap_sparse_mmap.encode(capability, bytes, sparseAt);
+    const area = { offset: BigInt(dataSection.offset), size: BigInt(dataSection.size) };
+    vfio_region_sparse_mmap_area.encode(area, bytes, areaAt);
+  }
   return fits ? bytes : bytes.subarray(0, vfio_region_info.size);
 }

@@ -93,6 +93,7 @@ describe('what is rehearsed', () => {
     old.cancel();
     expect(bytes).toBeGreaterThanOrEqual(expected);
     bytes = 0;
+    v1.reset();
     const young = new V2Save(v2, count);
     young.setup();
     young.complete();

@@ -127,7 +127,7 @@ describe('VFIO_DEVICE_GET_INFO with a region added', () => {
 });
 
 describe('VFIO_DEVICE_GET_REGION_INFO of a region that was added', () => {
-  const region = { offset: 0x7656_0300n << 32n, dataSection: 65_536 };
+  const region = { offset: 0x7656_0300n << 32n, dataSection: { offset: 4096, size: 65_536 }, mappable: true };
   const ADDED = 9;
 
   function ask(index: number, argsz: number, room = Math.max(argsz, 32)): boolean {
