@@ -2,7 +2,6 @@ import { expect, it } from 'vitest';
 import { migrateLive } from '../../src/vmm/migration.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
-import type { QemuVersion } from '../../tools/vmm/binaries.ts';
 import { imprint } from '../../tools/vmm/imprint.ts';
 import { expectDevice, expectDevices, startPair } from '../../tools/vmm/pair.ts';
 import { startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
@@ -44,12 +43,12 @@ describeWithQemus(['7.2', '10.0'], 'a device that was unplugged and plugged in a
   const bed = useTestBed();
 
   /** The properties that make it migrate, as device_add takes them: each QEMU has its own types. */
-  const PROPERTIES: Readonly<Record<QemuVersion, object>> = {
+  const PROPERTIES = {
     '7.2': { 'x-enable-migration': true },
     '10.0': { 'enable-migration': 'on', 'migration-events': true },
-  };
+  } as const;
 
-  it.each<[QemuVersion, string]>([
+  it.each<[keyof typeof PROPERTIES, string]>([
     ['7.2', 'qat'],
     ['10.0', 'vendor-v1'],
     ['10.0', 'qat'],
