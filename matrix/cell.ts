@@ -31,20 +31,24 @@ export interface Cell {
   readonly destinationTraces?: readonly string[];
   /** QEMU refuses, in these words. The VM must run on at the source, unless it went into a file. */
   readonly refusal?: string;
+  /** QEMU does not stop the VM, however often it looks whether it may, for this reason; cancelled, the VM runs on. */
+  readonly stalls?: string;
   /** Part of `--quick`, and of CI. */
   readonly quick?: boolean;
 }
 
 export type Outcome =
   | { readonly verdict: 'works'; readonly sha256: string | undefined }
-  /** `words`: the line in which QEMU says why. */
+  /** `words`: in which QEMU says why. */
   | { readonly verdict: 'refused'; readonly words: string }
+  | { readonly verdict: 'stalls'; readonly words: string }
   /** `story`: what all processes printed. */
   | { readonly verdict: 'fails'; readonly words: string; readonly story?: string }
   | { readonly verdict: 'not run'; readonly words: string };
 
 /** What the cell says of itself beforehand. */
-export function declared({ refusal }: Cell): Outcome {
+export function declared({ refusal, stalls }: Cell): Outcome {
+  if (stalls !== undefined) return { verdict: 'stalls', words: stalls };
   return refusal === undefined ? { verdict: 'works', sha256: undefined } : { verdict: 'refused', words: refusal };
 }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { migrateLive } from '../src/vmm/migration.ts';
+import { fulfilled, poll } from '../src/vmm/deadline.ts';
+import { listen, migrateLive, startMigration, waitForMigration } from '../src/vmm/migration.ts';
 import { VFIO_SLOT } from '../src/vmm/qemu-command.ts';
 import type { Vm } from '../src/vmm/vm.ts';
 import { missingQemu, protocolOf, type QemuVersion } from '../tools/vmm/binaries.ts';
@@ -9,6 +10,7 @@ import { loadFromFile, migrateToFile } from '../tools/vmm/migration-file.ts';
 import { expectDevice } from '../tools/vmm/pair.ts';
 import { expectArrived, startPlainSource, startPlainVm } from '../tools/vmm/plain.ts';
 import { quitAndReport, startShimmedVm, type DeviceOptions } from '../tools/vmm/shim.ts';
+import { waitForLooks } from '../tools/vmm/switchover.ts';
 import { TestBed, type VmOptions } from '../tools/vmm/test-bed.ts';
 import type { Cell, MatrixDevice, Outcome } from './cell.ts';
 
@@ -21,6 +23,15 @@ const DEVICES: Readonly<Record<Exclude<MatrixDevice, 'none'>, DeviceOptions>> = 
 
 /** What is behind BAR 0 if that is less than the BAR: the registers of mtty's first port. */
 const MEMORY: Readonly<Partial<Record<MatrixDevice, number>>> = { mtty: 8 };
+
+/** A QEMU that gives up says why at once. */
+const SAYING_MS = 5000;
+
+interface Source {
+  readonly source: Vm;
+  readonly mark: Imprint;
+  readonly destination?: Vm;
+}
 
 /** Runs a cell in a bed of its own. A process that outlives it is a failure. */
 export async function runCell(cell: Cell): Promise<Outcome> {
@@ -46,34 +57,67 @@ class Attempt {
   }
 
   async outcome(): Promise<Outcome> {
-    const { refusal } = this.#cell;
+    const { refusal, stalls } = this.#cell;
     try {
+      if (stalls !== undefined) return { verdict: 'stalls', words: await this.#stall(stalls) };
       return { verdict: 'works', sha256: await this.#migrate() };
     } catch (error) {
-      const words = this.#withoutDirectory((error as Error).message);
-      const story = this.#withoutDirectory(this.#bed.describe());
-      if (refusal === undefined || !`${words}\n${story}`.includes(refusal)) return { verdict: 'fails', words, story };
-    }
-    try {
-      await this.#expectSourceGoesOn();
-      return { verdict: 'refused', words: refusal };
-    } catch (error) {
-      return { verdict: 'fails', words: `refused, and then: ${(error as Error).message}` };
+      if (refusal !== undefined && (await this.#isSaid(refusal, error as Error))) return this.#refused(refusal);
+      return this.#failed(error as Error);
     }
   }
 
-  #withoutDirectory(text: string): string {
-    return text.replaceAll(this.#bed.directory, 'DIR');
+  #failed({ message }: Error): Outcome {
+    const withoutDirectory = (text: string): string => text.replaceAll(this.#bed.directory, 'DIR');
+    return { verdict: 'fails', words: withoutDirectory(message), story: withoutDirectory(this.#bed.describe()) };
+  }
+
+  /** The end that fails first may be the one that does not know why. */
+  async #isSaid(refusal: string, { message }: Error): Promise<boolean> {
+    const look = (): true | undefined => (`${message}\n${this.#bed.describe()}`.includes(refusal) ? true : undefined);
+    return fulfilled(poll(look, SAYING_MS, refusal), SAYING_MS);
+  }
+
+  /** A live migration that is refused costs nothing: the guest runs on, with all that its device had. */
+  async #refused(refusal: string): Promise<Outcome> {
+    const source = this.#vms.find(({ name }) => name === 'source');
+    try {
+      if (source !== undefined && this.#cell.way === 'live') await this.#expectRunning(source);
+      return { verdict: 'refused', words: refusal };
+    } catch (error) {
+      return this.#failed(error as Error);
+    }
+  }
+
+  async #expectRunning(vm: Vm): Promise<void> {
+    await vm.waitForStatus('running');
+    await vm.waitForTicks();
+    if (this.#mark !== undefined) assert.deepEqual(await mismatches(vm, this.#mark), []);
+  }
+
+  /** QEMU has sent all of the memory, and still does not stop the VM. */
+  async #stall(why: string): Promise<string> {
+    const { source, destination } = await this.#startBoth('pds');
+    await this.#setCapabilities(source);
+    await startMigration(source, await listen(destination, this.#bed.path('migration')), { returnPath: true });
+    assert.equal((await waitForLooks(source)).status, 'active');
+    await this.#expectRunning(source);
+    await source.qmp.execute('migrate_cancel');
+    await waitForMigration(source, 'cancelled');
+    await this.#expectRunning(source);
+    return why;
   }
 
   /** Returns the hash of the device's memory, the same at both ends. */
   async #migrate(): Promise<string | undefined> {
     if (this.#cell.device === 'none') return this.#migratePlain();
-    if (this.#cell.way === 'savevm') return this.#throughSnapshot(this.#cell.device);
-    const both = [this.#start('source'), ...(this.#cell.way === 'live' ? [this.#startDestination()] : [])];
-    const [source, waiting] = await Promise.all(both);
-    assert.ok(source !== undefined);
-    const mark = await this.#imprint(source, this.#cell.device);
+    const { device, way } = this.#cell;
+    if (way === 'savevm') return this.#throughSnapshot(device);
+    const {
+      source,
+      destination: waiting,
+      mark,
+    } = way === 'live' ? await this.#startBoth(device) : await this.#startSource(device);
     const destination = await this.#transfer(source, waiting);
     const { from, to } = await expectDevice({ source, destination }, mark);
     assert.ok(from.bytesOut > 0, 'the source has sent nothing');
@@ -92,9 +136,15 @@ class Attempt {
   }
 
   /** Boots a VM and writes into its device, whose state no other run has then. */
-  async #imprint(source: Vm, device: keyof typeof DEVICES): Promise<Imprint> {
+  async #startSource(device: keyof typeof DEVICES, args: readonly string[] = []): Promise<Source> {
+    const source = await this.#start('source', { args });
     await source.waitForFirmware();
-    return (this.#mark = await imprint(source, VFIO_SLOT, MEMORY[device]));
+    return { source, mark: (this.#mark = await imprint(source, VFIO_SLOT, MEMORY[device])) };
+  }
+
+  async #startBoth(device: keyof typeof DEVICES): Promise<Source & { destination: Vm }> {
+    const [source, destination] = await Promise.all([this.#startSource(device), this.#startDestination()]);
+    return { ...source, destination };
   }
 
   async #transfer(source: Vm, waiting?: Vm): Promise<Vm> {
@@ -117,8 +167,7 @@ class Attempt {
   async #throughSnapshot(device: keyof typeof DEVICES): Promise<string | undefined> {
     const disk = this.#bed.path('disk');
     await makeDisk(this.#bed, disk, 'qcow2');
-    const source = await this.#start('source', { args: diskArgs(disk, 'qcow2') });
-    const mark = await this.#imprint(source, device);
+    const { source, mark } = await this.#startSource(device, diskArgs(disk, 'qcow2'));
     assert.equal(await source.qmp.hmp('savevm one'), '');
     const from = await quitAndReport(source);
     const destination = await this.#start('destination', { args: [...diskArgs(disk, 'qcow2'), '-loadvm', 'one'] });
@@ -162,15 +211,6 @@ class Attempt {
 
   #expectTraces(vm: Vm, events: readonly string[] = []): void {
     for (const event of events) assert.match(vm.child.stderr, new RegExp(`^${event}\\b`, 'm'), `no ${event}`);
-  }
-
-  /** A live migration that is refused costs nothing: the guest runs on, with all that its device had. */
-  async #expectSourceGoesOn(): Promise<void> {
-    const source = this.#vms.find(({ name }) => name === 'source');
-    if (source === undefined || this.#cell.way !== 'live') return;
-    await source.waitForStatus('running');
-    await source.waitForTicks();
-    if (this.#mark !== undefined) assert.deepEqual(await mismatches(source, this.#mark), []);
   }
 }
 
