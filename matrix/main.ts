@@ -6,6 +6,7 @@ import { declared, titleOf, type Cell, type Outcome } from './cell.ts';
 import { cells, QEMUS } from './cells.ts';
 import { render, versionsHere } from './report.ts';
 import { runCell } from './run-cell.ts';
+import { Store } from './store.ts';
 
 const DOCUMENT = fileURLToPath(new URL('../docs/matrix.md', import.meta.url));
 
@@ -16,15 +17,17 @@ Ends with 1 if a migration did not come out as declared. VFIO_SHIM_FETCH=1 fetch
 
   --quick       a subset; writes nothing
   --only TEXT   those with TEXT in their titles; writes nothing
+  --resume      what a run before found out that was ended is not run again
   --list        prints the titles
   --verbose     what all processes printed if a migration fails`;
 
 async function main(argv: readonly string[]): Promise<number> {
-  const { quick, only, list, verbose, help } = parseArgs({
+  const { quick, only, resume, list, verbose, help } = parseArgs({
     args: [...argv],
     options: {
       quick: { type: 'boolean', default: false },
       only: { type: 'string' },
+      resume: { type: 'boolean', default: false },
       list: { type: 'boolean', default: false },
       verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -37,16 +40,21 @@ async function main(argv: readonly string[]): Promise<number> {
   if (list) return say(chosen.map(titleOf).join('\n'));
   for (const version of QEMUS.filter(isToBeFetched)) await fetchQemu(version);
 
+  const versions = versionsHere();
+  const store = new Store(versions, resume);
   const outcomes = new Map<Cell, Outcome>();
   for (const cell of chosen) {
     const begin = performance.now();
-    const outcome = await runCell(cell);
+    const known = store.get(cell);
+    const outcome = known ?? (await runCell(cell));
     outcomes.set(cell, outcome);
+    if (known !== undefined) continue;
+    store.set(cell, outcome);
     const seconds = ((performance.now() - begin) / 1000).toFixed(1);
     console.error(`${titleOf(cell)}: ${inWords(outcome)} (${seconds} s)`);
     if (verbose && outcome.verdict === 'fails') console.error(outcome.story);
   }
-  const text = render(outcomes, versionsHere());
+  const text = render(outcomes, versions);
   console.log(text);
   if (chosen.length === cells.length) writeFileSync(DOCUMENT, text);
   const surprises = chosen.filter((cell) => outcomes.get(cell)?.verdict !== declared(cell).verdict);

@@ -40,12 +40,12 @@ function renderTable(entries: readonly (readonly [Cell, Outcome])[], notes: Note
     const entry = entries.find(([cell]) => cell.row === row && cell.column === column);
     return entry === undefined ? '' : inShort(entry[1], notes);
   };
-  const lines = [['', ...columns], ...rows.map((row) => [row, ...columns.map((column) => at(row, column))])];
-  return inColumns(lines);
+  const lines = rows.map((row) => [row].concat(columns.map((column) => at(row, column))));
+  return inColumns(['', ...columns], lines);
 }
 
 /** A table as the formatter leaves it. */
-function inColumns([head = [], ...lines]: readonly (readonly string[])[]): string {
+function inColumns(head: readonly string[], lines: readonly (readonly string[])[]): string {
   const widths = head.map((_, index) => Math.max(3, ...[head, ...lines].map((line) => line[index]?.length ?? 0)));
   const rule = widths.map((width) => '-'.repeat(width));
   const padded = [head, rule, ...lines].map((line) => widths.map((width, index) => (line[index] ?? '').padEnd(width)));

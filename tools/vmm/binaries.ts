@@ -1,6 +1,7 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import type { Qemu } from '../../src/vmm/qemu-command.ts';
 import { qemuVersion } from '../../src/vmm/qemu-version.ts';
 
 /** The QEMUs of the tests: the first and the last that speak v1, one that speaks v2, and the newest that Debian has. */
@@ -73,9 +74,10 @@ export function qemuBinary(version: QemuVersion): string {
   return path;
 }
 
-/** The version of that QEMU by its own word, e.g. `10.0.13`. */
-export function exactVersion(version: QemuVersion): string {
-  return ask(qemuBinary(version));
+/** That QEMU, as it is started. It is asked for its version only if its name does not tell: in the lab's guest that takes long. */
+export function qemuProgram(version: QemuVersion): Qemu {
+  const path = qemuBinary(version);
+  return { path, version: version === 'newest' ? ask(path) : version };
 }
 
 /** The migration protocol that a QEMU speaks. */

@@ -7,7 +7,7 @@ import { Child, killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import { qemuCommand, type QemuOptions } from '../../src/vmm/qemu-command.ts';
 import { Vm } from '../../src/vmm/vm.ts';
-import { exactVersion, qemuBinary, type QemuVersion } from './binaries.ts';
+import { qemuProgram, type QemuVersion } from './binaries.ts';
 import { findProcesses, MARK, type FoundProcess } from './processes.ts';
 
 /**
@@ -40,8 +40,7 @@ export class TestBed extends Bed {
 
   /** Starts a VM and waits until its monitor answers. The name is unique in the bed. */
   async startVm(name: string, { qemu: version = '7.2', ...options }: VmOptions = {}, ms?: number): Promise<Vm> {
-    const qemu = { path: qemuBinary(version), version: exactVersion(version) };
-    const command = qemuCommand(qemu, this.path(name), options);
+    const command = qemuCommand(qemuProgram(version), this.path(name), options);
     const vm = await Vm.attach(this.spawn(command), this.path(name), ms);
     this.#vms.push(vm);
     return vm;
