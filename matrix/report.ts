@@ -17,11 +17,17 @@ function ownWords(path: string): string {
 
 const HEAD = `# The matrix
 
-Written by \`npm run matrix\`, which ran each of these migrations: nothing here was concluded. "works": QEMU said
-\`completed\` at both ends, the guest runs at the destination and reads on the device what it wrote at the source, the hash of
-all of the device's memory is the same at both ends, and the destination's device got as many bytes as the source's gave.
-"refused": QEMU did not do it, in the words below; if it was live, the guest runs on at the source with all that its device had.
-The devices are [emulated](devices.md); hardware was not there.
+Written by \`npm run matrix\`, which ran each of these migrations: nothing here was concluded. The devices are
+[emulated](devices.md); hardware was not there.
+
+- **works**: QEMU said \`completed\` at both ends, or nothing against \`savevm\` and \`-loadvm\`. The guest runs at the destination, and
+  reads on the device what was written there at the source. The hash of all of the device's memory is the same at both ends,
+  and the destination's device got as many bytes as the source's gave. Where QEMU traces what the row is about, it did.
+- **refused**: QEMU did not do it, for the reason below. If it was live, the guest runs on at the source with all that its device
+  had.
+- **stalls**: QEMU has sent all of the memory and looked fifty times whether it may stop the VM, and does not. Cancelled, the VM
+  runs on.
+- **bridged**: the driver speaks the protocol that QEMU does not. \`--round-trip\` is v2 shown as v1 and that as v2.
 `;
 
 /** The document. Without dates, hashes and times, it is the same if the same comes out. */
@@ -67,7 +73,7 @@ class Notes {
 
   text(): string {
     if (this.#words.length === 0) return '';
-    return `## What QEMU said\n\n${this.#words.map((words, index) => `${index + 1}. \`${words.replaceAll('`', "'")}\`\n`).join('')}`;
+    return `## Why\n\n${this.#words.map((words, index) => `${index + 1}. \`${words.replaceAll('`', "'")}\`\n`).join('')}`;
   }
 }
 
