@@ -8,7 +8,7 @@ const text = documents.find(({ path }) => path === 'docs/matrix.md')?.text ?? ''
 
 describe('docs/matrix.md', () => {
   const versions = new Map(
-    Array.from(text.matchAll(/^- ([^:\n]+): (.*)$/gm), ([, name = '', words = '']) => [name, words]),
+    Array.from(text.matchAll(/^- ([\w.]+): (.*)$/gm), ([, name = '', words = '']) => [name, words]),
   );
 
   it('was written by programs that had all QEMUs', () => {
