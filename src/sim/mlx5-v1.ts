@@ -174,7 +174,7 @@ export const mlx5V1: V1Kind<typeof options> = {
   protocol: 'v1',
   summary: 'NVIDIA ConnectX as proposed in 2021: a window of 128 KiB, no mmap, ends with a buffer of 0 bytes',
   options,
-  pci: { vendor: 0x15b3, device: 0x101e, class: 0x020000 },
+  pci: { vendor: 0x15b3, device: 0x1018, class: 0x020000 },
   small: { size: 16 * 1024 },
   sectionSize: () => WINDOW,
   keptSize: ({ size }) => SETUP_SIZE + size + WINDOW,

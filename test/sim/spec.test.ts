@@ -14,7 +14,7 @@ const plain = {
   pds: { ...block, recovery: 0 },
   hisi: { ...block, up: true },
   virtio: { size: 65_536, ...common, ...stream, compat: 1, ratelimit: 8 },
-  xe: { size: 65_536, ...common, ...stream, compat: 1, delay: 0, nosize: false },
+  xe: { size: 65_536, ...common, ...stream, compat: 1, unready: 0, nosize: false },
   mtty: { size: 8, ...common, ...stream, ports: 1 },
   'vendor-v1': {
     size: 2 ** 20,
@@ -41,7 +41,7 @@ describe('parseSpec', () => {
     ['hisi,real=1,up=0', 'hisi', { real: true, size: 136, up: false }],
     ['pds,recovery=3,real=1', 'pds', { real: true, size: 65_504, recovery: 3 }],
     ['virtio,ratelimit=1', 'virtio', { ratelimit: 1 }],
-    ['xe,unready=2,nosize=1', 'xe', { delay: 2, nosize: true }],
+    ['xe,unready=2,nosize=1', 'xe', { unready: 2, nosize: true }],
     ['mtty', 'mtty', {}],
     ['mtty,size=8,ports=2', 'mtty', { ports: 2 }],
     ['vendor-v1', 'vendor-v1', {}],

@@ -6,7 +6,7 @@ import { Bed } from '../../src/vmm/bed.ts';
 import { Child, killHard } from '../../src/vmm/child.ts';
 import { qemuCommand, type QemuOptions } from '../../src/vmm/qemu-command.ts';
 import { Vm } from '../../src/vmm/vm.ts';
-import { qemuBinary, type QemuVersion } from './binaries.ts';
+import { qemuProgram, type QemuVersion } from './binaries.ts';
 import { findProcesses, MARK, stragglers, type FoundProcess } from './processes.ts';
 
 /**
@@ -39,7 +39,7 @@ export class TestBed extends Bed {
 
   /** Starts a VM and waits until its monitor answers. The name is unique in the bed. */
   async startVm(name: string, { qemu: version = '7.2', ...options }: VmOptions = {}, ms?: number): Promise<Vm> {
-    const command = qemuCommand({ path: qemuBinary(version), version }, this.path(name), options);
+    const command = qemuCommand(qemuProgram(version), this.path(name), options);
     const vm = await Vm.attach(this.spawn(command), this.path(name), ms);
     this.#vms.push(vm);
     return vm;
@@ -77,8 +77,8 @@ export class TestBed extends Bed {
   }
 }
 
-/** True for QEMU, and for the ld.so of a QEMU that brings its own. */
+/** True for QEMU, and for the ld.so of a QEMU that brings its own: `ld-2.31.so`, or `ld-linux-x86-64.so.2` as of 2.34. */
 function isQemu({ executable, commandLine }: FoundProcess): boolean {
   const name = basename(executable);
-  return name.startsWith('qemu-system-') || (name.startsWith('ld-linux') && commandLine.includes('/qemu-system-'));
+  return name.startsWith('qemu-system-') || (name.startsWith('ld-') && commandLine.includes('/qemu-system-'));
 }
