@@ -7,7 +7,7 @@ import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
 import type { V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
 import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
 import { Session, sessionOf } from './session.ts';
@@ -27,7 +27,10 @@ export interface PresentV1Options {
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
   readonly warn?: Warn;
-  /** `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. */
+  /**
+   * `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. They are 0 at first; an object that is given a
+   * former one's goes on from there.
+   */
   readonly state?: Uint8Array;
 }
 
@@ -64,7 +67,7 @@ class PresentedV1 implements V1Registers {
     this.#device = device;
     this.#section = section;
     this.#options = options;
-    this.#my = present_v1_state.view(stateMemory(PRESENT_V1_STATE_SIZE, options.state));
+    this.#my = present_v1_state.view(options.state ?? new Uint8Array(PRESENT_V1_STATE_SIZE));
     this.#staging = new Staging(section, options.bufferSize ?? DEFAULT_BUFFER, this.#my);
   }
 
