@@ -158,6 +158,18 @@ describe('presentV2 stopCopyLength', () => {
     },
   );
 
+  test('a pending_bytes of 1 is a byte, if the driver has never shown more for it', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [b, noise(1)] }));
+    const first = begin(V2.STOP_COPY);
+    readSome(first, 500);
+    expect(device.stopCopyLength()).toBe(1);
+    expect(readSome(first, 9)).toEqual(noise(1));
+    device.setState(V2.STOP);
+    tape.stopCopy.push(noise(1));
+    begin(V2.STOP_COPY);
+    expect(device.stopCopyLength()).toBe(1);
+  });
+
   test('a driver that fails to say how much is pending is asked by whoever reads', () => {
     const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
     const session = begin(V2.STOP_COPY);

@@ -123,6 +123,13 @@ describe('V1RegisterAccess of a driver whose registers show more than 2^53 - 1',
       });
     }
   });
+
+  test('has none either at 2^53 - 1, which lies behind its region', () => {
+    const registers = new V1RegisterAccess(driverThatSays(2n ** 53n - 1n));
+    expect(thrownBy(() => registers.dataSpace()).message).toBe(
+      'v1 driver: wants data at 9007199254740991 of a region of 69632 bytes',
+    );
+  });
 });
 
 describe('V1RegisterAccess.dataSpace of a region that goes on behind its data section', () => {
