@@ -80,7 +80,7 @@ class PresentedV1 implements V1Registers {
     const from = this.#shown(now);
     if (!isV1Transition(from, value)) throw refused(from, value);
     refuseStateAfterLoss(this.#my, value);
-    if (now === V2.RESUMING && value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
+    if (value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
 
     const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
     const target = virtual ? V2.RUNNING : requestedAs[value];
@@ -112,16 +112,16 @@ class PresentedV1 implements V1Registers {
     if (isSaving(state)) {
       this.#stage(state);
       const my = this.#my;
-      if (my.shown === 0) my.moved += my.staged;
       my.shown = my.staged > 0 ? 1 : 0;
+      if (my.shown === 1) my.moved = 1;
     }
     return DATA_OFFSET;
   }
 
   readDataSize(): number {
-    const state = this.#sync();
+    this.#sync();
     refuseDataAfterLoss(this.#my);
-    return isSaving(state) ? this.#my.staged : 0;
+    return this.#my.staged;
   }
 
   writeDataSize(size: number): void {
@@ -136,18 +136,18 @@ class PresentedV1 implements V1Registers {
     const my = this.#my;
     refuseAfterFailedWrite(my.refused_errno);
     try {
-      while (my.pushed < size) my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+      while (my.pushed < size) {
+        my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+        my.moved = 1;
+      }
     } catch (error) {
       if (!isNotReady(error)) {
-        my.moved += my.pushed;
-        my.pushed = 0;
         my.refused_errno = errnoOf(error);
         this.#recover();
       }
       throw error;
     }
     my.pushed = 0;
-    my.moved += size;
   }
 
   /**
@@ -157,7 +157,7 @@ class PresentedV1 implements V1Registers {
   reset(): void {
     const my = this.#my;
     this.#device.reset();
-    if (my.session !== Session.NONE && my.moved + my.pushed > 0) this.#lose(V2.RUNNING, 0);
+    if (my.moved === 1) this.#lose(V2.RUNNING, 0);
     else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
     my.virtual_pre_copy = 0;

@@ -6,7 +6,7 @@ import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1, type V1State } from '../v1/states.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
-import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import { isPreCopy, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { BufferReader } from './buffer-reader.ts';
 import type { Warn } from './warn.ts';
 import {
@@ -146,7 +146,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     for (const [n, write] of path.entries()) {
       const passes = write === V1.RUNNING ? V2.RUNNING : V2.STOP;
       const next = n === path.length - 1 ? target : passes;
-      if (at === V1.PRE_COPY && write === V1.STOP_COPY && my.session === Session.SAVING) this.#reader.keepBuffer();
+      if (write === V1.STOP_COPY) this.#reader.keepBuffer();
       this.#write(found, at, write);
       this.#arrive(write, next);
       at = write;
@@ -230,7 +230,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     const my = this.#my;
     const { size } = this.#device.dataSection;
     const state = this.getState();
-    if (isSaving(state) && my.session === Session.SAVING) return this.#reader.left(state);
+    if (my.session === Session.SAVING) return this.#reader.left(state);
     const estimate = my.last_total > 0 ? my.last_total : (this.#options.stopCopyEstimate ?? size);
     return Math.max(estimate, Math.min(size, FULL_READ));
   }

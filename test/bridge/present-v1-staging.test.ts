@@ -84,6 +84,14 @@ describe('presentV1 staged bytes', () => {
     expect(spy.bytes('out')).toBeBytes(second);
   });
 
+  test('fill no more than bufferSize', () => {
+    const { user } = oldVmm({ stopAnswers: [first] }, { bufferSize: 1200 });
+    user.setState(2);
+    const received = user.drain();
+    expect(received.map((buffer) => buffer.length)).toEqual([1200, 1200, 600]);
+    expect(received).toBeBytes(first);
+  });
+
   test('are the mapped data section itself', () => {
     const section = new Uint8Array(8192);
     const { user, device } = oldVmm({ stopAnswers: [first] }, { dataSection: section });
@@ -247,6 +255,21 @@ describe('presentV1 pending_bytes in stop-and-copy', () => {
       user.buffer();
     }
     expect(seen).toEqual([16_884, 8692, 500]);
+  });
+
+  test('counts from the promise of when stop-and-copy began, which is not asked for again, nor before', () => {
+    const { user, tape, spy } = oldVmm({ stopAnswers: [noise(8192, 4), third], stopCopyLength: 8692 });
+    const asked: string[] = [];
+    spy.options = { before: (call) => asked.push(call) };
+    for (const state of [3, 1, 4, 0]) user.setState(state);
+    expect(new Set(asked)).toEqual(new Set(['setState']));
+    user.setState(2);
+    user.pending();
+    user.buffer();
+    tape.length = 500; // what is left, says a driver that counts down
+    user.setState(2);
+    expect(user.pending()).toBe(500);
+    expect(asked.filter((call) => call === 'stopCopyLength')).toHaveLength(1);
   });
 
   test('is 0 at once for a device without state', () => {

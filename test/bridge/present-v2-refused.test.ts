@@ -62,6 +62,15 @@ describe('presentV2 of a driver that refuses a write of device_state', () => {
   });
 });
 
+test('presentV2 of a device that is found in device_state 4, and refuses 4 to 1: no session begins', () => {
+  const tape = new TapeV1();
+  tape.state = 4;
+  tape.refusals.set('4 1', { error: failure('EINVAL') });
+  const { device } = newVmm(tape);
+  expect(outcome(() => device.setState(V2.RUNNING))).toBe('EINVAL');
+  expect([device.getState(), device.openSession()]).toEqual([V2.RESUMING, undefined]);
+});
+
 describe('presentV2 of a device that is found in device_state 2 without a session', () => {
   test.each([
     [true, []],
@@ -130,7 +139,7 @@ describe('presentV2 data sessions that have ended', () => {
     const next = begin(V2.PRE_COPY);
     spy.log.length = 0;
     readSome(next, 1);
-    expect(spy.log.filter((line) => !line.includes('device_state'))[0]).toBe('read pending_bytes 30');
+    expect(spy.log.find((line) => !line.includes('device_state'))).toBe('read pending_bytes 30');
   });
 
   test('without a byte say nothing of what a save costs', () => {
