@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { presentV2 } from '../../src/bridge/index.ts';
+import { presentV1, presentV2 } from '../../src/bridge/index.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, outcome, thrownBy } from '../support/errno.ts';
 import { newVmm, readSome } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
+import { TapeV2 } from '../support/tape-v2.ts';
 
 const state = noise(30);
 
@@ -91,6 +92,21 @@ describe('presentV2 of a device that is found in device_state 2 without a sessio
 });
 
 describe('presentV2 data sessions that have ended', () => {
+  test('by a reset: a v1 device that would tell its user of the loss is asked to run, and tells nobody else', () => {
+    const device = presentV2(
+      presentV1(new TapeV2({ answers: [state], precopyInfo: { initialBytes: 30, dirtyBytes: 0 } })),
+    );
+    readSome(device.setState(V2.PRE_COPY), 10);
+    device.reset();
+    expect(outcome(() => device.setState(V2.PRE_COPY))).toBe('OK');
+  });
+
+  test('or never began: a reset writes no device_state', () => {
+    const { spy, device } = newVmm();
+    device.reset();
+    expect(spy.log).toEqual(['reset']);
+  });
+
   test('behind the user, the device not running: nothing is written to it', () => {
     const { tape, spy, device, begin } = newVmm(new TapeV1({ preCopy: [state] }));
     begin(V2.PRE_COPY);
