@@ -219,7 +219,7 @@ class PresentedV1 implements V1Registers {
   #goBack(before: V2State): void {
     const state = this.#state();
     if (state === V2.ERROR) return;
-    const rest = isPreCopy(before) || sessionOf(before) === Session.NONE ? V2.RUNNING : V2.STOP;
+    const rest = isPreCopy(before) ? V2.RUNNING : V2.STOP;
     const begun = sessionOf(state) !== Session.NONE && sessionOf(state) !== sessionOf(before);
     const goal = sessionOf(state) === sessionOf(before) ? before : rest;
     if (begun || state === goal) return;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise, sha256 } from '../support/bytes.ts';
-import { failure, outcome } from '../support/errno.ts';
+import { failure, notYet, outcome } from '../support/errno.ts';
 import { oldVmm } from '../support/presented.ts';
 import { readRegister } from '../support/v1-user.ts';
 import type { Answer } from '../support/tape-v2.ts';
@@ -56,6 +56,20 @@ describe('presentV1 staged bytes', () => {
     received.push(...user.drain());
     expect(received).toBeBytes([first, second, third]);
     expect(received).toBeBytes(spy.bytes('out'));
+  });
+
+  test.each([
+    ['refused', failure('EBUSY')],
+    ['not yet answered', notYet()],
+  ])('survive a change of state that is %s', (_, error) => {
+    const { user, tape } = oldVmm({ answers: [first], stopAnswers: [third] });
+    user.setState(3);
+    expect(user.buffer()).toBeBytes(first);
+    tape.failingHops.push({ hop: V2.STOP_COPY, error });
+    expect(outcome(() => user.setState(2))).toBe(error.errno);
+    expect(user.buffer()).toBeBytes(first);
+    user.setState(2);
+    expect(user.drain()).toBeBytes(third);
   });
 
   test('survive a write of the same state', () => {
