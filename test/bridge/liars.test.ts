@@ -94,6 +94,7 @@ describe('presentV2 of a v1 device', () => {
     expect(thrownBy(() => presentV2(driver)).message).toBe(
       'v1 driver: a data section of 65537 bytes at 4096, of which 0 are mapped, in a region of 69632',
     );
+    expect(presentV2(driverWith({ mapped: undefined })).getState()).toBe(V2.RUNNING);
   });
 
   test.each([-1, 1.5, Number.NaN])('is refused an estimate of %d', (stopCopyEstimate) => {

@@ -31,6 +31,25 @@ describe('presentV2 of a driver that refuses a write of device_state', () => {
     expect(tape.states).toEqual([0]);
   });
 
+  test('1 to 2 with EINVAL, and stops: its own error, and nothing is learnt of stops', () => {
+    const tape = new TapeV1();
+    tape.refusals.set('1 2', { error: failure('EINVAL'), now: 0 });
+    const { device } = newVmm(tape);
+    expect(thrownBy(() => device.setState(V2.STOP_COPY)).message).toBe('injected EINVAL');
+    expect(device.getState()).toBe(V2.STOP);
+    expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('OK');
+  });
+
+  test('1 to 0 on the way from pre-copy: what somebody else makes of the device then is shown as it is', () => {
+    const tape = new TapeV1();
+    tape.refusals.set('1 0', { error: failure('EBUSY') });
+    const { device, begin } = newVmm(tape);
+    begin(V2.PRE_COPY);
+    expect(outcome(() => device.setState(V2.STOP))).toBe('EBUSY');
+    tape.state = 2;
+    expect(device.getState()).toBe(V2.STOP_COPY);
+  });
+
   test('0 to 2 with EINVAL, and shows ERROR: its own error, and nothing is learnt of stops', () => {
     const tape = new TapeV1();
     tape.refusals.set('0 2', { error: failure('EINVAL'), now: 6 });
@@ -99,6 +118,23 @@ describe('presentV2 data sessions that have ended', () => {
     readSome(device.setState(V2.PRE_COPY), 10);
     device.reset();
     expect(outcome(() => device.setState(V2.PRE_COPY))).toBe('OK');
+  });
+
+  test('behind the user: the same', () => {
+    const tape = new TapeV2({ answers: [state], precopyInfo: { initialBytes: 30, dirtyBytes: 0 } });
+    const device = presentV2(presentV1(tape));
+    const session = device.setState(V2.PRE_COPY);
+    readSome(session, 10);
+    tape.reset();
+    expect(outcome(() => session?.read(new Uint8Array(1)))).toBe('ENODEV');
+    expect(outcome(() => device.setState(V2.PRE_COPY))).toBe('OK');
+  });
+
+  test.each([2, 3, 4])('are none of a device that is found in device_state %i', (found) => {
+    const { tape, device, warnings } = newVmm();
+    tape.state = found;
+    device.getState();
+    expect([device.openSession(), warnings]).toEqual([undefined, []]);
   });
 
   test('or never began: a reset writes no device_state', () => {
