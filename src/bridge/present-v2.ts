@@ -282,8 +282,7 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   readAhead(id: number): void {
-    const { session, session_id } = this.#my;
-    if (session === Session.SAVING && session_id === id) this.#reader.readAhead();
+    if (this.#my.session_id === id) this.#reader.readAhead();
   }
 
   writeData(from: Uint8Array): number {

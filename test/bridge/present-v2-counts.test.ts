@@ -110,6 +110,13 @@ describe('presentV2 stopCopyLength', () => {
     expect(device.stopCopyLength()).toBe(toTheEnd ? 93_500 : 65_536);
   });
 
+  test('afterwards counts what was left when the session was given up', () => {
+    const { device, begin } = newVmm(new TapeV1({ preCopy: [noise(60_000), noise(30_000)] }));
+    readSome(begin(V2.PRE_COPY), 1000);
+    device.setState(V2.RUNNING);
+    expect(device.stopCopyLength()).toBe(90_000);
+  });
+
   const buffers = [noise(60_000, 1), noise(60_000, 2), noise(7, 3)];
   /** How a VMM as QEMU 10 reads: a buffer as large as what MIG_DATA_SIZE says before it begins, at most 1 MiB. */
   function saves(pending: bigint | undefined): { sizes: number[]; told: number[]; bytes: string; reads: number } {

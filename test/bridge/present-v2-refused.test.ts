@@ -40,6 +40,13 @@ describe('presentV2 of a driver that refuses a write of device_state', () => {
     expect(outcome(() => device.setState(V2.STOP_COPY))).toBe('OK');
   });
 
+  test('0 is a stop of its own: what somebody else makes of the device then is shown as it is', () => {
+    const { tape, device } = newVmm();
+    device.setState(V2.STOP);
+    tape.state = 2;
+    expect(device.getState()).toBe(V2.STOP_COPY);
+  });
+
   test('1 to 0 on the way from pre-copy: what somebody else makes of the device then is shown as it is', () => {
     const tape = new TapeV1();
     tape.refusals.set('1 0', { error: failure('EBUSY') });
