@@ -1,4 +1,4 @@
-export type { Warn } from './options.ts';
+export type { Warn } from './warn.ts';
 export { PRESENT_V1_STATE_SIZE } from './present-v1-state.ts';
 export { presentV1, type PresentV1Options } from './present-v1.ts';
 export { PRESENT_V2_STATE_SIZE } from './present-v2-state.ts';

@@ -7,7 +7,7 @@ import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
 import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
 import { Session, sessionOf } from './session.ts';
@@ -32,7 +32,10 @@ export interface PresentV1Options {
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
   readonly warn?: Warn;
-  /** `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. */
+  /**
+   * `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. They are 0 at first; an object that is given a
+   * former one's goes on from there.
+   */
   readonly state?: Uint8Array;
 }
 
@@ -69,7 +72,7 @@ class PresentedV1 implements V1Registers {
     this.#device = device;
     this.#section = section;
     this.#options = options;
-    this.#my = present_v1_state.view(stateMemory(PRESENT_V1_STATE_SIZE, options.state));
+    this.#my = present_v1_state.view(options.state ?? new Uint8Array(PRESENT_V1_STATE_SIZE));
     this.#staging = new Staging(section, options.bufferSize ?? DEFAULT_BUFFER, this.#my);
   }
 
@@ -82,7 +85,7 @@ class PresentedV1 implements V1Registers {
     const from = this.#shown(now);
     if (!isV1Transition(from, value)) throw refused(from, value);
     refuseStateAfterLoss(this.#my, value);
-    if (now === V2.RESUMING && value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
+    if (value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
 
     const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
     const target = virtual ? V2.RUNNING : requestedAs[value];
@@ -114,16 +117,16 @@ class PresentedV1 implements V1Registers {
     if (isSaving(state)) {
       this.#stage(state);
       const my = this.#my;
-      if (my.shown === 0) my.moved += my.staged;
       my.shown = my.staged > 0 ? 1 : 0;
+      if (my.shown === 1) my.moved = 1;
     }
     return DATA_OFFSET;
   }
 
   readDataSize(): number {
-    const state = this.#sync();
+    this.#sync();
     refuseDataAfterLoss(this.#my);
-    return isSaving(state) ? this.#my.staged : 0;
+    return this.#my.staged;
   }
 
   writeDataSize(size: number): void {
@@ -138,18 +141,18 @@ class PresentedV1 implements V1Registers {
     const my = this.#my;
     refuseAfterFailedWrite(my.refused_errno);
     try {
-      while (my.pushed < size) my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+      while (my.pushed < size) {
+        my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+        my.moved = 1;
+      }
     } catch (error) {
       if (!isNotReady(error)) {
-        my.moved += my.pushed;
-        my.pushed = 0;
         my.refused_errno = errnoOf(error);
         this.#recover();
       }
       throw error;
     }
     my.pushed = 0;
-    my.moved += size;
   }
 
   /**
@@ -159,7 +162,7 @@ class PresentedV1 implements V1Registers {
   reset(): void {
     const my = this.#my;
     this.#device.reset();
-    if (my.session !== Session.NONE && my.moved + my.pushed > 0) this.#lose(V2.RUNNING, 0);
+    if (my.moved === 1) this.#lose(V2.RUNNING, 0);
     else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
     my.virtual_pre_copy = 0;
@@ -221,7 +224,7 @@ class PresentedV1 implements V1Registers {
   #goBack(before: V2State): void {
     const state = this.#state();
     if (state === V2.ERROR) return;
-    const rest = isPreCopy(before) || sessionOf(before) === Session.NONE ? V2.RUNNING : V2.STOP;
+    const rest = isPreCopy(before) ? V2.RUNNING : V2.STOP;
     const begun = sessionOf(state) !== Session.NONE && sessionOf(state) !== sessionOf(before);
     const goal = sessionOf(state) === sessionOf(before) ? before : rest;
     if (begun || state === goal) return;

@@ -6,9 +6,9 @@ import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1, type V1State } from '../v1/states.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
-import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import { isPreCopy, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { BufferReader } from './buffer-reader.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 import {
   headerMemory,
   liveMemory,
@@ -36,7 +36,10 @@ export interface PresentV2Options {
   /** The driver takes device_state 0 after 4, and loads by then. */
   readonly stopAfterLoad?: boolean;
   readonly warn?: Warn;
-  /** `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. */
+  /**
+   * `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. They are 0 at first; an object that is given a
+   * former one's goes on from there.
+   */
   readonly state?: Uint8Array;
   /** Memory as large as the data section, for the rest of a buffer that is being read across a state change. */
   readonly carry?: Uint8Array;
@@ -81,7 +84,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#device = device;
     this.#registers = new V1RegisterAccess(device);
     this.#options = options;
-    const memory = stateMemory(PRESENT_V2_STATE_SIZE, options.state);
+    const memory = options.state ?? new Uint8Array(PRESENT_V2_STATE_SIZE);
     this.#my = present_v2_state.view(memory);
     const framed = options.segmentation === 'framed';
     const live = present_v2_live.view(options.live ?? liveMemory(memory));
@@ -241,7 +244,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     const my = this.#my;
     const { size } = this.#device.dataSection;
     const state = this.getState();
-    if (isSaving(state) && my.session === Session.SAVING) return this.#reader.left(state);
+    if (my.session === Session.SAVING) return this.#reader.left(state);
     const estimate = my.last_total > 0 ? my.last_total : (this.#options.stopCopyEstimate ?? size);
     return Math.max(estimate, Math.min(size, FULL_READ));
   }
@@ -294,8 +297,7 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   readAhead(id: number): void {
-    const { session, session_id } = this.#my;
-    if (session === Session.SAVING && session_id === id) this.#reader.readAhead();
+    if (this.#my.session_id === id) this.#reader.readAhead();
   }
 
   writeData(from: Uint8Array): number {

@@ -49,7 +49,7 @@ export class TransactionWriter {
   room(length: number): Uint8Array | undefined {
     const my = this.#my;
     this.#remembering(() => this.#openTransaction(Number.POSITIVE_INFINITY));
-    return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
+    return mappedAt(this.#device, my.space_offset + my.filled, length); // the space ends no earlier than what is mapped
   }
 
   /** The bytes are where room() said. */
@@ -59,7 +59,7 @@ export class TransactionWriter {
 
   #openTransaction(left: number): void {
     const my = this.#my;
-    if (my.filled > 0 && my.filled === my.space_size) this.#finishTransaction();
+    if (my.filled === my.space_size) this.#finishTransaction();
     if (my.filled > 0) return;
     const { offset, size } = this.#registers.dataSpace();
     my.space_offset = offset;
@@ -126,14 +126,8 @@ export class TransactionWriter {
   /** Says how much of the data section was filled: the driver consumes it before the write returns. */
   #finishTransaction(): void {
     const my = this.#my;
-    const size = my.filled;
-    if (size === 0) return;
-    try {
-      this.#handOver(size);
-    } catch (error) {
-      if (!isNotReady(error)) my.filled = 0;
-      throw error;
-    }
+    if (my.filled === 0) return;
+    this.#handOver(my.filled);
     my.filled = 0;
   }
 

@@ -6,7 +6,8 @@ import { V2 } from '../../src/v2/states.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { V1Save } from '../../src/v1/save.ts';
 import { cut, hex, join, noise } from '../support/bytes.ts';
-import { notYet, outcome, thrownBy } from '../support/errno.ts';
+import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
+import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { v1Sim } from '../support/sims.ts';
 import { SpyV1 } from '../support/spy-v1.ts';
@@ -111,6 +112,25 @@ describe('presentV2 framed, resuming', () => {
     expect(session.write(noise(HEADER - 1))).toBe(HEADER - 1);
     expect(outcome(() => session.write(noise(1)))).toBe('EINVAL');
     expect(tape.loaded).toEqual([]);
+  });
+
+  test('EAGAIN behind a header: the header counts as taken, and without one the write says so', () => {
+    const { tape, spy, begin } = newVmm(new TapeV1(), framed);
+    const session = begin(V2.RESUMING);
+    const bytes = stream().subarray(0, HEADER + 100);
+    failOnce(spy, 'data_offset', notYet());
+    expect(session.write(bytes)).toBe(HEADER);
+    failOnce(spy, 'data_offset', notYet());
+    expect(outcome(() => session.write(bytes.subarray(HEADER)))).toBe('EAGAIN');
+    expect(session.write(bytes.subarray(HEADER))).toBe(100);
+    expect(tape.loaded).toBeBytes(buffers.slice(0, 1));
+  });
+
+  test('an error behind a header is the errno of the write', () => {
+    const { spy, begin } = newVmm(new TapeV1(), framed);
+    const session = begin(V2.RESUMING);
+    failOnce(spy, 'data_offset', failure('EREMOTEIO'));
+    expect(outcome(() => session.write(stream()))).toBe('EREMOTEIO');
   });
 
   test('EAGAIN of a transaction: nothing is lost or doubled', () => {

@@ -95,6 +95,14 @@ describe('presentV2 of a v1 device', () => {
     expect(presentV2(driverWith({})).getState()).toBe(V2.RUNNING);
   });
 
+  test('says what is wrong with a region of which nothing is mapped', () => {
+    const driver = driverWith({ mapped: undefined, dataSection: { offset: 4096, size: 65_537 } });
+    expect(thrownBy(() => presentV2(driver)).message).toBe(
+      'v1 driver: a data section of 65537 bytes at 4096, of which 0 are mapped, in a region of 69632',
+    );
+    expect(presentV2(driverWith({ mapped: undefined })).getState()).toBe(V2.RUNNING);
+  });
+
   test.each([-1, 1.5, Number.NaN])('is refused an estimate of %d', (stopCopyEstimate) => {
     expect(() => presentV2(device, { stopCopyEstimate })).toThrow('stopCopyEstimate');
   });

@@ -164,6 +164,25 @@ describe('presentV1 reset', () => {
     expect([user.state(), tape.state, user.pending(), user.size()]).toEqual([1, V2.RUNNING, 0, 0]);
   });
 
+  test.each([
+    ['pre-copy', 3],
+    ['RESUMING', 4],
+  ])('in %s of which no byte has moved takes nothing from the user', (_, state) => {
+    const { user, device, warnings } = oldVmm({ precopyInfo: { initialBytes: 0, dirtyBytes: 0 } });
+    user.setState(state);
+    if (state === 4) user.load(new Uint8Array(0));
+    else expect(user.buffer()).toHaveLength(0);
+    device.reset();
+    expect([outcome(() => user.setState(state)), warnings]).toEqual(['OK', []]);
+  });
+
+  test('from virtual pre-copy leads to 1', () => {
+    const { user, device } = oldVmm({ flags: 1 });
+    user.setState(3);
+    device.reset();
+    expect(user.state()).toBe(1);
+  });
+
   /** Pre-copy has given the user a buffer; then the guest reboots, and the VMM resets its devices. */
   function rebooted(): OldVmm {
     const vmm = oldVmm({ answers: [bytes], stopAnswers: [bytes], precopyInfo: { initialBytes: 1, dirtyBytes: 0 } });

@@ -95,7 +95,10 @@ describe('presentV1 session lost behind the user', () => {
     user.setState(V1.RESUMING);
     user.load(before);
     tape.reset();
-    expect(outcome(() => user.load(after))).toBe('EIO');
+    expect(thrownBy(() => user.load(after))).toMatchObject({
+      errno: 'EIO',
+      message: "migration data: the resuming session ended behind the user's back",
+    });
     expect(outcome(() => user.setState(V1.RUNNING))).toBe('EIO');
     expect(outcome(() => user.setState(V1.RUNNING))).toBe('OK');
     expect(join(tape.taken)).toEqual(before);

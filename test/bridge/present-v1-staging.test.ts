@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
-import { failure, outcome } from '../support/errno.ts';
+import { failure, notYet, outcome } from '../support/errno.ts';
 import { oldVmm } from '../support/presented.ts';
 import { readRegister } from '../support/v1-user.ts';
 import type { Answer } from '../support/tape-v2.ts';
@@ -59,6 +59,20 @@ describe('presentV1 staged bytes', () => {
     expect(received).toBeBytes(spy.bytes('out'));
   });
 
+  test.each([
+    ['refused', failure('EBUSY')],
+    ['not yet answered', notYet()],
+  ])('survive a change of state that is %s', (_, error) => {
+    const { user, tape } = oldVmm({ answers: [first], stopAnswers: [third] });
+    user.setState(3);
+    expect(user.buffer()).toBeBytes(first);
+    tape.failingHops.push({ hop: V2.STOP_COPY, error });
+    expect(outcome(() => user.setState(2))).toBe(error.errno);
+    expect(user.buffer()).toBeBytes(first);
+    user.setState(2);
+    expect(user.drain()).toBeBytes(third);
+  });
+
   test('survive a write of the same state', () => {
     const { user } = oldVmm({ answers: [first, 0, second, 0], stopAnswers: [third] });
     user.setState(V1.PRE_COPY);
@@ -83,6 +97,14 @@ describe('presentV1 staged bytes', () => {
     expect(user.pending()).toBe(0);
     expect(user.buffer()).toBeBytes(second);
     expect(spy.bytes('out')).toBeBytes(second);
+  });
+
+  test('fill no more than bufferSize', () => {
+    const { user } = oldVmm({ stopAnswers: [first] }, { bufferSize: 1200 });
+    user.setState(2);
+    const received = user.drain();
+    expect(received.map((buffer) => buffer.length)).toEqual([1200, 1200, 600]);
+    expect(received).toBeBytes(first);
   });
 
   test('are the mapped data section itself', () => {
@@ -250,6 +272,21 @@ describe('presentV1 pending_bytes in stop-and-copy', () => {
       user.buffer();
     }
     expect(seen).toEqual([16_884, 8692, 500]);
+  });
+
+  test('counts from the promise of when stop-and-copy began, which is not asked for again, nor before', () => {
+    const { user, tape, spy } = oldVmm({ stopAnswers: [noise(8192, 4), third], stopCopyLength: 8692 });
+    const asked: string[] = [];
+    spy.options = { before: (call) => asked.push(call) };
+    for (const state of [3, 1, 4, 0]) user.setState(state);
+    expect(new Set(asked)).toEqual(new Set(['setState']));
+    user.setState(2);
+    user.pending();
+    user.buffer();
+    tape.length = 500; // what is left, says a driver that counts down
+    user.setState(2);
+    expect(user.pending()).toBe(500);
+    expect(asked.filter((call) => call === 'stopCopyLength')).toHaveLength(1);
   });
 
   test('is 0 at once for a device without state', () => {

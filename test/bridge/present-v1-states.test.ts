@@ -1,9 +1,12 @@
 import { describe, expect, test } from 'vitest';
+import { presentV1 } from '../../src/bridge/index.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
 import { oldVmm, type OldVmm } from '../support/presented.ts';
+import { TapeV2 } from '../support/tape-v2.ts';
+import { v1User } from '../support/v1-user.ts';
 
 /** Brings a bridged device into a v1 state, by writes that the table allows. */
 function at(from: number, flags: number): OldVmm {
@@ -103,6 +106,22 @@ describe('presentV1 device_state', () => {
     user.setState(value);
     expect([user.state(), tape.state]).toEqual([value, state]);
   });
+});
+
+test('presentV1 asks for the state of a device that works once for each register, as each is a system call', () => {
+  const { user, tape } = oldVmm({ answers: [noise(10)] });
+  user.setState(3);
+  let asked = 0;
+  const getState = tape.getState.bind(tape);
+  tape.getState = () => {
+    asked += 1;
+    return getState();
+  };
+  for (const read of [user.state, user.pending, user.offset, user.size]) {
+    asked = 0;
+    read();
+    expect(asked).toBe(1);
+  }
 });
 
 describe('presentV1 virtual pre-copy', () => {
@@ -205,6 +224,35 @@ describe('presentV1 after a failed write of device_state', () => {
     expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([user.state(), tape.state]).toEqual([0, V2.STOP]);
     expect(warnings).toEqual([expect.stringMatching(/^the device is left in STOP: /)]);
+  });
+
+  test.each([
+    [3, V2.PRE_COPY],
+    [2, V2.STOP_COPY],
+    [4, V2.RESUMING],
+  ])('%i whose session has begun in spite of the error: the user finds the device in it', (to, state) => {
+    const { user, tape, spy } = oldVmm();
+    spy.options = {
+      before: (call) => {
+        if (call !== 'setState' || tape.state === state) return;
+        tape.setState(state);
+        throw failure('EBUSY');
+      },
+    };
+    expect(outcome(() => user.setState(to))).toBe('EBUSY');
+    expect([user.state(), tape.state]).toEqual([to, state]);
+    expect(outcome(() => user.setState(to))).toBe('OK');
+  });
+
+  test('needs nobody who listens for that', () => {
+    const tape = new TapeV2();
+    const user = v1User(presentV1(tape));
+    tape.failingHops.push(
+      { hop: V2.STOP_COPY, error: failure('EBUSY') },
+      { hop: V2.RUNNING_P2P, error: failure('EIO') },
+    );
+    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(user.state()).toBe(0);
   });
 
   test('resets a device whose way back ends in ERROR, at once', () => {

@@ -110,6 +110,13 @@ describe('presentV2 stopCopyLength', () => {
     expect(device.stopCopyLength()).toBe(toTheEnd ? 93_500 : 65_536);
   });
 
+  test('afterwards counts what was left when the session was given up', () => {
+    const { device, begin } = newVmm(new TapeV1({ preCopy: [noise(60_000), noise(30_000)] }));
+    readSome(begin(V2.PRE_COPY), 1000);
+    device.setState(V2.RUNNING);
+    expect(device.stopCopyLength()).toBe(90_000);
+  });
+
   const buffers = [noise(60_000, 1), noise(60_000, 2), noise(7, 3)];
   /** How a VMM as QEMU 10 reads: a buffer as large as what MIG_DATA_SIZE says before it begins, at most 1 MiB. */
   function saves(pending: bigint | undefined): { sizes: number[]; told: number[]; pieces: Uint8Array[] } {
@@ -158,6 +165,18 @@ describe('presentV2 stopCopyLength', () => {
       expect(told.slice(0, 3)).toEqual([65_536, 65_536, 0]);
     },
   );
+
+  test('a pending_bytes of 1 is a byte, if the driver has never shown more for it', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [b, noise(1)] }));
+    const first = begin(V2.STOP_COPY);
+    readSome(first, 500);
+    expect(device.stopCopyLength()).toBe(1);
+    expect(readSome(first, 9)).toEqual(noise(1));
+    device.setState(V2.STOP);
+    tape.stopCopy.push(noise(1));
+    begin(V2.STOP_COPY);
+    expect(device.stopCopyLength()).toBe(1);
+  });
 
   test('a driver that fails to say how much is pending is asked by whoever reads', () => {
     const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
