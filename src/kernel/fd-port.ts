@@ -6,7 +6,7 @@ import {
 } from '../abi/vfio-ioctl.ts';
 import { ioctl, ioctlValue } from '../sys/ioctl.ts';
 import { addressOf, syscallError, trySyscall, withAddress } from '../sys/libc.ts';
-import { mapSharedMemory } from '../sys/memory.ts';
+import { mapSharedMemory, withSharedMemory } from '../sys/memory.ts';
 import type { DataSessions, Pointed, RegionPlace, VfioPort } from '../vfio/port.ts';
 import { FdSessions } from './fd-sessions.ts';
 import type { DeviceHandle } from './handle.ts';
@@ -53,6 +53,10 @@ export class FdPort implements VfioPort {
 
   map({ offset }: RegionPlace, at: number, size: number): Uint8Array {
     return mapSharedMemory(this.#device.number, size, offset + BigInt(at)).bytes;
+  }
+
+  withMap({ offset }: RegionPlace, at: number, size: number, use: (bytes: Uint8Array) => void): void {
+    withSharedMemory(this.#device.number, size, offset + BigInt(at), use);
   }
 
   #access(call: 'pread64' | 'pwrite64', { index, offset }: RegionPlace, at: number, bytes: Uint8Array): number {

@@ -35,6 +35,23 @@ export function mapSharedMemory(
   return { bytes: memoryAt(address, size), address };
 }
 
+/**
+ * The same for as long as `use` takes. SAFETY: `use` keeps nothing of the bytes, which are unmapped when it returns.
+ */
+export function withSharedMemory(
+  fd: number,
+  size: number,
+  offset: number | bigint,
+  use: (bytes: Uint8Array) => void,
+): void {
+  const { bytes, address } = mapSharedMemory(fd, size, offset);
+  try {
+    use(bytes);
+  } finally {
+    syscall('unmap shared memory', 'munmap', address, size);
+  }
+}
+
 /** Shared memory that is read and written in pieces, without mapping it: it may be larger than Node maps. */
 export class SharedStore {
   readonly size: number;

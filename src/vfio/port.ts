@@ -23,6 +23,8 @@ export interface VfioPort {
   write(region: RegionPlace, at: number, from: Uint8Array): number;
   /** Memory that is shared with the device, if the carrier can share any. It stays until this process ends. */
   map?(region: RegionPlace, at: number, size: number): Uint8Array;
+  /** The same, for as long as `use` takes: for who may not keep the device open. The bytes are gone afterwards. */
+  withMap?(region: RegionPlace, at: number, size: number, use: (bytes: Uint8Array) => void): void;
   readonly sessions: DataSessions;
 }
 

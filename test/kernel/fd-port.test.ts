@@ -38,6 +38,22 @@ describe('FdPort, with a file in the place of the device', () => {
     expect(readFileSync(path)[12_288]).toBe(7);
   });
 
+  it('maps for as long as somebody uses it, also if he fails: the file does not stay open', () => {
+    const port = new FdPort({ number: fd });
+    const mappings = (): number => readFileSync('/proc/self/maps', 'utf8').split(path).length - 1;
+    port.withMap(REGION, 8192, 4096, (bytes) => {
+      expect(bytes).toBeBytes(BYTES.subarray(12_288, 16_384));
+      bytes[0] = 7;
+      expect(mappings()).toBe(1);
+    });
+    expect(() =>
+      port.withMap(REGION, 0, 4096, () => {
+        throw new Error('failed');
+      }),
+    ).toThrow('failed');
+    expect([readFileSync(path)[12_288], mappings()]).toEqual([7, 0]);
+  });
+
   it('says how little there was', () => {
     const port = new FdPort({ number: fd });
     expect(port.read({ ...REGION, offset: 65_534n }, 0, new Uint8Array(8))).toBe(2);

@@ -89,6 +89,9 @@ export class BytePort implements VfioPort {
     return Math.min(from.length, part.length);
   }
 
+  /** Maps for as long as a call takes, if a test says so. */
+  withMap?: (region: RegionPlace, at: number, size: number, use: (bytes: Uint8Array) => void) => void;
+
   map({ offset }: RegionPlace, at: number, size: number): Uint8Array {
     const begin = Number(offset) + at;
     return this.memory.subarray(begin, begin + size);

@@ -6,6 +6,8 @@ import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
 
+const PAGE = 4096;
+
 /** A device behind a port whose driver has a v1 migration region. */
 export class PortV1Device implements V1Device {
   readonly regionSize: number;
@@ -13,8 +15,13 @@ export class PortV1Device implements V1Device {
   readonly mapped: Uint8Array | undefined;
   readonly #port: VfioPort;
   readonly #region: RegionInfo;
+  /** The driver allows to map the data section: then it may have no other way to its data (NVIDIA's has none). */
+  readonly #isMappable: boolean;
 
-  /** `map`: maps the data section if the driver allows it. That keeps the device open until this process ends. */
+  /**
+   * `map`: maps the data section if the driver allows it, once. That keeps the device open until this process ends; otherwise it is
+   * mapped for each access, if the carrier can do that.
+   */
   constructor(port: VfioPort, region: RegionInfo, map: boolean) {
     this.#port = port;
     this.#region = region;
@@ -27,20 +34,21 @@ export class PortV1Device implements V1Device {
       });
     }
     this.dataSection = area ?? { offset: begin, size: region.size - begin };
-    const mappable = area !== undefined && (region.flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0;
-    if (map && mappable) this.mapped = port.map?.(region, area.offset, area.size);
+    const isAligned = area !== undefined && area.offset % PAGE === 0 && area.size % PAGE === 0;
+    this.#isMappable = isAligned && (region.flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0;
+    if (map && area !== undefined && this.#isMappable) this.mapped = port.map?.(region, area.offset, area.size);
   }
 
   read(offset: number, into: Uint8Array): void {
     const part = this.#mappedPart(offset, into.length);
-    if (part === undefined) this.#access('read', offset, into);
-    else into.set(part);
+    if (part !== undefined) into.set(part);
+    else if (!this.#withPart(offset, into.length, (bytes) => into.set(bytes))) this.#access('read', offset, into);
   }
 
   write(offset: number, from: Uint8Array): void {
     const part = this.#mappedPart(offset, from.length);
-    if (part === undefined) this.#access('write', offset, from);
-    else part.set(from);
+    if (part !== undefined) part.set(from);
+    else if (!this.#withPart(offset, from.length, (bytes) => bytes.set(from))) this.#access('write', offset, from);
   }
 
   #mappedPart(offset: number, length: number): Uint8Array | undefined {
@@ -49,6 +57,17 @@ export class PortV1Device implements V1Device {
     return mapped !== undefined && at >= 0 && at + length <= mapped.length
       ? mapped.subarray(at, at + length)
       : undefined;
+  }
+
+  /** Maps what an access of the data section is about, for as long as that takes. False if it cannot be. */
+  #withPart(offset: number, length: number, use: (bytes: Uint8Array) => void): boolean {
+    const { offset: begin, size } = this.dataSection;
+    if (!this.#isMappable || this.#port.withMap === undefined || length === 0) return false;
+    if (offset < begin || offset + length > begin + size) return false;
+    const at = offset - (offset % PAGE);
+    const end = Math.ceil((offset + length) / PAGE) * PAGE;
+    this.#port.withMap(this.#region, at, end - at, (bytes) => use(bytes.subarray(offset - at, offset - at + length)));
+    return true;
   }
 
   reset(): void {

@@ -69,6 +69,33 @@ describe('PortV1Device', () => {
     expect(unmappable.mapped).toBeUndefined();
   });
 
+  it('maps the pages of an access, if it may not keep them: a driver that allows it may have no other way', () => {
+    const sparse = [{ offset: 8192, size: 8192 }];
+    const mapped: [at: number, size: number][] = [];
+    fake.withMap = (place, at, size, use) => {
+      mapped.push([at, size]);
+      use(fake.map(place, at, size));
+    };
+    fake.answer = (request) => {
+      throw new Error(`a trapped ${request}`);
+    };
+    const device = new PortV1Device(fake, region({ sparse }), false);
+    const into = new Uint8Array(100);
+    device.read(8192 + 4090, into);
+    expect(into).toBeBytes(noise(65_536).subarray(16_378, 16_478));
+    device.write(16_380, Uint8Array.of(1, 2, 3, 4));
+    expect([...fake.memory.subarray(20_476, 20_480)]).toEqual([1, 2, 3, 4]);
+    expect(mapped).toEqual([
+      [8192, 8192],
+      [12_288, 4096],
+    ]);
+    // what is not in the data section, or not to be mapped, is asked for
+    for (const at of [0, 8100, 16_381]) expect(() => device.read(at, new Uint8Array(100))).toThrow('a trapped');
+    for (const other of [region({ sparse, flags: 3 }), region({ sparse: [{ offset: 8193, size: 100 }] }), region()]) {
+      expect(() => new PortV1Device(fake, other, false).read(8193, into)).toThrow('a trapped');
+    }
+  });
+
   it('maps nothing unasked, and nothing where the carrier cannot', () => {
     const sparse = [{ offset: 8192, size: 8192 }];
     expect(new PortV1Device(fake, region({ sparse }), false).mapped).toBeUndefined();
