@@ -1,7 +1,7 @@
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
 import { begunSession, writeData } from './data-fd.ts';
 import type { V2DataSession, V2Device } from './device.ts';
-import { V2 } from './states.ts';
+import { V2, type V2State } from './states.ts';
 
 /** How a v2 VMM restores a device, as QEMU 10 does it (hw/vfio/migration.c: vfio_load_setup to vfio_load_cleanup). */
 export class V2Restore {
@@ -16,7 +16,7 @@ export class V2Restore {
 
   /** Enters RESUMING. */
   setup(): void {
-    this.#session = begunSession(V2.RESUMING, this.#device.setState(V2.RESUMING));
+    this.#session = begunSession(V2.RESUMING, this.#setState(V2.RESUMING));
   }
 
   /** Writes one piece of the state, wherever the stream was cut. */
@@ -31,8 +31,12 @@ export class V2Restore {
 
   /** Ends RESUMING: the device takes its state over, and runs or is stopped. */
   complete(running = true): void {
-    this.#device.setState(running ? V2.RUNNING : V2.STOP);
+    this.#setState(running ? V2.RUNNING : V2.STOP);
     this.cleanup();
+  }
+
+  #setState(state: V2State): V2DataSession | undefined {
+    return whenReady(() => this.#device.setState(state), this.#wait);
   }
 
   cleanup(): void {

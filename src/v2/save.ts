@@ -4,7 +4,7 @@ import { hasErrno } from '../error.ts';
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
 import { begunSession, readData } from './data-fd.ts';
 import type { V2DataSession, V2Device } from './device.ts';
-import { V2 } from './states.ts';
+import { V2, type V2State } from './states.ts';
 
 /** Receives each piece of the state, in order. The memory is reused after the call. */
 export type Sink = (piece: Uint8Array) => void;
@@ -42,14 +42,15 @@ export class V2Save {
   setup(): void {
     if ((this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0) return;
     if (this.#device.getState() === V2.RUNNING) {
-      this.#session = begunSession(V2.PRE_COPY, this.#device.setState(V2.PRE_COPY));
+      this.#session = begunSession(V2.PRE_COPY, this.#setState(V2.PRE_COPY));
     }
   }
 
   /** The bytes that pre-copy would still send: initial and dirty. */
   pending(): number {
     if (this.#session === undefined) return 0;
-    const { initialBytes, dirtyBytes } = this.#session.precopyInfo();
+    const session = this.#session;
+    const { initialBytes, dirtyBytes } = whenReady(() => session.precopyInfo(), this.#wait);
     return checkedBytes('initial_bytes', initialBytes) + checkedBytes('dirty_bytes', dirtyBytes);
   }
 
@@ -62,35 +63,40 @@ export class V2Save {
   stop(): void {
     const preCopy = this.#session !== undefined;
     if ((this.#device.migrationFlags & VFIO_MIGRATION_P2P) !== 0) {
-      this.#device.setState(preCopy ? V2.PRE_COPY_P2P : V2.RUNNING_P2P);
+      this.#setState(preCopy ? V2.PRE_COPY_P2P : V2.RUNNING_P2P);
     }
-    if (preCopy) this.#device.setState(V2.STOP_COPY);
-    else this.#device.setState(V2.STOP);
+    if (preCopy) this.#setState(V2.STOP_COPY);
+    else this.#setState(V2.STOP);
   }
 
   /** Sends everything up to the end of the stream and leaves the device in STOP. Returns the bytes sent. */
   complete(): number {
-    this.#session = begunSession(V2.STOP_COPY, this.#device.setState(V2.STOP_COPY) ?? this.#session);
+    this.#session = begunSession(V2.STOP_COPY, this.#setState(V2.STOP_COPY) ?? this.#session);
     let total = 0;
     for (;;) {
       const sent = this.#sendBlock(this.#session);
       if (sent === 0) break;
       total += sent;
     }
-    this.#device.setState(V2.STOP);
+    this.#setState(V2.STOP);
     this.cleanup();
     return total;
   }
 
   /** Ends the session before its data ends, as after a cancel or a failure: the device runs. */
   cancel(): void {
-    this.#device.setState(V2.RUNNING);
+    this.#setState(V2.RUNNING);
     this.cleanup();
   }
 
   cleanup(): void {
     this.#session?.close();
     this.#session = undefined;
+  }
+
+  /** A change may have to wait for what the driver is doing, as mlx5's does while the firmware saves an image. */
+  #setState(state: V2State): V2DataSession | undefined {
+    return whenReady(() => this.#device.setState(state), this.#wait);
   }
 
   #sendBlock(session: V2DataSession): number {

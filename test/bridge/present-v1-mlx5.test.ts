@@ -92,6 +92,32 @@ describe('presentV1 of mlx5', () => {
     expect(destination.bar).toBeBytes(source.bar);
   });
 
+  test('a new VMM saves and restores it natively, waiting wherever the firmware makes it wait', () => {
+    const source = mlx5('size=300K,seed=4,chunk=64K,initial=100K,delay=2');
+    const pieces: Uint8Array[] = [];
+    let waits = 0;
+    const wait = (): void => {
+      waits += 1;
+      source.clock.now += MS;
+    };
+    const saving = new V2Save(source.device, (piece) => pieces.push(Uint8Array.from(piece)), wait);
+    saving.setup();
+    expect(saving.pending()).toBeGreaterThan(100_000); // the first image had to be saved before
+    const first = waits;
+    while (saving.iterate() > 0);
+    source.bar[0] = 0xff;
+    expect(saving.pending()).toBeGreaterThan(0); // begins another
+    saving.stop();
+    expect(waits).toBeGreaterThan(first);
+    saving.complete();
+    const destination = mlx5('size=300K');
+    const restoring = new V2Restore(destination.device);
+    restoring.setup();
+    for (const piece of pieces) restoring.load(piece);
+    restoring.complete();
+    expect(destination.bar).toBeBytes(source.bar);
+  });
+
   test('nobody waits in pre-copy: until the firmware has saved, pending_bytes is the whole state, and there is no data', () => {
     const { device, clock } = mlx5('size=300K,initial=64K,delay=5');
     const user = v1User(shown(device));
