@@ -1,3 +1,4 @@
+import type { Protocol } from '../device/migratable.ts';
 /** What a transfer does, one after the other; each has its own count of bytes. */
 const STEPS = ['open device', 'check file', 'save', 'restore', 'sync file', 'hash memory'] as const;
 export type TransferStep = (typeof STEPS)[number];
@@ -68,7 +69,7 @@ export interface TransferOrder {
 export interface TransferResult {
   readonly command: 'save' | 'restore';
   readonly device: string;
-  readonly protocol: 'v1' | 'v2';
+  readonly protocol: Protocol;
   readonly file: string;
   /** Bytes and buffers of migration data. */
   readonly bytes: number;

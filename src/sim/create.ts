@@ -2,13 +2,13 @@ import type { MigratableDevice } from '../device/migratable.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 
-/** A simulated device: one of the two protocols, and the memory that the guest sees. */
+/** A simulated device in the protocol that its driver speaks, and the memory that the guest sees. */
 export type Sim = MigratableDevice & { readonly bar: Uint8Array };
 
 /** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
 export function simMemorySizes(spec: SimSpec): { bar: number; section: number; kept: number } {
   const kind = kindOf(spec);
-  const section = kind.protocol === 'v1' ? kind.sectionSize(spec) : 0;
+  const section = kind.protocol === 'v2' ? 0 : kind.sectionSize(spec);
   return { bar: spec.size, section, kept: kind.keptSize?.(spec) ?? 0 };
 }
 
@@ -29,8 +29,12 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec)): Sim {
   const { bar } = memory;
   const kind = kindOf(spec);
-  const { protocol } = kind;
-  return protocol === 'v1'
-    ? { protocol, device: kind.create(spec, memory), bar }
-    : { protocol, device: kind.create(spec, memory), bar };
+  switch (kind.protocol) {
+    case 'v1':
+      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+    case 'v2':
+      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+    default:
+      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+  }
 }

@@ -1,3 +1,5 @@
+import { draft2018 } from './draft-2018.ts';
+import { draft2019 } from './draft-2019.ts';
 import type { DriverKind } from './driver-kind.ts';
 import { hisi } from './hisi.ts';
 import { mtty } from './mtty.ts';
@@ -7,7 +9,15 @@ import { qat } from './qat.ts';
 import { vendorV1 } from './vendor-v1.ts';
 
 /** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
-const kinds = { qat, mtty, pds, hisi, 'vendor-v1': vendorV1 } as const satisfies Readonly<Record<string, DriverKind>>;
+const kinds = {
+  qat,
+  mtty,
+  pds,
+  hisi,
+  'vendor-v1': vendorV1,
+  'draft-2018': draft2018,
+  'draft-2019': draft2019,
+} as const satisfies Readonly<Record<string, DriverKind>>;
 
 export type DriverName = keyof typeof kinds;
 export const DRIVERS = Object.keys(kinds) as readonly DriverName[];

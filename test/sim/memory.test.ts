@@ -42,7 +42,7 @@ describe('createSim', () => {
   });
 
   test('needs memory for what was sent, and a data section, for v1 only', () => {
-    const sizes = ({ bar, section, sent }: SimMemory): number[] => [bar.length, section.length, sent.length];
+    const sizes = ({ bar, section, kept }: SimMemory): number[] => [bar.length, section.length, kept.length];
     expect(sizes(v1Sim('vendor-v1,size=10K,section=8K').memory)).toEqual([10_240, 8192, 10_240]);
     expect(sizes(v2Sim('qat,size=10K').memory)).toEqual([10_240, 0, 0]);
   });

@@ -10,6 +10,7 @@ import {
 } from '../../abi/vfio.ts';
 import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { describeDevice } from './describe-device.ts';
@@ -188,8 +189,7 @@ export class Bridging implements Devices {
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
-      const { protocol } = device.driver.backend;
-      this.#options.findings.bridged(name, protocol, device[protocol === 'v1' ? 'v2' : 'v1'] !== undefined);
+      this.#tellBridged(name, device);
       return device;
     } catch (error) {
       bridgedFacts(ledger).used = 0;
@@ -197,6 +197,13 @@ export class Bridging implements Devices {
       this.#leaves(`${name}: is not bridged: ${messageOf(error)}`);
       return undefined;
     }
+  }
+
+  #tellBridged(name: string, { driver, region, v2 }: BridgedDevice): void {
+    const { present, findings } = this.#options;
+    const isV2 = driver.backend.protocol === 'v2';
+    if (isDraft(present)) findings.bridgedToDraft(name, present);
+    else findings.bridged(name, isV2 ? 'v2' : 'v1', (isV2 ? region : v2) !== undefined);
   }
 
   /** Says why a device is left to the kernel that was to be bridged. */
@@ -237,7 +244,7 @@ export class Bridging implements Devices {
 
   /** The kernel's own answer, with one more region. */
   #getInfo(call: Call, device: BridgedDevice): number {
-    if (device.v1 === undefined) return CONTINUE;
+    if (device.region === undefined) return CONTINUE;
     const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
     if (argsz < 16) return CONTINUE; // it says EINVAL
     const ask = (size: number): Uint8Array => {
@@ -261,11 +268,17 @@ export class Bridging implements Devices {
   #getRegionInfo(call: Call, device: BridgedDevice): number {
     const { facts, place } = device.driver;
     const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
-    if (index === facts.region) this.#options.findings.uses(device.name, 'v1');
-    if (device.v1 === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
+    const { present, findings } = this.#options;
+    const generation = isDraft(present) ? present : 'v1';
+    if (index === facts.region) findings.uses(device.name, generation);
+    if (device.region === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
     call.writeArg(
       2,
-      migrationRegionInfo(argsz, index, { offset: regionOffset(place), dataSection: device.section.size }),
+      migrationRegionInfo(argsz, index, {
+        generation,
+        offset: regionOffset(place),
+        dataSection: device.section.size,
+      }),
     );
     return 0;
   }

@@ -1,3 +1,4 @@
+import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim } from '../../sim/create.ts';
@@ -6,16 +7,20 @@ import { fillPattern } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from '../trap/file-look.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
-import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import { REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
 import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
+
+/** Simulated devices write to no memory. */
+const noDma: DirtyPages = { begin: () => {}, end: () => {}, readAndClear: () => {} };
 
 export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 
@@ -43,14 +48,16 @@ export function emulatedDevice(
       live: undefined, // a simulated driver's own state is in the arena
     },
     protocol: kindOf(plan.spec).protocol,
-    shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
+    shows: { region: options.present !== 'v2', v2: options.present === 'v2' || options.present === 'auto' },
+    dirty: noDma,
   };
-  // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own
-  const innermost = (): Uint8Array => (parts.protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes);
+  // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
+  const isInside = parts.protocol !== 'v2' && (options.roundTrip || isDraft(options.present));
+  const innermost = (): Uint8Array => (isInside ? map(files.inner) : section.bytes);
   return new ServedDevice(
     parts,
     options,
-    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, sink),
+    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost(), present: options.present }, sink),
   );
 }
 
@@ -66,10 +73,17 @@ export class EmulatedDriver implements Driver {
   readonly inode: number;
 
   constructor(
-    parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
+    parts: {
+      plan: PlannedDevice;
+      index: number;
+      files: DeviceFiles;
+      ledger: Ledger;
+      section: Uint8Array;
+      present: Plan['present'];
+    },
     sink: DeviceSink,
   ) {
-    const { plan, index, files, ledger, section } = parts;
+    const { plan, index, files, ledger, section, present } = parts;
     const { spec } = plan;
     const bar = mapSharedMemory(files.device, plan.bar).bytes.subarray(0, spec.size);
     if (ledger.isFresh) {
@@ -80,7 +94,7 @@ export class EmulatedDriver implements Driver {
     const state = ledger.arena.subarray(offset, offset + size);
     const kept = plan.kept > 0 ? mapSharedMemory(files.kept, plan.kept).bytes : new Uint8Array(0);
     this.plan = plan;
-    this.regions = emulatedRegions(plan, index);
+    this.regions = emulatedRegions(plan, index, isDraft(present) ? present : 'v1');
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;

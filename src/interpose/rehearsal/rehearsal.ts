@@ -1,4 +1,7 @@
 import type { DriverName } from '../../sim/drivers.ts';
+import { DraftRestore } from '../../v1/drafts/restore.ts';
+import { Draft2018Save } from '../../v1/drafts/save-2018.ts';
+import { Draft2019Save } from '../../v1/drafts/save-2019.ts';
 import { V1Restore } from '../../v1/restore.ts';
 import { V1Save } from '../../v1/save.ts';
 import { V2Restore } from '../../v2/restore.ts';
@@ -46,10 +49,15 @@ export class Rehearsal {
 function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
   for (const driver of drivers) {
     using stage = new RehearsalTarget(plan, driver);
-    const { v1, v2 } = stage;
+    const { v1, v2, draft } = stage;
     yield;
     for (let round = 0; round < ROUNDS; round += 1) {
       if (v1 !== undefined) yield* migrate((sink) => new V1Save(v1, sink), new V1Restore(v1));
+      if (draft !== undefined) {
+        yield* migrate((sink) => {
+          return draft.draft === 'draft-2018' ? new Draft2018Save(draft, sink) : new Draft2019Save(draft, sink);
+        }, new DraftRestore(draft));
+      }
       if (v2 !== undefined) yield* migrate((sink) => new V2Save(v2, sink), new V2Restore(v2));
     }
   }
@@ -57,8 +65,8 @@ function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> 
 
 /** Saves a device, as QEMU does, and restores it from that. */
 function* migrate(
-  saveTo: (sink: (piece: Uint8Array) => void) => V1Save | V2Save,
-  restore: V1Restore | V2Restore,
+  saveTo: (sink: (piece: Uint8Array) => void) => V1Save | V2Save | Draft2018Save | Draft2019Save,
+  restore: V1Restore | V2Restore | DraftRestore,
 ): Generator<void> {
   const state: Uint8Array[] = [];
   const save = saveTo((piece) => state.push(piece.slice()));

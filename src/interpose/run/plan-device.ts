@@ -18,7 +18,7 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     spec,
     name: `0000:${bus}:00.0`,
     group: FIRST_GROUP + index,
-    dataSection: kindOf(spec).protocol === 'v1' ? section : dataSection,
+    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : section,
     bar: barSize(spec),
     kept,
   };

@@ -27,6 +27,7 @@ import {
   vfio_region_info,
 } from '../../abi/vfio.ts';
 import type { V1Device } from '../../v1/device.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import type { Argument } from '../argument.ts';
 import { refuse } from './refuse.ts';
@@ -43,7 +44,7 @@ export interface ShownRegion {
   readonly offset: bigint;
 }
 
-/** The regions of a device: its own by index, and the one that is there where v1 is presented. */
+/** The regions of a device: its own by index, and the one that is there if v1 or a draft is presented. */
 export interface DeviceRegions {
   readonly own: readonly ShownRegion[];
   readonly migration: MigrationRegion;
@@ -51,7 +52,8 @@ export interface DeviceRegions {
 
 /** What requests to a device may cause, and what they show of it. */
 export interface DeviceHost {
-  readonly v1: V1Device | undefined;
+  /** The migration region, if one is presented. */
+  readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
   /** The user takes a first look: a state that an earlier user left behind must not be met. */
   firstLook(): void;
@@ -93,7 +95,7 @@ function getInfo(argument: Argument, host: DeviceHost): number {
   const bytes = vfio_device_info.encode({
     argsz,
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
-    num_regions: VFIO_PCI_NUM_REGIONS + (host.v1 === undefined ? 0 : 1),
+    num_regions: VFIO_PCI_NUM_REGIONS + (host.region === undefined ? 0 : 1),
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
   argument.write(bytes.subarray(0, Math.min(argsz, bytes.length)));
@@ -104,7 +106,7 @@ function getInfo(argument: Argument, host: DeviceHost): number {
 function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegions): number {
   const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
-  if (index === MIGRATION_REGION_INDEX && host.v1 !== undefined) {
+  if (index === MIGRATION_REGION_INDEX && host.region !== undefined) {
     argument.write(migrationRegionInfo(argsz, index, regions.migration));
     return 0;
   }
