@@ -243,10 +243,8 @@ class Presented2018 implements DraftRegisters<'draft-2018'> {
   /** A device that was being saved runs on, one for which nothing was asked yet stays; one that has got a part of a state is reset. */
   #giveUp(v1: V1State, from: State2018): void {
     const session = this.#session;
-    if (INCOMING.has(from)) {
-      session.my.moved = 0; // who gives it up knows
-      session.reset();
-    } else if (v1 !== V1.RUNNING && from !== S2018.MIGRATION_SETUP) session.write(V1.RUNNING);
+    if (INCOMING.has(from)) session.giveUp();
+    else if (v1 !== V1.RUNNING && from !== S2018.MIGRATION_SETUP) session.write(V1.RUNNING);
     session.dirty.end();
   }
 }

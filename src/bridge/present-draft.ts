@@ -135,6 +135,13 @@ export class DraftSession {
     }
   }
 
+  /** The user gives up a device that has got a part of a state: it is reset, and nobody need be told. */
+  giveUp(): void {
+    this.my.moved = 0;
+    this.reset();
+    this.#acknowledgeLoss();
+  }
+
   /** A session of which something has gone to its user, or come from there, is lost with a reset. */
   reset(): void {
     const { my } = this;
