@@ -125,7 +125,6 @@ class Presented2018 implements DraftRegisters<'draft-2018'> {
     if (!isIts) return 0;
     const { my, buffers } = session;
     if (my.offset_read === 1 && my.size_read === 1) buffers.take();
-    if (my.staged === 0) buffers.take(); // one register of no buffer was read: what comes now is another
     return buffers.pending();
   }
 

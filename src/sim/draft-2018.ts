@@ -104,7 +104,7 @@ class Draft2018 implements DraftRegisters<'draft-2018'> {
     const { my, device } = this.#engine;
     if (my.size > 0 && !this.#wasRead()) return my.pending;
     my.pending = device.readPendingBytes();
-    this.#taken();
+    if (this.#wasRead()) this.#taken();
     return my.pending;
   }
 
