@@ -126,7 +126,7 @@ class User {
     const registers = this.#registers();
     if (!this.#is2018) return (this.#told = registers.estimate('pending_bytes'));
     const kind = this.#isStopped ? 'pending_postcopy_only' : 'pending_precopy_only';
-    return (registers as DraftAccess<Draft> as DraftAccess<'draft-2018'>).estimate(kind);
+    return (registers as DraftAccess<'draft-2018'>).estimate(kind);
   }
 
   /** One register of a buffer. What it belongs to is copied when both are known. */

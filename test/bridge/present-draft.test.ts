@@ -266,7 +266,7 @@ describe.each(GENERATIONS)('the pages that %s says are dirty', (draft) => {
     const registers = access(presented);
     setState(presented, 3);
     const first = draft === 'draft-2018' ? 'data_size' : 'pending_bytes';
-    registers.read(first as 'data_size');
+    registers.read(first);
     readDirtyPages(presented, { first: 0, pages: 4096, pageSize: PAGE }, () => {});
     const offset = registers.count('data_offset') - presented.dataSection.offset;
     expect(Buffer.from(presented.mapped.subarray(offset, offset + 4)).toString()).toBe('VDV1');
