@@ -1,7 +1,7 @@
 import type { Benchmark, Row } from './benchmark.ts';
 import { summarize, type Pair, type Sample, type Summary } from './paired.ts';
 
-/** A row of the table, measured. `ours`, `compared` and `met` are null where only the baseline was run. */
+/** A row of the table, measured. `ours`, `compared` and `met` are null if only the baseline was run. */
 export interface Result extends Row {
   readonly benchmark: string;
   readonly rounds: number;

@@ -81,7 +81,7 @@ function compare(spec: string, rounds: number, ours: Side, baseline: Side): Benc
       return versions.flatMap((version) => missingQemu(version) ?? [])[0];
     },
     async prepare({ cli }) {
-      if ([ours.qemu, baseline.qemu].some(isToBeFetched)) await fetchQemu();
+      for (const version of new Set([ours.qemu, baseline.qemu].filter(isToBeFetched))) await fetchQemu(version);
       return { ours: () => migrate(cli, spec, ours), baseline: () => migrate(cli, spec, baseline) };
     },
   };

@@ -3,7 +3,7 @@
 . "${0%/*}/strict.sh"
 # docs/evacuation.md shows what follows.
 dir=$(mktemp -d)
-QEMU10=${QEMU10:-$(node scripts/qemu10.mjs)}
+QEMU10=${QEMU10:-$(node scripts/qemu.mjs trixie)}
 vm=(-machine pc-i440fx-7.2 -m 64 -nodefaults -display none -monitor stdio)
 device="vfio-pci,sysfsdev=$dir/0000:90:00.0,addr=4,rombar=0"
 

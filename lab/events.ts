@@ -10,7 +10,7 @@ export interface CheckEvent {
   readonly job: string;
   readonly name: string;
   readonly ms: number;
-  /** Why it failed; `undefined` where it passed. */
+  /** Why it failed; `undefined` if it passed. */
   readonly why?: string;
   /** What helps to find out more about a failure. */
   readonly log?: string;

@@ -56,7 +56,7 @@ function parse(argv: readonly string[]) {
 
 type Options = ReturnType<typeof parse>;
 
-/** Everything that a guest needs; throws `Unavailable` where that cannot be had. */
+/** Everything that a guest needs; throws `Unavailable` if that cannot be had. */
 async function prepare() {
   if (process.arch !== 'x64' || process.platform !== 'linux') throw new Unavailable('the lab needs Linux on x86-64');
   const qemu = findQemu10();

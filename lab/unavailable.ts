@@ -1,2 +1,2 @@
-/** What the lab needs cannot be had on this machine: it is skipped, except where CI is set. */
+/** What the lab needs cannot be had on this machine: it is skipped, except if CI is set. */
 export class Unavailable extends Error {}

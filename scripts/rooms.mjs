@@ -57,7 +57,7 @@ function picture() {
   return ['```mermaid', 'flowchart LR', ...lines, '```'].join('\n');
 }
 
-/** Puts a text between two lines of a file, formats the file, and writes it; with --check, complains where that changes it. */
+/** Puts a text between two lines of a file, formats the file, and writes it; with --check, complains if that changes it. */
 function fill(file, begin, end, text) {
   const before = readFileSync(file, 'utf8');
   const [head, rest = ''] = before.split(begin, 2);

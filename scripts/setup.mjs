@@ -1,4 +1,4 @@
-// Makes a fresh clone ready: installs what package-lock.json names and builds dist/ where either is missing or stale.
+// Makes a fresh clone ready: installs what package-lock.json names and builds dist/ if either is missing or stale.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
@@ -36,7 +36,9 @@ const newest = (directory) =>
   readdirSync(directory, { recursive: true })
     .map((name) => statSync(join(directory, name)).mtimeMs)
     .reduce((latest, time) => Math.max(latest, time), statSync(directory).mtimeMs);
-const inputs = ['tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs'].map((file) => statSync(file).mtimeMs);
+const inputs = ['tsconfig.json', 'tsconfig.build.json', 'rooms.json', 'package-lock.json', 'scripts/build.mjs'].map(
+  (file) => statSync(file).mtimeMs,
+);
 if (!existsSync('dist/.built') || statSync('dist/.built').mtimeMs < Math.max(newest('src'), ...inputs)) {
   run('build', process.execPath, ['scripts/build.mjs']);
 }

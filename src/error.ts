@@ -31,7 +31,7 @@ export const ERROR_CODES = [
 
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
-/** By what a device says that it is ready: events of poll(2) on a descriptor of this process. */
+/** What tells that a device is ready: events of poll(2) on a descriptor of this process. */
 export interface Readiness {
   readonly fd: number;
   readonly events: number;

@@ -1,6 +1,6 @@
 import { isNotReady, type Readiness } from './error.ts';
 
-/** Called after a device said "not yet" (`EAGAIN`), with what it said of when it will be: returns when asking again is due. */
+/** Is called after a device said "not yet" (`EAGAIN`), with what tells when it is ready, if anything does. Returns when to ask again. */
 export type WaitForDevice = (readiness?: Readiness) => void;
 
 const nap = new Int32Array(new SharedArrayBuffer(4));

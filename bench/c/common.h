@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* One clear line on stderr, with errno where there is one, and exit 1. */
+/* One clear line on stderr, with errno if there is one, and exit 1. */
 __attribute__((noreturn, format(printf, 1, 2))) static inline void die(const char *format, ...) {
     int error = errno;
     va_list args;
@@ -33,7 +33,7 @@ static inline double now_ns(void) {
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
-/* A positive decimal argument, or the default where argv ends before it. */
+/* A positive decimal argument, or the default if argv ends before it. */
 static inline uint64_t number_argument(int argc, char **argv, int index, uint64_t otherwise) {
     char *end;
     unsigned long long value;

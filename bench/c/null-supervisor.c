@@ -1,7 +1,7 @@
 /*
  * null-supervisor [CALLS]: nanoseconds per trapped pread under a supervisor that does nothing but answer: the price
  * of seccomp user notification itself. A forked child filters itself and calls; the parent polls, receives and sends,
- * with synchronous wake-ups where the kernel has them (6.6).
+ * with synchronous wake-ups if the kernel has them (6.6).
  */
 #define _GNU_SOURCE
 #include <linux/audit.h>

@@ -41,7 +41,7 @@ static inline void consumer_hash(struct consumer *consumer, const unsigned char 
     if (length > 0) consumer_hash(consumer, data, length);
 }
 
-/* Reads one byte of each cache line, and every byte where a checksum is wanted. */
+/* Reads one byte of each cache line, and every byte if a checksum is wanted. */
 static inline void consume(struct consumer *consumer, const void *data, size_t length) {
     const volatile unsigned char *line = data;
 

@@ -17,8 +17,10 @@
 #define V1_REGION_TYPE 3
 #endif
 #define V1_REGION_SUBTYPE 1
+#define V1_STOP 0u
 #define V1_RUNNING 1u
 #define V1_SAVING 2u
+#define V1_RESUMING 4u
 #define V1_DEVICE_STATE 0
 #define V1_PENDING_BYTES 8
 #define V1_DATA_OFFSET 16
@@ -27,7 +29,7 @@
 struct v1_device {
     int container, group, fd;
     uint64_t region;      /* the migration region's offset in fd */
-    uint64_t data, size;  /* its mappable area, relative to the region; size 0 where there is none */
+    uint64_t data, size;  /* its mappable area, relative to the region; size 0 if there is none */
 };
 
 /* GET_REGION_INFO with as much room as the device asks for; the caller frees it. */
@@ -64,7 +66,7 @@ static inline struct vfio_info_cap_header *region_capability(struct vfio_region_
     return NULL;
 }
 
-/* True, and the device's region filled in, where this is the migration region. */
+/* True, and the device's region filled in, if this is the migration region. */
 static inline int is_migration_region(struct v1_device *device, struct vfio_region_info *info) {
     struct vfio_region_info_cap_type *type = (void *)region_capability(info, VFIO_REGION_INFO_CAP_TYPE);
     struct vfio_region_info_cap_sparse_mmap *sparse;

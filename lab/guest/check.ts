@@ -11,9 +11,9 @@ export const job = process.env['VFIO_SHIM_LAB_JOB'] ?? '';
 const TIMEOUT_MS = 80_000;
 
 /**
- * One named check of a job: runs `body` with a test bed of its own and reports how it went. It fails where the body throws, takes
- * too long, or leaves processes behind. Devices that it creates are removed after it. A job goes on after a failed check, except after one that took too long, since its body
- * still runs.
+ * One named check of a job: runs `body` with a test bed of its own and reports how it went. It fails if the body throws, takes
+ * too long, or leaves processes behind. It removes the devices that the body has created. A job goes on after a failed check, except
+ * after one that took too long, since its body still runs.
  */
 export async function check(
   name: string,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { identify } from '../../src/vfio/client/identify.ts';
-import { addressOf, syscall } from '../../src/sys/libc.ts';
+import { syscall, withAddress } from '../../src/sys/libc.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
@@ -122,8 +122,8 @@ class NativePort extends Port {
   }
 
   #access(call: 'pread64' | 'pwrite64', byte: Uint8Array, register: number): void {
-    // SAFETY: `byte` stays referenced during the call, which is for its one byte
-    syscall('UART', call, this.#fd, addressOf(byte), 1, regionOffset(this.#port) + BigInt(register));
+    const offset = regionOffset(this.#port) + BigInt(register);
+    withAddress(byte, (at) => syscall('UART', call, this.#fd, at, 1, offset)); // SAFETY: for its one byte
   }
 }
 

@@ -15,7 +15,7 @@ import { errnoName } from '../../src/abi/errno.ts';
 import type { Struct, Fields, Values } from '../../src/abi/struct.ts';
 import { openKernelDevice, type OpenedDevice } from '../../src/kernel/open.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
-import { addressOf, tryIoctl } from '../../src/sys/libc.ts';
+import { tryIoctl, withAddress } from '../../src/sys/libc.ts';
 import type { Mtty } from './mtty.ts';
 
 export type StateName = keyof typeof VFIO_DEVICE_STATE;
@@ -101,8 +101,8 @@ export class RawDevice implements Disposable {
   }
 
   #ioctl(request: number, argument: Uint8Array): Answer {
-    // SAFETY: `argument` stays referenced during the call, and its argsz is its length
-    return answerOf(tryIoctl(this.#device.number, request, addressOf(argument)));
+    // SAFETY: the argsz of `argument` is its length
+    return answerOf(withAddress(argument, (at) => tryIoctl(this.#device.number, request, at)));
   }
 }
 

@@ -6,7 +6,7 @@ export class RootShell {
   readonly #shell = spawn('sh', { stdio: ['pipe', 'pipe', 'inherit'] });
   readonly #lines = createInterface({ input: this.#shell.stdout })[Symbol.asyncIterator]();
 
-  /** Runs one command line; throws where it fails. */
+  /** Runs one command line; throws if it fails. */
   async run(line: string): Promise<void> {
     this.#shell.stdin.write(`{ ${line}; } >&2; echo $?\n`);
     const { value } = await this.#lines.next();

@@ -24,6 +24,8 @@ function askedBy(event: V2Event): Asked {
       return { driver: 'GET MIG_DATA_SIZE', answer: errno ?? event.bytes };
     case 'precopy-info':
       return { driver: 'precopy info', answer: errno ?? event.initialBytes + event.dirtyBytes };
+    case 'precopy-info-v2':
+      return { driver: 'SET MIG_PRECOPY_INFOv2', answer: errno ?? 0 };
     case 'data':
       return { driver: event.direction === 'out' ? 'read' : 'write', answer: errno ?? event.bytes };
     case 'reset':
@@ -33,7 +35,7 @@ function askedBy(event: V2Event): Asked {
 
 const fileOf = (bed: TestBed, name: string): string => bed.path(`${name}.trace`);
 
-/** An end that writes down what the drivers of its devices are asked, where it is started under this name. */
+/** The same end, which then writes down what the drivers of its devices are asked: for askedOf(), by this name. */
 export function traced(bed: TestBed, end: End, name: string): End {
   if (end.shim === undefined) throw new Error('a native end has no trace');
   return { ...end, shim: [...end.shim, '--trace', fileOf(bed, name)] };

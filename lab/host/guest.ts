@@ -10,7 +10,7 @@ import { guestCommand, type Qemu10 } from './qemu.ts';
 const BROKEN = /^.*(\bBUG: |\bOops\b|Kernel panic|general protection fault|Internal error).*$/m;
 
 export interface GuestRun {
-  /** Why the guest did not come to its end; `undefined` where it did. */
+  /** Why the guest did not come to its end; `undefined` if it did. */
   readonly problem?: string;
   /** What the kernel and the runner printed. */
   readonly log: string;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Image } from '../image/image.ts';
 import { Unavailable } from '../unavailable.ts';
 
-const FETCH = fileURLToPath(new URL('../../scripts/qemu10.mjs', import.meta.url));
+const FETCH = fileURLToPath(new URL('../../scripts/qemu.mjs', import.meta.url));
 
 /** QEMU 10.0, which the guest runs under and which is also in the guest. */
 export interface Qemu10 {
@@ -15,7 +15,7 @@ export interface Qemu10 {
 
 /** Finds it in the cache, or fetches it. */
 export function findQemu10(): Qemu10 {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH], { encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH, 'trixie'], { encoding: 'utf8' });
   process.stderr.write(stderr);
   if (status !== 0) throw new Unavailable(stderr.trim().split('\n').at(-1) ?? 'QEMU 10.0 cannot be fetched');
   const command = stdout.trim();

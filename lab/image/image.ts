@@ -29,7 +29,7 @@ interface Manifest {
 }
 
 /**
- * The image in the cache, made first where it is not there. Its key is the recipe, which is everything in this directory, and
+ * The image in the cache, made first if it is not there. Its key is the recipe, which is everything in this directory, and
  * what is taken from the host; so a change of either makes another. The packages' versions are those of the day it was made.
  */
 export async function prepareImage(qemu10: string, say: (text: string) => void): Promise<Image> {

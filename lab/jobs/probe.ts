@@ -13,7 +13,7 @@ import {
   vfio_device_feature_dma_logging_range,
   vfio_device_feature_dma_logging_report,
 } from '../../src/abi/vfio-v2.ts';
-import { addressOf } from '../../src/sys/libc.ts';
+import { withAddress } from '../../src/sys/libc.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import * as features from '../../src/abi/vfio-v2.ts';
 import { check } from '../guest/check.ts';
@@ -90,18 +90,19 @@ await check('DMA logging begins and ends as recorded, and cannot be reported; pr
   {
     using device = new RawDevice(mtty);
     const range = vfio_device_feature_dma_logging_range.encode({ iova: 0n, length: 4096n });
-    const ranges = BigInt(addressOf(range));
-    const control = vfio_device_feature_dma_logging_control.encode({ page_size: 4096n, num_ranges: 1, ranges });
     const bitmap = new BigUint64Array(1);
-    const report = vfio_device_feature_dma_logging_report.encode({
-      iova: 0n,
-      length: 4096n,
-      page_size: 4096n,
-      bitmap: BigInt(addressOf(bitmap)),
-    });
     const [set, get] = [VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET];
-    const begun = device.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, control);
-    const reported = device.feature(get | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, report);
+    // SAFETY: one range, and a bitmap of one u64, which is what they take
+    const begun = withAddress(range, (at) => {
+      const values = { page_size: 4096n, num_ranges: 1, ranges: BigInt(at) };
+      const control = vfio_device_feature_dma_logging_control.encode(values);
+      return device.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, control);
+    });
+    const reported = withAddress(bitmap, (at) => {
+      const values = { iova: 0n, length: 4096n, page_size: 4096n, bitmap: BigInt(at) };
+      const report = vfio_device_feature_dma_logging_report.encode(values);
+      return device.feature(get | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, report);
+    });
     const ended = device.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, new Uint8Array(0));
     const [line] = linesLike(/^START \d; REPORT /, 1);
     assert.equal(`START ${begun}; REPORT ${reported} bm0=${bitmap[0]}; STOP ${ended}`, line);

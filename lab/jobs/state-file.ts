@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
 import { regionInfo } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { addressOf, trySyscall } from '../../src/sys/libc.ts';
+import { trySyscall, withAddress } from '../../src/sys/libc.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
@@ -28,7 +28,7 @@ function json(...args: readonly string[]): Record<string, unknown> {
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
-/** The scratch register of a port, set where a value is given. */
+/** The scratch register of a port, set if a value is given. */
 function scratch(mtty: Mtty, port: number, value?: number): number {
   using device = openKernelDevice(`${mtty.group}:${mtty.uuid}`);
   const region = regionInfo(device.port, port);
@@ -36,7 +36,11 @@ function scratch(mtty: Mtty, port: number, value?: number): number {
   const at = region.offset + BigInt(SCRATCH);
   const byte = Uint8Array.of(value ?? 0);
   const call = value === undefined ? 'pread64' : 'pwrite64';
-  assert.equal(trySyscall(call, device.number, addressOf(byte), 1, at), 1);
+  // SAFETY: for its one byte
+  assert.equal(
+    withAddress(byte, (from) => trySyscall(call, device.number, from, 1, at)),
+    1,
+  );
   return byte[0] ?? -1;
 }
 

@@ -30,7 +30,7 @@ async function migrate(bed: TestBed, seed: number, from?: Mtty, to?: Mtty): Prom
   await assertArrived(bed, source, destination, seed);
 }
 
-await check('root migrates where ptrace_scope is 2', async (bed) => {
+await check('root migrates if ptrace_scope is 2', async (bed) => {
   await setScope('2');
   await migrate(bed, 0x35);
 });
@@ -39,7 +39,7 @@ const [from, to] = [Mtty.create('mtty-2', USER), Mtty.create('mtty-2', USER)];
 becomeUser();
 
 for (const scope of ['0', '1']) {
-  await check(`an ordinary user migrates where ptrace_scope is ${scope}`, async (bed) => {
+  await check(`an ordinary user migrates if ptrace_scope is ${scope}`, async (bed) => {
     await setScope(scope);
     assert.equal(process.getuid?.(), USER);
     await migrate(bed, 0x5e + Number(scope), from, to);

@@ -25,7 +25,7 @@ export class PrivateApt {
     this.#say = say;
   }
 
-  /** Reads the package lists from the host's mirrors, or from Debian's where those have none. */
+  /** Reads the package lists from the host's mirrors, or from Debian's if those have none. */
   async update() {
     if (!existsSync(KEYRING)) throw new Failure(`${KEYRING} is missing: install the package debian-archive-keyring`);
     for (const name of ['lists/partial', 'archives/partial']) {

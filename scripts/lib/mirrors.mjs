@@ -3,10 +3,13 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 
 /** What distinguishes a mirror of Debian in the host's sources from other archives. */
 const RELEASE = '(bullseye|bookworm|trixie|forky|duke|sid|(old)*stable|testing|unstable)';
-/** An archive: where it is if the host does not say, and how its suites are called. */
+/** An archive: where it is if the host does not say, or old suites are, and how its suites are called. */
 const ARCHIVES = {
-  debian: { usual: 'http://deb.debian.org/debian', suites: new RegExp(`^${RELEASE}$`) },
-  security: { usual: 'http://deb.debian.org/debian-security', suites: new RegExp(`^${RELEASE}-security$`) },
+  debian: {
+    usual: ['http://deb.debian.org/debian', 'http://archive.debian.org/debian'],
+    suites: new RegExp(`^${RELEASE}$`),
+  },
+  security: { usual: ['http://deb.debian.org/debian-security'], suites: new RegExp(`^${RELEASE}-security$`) },
 };
 
 /**
@@ -18,7 +21,7 @@ export function mirrorsOf(suite) {
   const uris = hostSources()
     .filter((source) => isOf(source, suites))
     .map(({ uri }) => uri.replace(/\/$/, ''));
-  return [...new Set([...uris, usual])];
+  return [...new Set([...uris, ...usual])];
 }
 
 function isOf(source, suites) {

@@ -1,10 +1,10 @@
 import { isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
+import { mappedAt, pieceAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { PrecopyInfo } from '../v2/device.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import { FRAME_HEADER_SIZE, frameHeader } from './frame.ts';
-import { mappedAt } from './mapped.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** What the two halves of a presented session work on. */
@@ -26,7 +26,7 @@ export class BufferReader {
   readonly #live: PresentV2Live;
   readonly #framed: boolean;
   #carry: Uint8Array;
-  /** What fetching a buffer ahead ended with. */
+  /** The error with which fetching a buffer ahead ended: the next read or look throws it. */
   #owed: unknown;
 
   constructor({ device, registers, my, live, framed }: SessionParts, carry: Uint8Array) {
@@ -48,13 +48,10 @@ export class BufferReader {
     const done = Math.min(header.length, into.length);
     into.set(header.subarray(0, done));
     const length = Math.min(into.length - done, my.buffer_size - my.buffer_pos);
-    const target = into.subarray(done, done + length);
-    const from = my.buffer_offset + my.buffer_pos;
-    if (my.carried === 1) target.set(this.#carry.subarray(from, from + length));
-    else this.#copyFromRegion(from, target);
+    const copied = this.#copy(into.subarray(done, done + length));
     my.header_left -= done; // from here on nothing fails
-    this.consume(length);
-    return done + length;
+    this.consume(copied);
+    return done + copied;
   }
 
   /** Where the next bytes lie, in the driver's mapped data section or where they were carried to; none at the end. */
@@ -83,20 +80,37 @@ export class BufferReader {
     }
   }
 
-  /** The session is over, and with it what it still had to say. */
+  /** The session is over: nobody is to get the error of a buffer that was fetched ahead. */
   forget(): void {
     this.#owed = undefined;
   }
 
-  /** True if a buffer has bytes to read; false at the end of the stream. Throws `ENOMSG` in pre-copy. */
+  /** True if a buffer has bytes to read; false at the end of the stream. In pre-copy it throws `ENOMSG` if there are none now. */
   #hasBuffer(state: V2State): boolean {
     const my = this.#my;
     const owed = this.#owed;
     this.#owed = undefined;
     if (owed !== undefined) throw owed;
     if (my.buffer_pos < my.buffer_size || this.#nextBuffer()) return true;
-    if (state === V2.STOP_COPY) return false;
+    if (state === V2.STOP_COPY) {
+      this.#checkAnything();
+      return false;
+    }
     throw new ShimError('ERR_NO_DATA_NOW', 'data fd: no data now, the device is in pre-copy', { errno: 'ENOMSG' });
+  }
+
+  /**
+   * At the end of the stream. A driver that gave its state once and has none at all now may simply not have taken it again (mlx5,
+   * patches of October 2021: mlx5vf_pci_save_device_data keeps what it has read until a reset): nobody can tell, so it is no end.
+   */
+  #checkAnything(): void {
+    const { session_read, last_total } = this.#my;
+    if (session_read > 0 || last_total === 0) return;
+    throw new ShimError(
+      'ERR_DEVICE',
+      `v1 driver: has nothing to save, after ${last_total} bytes the last time: the device must be reset before it is saved again`,
+      { errno: 'EIO' },
+    );
   }
 
   /** Acknowledges the last buffer and fetches the next; false if there is none (now). */
@@ -183,7 +197,8 @@ export class BufferReader {
     const rest = my.buffer_size - my.buffer_pos;
     if (rest <= 0 || my.carried === 1) return;
     if (this.#carry.length < rest) this.#carry = new Uint8Array(rest);
-    this.#copyFromRegion(my.buffer_offset + my.buffer_pos, this.#carry.subarray(0, rest));
+    for (let kept = 0; kept < rest;)
+      kept += this.#copyFromRegion(my.buffer_pos + kept, this.#carry.subarray(kept, rest));
     this.#live.kept = my.buffers;
     this.#readFromCarry();
   }
@@ -196,9 +211,38 @@ export class BufferReader {
     my.buffer_pos = 0;
   }
 
-  #copyFromRegion(offset: number, into: Uint8Array): void {
-    const bytes = mappedAt(this.#device, offset, into.length);
-    if (bytes?.length === into.length) into.set(bytes);
-    else this.#device.read(offset, into);
+  /** Copies the next bytes of the buffer and returns how many. */
+  #copy(into: Uint8Array): number {
+    const { carried, buffer_offset, buffer_pos } = this.#my;
+    if (carried === 0) return this.#copyFromRegion(buffer_pos, into);
+    const from = buffer_offset + buffer_pos;
+    into.set(this.#carry.subarray(from, from + into.length));
+    return into.length;
+  }
+
+  /**
+   * Copies bytes of the buffer in the region, from `at` in it, and returns how many. A driver is asked once for each, as some count
+   * (HiSilicon, patches of 2021: acc_vf_data_transfer): if it fails behind some, these are returned, and it is asked for the rest
+   * when that is wanted.
+   */
+  #copyFromRegion(at: number, into: Uint8Array): number {
+    const begin = this.#my.buffer_offset;
+    const bytes = wholeMappedAt(this.#device, begin + at, into.length);
+    if (bytes !== undefined) {
+      into.set(bytes);
+      return into.length;
+    }
+    let done = 0;
+    try {
+      while (done < into.length) {
+        const from = begin + at + done;
+        const piece = pieceAt(from, begin, into.length - done);
+        this.#device.read(from, into.subarray(done, done + piece));
+        done += piece;
+      }
+    } catch (error) {
+      if (done === 0 || !(error instanceof ShimError)) throw error;
+    }
+    return done;
   }
 }

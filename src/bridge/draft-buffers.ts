@@ -1,7 +1,7 @@
 import { ShimError } from '../error.ts';
+import { pieceAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
-import { mappedAt } from './mapped.ts';
 import { Asked, type PresentDraftState } from './present-draft-state.ts';
 
 /** What a presented draft works on. */
@@ -82,9 +82,17 @@ export class DraftBuffers {
     return my.pending;
   }
 
-  #copyFromRegion(offset: number, into: Uint8Array): void {
-    const bytes = mappedAt(this.#device, offset, into.length);
-    if (bytes?.length === into.length) into.set(bytes);
-    else this.#device.read(offset, into);
+  #copyFromRegion(begin: number, into: Uint8Array): void {
+    const bytes = wholeMappedAt(this.#device, begin, into.length);
+    if (bytes !== undefined) {
+      into.set(bytes);
+      return;
+    }
+    for (let done = 0; done < into.length;) {
+      const offset = begin + done;
+      const piece = into.subarray(done, done + pieceAt(offset, begin, into.length - done));
+      this.#device.read(offset, piece);
+      done += piece.length;
+    }
   }
 }

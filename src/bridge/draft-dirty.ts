@@ -1,7 +1,7 @@
 import { ShimError } from '../error.ts';
 import { mostPages } from '../v1/drafts/dirty.ts';
-import type { Warn } from './options.ts';
 import type { PresentDraftState } from './present-draft-state.ts';
+import type { Warn } from './warn.ts';
 
 /** Who knows which memory a device has written to: a log of its DMA, or the container. */
 export interface DirtyPages {

@@ -1,4 +1,5 @@
 import { errnoOf, isNotReady, ShimError } from '../error.ts';
+import { wholeMappedAt } from '../v1/data-section.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
@@ -54,7 +55,9 @@ export class DraftWriter {
   #transaction(bytes: Uint8Array): number {
     const { offset, size } = this.#registers.dataSpace();
     const piece = bytes.subarray(0, size);
-    this.#device.write(offset, piece);
+    const room = wholeMappedAt(this.#device, offset, piece.length);
+    if (room === undefined) this.#device.write(offset, piece);
+    else room.set(piece);
     this.#registers.setDataSize(piece.length);
     return piece.length;
   }

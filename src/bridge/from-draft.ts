@@ -6,7 +6,7 @@ import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
 import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { from_draft_state, FROM_DRAFT_STATE_SIZE, type FromDraftState } from './from-draft-state.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 
 export interface FromDraftOptions {
   readonly warn?: Warn;
@@ -46,7 +46,7 @@ class FromDraft implements V1Registers {
   constructor(device: DraftDevice, driver: DraftDriver, options: FromDraftOptions) {
     this.#device = device;
     this.#driver = driver;
-    this.#my = from_draft_state.view(stateMemory(FROM_DRAFT_STATE_SIZE, options.state));
+    this.#my = from_draft_state.view(options.state ?? new Uint8Array(FROM_DRAFT_STATE_SIZE));
     this.#warn = options.warn;
   }
 

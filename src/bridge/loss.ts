@@ -4,11 +4,11 @@ import type { PresentV1State } from './present-v1-state.ts';
 import { Session } from './session.ts';
 
 /*
- * A session that ended behind the back of presentV1's user must reach the user as an error, or a new one would be taken for
- * its continuation.
+ * If a session has ended behind the back of presentV1's user, an error must tell the user so, or a new one would be taken for its
+ * continuation.
  */
 
-/** Every access to data fails. */
+/** Every access to data fails, until a write of device_state or a reset settles the loss. */
 export function refuseDataAfterLoss(my: PresentV1State): void {
   if (my.lost === Session.NONE) return;
   my.told = 1;

@@ -5,8 +5,8 @@ import { V1, v1StateName, type V1State } from '../v1/states.ts';
 import { DraftBuffers, type DraftParts } from './draft-buffers.ts';
 import { DraftDirty, type DirtyPages } from './draft-dirty.ts';
 import { DraftWriter } from './draft-writer.ts';
-import { stateMemory, type Warn } from './options.ts';
 import { Asked, PRESENT_DRAFT_STATE_SIZE, present_draft_state, type PresentDraftState } from './present-draft-state.ts';
+import type { Warn } from './warn.ts';
 
 export interface PresentDraftOptions {
   /** The memory of the data section, a multiple of 4096 bytes, not smaller than the v1 device's. Default: as large as that. */
@@ -45,7 +45,7 @@ export class DraftSession {
         `data section: ${section.length} bytes, ${aside.length} aside, is no multiple of 4096 that holds a buffer of ${size}`,
       );
     }
-    this.my = present_draft_state.view(stateMemory(PRESENT_DRAFT_STATE_SIZE, options.state));
+    this.my = present_draft_state.view(options.state ?? new Uint8Array(PRESENT_DRAFT_STATE_SIZE));
     this.section = section;
     this.#device = device;
     this.#registers = new V1RegisterAccess(device);

@@ -4,7 +4,7 @@ import { struct } from '../abi/struct.ts';
  * All that the bridge remembers. It lives in memory that the caller may share, so that another process can go on where
  * this one was stopped.
  */
-export const present_v1_state = struct('present_v1_state', 64, {
+export const present_v1_state = struct('present_v1_state', 56, {
   /** Bytes in the data section that came from the data fd and that the user has not acknowledged. */
   staged: ['count', 0],
   /** Bytes read from the data fd in this session. */
@@ -21,7 +21,7 @@ export const present_v1_state = struct('present_v1_state', 64, {
   ended: ['u8', 37],
   /** Pre-copy is shown though the driver has none and simply runs. */
   virtual_pre_copy: ['u8', 38],
-  /** The session that the user believes in (`Session`). */
+  /** The session that the user knows of (`Session`). */
   session: ['u8', 39],
   /** A session that ended behind the user's back and of which the user has not been told (`Session`). */
   lost: ['u8', 40],
@@ -29,12 +29,12 @@ export const present_v1_state = struct('present_v1_state', 64, {
   error_told: ['u8', 41],
   /** An access of the user's has failed with the loss. */
   told: ['u8', 42],
+  /** Bytes of this session have gone to the user, or come from there. */
+  moved: ['u8', 43],
   /** Why it was lost, if the data fd had said so. */
   lost_errno: ['u32', 44],
   /** Why data of this session was refused: the device has not got its state, whatever comes after. */
   refused_errno: ['u32', 48],
-  /** Bytes of this session that have gone to the user, or come from there. */
-  moved: ['count', 56],
 });
 
 export type PresentV1State = ReturnType<typeof present_v1_state.view>;

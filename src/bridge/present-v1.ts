@@ -1,13 +1,13 @@
 import { VFIO_MIGRATION_PRE_COPY } from '../abi/vfio-v2.ts';
-import { errnoOf, isNotReady, ShimError } from '../error.ts';
+import { errnoOf, hasErrno, isNotReady, ShimError } from '../error.ts';
 import { checkedBytes } from '../checked.ts';
 import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET, V1Region, type V1Registers } from '../v1/region.ts';
 import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { writeData } from '../v2/data-fd.ts';
-import type { V2DataSession, V2Device } from '../v2/device.ts';
+import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { isPreCopy, isSaving, isV2State, V2, v2StateName, type V2State } from '../v2/states.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 import { refuseAfterFailedWrite, refuseDataAfterLoss, refuseStateAfterLoss } from './loss.ts';
 import { PRESENT_V1_STATE_SIZE, present_v1_state, type PresentV1State } from './present-v1-state.ts';
 import { Session, sessionOf } from './session.ts';
@@ -24,10 +24,18 @@ export interface PresentV1Options {
   readonly bufferSize?: number;
   /** What the user sees when the device is in ERROR: a failed call and a device that was reset, or device_state 6. */
   readonly onError?: 'reset' | 'report';
+  /**
+   * While there are initial bytes left, which a user should have before the device is stopped, pending_bytes in pre-copy is at least so
+   * much: old users stop their guest by it alone. Bytes. Default 0.
+   */
+  readonly holdPrecopy?: number;
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
   readonly warn?: Warn;
-  /** `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. */
+  /**
+   * `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. They are 0 at first; an object that is given a
+   * former one's goes on from there.
+   */
   readonly state?: Uint8Array;
 }
 
@@ -64,7 +72,7 @@ class PresentedV1 implements V1Registers {
     this.#device = device;
     this.#section = section;
     this.#options = options;
-    this.#my = present_v1_state.view(stateMemory(PRESENT_V1_STATE_SIZE, options.state));
+    this.#my = present_v1_state.view(options.state ?? new Uint8Array(PRESENT_V1_STATE_SIZE));
     this.#staging = new Staging(section, options.bufferSize ?? DEFAULT_BUFFER, this.#my);
   }
 
@@ -77,7 +85,7 @@ class PresentedV1 implements V1Registers {
     const from = this.#shown(now);
     if (!isV1Transition(from, value)) throw refused(from, value);
     refuseStateAfterLoss(this.#my, value);
-    if (now === V2.RESUMING && value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
+    if (value !== from) refuseAfterFailedWrite(this.#my.refused_errno);
 
     const virtual = value === V1.PRE_COPY && (this.#device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0;
     const target = virtual ? V2.RUNNING : requestedAs[value];
@@ -109,16 +117,16 @@ class PresentedV1 implements V1Registers {
     if (isSaving(state)) {
       this.#stage(state);
       const my = this.#my;
-      if (my.shown === 0) my.moved += my.staged;
       my.shown = my.staged > 0 ? 1 : 0;
+      if (my.shown === 1) my.moved = 1;
     }
     return DATA_OFFSET;
   }
 
   readDataSize(): number {
-    const state = this.#sync();
+    this.#sync();
     refuseDataAfterLoss(this.#my);
-    return isSaving(state) ? this.#my.staged : 0;
+    return this.#my.staged;
   }
 
   writeDataSize(size: number): void {
@@ -133,18 +141,18 @@ class PresentedV1 implements V1Registers {
     const my = this.#my;
     refuseAfterFailedWrite(my.refused_errno);
     try {
-      while (my.pushed < size) my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+      while (my.pushed < size) {
+        my.pushed += writeData(session, this.#section.subarray(my.pushed, size));
+        my.moved = 1;
+      }
     } catch (error) {
       if (!isNotReady(error)) {
-        my.moved += my.pushed;
-        my.pushed = 0;
         my.refused_errno = errnoOf(error);
         this.#recover();
       }
       throw error;
     }
     my.pushed = 0;
-    my.moved += size;
   }
 
   /**
@@ -154,7 +162,7 @@ class PresentedV1 implements V1Registers {
   reset(): void {
     const my = this.#my;
     this.#device.reset();
-    if (my.session !== Session.NONE && my.moved + my.pushed > 0) this.#lose(V2.RUNNING, 0);
+    if (my.moved === 1) this.#lose(V2.RUNNING, 0);
     else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
     my.virtual_pre_copy = 0;
@@ -168,7 +176,7 @@ class PresentedV1 implements V1Registers {
     throw new ShimError('ERR_STATE_UNKNOWN', `v2 driver: shows ${v2StateName(state)}`, { errno: 'EIO' });
   }
 
-  /** Asks the device where it is: it may have been reset, or have failed, behind the user's back. That is dealt with here. */
+  /** Asks the device for its state, and deals with a reset or a failure behind the user's back. */
   #sync(): V2State {
     let state = this.#state();
     if (state === V2.ERROR && this.#recover()) state = this.#state();
@@ -183,7 +191,7 @@ class PresentedV1 implements V1Registers {
     return state;
   }
 
-  /** The user believes in a session that has ended, and is to be told. */
+  /** Notes that a session has ended of which the user does not know: an error is to tell. */
   #lose(state: V2State, errno: number): void {
     const my = this.#my;
     const told = my.session === Session.SAVING ? 'saving' : 'resuming';
@@ -216,7 +224,7 @@ class PresentedV1 implements V1Registers {
   #goBack(before: V2State): void {
     const state = this.#state();
     if (state === V2.ERROR) return;
-    const rest = isPreCopy(before) || sessionOf(before) === Session.NONE ? V2.RUNNING : V2.STOP;
+    const rest = isPreCopy(before) ? V2.RUNNING : V2.STOP;
     const begun = sessionOf(state) !== Session.NONE && sessionOf(state) !== sessionOf(before);
     const goal = sessionOf(state) === sessionOf(before) ? before : rest;
     if (begun || state === goal) return;
@@ -229,7 +237,7 @@ class PresentedV1 implements V1Registers {
     }
   }
 
-  /** A transition ended on its way: the user is told now, so a session that did not survive it is not "lost". */
+  /** A transition has failed, which the user is told now: a session that ended by it is not "lost". */
   #settle(): void {
     if (sessionOf(this.#state()) !== this.#my.session) this.#forgetSession();
   }
@@ -259,6 +267,20 @@ class PresentedV1 implements V1Registers {
       my.session = kind;
     }
     if (state === V2.STOP_COPY) my.promised = this.#promisedBytes();
+    if (isPreCopy(state) && this.#holdPrecopy > 0) this.#askForReinit();
+  }
+
+  get #holdPrecopy(): number {
+    return this.#options.holdPrecopy ?? 0;
+  }
+
+  /** A driver that is told so says when there are initial bytes anew. Others count them as dirty, and nothing is lost by that. */
+  #askForReinit(): void {
+    try {
+      this.#device.precopyInfoV2?.(true);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOTTY')) throw error;
+    }
   }
 
   #forgetSession(): void {
@@ -291,11 +313,21 @@ class PresentedV1 implements V1Registers {
     throw new ShimError('ERR_SESSION_ENDED', 'migration data: the device has no data session', { errno: 'ENODEV' });
   }
 
+  /**
+   * What pre-copy has left. A driver that first has to end what it is doing (mlx5, for as long as a SAVE takes) keeps nobody waiting: until
+   * it says, there may be as much as the whole state.
+   */
   #preCopyBytes(): number {
-    const { initialBytes, dirtyBytes } = this.#session().precopyInfo();
-    const left =
-      checkedBytes('v2 driver: initial_bytes', initialBytes) + checkedBytes('v2 driver: dirty_bytes', dirtyBytes);
-    return Math.min(left, LARGEST_COUNT);
+    let info: PrecopyInfo;
+    try {
+      info = this.#session().precopyInfo();
+    } catch (error) {
+      if (!isNotReady(error)) throw error;
+      return Math.max(1, this.#promisedBytes(), this.#holdPrecopy);
+    }
+    const initial = checkedBytes('v2 driver: initial_bytes', info.initialBytes);
+    const left = initial + checkedBytes('v2 driver: dirty_bytes', info.dirtyBytes);
+    return Math.min(initial > 0 ? Math.max(left, this.#holdPrecopy) : left, LARGEST_COUNT);
   }
 
   #stopCopyCost(): number {
@@ -304,10 +336,12 @@ class PresentedV1 implements V1Registers {
 
   #promisedBytes(): number {
     try {
-      return Math.min(checkedBytes('v2 driver: stop_copy_length', this.#device.stopCopyLength()), LARGEST_COUNT);
+      const bytes = checkedBytes('v2 driver: stop_copy_length', this.#device.stopCopyLength());
+      if (bytes <= LARGEST_COUNT) return bytes; // more is an errno, of which xe's driver makes a size (xe_vfio_pci_get_data_size, Linux 7.1)
     } catch {
-      return 0; // the driver does not say; the end of the stream says it all the same
+      // the driver does not say
     }
+    return 0; // the end of the stream says it all the same
   }
 }
 

@@ -8,7 +8,7 @@ import { FRAME_HEADER_SIZE } from './frame.ts';
 const fields = {
   /** Counts sessions: a handle of an earlier one is refused. */
   session_id: ['count', 0],
-  /** Bytes of the last saving session: read, and left where it was given up. */
+  /** Bytes of the last session: read, and left where it was given up; or written. */
   last_total: ['count', 8],
   /** STOP, or RUNNING_P2P, is shown while device_state is 2 and nothing was read, or 4 and all data was handed over. */
   stopped: ['u8', 16],
@@ -22,13 +22,13 @@ const fields = {
   header_filled: ['u8', 21],
   /** pending_bytes was read in this session. */
   pending_known: ['u8', 22],
-  /** The driver has refused 0 to 2: STOP is written as 2. */
+  /** The driver has refused 0 to 2: STOP is written as 3 and 2. */
   stop_by_saving: ['u8', 23],
   /** The current buffer: where, how many bytes, how many of them the user has. */
   buffer_offset: ['count', 24],
   buffer_size: ['count', 32],
   buffer_pos: ['count', 40],
-  /** The session's first and latest pending_bytes, the bytes handed out in all and when the latest was read. */
+  /** The session's first and latest pending_bytes, the bytes handed out or taken in all and when the latest was read. */
   first_pending: ['count', 48],
   last_pending: ['count', 56],
   session_read: ['count', 64],

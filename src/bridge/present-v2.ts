@@ -6,9 +6,9 @@ import { V1RegisterAccess } from '../v1/registers.ts';
 import { V1, type V1State } from '../v1/states.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
-import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
+import { isPreCopy, V2, v2StateName, type V2State } from '../v2/states.ts';
 import { BufferReader } from './buffer-reader.ts';
-import { stateMemory, type Warn } from './options.ts';
+import type { Warn } from './warn.ts';
 import {
   headerMemory,
   liveMemory,
@@ -31,12 +31,15 @@ export interface PresentV2Options {
   readonly offerP2P?: boolean;
   /** What MIG_DATA_SIZE says before the device has ever been saved, in bytes. Default: the data section. */
   readonly stopCopyEstimate?: number;
-  /** The driver knows no device_state 0 to 2: STOP is written as 2. Otherwise that is learnt when it refuses. */
+  /** The driver knows no device_state 0 to 2: STOP is written as 3 and 2. Otherwise that is learnt when it refuses. */
   readonly stopBySaving?: boolean;
   /** The driver takes device_state 0 after 4, and loads by then. */
   readonly stopAfterLoad?: boolean;
   readonly warn?: Warn;
-  /** `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. */
+  /**
+   * `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. They are 0 at first; an object that is given a
+   * former one's goes on from there.
+   */
   readonly state?: Uint8Array;
   /** Memory as large as the data section, for the rest of a buffer that is being read across a state change. */
   readonly carry?: Uint8Array;
@@ -81,7 +84,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#device = device;
     this.#registers = new V1RegisterAccess(device);
     this.#options = options;
-    const memory = stateMemory(PRESENT_V2_STATE_SIZE, options.state);
+    const memory = options.state ?? new Uint8Array(PRESENT_V2_STATE_SIZE);
     this.#my = present_v2_state.view(memory);
     const framed = options.segmentation === 'framed';
     const live = present_v2_live.view(options.live ?? liveMemory(memory));
@@ -119,8 +122,8 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   /**
-   * A v2 user learns from its data fd (`ENODEV`) that a session has ended by itself. A v1 device may keep telling its user,
-   * as presentV1 does, until it is asked to run, which it does already.
+   * Asks the device to run, which it does already. A v2 user learns from its data fd (`ENODEV`) that a session has ended by itself; a v1
+   * device may go on telling its user, as presentV1 does, until it is asked to run.
    */
   #acknowledgeLoss(): void {
     try {
@@ -141,10 +144,15 @@ class PresentedV2 implements V2Device, SessionOwner {
     if (path.length === 0) this.#arrive(v1, target);
     let at = v1;
     for (const [n, write] of path.entries()) {
-      const passes = write === V1.RUNNING ? V2.RUNNING : V2.STOP;
+      const passes = write === V1.STOP ? V2.STOP : V2.RUNNING; // also with 3: a session begins where the user gets it
       const next = n === path.length - 1 ? target : passes;
       if (at === V1.PRE_COPY && write === V1.STOP_COPY && my.session === Session.SAVING) this.#reader.keepBuffer();
-      this.#write(found, at, write);
+      try {
+        this.#write(found, at, write);
+      } catch (error) {
+        if (n > 0 && at === V1.PRE_COPY && !isNotReady(error)) this.#runAgain(found);
+        throw error;
+      }
       this.#arrive(write, next);
       at = write;
     }
@@ -192,7 +200,16 @@ class PresentedV2 implements V2Device, SessionOwner {
     }
   }
 
-  /** A driver that takes no 0 to 2 is not asked again: a stop is written as 2 from now on. */
+  /** On a way from 1 by 3, 2 was refused: the user has not asked for pre-copy. */
+  #runAgain(found: number): void {
+    try {
+      this.#registers.writeDeviceState(found, V1.RUNNING);
+    } catch {
+      // the user is told of the first failure, and finds where the device is
+    }
+  }
+
+  /** A driver that takes no 0 to 2 is not asked again: a stop is written as 3 and 2 from now on. */
   #learn(error: unknown): void {
     // EFAULT is what the drivers of HiSilicon and NVIDIA say in place of EINVAL
     if (!hasErrno(error, 'EINVAL') && !hasErrno(error, 'EFAULT')) return;
@@ -200,7 +217,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#my.stop_by_saving = 1;
     throw new ShimError(
       'ERR_TRANSITION',
-      `device_state: this v1 driver refuses 0 to 2 (${error.errno}); from now on a stop is written as 2: let the device run, then ask again`,
+      `device_state: this v1 driver refuses 0 to 2 (${error.errno}); from now on a stop is written as 3 and 2: let the device run, then ask again`,
       { errno: 'EINVAL', cause: error },
     );
   }
@@ -227,7 +244,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     const my = this.#my;
     const { size } = this.#device.dataSection;
     const state = this.getState();
-    if (isSaving(state) && my.session === Session.SAVING) return this.#reader.left(state);
+    if (my.session === Session.SAVING) return this.#reader.left(state);
     const estimate = my.last_total > 0 ? my.last_total : (this.#options.stopCopyEstimate ?? size);
     return Math.max(estimate, Math.min(size, FULL_READ));
   }
@@ -247,6 +264,7 @@ class PresentedV2 implements V2Device, SessionOwner {
       const total = my.session_read + this.#reader.knownLeft();
       if (total > 0) my.last_total = total;
     }
+    if (my.session === Session.RESUMING && my.session_read > 0) my.last_total = my.session_read;
     const kept = OF_THE_DEVICE.map((field) => [field, my[field]] as const);
     // what was begun and not finished belongs to the session that ends
     const buffers = Math.max(my.buffers, this.#live.asked);
@@ -279,8 +297,7 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   readAhead(id: number): void {
-    const { session, session_id } = this.#my;
-    if (session === Session.SAVING && session_id === id) this.#reader.readAhead();
+    if (this.#my.session_id === id) this.#reader.readAhead();
   }
 
   writeData(from: Uint8Array): number {
@@ -295,7 +312,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     this.#writer.fill(length);
   }
 
-  /** The state is asked about before the session, as by the drivers in Linux 6.12. */
+  /** Looks at the state before the session, as the drivers in Linux 6.12 do. */
   precopyInfo(id: number): PrecopyInfo {
     const state = this.getState();
     if (!isPreCopy(state)) {

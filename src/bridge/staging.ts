@@ -41,7 +41,8 @@ export class Staging {
         filled += got;
       }
     } catch (error) {
-      const noDataNow = isPreCopy(state) && hasErrno(error, 'ENOMSG');
+      // in pre-copy nobody has to wait: what is not there yet comes later, and the user's guest runs meanwhile
+      const noDataNow = isPreCopy(state) && (hasErrno(error, 'ENOMSG') || isNotReady(error));
       if (!noDataNow && filled === 0) throw error;
       if (!noDataNow && !isNotReady(error)) {
         if (!(error instanceof ShimError)) throw error;

@@ -45,7 +45,7 @@ export type V1Goal = 'STOP' | 'RUNNING' | 'PRE_COPY' | 'STOP_COPY' | 'RESUMING';
 
 /** What is known of a v1 driver beyond what QEMU 5.2 to 7.2 have ever asked of one. */
 export interface V1Habits {
-  /** It takes no 0 to 2: STOP is written as 2, from which 0 and 1 lead on. */
+  /** It takes no 0 to 2: STOP is written as 3 and 2, from which 0 and 1 lead on. */
   readonly stopBySaving: boolean;
   /** It takes 0 after 4, and loads by then. */
   readonly stopAfterLoad: boolean;
@@ -60,13 +60,14 @@ const NOT_FROM_STOP =
   'this v1 driver takes no device_state 2 in 0, and a device that is stopped must not run in between: let it run, then ask again';
 
 /**
- * What is written to device_state. QEMU 5.2 to 7.2, all that v1 drivers were ever met by, wrote 1>3, 3>2, 2>2, 2>0, 0>1, 1>0, 2>1,
- * 3>1, 0>2, 1>2, 1>4, 0>4, 4>1, 1>1; nothing else is written. A device that its user believes stopped never passes 1. A text
- * says why there is no way.
+ * What is written to device_state. QEMU 5.2 to 7.2, the only VMMs that v1 drivers have ever met, wrote 1>3, 3>2, 2>2, 2>0, 0>1, 1>0, 2>1,
+ * 3>1, 0>2, 1>2, 1>4, 0>4, 4>1, 1>1; nothing else is written. A device that its user believes stopped never passes 1. From 1 to 2 the
+ * way is 3, as QEMU's was for a VM that ran: some only have a state to give if they came by it (SPDK 22, lib/nvmf/vfio_user.c:
+ * vfio_user_migration_device_state_transition). A text says why there is no way.
  */
 const writes: Readonly<Record<V1Place, Readonly<Record<V1Goal, Writes | string>>>> = {
   STOP: { STOP: [], RUNNING: [1], STOP_COPY: [2], PRE_COPY: [1, 3], RESUMING: [4] },
-  RUNNING: { STOP: [0], RUNNING: [], STOP_COPY: [2], PRE_COPY: [3], RESUMING: [4] },
+  RUNNING: { STOP: [0], RUNNING: [], STOP_COPY: [3, 2], PRE_COPY: [3], RESUMING: [4] },
   PRE_COPY: { STOP: [1, 0], RUNNING: [1], STOP_COPY: [2], PRE_COPY: [], RESUMING: [1, 4] },
   STOP_COPY: { STOP: [0], RUNNING: [1], STOP_COPY: [], PRE_COPY: NO_WAY_BACK, RESUMING: [0, 4] },
   RESUMING: { STOP: [], RUNNING: [1], STOP_COPY: NEVER_RUN, PRE_COPY: [1, 3], RESUMING: [] },
@@ -79,8 +80,8 @@ const withHabits: Readonly<Record<keyof V1Habits, Partial<Record<V1Place, Partia
   {
     stopBySaving: {
       STOP: { STOP_COPY: NOT_FROM_STOP },
-      RUNNING: { STOP: [2] },
-      PRE_COPY: { STOP: [1, 2] },
+      RUNNING: { STOP: [3, 2] },
+      PRE_COPY: { STOP: [1, 3, 2] },
       RESUMING: { STOP_COPY: NEVER_RUN },
       LOADED: { STOP_COPY: NEVER_RUN },
     },

@@ -1,10 +1,10 @@
 import { errnoOf, isNotReady, ShimError } from '../error.ts';
 import type { V1Device } from '../v1/device.ts';
+import { mappedAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
-import { mappedAt } from './mapped.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
 /** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
@@ -49,7 +49,7 @@ export class TransactionWriter {
   room(length: number): Uint8Array | undefined {
     const my = this.#my;
     this.#remembering(() => this.#openTransaction(Number.POSITIVE_INFINITY));
-    return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
+    return mappedAt(this.#device, my.space_offset + my.filled, length); // the space ends no earlier than what is mapped
   }
 
   /** The bytes are where room() said. */
@@ -59,7 +59,7 @@ export class TransactionWriter {
 
   #openTransaction(left: number): void {
     const my = this.#my;
-    if (my.filled > 0 && my.filled === my.space_size) this.#finishTransaction();
+    if (my.filled === my.space_size) this.#finishTransaction();
     if (my.filled > 0) return;
     const { offset, size } = this.#registers.dataSpace();
     my.space_offset = offset;
@@ -71,7 +71,10 @@ export class TransactionWriter {
     const my = this.#my;
     this.#openTransaction(left);
     const piece = from.subarray(0, my.space_size - my.filled);
-    this.#device.write(my.space_offset + my.filled, piece);
+    const at = my.space_offset + my.filled;
+    const room = wholeMappedAt(this.#device, at, piece.length);
+    if (room === undefined) this.#device.write(at, piece);
+    else room.set(piece);
     this.#take(piece.length);
     return piece.length;
   }
@@ -80,6 +83,7 @@ export class TransactionWriter {
   #take(length: number): void {
     const my = this.#my;
     my.filled += length;
+    my.session_read += length;
     if (my.filled < my.space_size) return;
     try {
       this.#finishTransaction();
@@ -122,14 +126,8 @@ export class TransactionWriter {
   /** Says how much of the data section was filled: the driver consumes it before the write returns. */
   #finishTransaction(): void {
     const my = this.#my;
-    const size = my.filled;
-    if (size === 0) return;
-    try {
-      this.#handOver(size);
-    } catch (error) {
-      if (!isNotReady(error)) my.filled = 0;
-      throw error;
-    }
+    if (my.filled === 0) return;
+    this.#handOver(my.filled);
     my.filled = 0;
   }
 

@@ -1,4 +1,4 @@
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { type Command } from 'commander';
 import { runDemo } from '../demo/demo.ts';
 import { printedStory, silentStory } from '../demo/story.ts';
@@ -13,7 +13,7 @@ export function add(program: Command): void {
     .option('--json', 'print one JSON object at the end')
     .action(async (options: { qemu: boolean; json?: true }) => {
       const json = options.json === true;
-      const shim = [process.execPath, fileURLToPath(new URL('./main.js', import.meta.url))];
+      const shim = [process.execPath, join(import.meta.dirname, 'main.js')];
       const result = await runDemo({ story: json ? silentStory : printedStory(printOrEnd), shim, qemu: options.qemu });
       if (json) print(`${JSON.stringify(result)}\n`);
     });

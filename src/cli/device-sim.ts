@@ -10,14 +10,16 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio-device.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION } from '../abi/vfio-v1.ts';
-import { ShimError } from '../error.ts';
+import { hasErrno, ShimError } from '../error.ts';
 import type { RegionInfo } from '../vfio/client/device-info.ts';
 import { pciIdOf } from '../vfio/client/pci-id.ts';
 import { migrationRegionType } from '../vfio/server/migration-region.ts';
+import type { ByteStore } from '../sim/byte-store.ts';
 import { createSim, newSimMemory, simMemorySizes, type Sim } from '../sim/create.ts';
 import { kindOf, type SimSpec } from '../sim/drivers.ts';
-import { SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
+import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
 import { barSize, pciConfig } from '../sim/pci.ts';
+import { createSharedMemory, SharedStore } from '../sys/memory.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 
 /** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
@@ -26,7 +28,7 @@ export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
   return {
     name: text.slice(text.indexOf(':') + 1),
     migratable: sim,
-    guestMemory: sim.bar,
+    guestMemory: sim.guest,
     facts: () => simFacts(spec, sim),
     close: () => {},
   };
@@ -34,14 +36,26 @@ export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
 
 function memoryFor(spec: SimSpec): SimMemory {
   try {
-    return newSimMemory(spec);
+    return kindOf(spec).takesPieces === true ? memoryInPieces(spec) : newSimMemory(spec);
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
+    if (!(error instanceof RangeError) && !hasErrno(error, 'ENOMEM')) throw error;
     throw new ShimError('ERR_DEVICE', `simulated device: cannot get ${spec.size} bytes of memory`, {
       errno: 'ENOMEM',
       cause: error,
     });
   }
+}
+
+/** As much as the system has, though Node maps less. */
+function memoryInPieces(spec: SimSpec): SimMemory {
+  const none = new Uint8Array(0);
+  const sizes = simMemorySizes(spec);
+  // the descriptors stay open as long as the process, as the device does
+  const store = (what: string, size: number): ByteStore => new SharedStore(createSharedMemory(what, size).number, size);
+  const bar = store('guest memory', sizes.bar);
+  fillPattern(bar, spec.seed);
+  const pieces = { bar, kept: store('kept', sizes.kept) };
+  return { bar: none, kept: none, section: none, state: new Uint8Array(SIM_STATE_SIZE), pieces };
 }
 
 /** Enough for a device that nobody reads: a SPEC may name more memory than there is. */
@@ -78,7 +92,8 @@ function regionsOf(spec: SimSpec, sim: Sim): RegionInfo[] {
     { ...plain, index: VFIO_PCI_CONFIG_REGION_INDEX, size: pciConfig(spec).length, flags },
   ];
   if (sim.protocol === 'v2') return own;
-  const { regionSize: size, dataSection } = sim.device;
+  const { regionSize: size, dataSection, mapped } = sim.device;
   const type = { type: migrationRegionType(sim.protocol), subtype: VFIO_REGION_SUBTYPE_MIGRATION };
-  return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, flags: mappable, type, sparse: [dataSection] }];
+  const shown = mapped === undefined ? { flags } : { flags: mappable, sparse: [dataSection] };
+  return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, type, ...shown }];
 }

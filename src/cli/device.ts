@@ -1,4 +1,5 @@
 import { VFIO_DEVICE_FLAGS_PCI, VFIO_PCI_ROM_REGION_INDEX } from '../abi/vfio-device.ts';
+import type { ByteStore } from '../sim/byte-store.ts';
 import { ShimError } from '../error.ts';
 import type { Identity } from '../state-file/identity.ts';
 import { stateName, type MigratableDevice } from '../device/migratable.ts';
@@ -19,7 +20,7 @@ export interface OpenDevice extends Disposable {
   /** The state in which it was found, which is not RUNNING if a VMM died over it. */
   readonly foundIn: string | undefined;
   /** What the guest sees of a simulated device. */
-  readonly guestMemory: Uint8Array | undefined;
+  readonly guestMemory: ByteStore | undefined;
 }
 
 export interface OpenOptions {
@@ -59,7 +60,7 @@ export function migratableOf({ text, migratable }: OpenDevice): MigratableDevice
   );
 }
 
-/** Everything by which a device is told from one that its state is not for. */
+/** Everything that tells a device from one that its state is not for. */
 export function identityOf({ facts }: OpenDevice): Identity {
   const isPci = (facts.flags & VFIO_DEVICE_FLAGS_PCI) !== 0;
   const own = facts.regions.filter(

@@ -1,5 +1,6 @@
 import type { RegionInfo } from '../vfio/client/device-info.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
+import type { ByteStore } from '../sim/byte-store.ts';
 import type { Identity } from '../state-file/identity.ts';
 import type { SysfsFacts } from './sysfs-facts.ts';
 
@@ -22,7 +23,7 @@ export interface DeviceFacts {
 export interface Opened {
   readonly name: string;
   readonly migratable: MigratableDevice | undefined;
-  readonly guestMemory?: Uint8Array;
+  readonly guestMemory?: ByteStore;
   facts(): DeviceFacts;
   close(): void;
 }

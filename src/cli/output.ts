@@ -38,7 +38,7 @@ function writeAll(fd: number, text: string | Uint8Array): void {
     try {
       done += writeSync(fd, bytes, done);
     } catch (error) {
-      // a pipe or terminal that another process has made non-blocking: its reader comes to it
+      // a pipe or terminal that another process has made non-blocking is full: its reader makes room
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
       sleepUntilReady();
     }

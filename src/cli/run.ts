@@ -5,6 +5,7 @@ import { hasErrno, ShimError } from '../error.ts';
 import { planDevice } from '../interpose/run/plan-device.ts';
 import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
+import { kindOf } from '../sim/drivers.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
@@ -19,6 +20,7 @@ interface RunOptions {
   readonly roundTrip?: true;
   readonly offerP2p?: true;
   readonly countStopCopy?: true;
+  readonly holdPrecopy: string;
   readonly v1StopBySaving?: true;
   readonly v1StopAfterLoad?: true;
   readonly device: readonly string[];
@@ -75,6 +77,11 @@ export function add(program: Command): void {
     )
     .option('--count-stop-copy', 'v2 devices presented in v1 count in pre-copy what stop-and-copy will cost')
     .option(
+      '--hold-precopy <size>',
+      'v2 devices presented in v1 show that much at least while they have initial bytes',
+      '0',
+    )
+    .option(
       '--v1-stop-by-saving',
       'v1 drivers are stopped by device_state 2: they take no 0 to 2 (learnt, if not said)',
     )
@@ -123,6 +130,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     segmentation: options.segmentation,
     offerP2P: options.offerP2p === true,
     countStopCopy: options.countStopCopy === true,
+    holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
     dataFds: options.present === 'v2' || options.present === 'auto' ? dataFdWindow() : undefined,
     onError: options.onError,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
@@ -168,12 +176,16 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   }
   return options.device.map((text, n) => {
     const device = planDevice(n, text, parseSpec(text), dataSection);
-    if (device.bar <= LARGEST_MAPPING) return device;
+    if (device.bar <= LARGEST_MAPPING || kindOf(device.spec).takesPieces === true) return device;
     throw new ShimError(
       'ERR_ARGUMENT',
       `--device ${text}: a BAR of ${device.bar} bytes, ${LARGEST_MAPPING} is the limit`,
     );
   });
+}
+
+function sizeOf(option: string, text: string): number {
+  return parseSize(text, (why) => new ShimError('ERR_ARGUMENT', `${option} ${text}: ${why}`));
 }
 
 function dataSectionOf(options: RunOptions): number {

@@ -1,9 +1,18 @@
 import type { Protocol } from '../device/migratable.ts';
 /** What a transfer does, one after the other; each has its own count of bytes. */
-const STEPS = ['open device', 'check file', 'save', 'restore', 'sync file', 'hash memory'] as const;
+const STEPS = [
+  'open device',
+  'check file',
+  'save',
+  'restore',
+  'sync file',
+  'hash memory',
+  'read file',
+  'write file',
+] as const;
 export type TransferStep = (typeof STEPS)[number];
 
-/** What the command's two threads share while a state is moved: one moves it, the other watches signals and shows progress. */
+/** What a command's two threads share while one moves a state, or reads a file; the other watches signals and shows progress. */
 export class TransferControl {
   static readonly SIZE = 32;
   readonly memory: SharedArrayBuffer;
@@ -55,15 +64,32 @@ export class TransferControl {
   }
 }
 
-/** What is to be done: `save DEVICE FILE` or `restore DEVICE FILE`. */
-export interface TransferOrder {
-  readonly command: 'save' | 'restore';
-  readonly device: string;
+interface AnyOrder {
   readonly file: string;
   readonly force: boolean;
   readonly verbose: boolean;
   readonly control: SharedArrayBuffer;
 }
+
+/** What is to be done: `save DEVICE FILE` or `restore DEVICE FILE`. */
+export interface TransferOrder extends AnyOrder {
+  readonly command: 'save' | 'restore';
+  readonly device: string;
+}
+
+/** `stream FILE`: to list what it has, or to make of it the file `output`. */
+export interface StreamOrder extends AnyOrder {
+  readonly command: 'stream';
+  readonly action: StreamAction;
+}
+
+export type StreamAction =
+  | { readonly what: 'list' }
+  | { readonly what: 'extract'; readonly device: string; readonly output: string }
+  | { readonly what: 'replace'; readonly device: string; readonly state: string; readonly output: string }
+  | { readonly what: 'convert'; readonly output: string };
+
+export type Order = TransferOrder | StreamOrder;
 
 /** The line of `--json`. */
 export interface TransferResult {
@@ -84,6 +110,60 @@ export interface TransferResult {
   readonly guestSha256?: string;
 }
 
+/** A VFIO device in a migration file. */
+export interface ListedDevice {
+  readonly device: string;
+  readonly instanceId: number;
+  /** PCI vendor and device, subsystem vendor and device; null if the file does not tell. */
+  readonly id: string | null;
+  readonly subsystem: string | null;
+  readonly state: 'here' | 'multifd';
+  readonly layout: '5.2' | '6.2' | null;
+  readonly protocol: 'v1' | 'v2' | null;
+  readonly dataBytes: number;
+  readonly dataRecords: number;
+  readonly configBytes: number;
+  readonly configOffset: number | null;
+  readonly sections: Readonly<Record<'start' | 'part' | 'end' | 'full', number>>;
+  readonly flags: readonly string[];
+  /** Where its first section begins, and its last ends. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** The line of `stream --json`. */
+export type StreamResult = { readonly command: 'stream'; readonly file: string } & (
+  | {
+      readonly action: 'list';
+      readonly bytes: number;
+      readonly machine: string;
+      readonly capabilities: readonly string[];
+      readonly mappedRam: boolean;
+      /** The description of all sections is at its end. */
+      readonly described: boolean;
+      readonly devices: readonly ListedDevice[];
+    }
+  | {
+      readonly action: 'extract';
+      readonly device: string;
+      readonly output: string;
+      readonly protocol: 'v1' | 'v2' | null;
+      readonly bytes: number;
+      readonly buffers: number;
+      readonly sha256: string;
+      readonly identity: Readonly<Record<string, string>>;
+    }
+  | {
+      readonly action: 'replace';
+      readonly device: string;
+      readonly state: string;
+      readonly output: string;
+      readonly bytes: number;
+      readonly buffers: number;
+    }
+  | { readonly action: 'convert'; readonly output: string; readonly devices: readonly string[] }
+);
+
 /** A failure, as one thread tells the other. */
 export interface Failure {
   readonly message: string;
@@ -99,5 +179,5 @@ export interface Failure {
 export type TransferMessage =
   | { readonly kind: 'note'; readonly text: string }
   | { readonly kind: 'temporary'; readonly path: string }
-  | { readonly kind: 'done'; readonly result: TransferResult }
+  | { readonly kind: 'done'; readonly result: TransferResult | StreamResult }
   | { readonly kind: 'failed'; readonly failure: Failure };

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { sha256Of } from '../sim/byte-store.ts';
 import { ShimError } from '../error.ts';
 import { isChange, stateIn } from '../device/device-event.ts';
 import { recover, type MigratableDevice } from '../device/migratable.ts';
@@ -178,12 +178,4 @@ function* watching(buffers: Iterable<Uint8Array>, watch: (bytes: number) => void
 
 function rounded(number: number): number {
   return Math.round(number * 1000) / 1000;
-}
-
-/** In pieces: a hash of Node's takes no more than 2 GiB at a time. */
-function sha256Of(memory: Uint8Array): string {
-  const PIECE = 2 ** 28;
-  const hash = createHash('sha256');
-  for (let at = 0; at < memory.length; at += PIECE) hash.update(memory.subarray(at, at + PIECE));
-  return hash.digest('hex');
 }

@@ -1,4 +1,5 @@
 import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { Worker } from 'node:worker_threads';
 import type { ErrnoName } from '../abi/errno.ts';
@@ -8,19 +9,30 @@ import { fail } from './fail.ts';
 import { print } from './output.ts';
 import { showProgress } from './progress.ts';
 import { table } from './table.ts';
-import { TransferControl, type Failure, type TransferMessage, type TransferOrder } from './transfer-control.ts';
-import type { TransferResult } from './transfer-control.ts';
+import {
+  TransferControl,
+  type Failure,
+  type Order,
+  type TransferMessage,
+  type TransferOrder,
+} from './transfer-control.ts';
+import type { StreamOrder, StreamResult, TransferResult } from './transfer-control.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** `save` or `restore`, with its result on stdout and all else on stderr. A signal ends it when all is in order again. */
 export async function transfer(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<void> {
   const result = await carriedOut(order, json);
-  if (result !== undefined) print(json ? `${JSON.stringify(result)}\n` : inWords(result));
+  if (result?.command === 'save' || result?.command === 'restore') {
+    print(json ? `${JSON.stringify(result)}\n` : inWords(result));
+  }
 }
 
-/** `undefined` if a signal ends the process. */
-async function carriedOut(order: Omit<TransferOrder, 'control'>, json: boolean): Promise<TransferResult | undefined> {
+/** Has an order carried out in a thread of its own, with what there is to say on stderr. `undefined` if a signal ends the process. */
+export async function carriedOut(
+  order: Omit<TransferOrder, 'control'> | Omit<StreamOrder, 'control'>,
+  json: boolean,
+): Promise<TransferResult | StreamResult | undefined> {
   const control = new TransferControl();
   const progress = showProgress(control, isatty(2) ? process.stderr : undefined);
   let temporary: string | undefined;
@@ -60,8 +72,11 @@ function endBy(signal: NodeJS.Signals): void {
 }
 
 /** Runs an order in a thread of its own, and settles when that has ended: by then all its files are closed. */
-async function inThread(order: TransferOrder, tell: (message: TransferMessage) => void): Promise<TransferResult> {
-  const worker = new Worker(new URL('./transfer-worker.js', import.meta.url), { workerData: order });
+async function inThread(
+  order: Order,
+  tell: (message: TransferMessage) => void,
+): Promise<TransferResult | StreamResult> {
+  const worker = new Worker(join(import.meta.dirname, 'transfer-worker.js'), { workerData: order });
   let last: TransferMessage | undefined;
   worker.on('message', (message: TransferMessage) => {
     last = message;

@@ -13,13 +13,13 @@ export interface DemoOptions {
   readonly story: Story;
   /** How `vfio-shim` is called: the beginning of a command. */
   readonly shim: readonly string[];
-  /** Use QEMU 7.x where it is installed. */
+  /** Use QEMU 7.x if it is installed. */
   readonly qemu: boolean;
 }
 
 const LIMIT_MS = 40_000;
 
-/** Migrates a device from each protocol to the other's VMM. Throws where anything failed or did not arrive intact. */
+/** Migrates a device from each protocol to the other's VMM. Throws if anything failed or did not arrive intact. */
 export async function runDemo({ story, shim, qemu }: DemoOptions): Promise<DemoResult> {
   const begin = performance.now();
   if (process.platform !== 'linux') {

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
+import { join } from 'node:path';
 import { guestHash } from './hash.ts';
-import { fileURLToPath } from 'node:url';
 import { ShimError } from '../error.ts';
 import { v1StateName } from '../v1/states.ts';
 import { verified, type PartResult } from './result.ts';
@@ -9,7 +9,7 @@ import { mib, milliseconds, type Story } from './story.ts';
 import type { VmmStep } from './vmm/steps.ts';
 
 const DEVICE = 'qat,size=32M';
-const VMM = fileURLToPath(new URL('./vmm/main.js', import.meta.url));
+const VMM = join(import.meta.dirname, 'vmm/main.js');
 
 /** Part 1 without QEMU: two processes of a small v1 VMM, live over a socket that is descriptor 0 of both. */
 export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
@@ -19,7 +19,7 @@ export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
       name,
       device: DEVICE,
       command: () => [process.execPath, '--no-warnings', VMM, name],
-      shown: `node demo/vmm/main.js ${name}`,
+      shown: `node cli/vmm/main.js ${name}`,
       stdin,
       onOutput: (line) => {
         const step = JSON.parse(line) as VmmStep;
@@ -30,7 +30,7 @@ export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
   const destination = start('destination', 'pipe');
   const { stdin: socket } = destination.program;
   const source = start('source', socket);
-  socket.destroy(); // theirs alone now: where one ends, the other notices
+  socket.destroy(); // theirs alone now: if one ends, the other notices
   const [from, to] = await Promise.all([source.report(), destination.report()]);
 
   const stopped = step(told, 'source', 'stopped');

@@ -5,7 +5,7 @@ import type { DraftRegister } from '../v1/drafts/registers.ts';
 import { draftStateName } from '../v1/drafts/states.ts';
 import { v1StateName, withoutReserved } from '../v1/states.ts';
 
-/** Of what `DeviceEvent` says. A field or call that is new leaves it; one that is gone, or means something else, raises it. */
+/** The version of `DeviceEvent`. New fields and calls leave it as it is; one that is gone, or means something else, raises it. */
 export const DEVICE_EVENTS_VERSION = 1;
 
 /** One call on a device, in the protocol that it is spoken to, told when the call has ended. */
@@ -100,7 +100,15 @@ export type V2Event = Told<'v2'> &
         readonly initialBytes: number;
         /** `dirty_bytes` of it. */
         readonly dirtyBytes: number;
+        /** `VFIO_PRECOPY_INFO_REINIT` was among its flags. */
+        readonly reinit?: boolean;
       }>)
+    /** `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` with SET. */
+    | ({
+        readonly call: 'precopy-info-v2';
+        /** False where it was taken back, which only devices of ours know. */
+        readonly wanted: boolean;
+      } & Ended)
     /** read(2) of the data fd, or write(2); or what stands for them without a copy. */
     | ({
         readonly call: 'data';

@@ -9,7 +9,7 @@ import { V2, v2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
 
-/** A device in the protocol that its driver speaks: the one name for it, whoever carries it. */
+/** A device in the protocol that its driver speaks, whether the driver is simulated or the kernel's. */
 export type MigratableDevice =
   | { readonly protocol: 'v1'; readonly device: V1Device }
   | { readonly protocol: Draft; readonly device: DraftDevice }
@@ -39,8 +39,8 @@ export function stateName(target: MigratableDevice): string {
 const PATIENCE = 5000;
 
 /**
- * The end of a failed procedure: the device runs, by a reset where it does not otherwise or is to begin anew. Throws where
- * not even that helps.
+ * Ends a failed procedure: brings the device to RUNNING, by a reset if it does not come there otherwise or if `how` asks for one.
+ * Throws if not even a reset helps.
  */
 export function recover(target: MigratableDevice, how: 'run' | 'reset'): void {
   if (how === 'run') {
@@ -63,7 +63,7 @@ export function recover(target: MigratableDevice, how: 'run' | 'reset'): void {
   throw new ShimError('ERR_DEVICE', `after a reset the device is in ${state}`, { errno: 'EIO' });
 }
 
-/** Lets a device run. Throws where it then does not. */
+/** Lets a device run. Throws if it is in another state than RUNNING then. */
 export function run(target: MigratableDevice, wait: WaitForDevice): void {
   whenReady(() => askToRun(target), wait);
   const state = stateName(target);
@@ -88,7 +88,7 @@ function draftAccess(device: DraftDevice): DraftAccess<Draft> {
   return new DraftAccess(device, device.draft);
 }
 
-/** Does what a procedure is for; where that fails, recovers the device and throws the failure. */
+/** Carries a procedure out; if that fails, recovers the device and throws the failure. */
 export function recovering(target: MigratableDevice, how: 'run' | 'reset', procedure: () => void): void {
   try {
     procedure();

@@ -138,7 +138,7 @@ function valueOf(bytes: Uint8Array): number {
   return Math.min(u32(bytes, 4) * 2 ** 32 + low, Number.MAX_SAFE_INTEGER);
 }
 
-/** A byte at a time, as the region is written: no view has to be made for a few bytes. */
+/** Little endian, a byte at a time, as V1Region does it: no view has to be made for a few bytes. */
 function u32(bytes: Uint8Array, at: number): number {
   const [b0 = 0, b1 = 0, b2 = 0, b3 = 0] = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
   return (b0 | (b1 << 8) | (b2 << 16) | (b3 << 24)) >>> 0;

@@ -1,3 +1,4 @@
+import type { ErrnoName } from '../abi/errno.ts';
 import { errnoNameOf } from '../error.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import type { Direction, V2Event } from './device-event.ts';
@@ -19,6 +20,10 @@ class ObservedSession implements V2DataSession {
     this.#session = session;
     this.#sink = sink;
     this.#clock = clock;
+  }
+
+  get nonblockingErrno(): (() => ErrnoName) | undefined {
+    return this.#session.nonblockingErrno;
   }
 
   protected moved(direction: Direction, bytes: number): void {
@@ -61,8 +66,9 @@ class ObservedSession implements V2DataSession {
       this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', errno: errnoNameOf(error) });
       throw error;
     }
-    const { initialBytes, dirtyBytes } = info;
-    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', initialBytes, dirtyBytes });
+    const { initialBytes, dirtyBytes, reinit } = info;
+    const told = { initialBytes, dirtyBytes, ...(reinit !== undefined && { reinit }) };
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info', ...told });
     return info;
   }
 
@@ -72,8 +78,8 @@ class ObservedSession implements V2DataSession {
 }
 
 /**
- * A session whose bytes can be taken from where they lie, or put there: they are moved once the user says so. To look is told if
- * it says something by itself, which are the end of the data, and a failure. A method that the session lacks finds nothing.
+ * A session whose user can take bytes from where they lie, or put them there: they are moved once the user says so. A look is told
+ * only if it finds the end of the data, or fails. A method that the session lacks finds nothing.
  */
 class ObservedInPlace extends ObservedSession {
   readonly #session: V2DataSession;

@@ -10,7 +10,8 @@ export class ObservedV2 implements V2Device {
   readonly #device: V2Device;
   readonly #sink: (event: V2Event) => void;
   readonly #clock: () => number;
-  /** The session that the device gave last, and what was given for it: the same one again stays the same. */
+  readonly precopyInfoV2: ((wanted: boolean) => void) | undefined;
+  /** The session that the device gave last, and the observed one: if the device gives the same again, so does this object. */
   #session: V2DataSession | undefined;
   #observed: V2DataSession | undefined;
 
@@ -19,6 +20,17 @@ export class ObservedV2 implements V2Device {
     this.#device = device;
     this.#sink = sink;
     this.#clock = clock;
+    if (device.precopyInfoV2 !== undefined) this.precopyInfoV2 = (wanted) => this.#precopyInfoV2(wanted);
+  }
+
+  #precopyInfoV2(wanted: boolean): void {
+    try {
+      this.#device.precopyInfoV2?.(wanted);
+    } catch (error) {
+      this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info-v2', wanted, errno: errnoNameOf(error) });
+      throw error;
+    }
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'precopy-info-v2', wanted });
   }
 
   getState(): V2State {

@@ -5,7 +5,7 @@ import {
   VFIO_DEVICE_RESET,
 } from '../abi/vfio-ioctl.ts';
 import { ioctl, ioctlValue } from '../sys/ioctl.ts';
-import { addressOf, syscallError, trySyscall } from '../sys/libc.ts';
+import { addressOf, syscallError, trySyscall, withAddress } from '../sys/libc.ts';
 import { mapSharedMemory } from '../sys/memory.ts';
 import type { DataSessions, Pointed, RegionPlace, VfioPort } from '../vfio/port.ts';
 import { FdSessions } from './fd-sessions.ts';
@@ -31,11 +31,12 @@ export class FdPort implements VfioPort {
 
   feature(what: string, argument: Uint8Array, pointed?: Pointed): void {
     if (pointed !== undefined) {
-      // SAFETY: the caller's `pointed` references the bytes until the call has returned
+      // SAFETY: ioctl() gets the bytes as well, and references them until the call has returned
       const address = BigInt(addressOf(pointed.bytes));
       new DataView(argument.buffer, argument.byteOffset).setBigUint64(pointed.at, address, true);
     }
-    ioctl(this.#device.number, `VFIO_DEVICE_FEATURE ${what}`, VFIO_DEVICE_FEATURE, argument);
+    const pointedTo = pointed === undefined ? [] : [pointed.bytes];
+    ioctl(this.#device.number, `VFIO_DEVICE_FEATURE ${what}`, VFIO_DEVICE_FEATURE, argument, pointedTo);
   }
 
   reset(): void {
@@ -55,8 +56,9 @@ export class FdPort implements VfioPort {
   }
 
   #access(call: 'pread64' | 'pwrite64', { index, offset }: RegionPlace, at: number, bytes: Uint8Array): number {
-    // SAFETY: `bytes` stays referenced during the call; its length is its own
-    const moved = trySyscall(call, this.#device.number, addressOf(bytes), bytes.length, offset + BigInt(at));
+    const { number } = this.#device;
+    // SAFETY: the length is that of `bytes`
+    const moved = withAddress(bytes, (from) => trySyscall(call, number, from, bytes.length, offset + BigInt(at)));
     if (moved < 0) throw syscallError(`region ${index}`, call, -moved);
     return moved;
   }

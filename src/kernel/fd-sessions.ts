@@ -66,9 +66,9 @@ export class FdSessions implements DataSessions {
   }
 
   /**
-   * For a process that takes over: a session whose data fd was lost, because its predecessor was killed before it could be
-   * kept, is given up. Nothing of it was seen by anybody; the call that asked for it is repeated and begins another. A session
-   * that was not ours to begin (a VMM that speaks v2 itself) is none of that.
+   * For a process that takes over: gives up a session whose data fd is lost, because the predecessor was killed before it had put
+   * it into the store. Nobody has seen anything of it; the call that asked for it is repeated and begins another. A session that
+   * others have begun (a VMM that speaks v2 itself) is left alone.
    */
   abandonLost(device: V2Device): void {
     if (this.#memory.live.changing === 0) return;
@@ -82,7 +82,7 @@ export class FdSessions implements DataSessions {
     }
   }
 
-  /** The session that another process has begun, and whose data fd is kept. */
+  /** The session that another process has begun, if its data fd is in the store. */
   #adopt(state: () => V2State): KernelDataFd | undefined {
     const { my } = this.#memory;
     const kept = this.#store.take();

@@ -52,7 +52,7 @@ const IOMMUFD = '/dev/iommu';
 
 /**
  * Opens `/dev/vfio/GROUP:NAME` (group and container, linux/vfio.h 3.6) or `/dev/vfio/devices/vfioN` (cdev and iommufd,
- * 6.6). The device is opened as a VMM would, but no memory is mapped for it.
+ * 6.6), in the steps of a VMM, but without mapping memory for its DMA.
  */
 export function openKernelDevice(path: string, calls = systemCalls): OpenedDevice {
   if (path.startsWith('/dev/vfio/devices/')) return openCdev(calls, path);

@@ -6,7 +6,7 @@ import type { OwnedFd } from '../sys/fd.ts';
  */
 export interface SessionStore {
   put(session: number, fd: OwnedFd): void;
-  /** A descriptor of our own, to be closed by the caller; `undefined` where nothing is kept. */
+  /** A new descriptor of the data fd, which the caller closes; `undefined` if nothing is kept. */
   take(): { readonly session: number; readonly fd: OwnedFd } | undefined;
   clear(): void;
 }

@@ -1,9 +1,21 @@
+export { memorySource, type ByteSource } from '../byte-source.ts';
 export { replaceVfioPayloads, vfioRecords, vfioSections, type VfioRecord } from './qemu-file.ts';
+export {
+  pciIdsOf,
+  protocolOf,
+  readVfioFile,
+  type PciIds,
+  type Stretch,
+  type VfioDevice,
+  type VfioFile,
+} from './qemu-file-devices.ts';
+export { inLayout62, withData, type DataPiece, type Part } from './qemu-file-rewrite.ts';
 export type { VfioSection } from './qemu-file-walk.ts';
 export {
   endsSection,
   streamTag,
   VFIO_MIG_FLAG,
+  type Layout,
   type PieceEvent,
   type RecordEvent,
   type StreamEvent,

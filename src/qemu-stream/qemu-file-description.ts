@@ -1,32 +1,64 @@
+import type { ByteSource } from '../byte-source.ts';
 import { QEMU_VM } from './qemu-file-header.ts';
 
 /** The description of the device sections that QEMU appends as JSON, as far as it is of use here. */
 export interface Description {
   /** Where its section begins: behind the EOF byte of the sections. */
   readonly offset: number;
+  /** The JSON as it is. */
+  readonly json: string;
   /** Payload size of a device that is not described field by field; `undefined` for others and unknown ones. */
   sizeOf(device: string, instanceId: number): number | undefined;
 }
+
+/** The type byte and a u32 lie before the JSON. */
+const LENGTH_END = 5;
+/** QEMU's descriptions have some 100 KB; a longer one than this is not looked for. */
+const MAX_SIZE = 16 * 1024 * 1024;
 
 /**
  * Finds the description, looking back from the end of the file to `from`: a VMDESCRIPTION byte behind an EOF byte, with
  * a length that reaches exactly to the file's end. `undefined` if there is none (a machine can suppress it; a file can
  * be cut or carry bytes behind it) or if it is not the expected JSON.
  */
-export function findDescription(file: Uint8Array, from: number): Description | undefined {
-  const view = new DataView(file.buffer, file.byteOffset, file.length);
-  for (let at = file.length - LENGTH_END; at > from; at--) {
+export function findDescription(source: ByteSource, from: number): Description | undefined {
+  const begin = Math.max(from, source.size - MAX_SIZE);
+  const file = Buffer.alloc(source.size - begin);
+  if (source.read(file, begin) < file.length) return undefined;
+  for (let at = file.length - LENGTH_END; at > 0; at--) {
     if (file[at] !== QEMU_VM.VMDESCRIPTION || file[at - 1] !== QEMU_VM.EOF) continue;
     const start = at + LENGTH_END;
-    if (view.getUint32(at + 1) !== file.length - start) continue;
-    const sizes = parseSizes(file.subarray(start));
-    return sizes && { offset: at, sizeOf: (device, instanceId) => sizes.get(key(device, instanceId)) };
+    if (file.readUInt32BE(at + 1) !== file.length - start) continue;
+    const json = file.subarray(start).toString();
+    const sizes = parseSizes(json);
+    return sizes && { offset: begin + at, json, sizeOf: (device, instanceId) => sizes.get(key(device, instanceId)) };
   }
   return undefined;
 }
 
-/** The type byte and a u32 lie before the JSON. */
-const LENGTH_END = 5;
+/** A device that is not described field by field, as QEMU describes it. */
+export interface PlainDevice {
+  readonly device: string;
+  readonly instanceId: number;
+  readonly size: number;
+}
+
+/** The description with more devices at its end; `undefined` if its JSON is not of the form that QEMU's has. */
+export function describeToo({ json }: Description, devices: readonly PlainDevice[]): Uint8Array | undefined {
+  const end = json.lastIndexOf(']');
+  const more = devices.map(({ device: name, instanceId: instance_id, size }) =>
+    JSON.stringify({ name, instance_id, size, fields: [{ name: 'data', size, type: 'buffer' }] }),
+  );
+  const text = `${json.slice(0, end)}, ${more.join(', ')}${json.slice(end)}`;
+  const sizes = parseSizes(text);
+  const isThere = ({ device, instanceId, size }: PlainDevice): boolean => sizes?.get(key(device, instanceId)) === size;
+  if (!devices.every(isThere)) return undefined;
+  const bytes = Buffer.from(text);
+  const head = Buffer.alloc(LENGTH_END);
+  head.writeUInt8(QEMU_VM.VMDESCRIPTION);
+  head.writeUInt32BE(bytes.length, 1);
+  return Buffer.concat([head, bytes]);
+}
 
 const key = (device: string, instanceId: number): string => `${instanceId} ${device}`;
 
@@ -38,10 +70,10 @@ interface DescribedDevice {
   readonly size?: unknown;
 }
 
-function parseSizes(json: Uint8Array): Map<string, number> | undefined {
+function parseSizes(json: string): Map<string, number> | undefined {
   let devices: unknown;
   try {
-    const parsed = JSON.parse(new TextDecoder().decode(json)) as { devices?: unknown } | null;
+    const parsed = JSON.parse(json) as { devices?: unknown } | null;
     devices = parsed?.devices;
   } catch {
     return undefined;

@@ -41,7 +41,7 @@ export function readHeader(cursor: Cursor): Configuration {
   let capabilities: string[] = [];
   if (cursor.peek() === QEMU_VM.CONFIGURATION) {
     cursor.skip(1, 'the configuration section');
-    machine = new TextDecoder().decode(cursor.bytes(cursor.u32('a name length'), 'the machine name'));
+    machine = cursor.text(cursor.u32('a name length'), 'the machine name');
     while (cursor.peek() === QEMU_VM.SUBSECTION) {
       const offset = cursor.at;
       cursor.skip(1, 'a subsection');
@@ -63,8 +63,17 @@ function readPageBits(cursor: Cursor): number {
   return bits;
 }
 
+/** Far more than any QEMU has; so many names can be kept in memory. */
+const MAX_CAPABILITIES = 1000;
+
 function readCapabilities(cursor: Cursor): string[] {
+  const offset = cursor.at;
   const names: string[] = [];
-  for (let left = cursor.u32('a capability count'); left > 0; left--) names.push(cursor.string('a capability'));
+  for (let left = cursor.u32('a capability count'); left > 0; left--) {
+    names.push(cursor.string('a capability'));
+    if (names.length > MAX_CAPABILITIES) {
+      throw corrupt(`reading the configuration at offset ${offset}: more than ${MAX_CAPABILITIES} capabilities`);
+    }
+  }
   return names;
 }

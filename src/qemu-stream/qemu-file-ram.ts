@@ -23,7 +23,11 @@ export interface RamLayout {
   readonly pageSize: number;
   /** With the capability `x-ignore-shared`, each block of the block list carries an address as well. */
   readonly ignoreShared: boolean;
+  /** With the capability `mapped-ram` (QEMU 9.0), the pages lie in the block list, each block's at a place of its own. */
+  readonly mapped: boolean;
 }
+
+const MAPPED_RAM_HDR_VERSION = 1;
 
 /** Skips the payload of a `ram` section, up to and including its EOS record. */
 export function skipRam(cursor: Cursor, layout: RamLayout): void {
@@ -33,7 +37,7 @@ export function skipRam(cursor: Cursor, layout: RamLayout): void {
     const flags = word % (FLAGS + 1);
     const record = flags & ~RAM_SAVE_FLAG.CONTINUE;
     // A page record names its block, unless it continues in the block of the one before.
-    if (record & PAGE_RECORDS && !(flags & RAM_SAVE_FLAG.CONTINUE)) cursor.string('a RAM block name');
+    if (record & PAGE_RECORDS && !(flags & RAM_SAVE_FLAG.CONTINUE)) skipName(cursor);
     switch (record) {
       case RAM_SAVE_FLAG.EOS:
         return;
@@ -65,12 +69,32 @@ export function skipRam(cursor: Cursor, layout: RamLayout): void {
 function skipBlockList(cursor: Cursor, total: number, layout: RamLayout): void {
   for (let left = total; left > 0;) {
     const offset = cursor.at;
-    const name = cursor.string('a RAM block name');
+    skipName(cursor);
     const length = cursor.u64('a RAM block length');
     if (length > left || length === 0) {
-      throw corrupt(`reading RAM block "${name}" at offset ${offset}: length ${length}, at most ${left} are left`);
+      throw corrupt(`reading the RAM block at offset ${offset}: length ${length}, at most ${left} are left`);
     }
     left -= length;
     if (layout.ignoreShared) cursor.skip(8, 'a RAM block address');
+    if (layout.mapped) skipMapped(cursor, length);
   }
+}
+
+function skipName(cursor: Cursor): void {
+  cursor.skip(cursor.u8('a RAM block name'), 'a RAM block name');
+}
+
+/** The header of a mapped block (`MappedRamHeader`, QEMU migration/ram.c), and its pages, behind which the stream goes on. */
+function skipMapped(cursor: Cursor, length: number): void {
+  const offset = cursor.at;
+  const version = cursor.u32('a mapped RAM version');
+  cursor.skip(8, 'a page size');
+  cursor.skip(8, 'the place of a bitmap');
+  const pages = cursor.u64('the place of the pages');
+  if (version !== MAPPED_RAM_HDR_VERSION) {
+    throw corrupt(`reading mapped RAM at offset ${offset}: version ${version} is not ${MAPPED_RAM_HDR_VERSION}`);
+  }
+  if (pages === 0) return; // a block that is shared and therefore ignored has none
+  if (pages < cursor.at) throw corrupt(`reading mapped RAM at offset ${offset}: its pages lie at ${pages}, before it`);
+  cursor.skip(pages - cursor.at + length, 'the pages of a RAM block');
 }

@@ -1,8 +1,9 @@
-import { corrupt, Cursor, truncated } from './qemu-file-cursor.ts';
+import type { ByteSource } from '../byte-source.ts';
+import { corrupt, Cursor } from './qemu-file-cursor.ts';
 import { QEMU_VM, readHeader, type Configuration } from './qemu-file-header.ts';
 import { skipRam, type RamLayout } from './qemu-file-ram.ts';
-import { StreamReader } from './stream-reader.ts';
-import { endsSection, WORD_SIZE } from './stream.ts';
+import { fullRecords, goingRecords, readFooter, type RecordPlace } from './qemu-file-records.ts';
+import type { Layout } from './stream.ts';
 
 type SectionKind = 'start' | 'part' | 'end' | 'full';
 
@@ -21,10 +22,10 @@ export interface VfioSection {
   readonly payload: { readonly start: number; readonly end: number };
 }
 
-interface Walk {
+export interface Walk {
   readonly configuration: Configuration;
-  /** The START, PART and END sections of VFIO devices, in file order. */
-  readonly sections: readonly VfioSection[];
+  /** The START sections of VFIO devices, in file order, each with where its device's configuration lies. */
+  readonly devices: readonly { readonly start: VfioSection; readonly layout: Layout }[];
   /** Where the first section lies that cannot be walked: the first FULL section, or the EOF byte. */
   readonly end: number;
 }
@@ -37,6 +38,9 @@ const KINDS = new Map<number, SectionKind>([
   [QEMU_VM.SECTION_END, 'end'],
 ]);
 
+/** Far more than a VM has of what iterates; so many can be kept in memory. */
+const MAX_STARTS = 1024;
+
 /** Command of a postcopy migration: a second stream inside the stream. */
 const MIG_CMD_PACKAGED = 3;
 
@@ -46,24 +50,30 @@ const isVfio = (device: string): boolean => device === 'vfio' || device.endsWith
 
 /**
  * Walks the part of a migration file in which every length is known: header, configuration, commands, and the START,
- * PART and END sections of RAM and VFIO devices (`qemu_loadvm_state_main()`, QEMU migration/savevm.c).
+ * PART and END sections of RAM and VFIO devices (`qemu_loadvm_state_main()`, QEMU migration/savevm.c). Yields those of VFIO
+ * devices one by one: a file may have more than fit into memory.
  */
-export function walk(file: Uint8Array): Walk {
-  const cursor = new Cursor(file);
+export function* walk(source: ByteSource): Generator<VfioSection, Walk> {
+  const cursor = new Cursor(source);
   const configuration = readHeader(cursor);
-  if (configuration.capabilities.includes('mapped-ram')) {
-    throw corrupt('reading the configuration: a file with the capability mapped-ram cannot be parsed');
-  }
-  const ram = {
-    pageSize: configuration.pageSize,
-    ignoreShared: configuration.capabilities.includes('x-ignore-shared'),
+  const { pageSize, capabilities } = configuration;
+  const ram: RamLayout = {
+    pageSize,
+    ignoreShared: capabilities.includes('x-ignore-shared'),
+    mapped: capabilities.includes('mapped-ram'),
   };
   const headers = new Map<number, Header>();
-  const sections: VfioSection[] = [];
+  const starts: VfioSection[] = [];
+  /** The ids of devices with a configuration that has been met. */
+  const configured = new Set<number>();
   for (;;) {
     const offset = cursor.at;
     const type = cursor.u8('a section type');
-    if (type === QEMU_VM.SECTION_FULL || type === QEMU_VM.EOF) return { configuration, sections, end: offset };
+    if (type === QEMU_VM.SECTION_FULL || type === QEMU_VM.EOF) {
+      const layoutOf = ({ sectionId }: VfioSection): Layout => (configured.has(sectionId) ? '5.2' : '6.2');
+      const devices = starts.map((start) => ({ start, layout: layoutOf(start) }));
+      return { configuration, devices, end: offset };
+    }
     if (type === QEMU_VM.COMMAND) {
       skipCommand(cursor);
       continue;
@@ -71,11 +81,35 @@ export function walk(file: Uint8Array): Walk {
     const kind = KINDS.get(type);
     if (kind === undefined) throw corrupt(`reading a section at offset ${offset}: unknown type ${type}`);
     const header = readSectionHeader(cursor, kind, headers);
+    const { device, sectionId } = header;
     const start = cursor.at;
-    skipPayload(file, cursor, header.device, ram);
-    if (header.device !== RAM) sections.push({ ...header, kind, offset, payload: { start, end: cursor.at } });
-    readFooter(cursor, header.sectionId);
+    if (device === RAM) {
+      skipRam(cursor, ram);
+    } else if (isVfio(device)) {
+      for (const record of goingRecords(source, cursor, sectionId)) noteConfig(record, sectionId, configured);
+    } else {
+      throw corrupt(`reading a section at offset ${start}: the payload of "${device}" cannot be parsed`);
+    }
+    const section: VfioSection = { ...header, kind, offset, payload: { start, end: cursor.at } };
+    readFooter(cursor, sectionId);
+    if (device === RAM) continue;
+    if (kind === 'start') starts.push(section);
+    yield section;
   }
+}
+
+/** Where the records of a section lie. */
+export function recordPlaces(source: ByteSource, { kind, sectionId, payload }: VfioSection): Iterable<RecordPlace> {
+  const { start, end } = payload;
+  return kind === 'full' ? fullRecords(source, start, end) : goingRecords(source, new Cursor(source, start), sectionId);
+}
+
+function noteConfig({ tag, offset }: RecordPlace, sectionId: number, configured: Set<number>): void {
+  if (tag !== 'DEV_CONFIG_STATE') return;
+  if (configured.has(sectionId)) {
+    throw corrupt(`reading the record at offset ${offset}: section ${sectionId} has a configuration already`);
+  }
+  configured.add(sectionId);
 }
 
 function readSectionHeader(cursor: Cursor, kind: SectionKind, headers: Map<number, Header>): Header {
@@ -84,6 +118,9 @@ function readSectionHeader(cursor: Cursor, kind: SectionKind, headers: Map<numbe
   if (kind === 'start') {
     const device = cursor.string('a section name');
     if (headers.has(sectionId)) throw corrupt(`reading a section at offset ${offset}: id ${sectionId} starts twice`);
+    if (headers.size === MAX_STARTS) {
+      throw corrupt(`reading a section at offset ${offset}: more than ${MAX_STARTS} START sections`);
+    }
     const header = { sectionId, device, instanceId: cursor.u32('an instance id'), version: cursor.u32('a version') };
     headers.set(sectionId, header);
   }
@@ -94,43 +131,9 @@ function readSectionHeader(cursor: Cursor, kind: SectionKind, headers: Map<numbe
   return header;
 }
 
-function skipPayload(file: Uint8Array, cursor: Cursor, device: string, ram: RamLayout): void {
-  if (device === RAM) {
-    skipRam(cursor, ram);
-  } else if (isVfio(device)) {
-    cursor.at = sectionEnd(file, cursor.at);
-  } else {
-    throw corrupt(`reading a section at offset ${cursor.at}: the payload of "${device}" cannot be parsed`);
-  }
-}
-
-/** End of a VFIO payload in which every record's length is known. */
-function sectionEnd(file: Uint8Array, start: number): number {
-  const reader = new StreamReader({ offset: start });
-  for (const event of reader.push(file.subarray(start))) {
-    if (event.kind === 'piece') continue;
-    if (event.tag === 'DEV_CONFIG_STATE') {
-      throw corrupt(`reading the record at offset ${event.offset}: DEV_CONFIG_STATE outside a FULL section`);
-    }
-    if (endsSection(event.tag)) return event.offset + WORD_SIZE;
-  }
-  reader.end();
-  throw truncated(`reading a record tag at offset ${start}: the file ends`);
-}
-
 function skipCommand(cursor: Cursor): void {
   const offset = cursor.at;
   const command = cursor.u16('a command');
   if (command === MIG_CMD_PACKAGED) throw corrupt(`reading a command at offset ${offset}: postcopy cannot be parsed`);
   cursor.skip(cursor.u16('a command length'), 'a command');
-}
-
-function readFooter(cursor: Cursor, sectionId: number): void {
-  const offset = cursor.at;
-  const mark = cursor.u8('a section footer');
-  const id = cursor.u32('a section footer');
-  if (mark === QEMU_VM.SECTION_FOOTER && id === sectionId) return;
-  throw corrupt(
-    `reading the footer of section ${sectionId} at offset ${offset}: found 0x${mark.toString(16)} and id ${id}`,
-  );
 }

@@ -1,7 +1,7 @@
 import { ShimError, type ErrorCode } from '../error.ts';
 import {
+  checkedTag,
   endsSection,
-  streamTag,
   VFIO_MIG_FLAG,
   WORD_SIZE,
   type PieceEvent,
@@ -21,17 +21,6 @@ export interface StreamReaderOptions {
   /** Where the stream begins in a file; added to every offset that is reported. Default 0. */
   readonly offset?: number;
 }
-
-const ANY = Object.keys(VFIO_MIG_FLAG) as StreamTag[];
-
-/** What may follow a record inside one section payload. After a tag that ends the section, a new one begins. */
-const MAY_FOLLOW: Readonly<Record<StreamTag, readonly StreamTag[]>> = {
-  DEV_SETUP_STATE: ['END_OF_STATE'],
-  DEV_DATA_STATE: ['DEV_DATA_STATE', 'DEV_INIT_DATA_SENT', 'END_OF_STATE'],
-  DEV_CONFIG_STATE: ['END_OF_STATE'],
-  DEV_INIT_DATA_SENT: ANY,
-  END_OF_STATE: ANY,
-};
 
 const hex = (value: bigint): string => `0x${value.toString(16).padStart(16, '0')}`;
 const bytesOf = (count: number): string => (count === 1 ? '1 byte' : `${count} bytes`);
@@ -129,13 +118,10 @@ export class StreamReader {
 
   #readTag(): StreamEvent | undefined {
     if (!this.#collectWord()) return undefined;
-    const value = this.#wordView.getBigUint64(0);
     const offset = this.#offset - WORD_SIZE;
-    const tag = streamTag(value);
-    if (tag === undefined) throw this.#corrupt(`reading a record tag at offset ${offset}: unknown tag ${hex(value)}`);
-    if (!MAY_FOLLOW[this.#previous].includes(tag)) {
-      throw this.#corrupt(`reading the record after ${this.#previous} at offset ${offset}: unexpected ${tag}`);
-    }
+    const checked = checkedTag(this.#wordView.getBigUint64(0), this.#previous, offset);
+    if ('wrong' in checked) throw this.#corrupt(checked.wrong);
+    const { tag } = checked;
     if (tag === 'DEV_DATA_STATE') {
       this.#recordOffset = offset;
       this.#state = 'size';

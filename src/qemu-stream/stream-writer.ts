@@ -1,15 +1,5 @@
 import { ShimError } from '../error.ts';
-import { VFIO_MIG_FLAG, WORD_SIZE, type StreamRecord, type StreamTag } from './stream.ts';
-
-function word(value: bigint): Uint8Array {
-  const bytes = new Uint8Array(WORD_SIZE);
-  new DataView(bytes.buffer).setBigUint64(0, value);
-  return bytes;
-}
-
-function tag(name: StreamTag): Uint8Array {
-  return word(VFIO_MIG_FLAG[name]);
-}
+import { tagBytes, VFIO_MIG_FLAG, WORD_SIZE, type StreamRecord } from './stream.ts';
 
 function pieces(bytes: Uint8Array | readonly Uint8Array[]): readonly Uint8Array[] {
   return bytes instanceof Uint8Array ? [bytes] : bytes;
@@ -41,15 +31,15 @@ export const StreamWriter = {
         return [StreamWriter.dataHeader(size), ...data];
       }
       case 'DEV_CONFIG_STATE':
-        return [tag(record.tag), ...pieces(record.bytes)];
+        return [tagBytes(record.tag), ...pieces(record.bytes)];
       default:
-        return [tag(record.tag)];
+        return [tagBytes(record.tag)];
     }
   },
 
   /** Payload of a START section: `vfio_save_setup()`. */
   setupSection(): Uint8Array[] {
-    return [tag('DEV_SETUP_STATE'), tag('END_OF_STATE')];
+    return [tagBytes('DEV_SETUP_STATE'), tagBytes('END_OF_STATE')];
   },
 
   /**
@@ -61,11 +51,11 @@ export const StreamWriter = {
     end: 'END_OF_STATE' | 'DEV_INIT_DATA_SENT' = 'END_OF_STATE',
   ): Uint8Array[] {
     const records = Array.from(data, (bytes) => StreamWriter.record({ tag: 'DEV_DATA_STATE', bytes }));
-    return [...records.flat(), tag(end)];
+    return [...records.flat(), tagBytes(end)];
   },
 
-  /** Payload of a FULL section: `vfio_save_device_config_state()`. The bytes are PCI state in QEMU's own layout. */
+  /** Payload of a FULL section, in layout 5.2 the beginning of an END payload: `vfio_save_device_config_state()`. The bytes are PCI state in QEMU's own layout. */
   configSection(bytes: Uint8Array | readonly Uint8Array[]): Uint8Array[] {
-    return [tag('DEV_CONFIG_STATE'), ...pieces(bytes), tag('END_OF_STATE')];
+    return [tagBytes('DEV_CONFIG_STATE'), ...pieces(bytes), tagBytes('END_OF_STATE')];
   },
 } as const;

@@ -1,6 +1,7 @@
 /**
- * The records that QEMU writes for a VFIO device into a migration stream. QEMU 6.2 to 7.2 (protocol v1) and 8.0 on
- * (protocol v2) write the same ones, so what one saved the other can load. docs/stream.md describes the format.
+ * The records that QEMU writes for a VFIO device into a migration stream. QEMU 5.2 to 7.2 (protocol v1) and 8.0 on
+ * (protocol v2) write the same ones; only where the configuration lies differs, before QEMU 6 and since (`Layout`).
+ * docs/stream.md describes the format.
  */
 
 /** Record tags, big endian u64 each: `VFIO_MIG_FLAG_*` of QEMU's hw/vfio/migration.c, without that prefix. */
@@ -11,9 +12,17 @@ export const VFIO_MIG_FLAG = {
   DEV_DATA_STATE: 0xffffffffef100004n,
   /** QEMU 8.1 on, with the migration capability `switchover-ack`: stands where END_OF_STATE would. */
   DEV_INIT_DATA_SENT: 0xffffffffef100005n,
+  /** QEMU 10.2 on, not yet 10.0, with `x-migration-load-config-after-iter`: all of a FULL payload, as the configuration goes through multifd. */
+  DEV_CONFIG_LOAD_READY: 0xffffffffef100006n,
 } as const;
 
 export type StreamTag = keyof typeof VFIO_MIG_FLAG;
+
+/**
+ * Where a device's configuration lies: in its END section, before the data (QEMU 5.2), or in a FULL section (QEMU 6.2 and
+ * later). Neither generation loads the other's.
+ */
+export type Layout = '5.2' | '6.2';
 
 const tags = new Map(Object.entries(VFIO_MIG_FLAG).map(([name, value]) => [value as bigint, name as StreamTag]));
 
@@ -22,9 +31,37 @@ export function streamTag(value: bigint): StreamTag | undefined {
   return tags.get(value);
 }
 
+/** A tag as it stands in a stream. */
+export function tagBytes(tag: StreamTag): Uint8Array {
+  const bytes = new Uint8Array(WORD_SIZE);
+  new DataView(bytes.buffer).setBigUint64(0, VFIO_MIG_FLAG[tag]);
+  return bytes;
+}
+
 /** Tags that end a section payload: `vfio_load_state()` of QEMU returns after each of them. */
 export function endsSection(tag: StreamTag): boolean {
-  return tag === 'END_OF_STATE' || tag === 'DEV_INIT_DATA_SENT';
+  return tag === 'END_OF_STATE' || tag === 'DEV_INIT_DATA_SENT' || tag === 'DEV_CONFIG_LOAD_READY';
+}
+
+const ANY = Object.keys(VFIO_MIG_FLAG) as StreamTag[];
+
+/** What may follow a record. After a tag that ends the section, a new one begins. */
+const MAY_FOLLOW: Readonly<Record<StreamTag, readonly StreamTag[]>> = {
+  DEV_SETUP_STATE: ['END_OF_STATE'],
+  DEV_DATA_STATE: ['DEV_DATA_STATE', 'DEV_INIT_DATA_SENT', 'END_OF_STATE'],
+  DEV_CONFIG_STATE: ['END_OF_STATE'],
+  DEV_INIT_DATA_SENT: ANY,
+  DEV_CONFIG_LOAD_READY: ANY,
+  END_OF_STATE: ANY,
+};
+
+/** The record with this tag at this offset, behind another; in words, what is wrong about it. */
+export function checkedTag(value: bigint, previous: StreamTag, offset: number): { tag: StreamTag } | { wrong: string } {
+  const tag = streamTag(value);
+  const hex = `0x${value.toString(16).padStart(16, '0')}`;
+  if (tag === undefined) return { wrong: `reading a record tag at offset ${offset}: unknown tag ${hex}` };
+  if (MAY_FOLLOW[previous].includes(tag)) return { tag };
+  return { wrong: `reading the record after ${previous} at offset ${offset}: unexpected ${tag}` };
 }
 
 /** Bytes of a tag, and of the size that follows DEV_DATA_STATE. */

@@ -1,5 +1,5 @@
 import { faultOption } from './fault.ts';
-import { any, count, fits32Bits, within, type Check, type ValuesOf } from './option.ts';
+import { any, count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
 
 /** Of every driver: guest-visible memory, which is BAR0 and migrates whole; what fills it; and what goes wrong. */
 export function commonOptions(size: number, check: Check = within(1, 2 ** 40)) {
@@ -16,12 +16,28 @@ export const streamOptions = {
   short: count('the most bytes that one read or write moves; 0 is no limit', 0, any),
 };
 
+/** Of drivers that send memory in pre-copy. */
+export const dirtyOption = {
+  dirty: count('pages dirtied with every buffer in pre-copy', 0, fits32Bits),
+};
+
 /** Of drivers whose state tells for whom it is. */
-export const compatibilityOptions = {
+export const compatOption = {
   compat: count('a number: only equal ones accept each other', 1, fits32Bits),
+};
+
+/** Of drivers whose state tells its version, too. */
+export const compatibilityOptions = {
+  ...compatOption,
   version: count('a number: the version of the state format; a lower one refuses a higher one', 1, fits32Bits),
+};
+
+/** Of drivers that are simulated in two ways: by a stream of this project's own, and closely. */
+export const realOption = {
+  real: flag("1 has the real driver's stream, sizes and leniencies; with qat, compat is then a mask of capabilities"),
 };
 
 export type CommonOptions = ReturnType<typeof commonOptions>;
 export type CommonValues = ValuesOf<CommonOptions>;
 export type StreamValues = ValuesOf<CommonOptions & typeof streamOptions>;
+export type CompatibleValues = ValuesOf<CommonOptions & typeof streamOptions & typeof compatibilityOptions>;

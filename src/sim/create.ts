@@ -1,9 +1,15 @@
 import type { MigratableDevice } from '../device/migratable.ts';
+import { storeOf, type ByteStore } from './byte-store.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 
 /** A simulated device in the protocol that its driver speaks, and the memory that the guest sees. */
-export type Sim = MigratableDevice & { readonly bar: Uint8Array };
+export type Sim = MigratableDevice & {
+  /** In one piece. Throws if it is larger than Node maps. */
+  readonly bar: Uint8Array;
+  /** The same in pieces, however large it is. */
+  readonly guest: ByteStore;
+};
 
 /** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
 export function simMemorySizes(spec: SimSpec): { bar: number; section: number; kept: number } {
@@ -16,7 +22,7 @@ export function simMemorySizes(spec: SimSpec): { bar: number; section: number; k
 export function newSimMemory(spec: SimSpec): SimMemory {
   const sizes = simMemorySizes(spec);
   const bar = new Uint8Array(sizes.bar);
-  fillPattern(bar, spec.seed);
+  fillPattern(storeOf(bar), spec.seed);
   return {
     bar,
     state: new Uint8Array(SIM_STATE_SIZE),
@@ -27,14 +33,25 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 
 /** A device of this SPEC over memory that is fresh, or that another object of the same SPEC left behind. */
 export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec)): Sim {
-  const { bar } = memory;
+  const guest = memory.pieces?.bar ?? storeOf(memory.bar);
+  return {
+    ...deviceOf(spec, memory),
+    guest,
+    get bar() {
+      if (memory.pieces !== undefined) throw new RangeError('the memory of this device is not mapped, it is in pieces');
+      return memory.bar;
+    },
+  };
+}
+
+function deviceOf(spec: SimSpec, memory: SimMemory): MigratableDevice {
   const kind = kindOf(spec);
   switch (kind.protocol) {
     case 'v1':
-      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
     case 'v2':
-      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
     default:
-      return { protocol: kind.protocol, device: kind.create(spec, memory), bar };
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
   }
 }

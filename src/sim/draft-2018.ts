@@ -5,14 +5,15 @@ import type { Register2018 } from '../v1/drafts/registers.ts';
 import { draftStateName, is2018Transition, S2018, type State2018 } from '../v1/drafts/states.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import { V1 } from '../v1/states.ts';
-import { DraftEngine, draftKeptSize, draftOptions } from './draft-options.ts';
+import { DraftEngine, draftKeptSize } from './draft-engine.ts';
 import type { DraftKind } from './driver-kind.ts';
+import { iterativeOptions } from './vendor-v1-options.ts';
 
 /** `draft-2018`: a driver of the first proposal. None was ever published, so this one is like none in particular. */
-export const draft2018: DraftKind<typeof draftOptions> = {
+export const draft2018: DraftKind<typeof iterativeOptions> = {
   protocol: 'draft-2018',
   summary: 'a driver of the first proposal of a protocol (November 2018), which no kernel had',
-  options: draftOptions,
+  options: iterativeOptions,
   pci: { vendor: 0x1af4, device: 0x10f2, class: 0xff0000 },
   small: { size: 16 * 1024, section: 8 * 1024 },
   sectionSize: ({ section }) => section,

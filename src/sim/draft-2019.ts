@@ -4,18 +4,19 @@ import type { Register2019 } from '../v1/drafts/registers.ts';
 import { draftStateName, S2019, type State2019 } from '../v1/drafts/states.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import { V1, type V1State } from '../v1/states.ts';
-import { DraftEngine, draftKeptSize, draftOptions } from './draft-options.ts';
+import { DraftEngine, draftKeptSize } from './draft-engine.ts';
 import type { DraftKind } from './driver-kind.ts';
+import { iterativeOptions } from './vendor-v1-options.ts';
 
 /**
  * `draft-2019`: a driver of February 2019 with the habits of the one that was published, NVIDIA's for vGPUs (nvidia-vgpu-vfio.c, built
  * for a header with `start_pfn`): a read of pending_bytes fetches the next buffer, one of data_offset takes it, and what it refuses it
  * refuses with EFAULT. Other than there, device_state can be read, as this package's own tools do.
  */
-export const draft2019: DraftKind<typeof draftOptions> = {
+export const draft2019: DraftKind<typeof iterativeOptions> = {
   protocol: 'draft-2019',
   summary: "a driver of the proposal's third version (February 2019), with the habits of NVIDIA's",
-  options: draftOptions,
+  options: iterativeOptions,
   pci: { vendor: 0x1af4, device: 0x10f3, class: 0xff0000 },
   small: { size: 16 * 1024, section: 8 * 1024 },
   sectionSize: ({ section }) => section,

@@ -38,8 +38,14 @@ interface Kind<O extends Options> {
   readonly summary: string;
   readonly options: O;
   readonly pci: PciIdentity;
+  /** It takes its memory in pieces (`SimMemory.pieces`), and so may have more than Node maps. */
+  readonly takesPieces?: boolean;
   /** Bytes of what it keeps besides its registers and the memory that the guest sees: none, if it does not say. */
   keptSize?(values: ValuesOf<O>): number;
+  /** What options are if they are not given, where others decide that. */
+  defaults?(values: ValuesOf<O>): Partial<ValuesOf<O>>;
+  /** What is wrong with options that do not go together, if anything is. */
+  check?(values: ValuesOf<O>): string | undefined;
   /** Options of a small device, with which code is rehearsed. */
   readonly small: Partial<ValuesOf<O>>;
   /** What tells its state from that of another device with this driver, apart from the memory's size. */

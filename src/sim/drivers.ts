@@ -2,19 +2,33 @@ import { draft2018 } from './draft-2018.ts';
 import { draft2019 } from './draft-2019.ts';
 import type { DriverKind } from './driver-kind.ts';
 import { hisi } from './hisi.ts';
+import { hisiV1 } from './hisi-v1.ts';
+import { mlx5 } from './mlx5.ts';
+import { mlx5V1 } from './mlx5-v1.ts';
 import { mtty } from './mtty.ts';
+import { nvidiaV1 } from './nvidia-v1.ts';
 import type { Options, ValuesOf } from './option.ts';
 import { pds } from './pds.ts';
 import { qat } from './qat.ts';
+import { spdkV1 } from './spdk-v1.ts';
 import { vendorV1 } from './vendor-v1.ts';
+import { virtio } from './virtio.ts';
+import { xe } from './xe.ts';
 
 /** Every simulated driver, by the name that a SPEC gives it: a new one is a file, and a row here. */
 const kinds = {
   qat,
+  mlx5,
   mtty,
   pds,
   hisi,
+  virtio,
+  xe,
   'vendor-v1': vendorV1,
+  'hisi-v1': hisiV1,
+  'mlx5-v1': mlx5V1,
+  'nvidia-v1': nvidiaV1,
+  'spdk-v1': spdkV1,
   'draft-2018': draft2018,
   'draft-2019': draft2019,
 } as const satisfies Readonly<Record<string, DriverKind>>;

@@ -1,3 +1,5 @@
+import type { ByteStore } from './byte-store.ts';
+
 /** What a simulated device keeps: every byte of it is in memory that the caller may share with a successor process. */
 export interface SimMemory {
   /** BAR0, what the guest sees. */
@@ -8,6 +10,8 @@ export interface SimMemory {
   readonly section: Uint8Array;
   /** What a driver keeps besides, as it says: memory as it was last sent, buffers. No part of a call's ledger: only what a call that is served twice writes twice. */
   readonly kept: Uint8Array;
+  /** Instead of `bar` and `kept`, which are empty then: memory that is not mapped. For drivers that take it so (`takesPieces`). */
+  readonly pieces?: { readonly bar: ByteStore; readonly kept: ByteStore };
 }
 
 export const SIM_STATE_SIZE = 512;
@@ -18,7 +22,7 @@ const SEED_MASK = 0x9e3779b9;
 /**
  * Fills memory with the pattern of a seed: no two pages alike, and no two seeds. Seed 0 leaves it as it is.
  */
-export function fillPattern(memory: Uint8Array, seed: number): void {
+export function fillPattern(memory: ByteStore, seed: number): void {
   if (seed === 0) return;
   const block = new Uint32Array(BLOCK / 4);
   let x = (seed ^ SEED_MASK) >>> 0 || SEED_MASK; // the generator never leaves 0; seed 0 is not used
@@ -29,8 +33,8 @@ export function fillPattern(memory: Uint8Array, seed: number): void {
     block[i] = x;
   }
   const bytes = new Uint8Array(block.buffer);
-  for (let at = 0; at < memory.length; at += BLOCK) {
+  for (let at = 0; at < memory.size; at += BLOCK) {
     for (let page = 0; page < BLOCK / 1024; page += 1) block[page * 256] = at / 1024 + page;
-    memory.set(bytes.subarray(0, Math.min(BLOCK, memory.length - at)), at);
+    memory.write(at, bytes.subarray(0, Math.min(BLOCK, memory.size - at)));
   }
 }

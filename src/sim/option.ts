@@ -40,13 +40,28 @@ export function count(meaning: string, initial: number, check: Check): Option<nu
 }
 
 /** 1 or 0. */
-export function flag(meaning: string): Option<boolean> {
+export function flag(meaning: string, initial = false): Option<boolean> {
   const number = count(meaning, 0, (value) => (value > 1 ? 'is neither 0 nor 1' : undefined));
   return {
     meaning,
-    initial: false,
+    initial,
     parse: (texts, wrong) => number.parse(texts, wrong) === 1,
     format: (value) => [value ? '1' : '0'],
+  };
+}
+
+/** One of several words, the first if none is given. */
+export function choice<const W extends string>(meaning: string, words: readonly [W, ...W[]]): Option<W> {
+  return {
+    meaning: `${meaning}: ${words.join(' or ')}`,
+    initial: words[0],
+    parse: (texts, wrong) => {
+      const text = onlyOf(texts, wrong);
+      const word = words.find((candidate) => candidate === text);
+      if (word === undefined) throw wrong(`is not ${words.join(' or ')}`, text);
+      return word;
+    },
+    format: (value) => [value],
   };
 }
 

@@ -19,17 +19,24 @@ export function parseSpec(text: string): SimSpec {
   const values = Object.entries(options).map(([name, option]) => {
     const texts = given.get(name);
     const wrong: Wrong = (why, value) => bad(`${name}${value === undefined ? '' : `=${value}`} ${why}`);
-    return [name, texts === undefined ? option.initial : option.parse(texts, wrong)];
+    return [name, texts === undefined ? option.initial : option.parse(texts, wrong)] as const;
   });
-  return { driver, ...Object.fromEntries(values) } as SimSpec;
+  const explicit = values.filter(([name]) => given.has(name));
+  const initial = { driver, ...Object.fromEntries(values) } as SimSpec;
+  const spec = { ...initial, ...kindOf(initial).defaults?.(initial), ...Object.fromEntries(explicit) } as SimSpec;
+  const why = kindOf(spec).check?.(spec);
+  if (why !== undefined) throw bad(why);
+  return spec;
 }
 
 /** The shortest SPEC that `parseSpec` takes for this. */
 export function formatSpec(spec: SimSpec): string {
   const values = new Map<string, unknown>(Object.entries(spec));
+  const defaults = new Map<string, unknown>(Object.entries(kindOf(spec).defaults?.(spec) ?? {}));
   const parts = Object.entries(optionsOf(spec.driver)).flatMap(([name, option]) => {
     const texts = option.format(values.get(name));
-    return texts.join() === option.format(option.initial).join() ? [] : texts.map((text) => `${name}=${text}`);
+    const initial = option.format(defaults.get(name) ?? option.initial);
+    return texts.join() === initial.join() ? [] : texts.map((text) => `${name}=${text}`);
   });
   return [spec.driver, ...parts].join(',');
 }

@@ -15,7 +15,7 @@ export const record = struct('vendor_v1_record', 32, {
 });
 
 /** The registers of the simulated v1 device and of its driver. */
-const fields = {
+export const vendorFields = {
   initialized: ['u32', 0],
   device_state: ['u32', 4],
   reads: ['u32', 8],
@@ -43,5 +43,5 @@ const fields = {
 /** Where a record that arrives in pieces is collected, in the state memory. */
 export const COLLECT_OFFSET = 128;
 
-export const vendor_v1_state = struct('vendor_v1_state', 104, fields);
-export type VendorState = Values<typeof fields>;
+export const vendor_v1_state = struct('vendor_v1_state', 104, vendorFields);
+export type VendorState = Values<typeof vendorFields>;

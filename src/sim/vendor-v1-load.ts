@@ -3,14 +3,16 @@ import type { SimMemory } from './memory.ts';
 import { COLLECT_OFFSET, Kind, MAGIC, record, type VendorState } from './vendor-v1-format.ts';
 import type { VendorV1Values } from './vendor-v1-options.ts';
 
+type LoaderValues = Pick<VendorV1Values, 'size' | 'version' | 'compat' | 'strict'>;
+
 /** The destination's half of `vendor-v1`: takes records apart, wherever the transactions cut them. */
 export class VendorLoader {
-  readonly #values: VendorV1Values;
-  readonly #memory: SimMemory;
+  readonly #values: LoaderValues;
+  readonly #memory: Pick<SimMemory, 'bar' | 'state'>;
   readonly #my: VendorState;
   readonly #collect: Uint8Array;
 
-  constructor(values: VendorV1Values, memory: SimMemory, state: VendorState) {
+  constructor(values: LoaderValues, memory: Pick<SimMemory, 'bar' | 'state'>, state: VendorState) {
     this.#values = values;
     this.#memory = memory;
     this.#my = state;

@@ -1,16 +1,18 @@
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import type { ByteSource } from '../byte-source.ts';
 import { onFile } from './errors.ts';
 import { corrupt, decodeHeader, fileSize, HEADER_SIZE, LENGTH_SIZE, truncated, type StateHeader } from './format.ts';
 
-/** Where a state file is read from: fills `into` as far as the file goes, and returns how far. */
-export interface ByteSource {
-  readonly size: number;
-  read(into: Uint8Array, position: number): number;
-}
-
 /** Called with the bytes of migration data that have gone by. */
 export type Watch = (bytes: number) => void;
+
+/** Bytes of a buffer: where they lie in it, and how long all of it is. */
+export interface BufferPiece {
+  readonly size: number;
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
 
 const BLOCK = 1024 * 1024;
 
@@ -33,11 +35,13 @@ export class StateReader {
     for (const piece of this.buffers(BLOCK)) watch(piece.length);
   }
 
-  /**
-   * The buffers, in memory that is reused; one of more than `most` bytes in pieces of `most`. Throws at the end if the
-   * hash is not the header's.
-   */
+  /** The buffers, in memory that is reused; one of more than `most` bytes in pieces of `most`. Throws as pieces() does. */
   *buffers(most: number): Generator<Uint8Array, void> {
+    for (const { bytes } of this.pieces(most)) yield bytes;
+  }
+
+  /** The same, each piece with what it is a piece of. Throws at the end if the hash is not the header's. */
+  *pieces(most: number): Generator<BufferPiece, void> {
     const hash = createHash('sha256');
     const length = new Uint8Array(LENGTH_SIZE);
     let memory = new Uint8Array(0);
@@ -50,13 +54,13 @@ export class StateReader {
     };
     for (let n = 0; n < this.header.buffers; n += 1) {
       fill(length);
-      let left = this.#lengthOf(length, position);
-      if (memory.length < Math.min(left, most)) memory = new Uint8Array(Math.min(left, most));
-      while (left > 0) {
-        const piece = memory.subarray(0, Math.min(left, most));
-        fill(piece);
-        left -= piece.length;
-        yield piece;
+      const size = this.#lengthOf(length, position);
+      if (memory.length < Math.min(size, most)) memory = new Uint8Array(Math.min(size, most));
+      for (let at = 0; at < size;) {
+        const bytes = memory.subarray(0, Math.min(size - at, most));
+        fill(bytes);
+        yield { size, at, bytes };
+        at += bytes.length;
       }
     }
     if (position !== this.#whole || hash.digest('hex') !== this.header.sha256) {

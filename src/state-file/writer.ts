@@ -33,12 +33,22 @@ export class StateWriter {
 
   /** One buffer of migration data. It is copied before it is hashed and written, as a driver may change it at any time. */
   buffer(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.#lengthView.setBigUint64(0, BigInt(bytes.length), true);
+    this.beginBuffer(bytes.length);
+    this.more(bytes);
+  }
+
+  /** Begins a buffer of `size` bytes, which more() then gives, in pieces. One of none is left out. */
+  beginBuffer(size: number): void {
+    if (size === 0) return;
+    this.#lengthView.setBigUint64(0, BigInt(size), true);
     this.#append(this.#length);
+    this.#buffers += 1;
+  }
+
+  /** A piece of the buffer that was begun last. */
+  more(bytes: Uint8Array): void {
     this.#append(bytes);
     this.#bytes += bytes.length;
-    this.#buffers += 1;
   }
 
   /** Completes the file, and returns what its header says. */

@@ -2,6 +2,7 @@ import { constants, openSync } from 'node:fs';
 import {
   AT_EMPTY_PATH,
   AT_STATX_DONT_SYNC,
+  F_GETFL,
   LOCK_EX,
   LOCK_NB,
   LOCK_SH,
@@ -60,6 +61,12 @@ export function inodeOfOwn(fd: number): number {
 export function inodeOf(tid: number, fd: number): number | undefined {
   using own = fd < 0 ? undefined : duplicateFd(tid, fd);
   return own === undefined ? undefined : inodeOfOwn(own.number);
+}
+
+/** The flags of the open file behind a descriptor of another process (fcntl(2): F_GETFL); `undefined` if it has no such descriptor. */
+export function openFlagsOf(tid: number, fd: number): number | undefined {
+  using own = fd < 0 ? undefined : duplicateFd(tid, fd);
+  return own === undefined ? undefined : syscall(`descriptor ${fd}: flags`, 'fcntl', own.number, F_GETFL);
 }
 
 /** The device behind a descriptor of this process, as `major:minor`; `undefined` if it is no character device. */

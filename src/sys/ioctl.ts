@@ -1,9 +1,18 @@
 import { syscallError, tryIoctl, withAddress } from './libc.ts';
 
-/** ioctl on a struct in memory, which the kernel may fill in. Throws `ERR_SYSCALL` with the errno; `name` is the ioctl's. */
-export function ioctl(fd: number, name: string, request: number, argument: Uint8Array): number {
+/**
+ * ioctl on a struct in memory, which the kernel may fill in. `pointedTo`: what the struct has the addresses of. Throws `ERR_SYSCALL`
+ * with the errno; `name` is the ioctl's.
+ */
+export function ioctl(
+  fd: number,
+  name: string,
+  request: number,
+  argument: Uint8Array,
+  pointedTo: readonly Uint8Array[] = [],
+): number {
   // SAFETY: the argsz of `argument` says no more than its length
-  const result = withAddress(argument, (at) => tryIoctl(fd, request, at));
+  const result = withAddress(argument, (at) => tryIoctl(fd, request, at), pointedTo);
   return checked(name, result);
 }
 

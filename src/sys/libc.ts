@@ -19,7 +19,7 @@ function findArch(): Arch {
   );
 }
 
-/** The shared library that koffi consists of, which this process has loaded. */
+/** The path of koffi's shared library, which this process has loaded. */
 export function koffiLibrary(): string {
   const { cache } = createRequire('/'); // from wherever: all modules are in one
   const found = Object.keys(cache).find((name) => name.endsWith('/koffi.node'));
@@ -70,6 +70,22 @@ const rawIoctl = libc.func('int ioctl(int fd, uint64_t request, uint64_t argumen
 export function tryIoctl(fd: number, request: number, address: number): number {
   const result = rawIoctl(fd, request, address);
   return result === -1 ? -koffi.errno() : result;
+}
+
+type RawSigaction = (signal: number, action: number, former: number) => number;
+// SAFETY: sigaction(3) copies what it is given; the address is that of memory of the caller's.
+const rawSigaction = libc.func(
+  'int sigaction(int signal, uint64_t action, uint64_t former)',
+) as unknown as RawSigaction;
+
+/** sigaction of libc, which knows how a handler returns; a failure is the negative errno. */
+export function trySigaction(signal: number, address: number): number {
+  return rawSigaction(signal, address, 0) === -1 ? -koffi.errno() : 0;
+}
+
+/** The address of a function of libc. */
+export function functionAddress(name: string): bigint {
+  return koffi.address(libc.symbol(name, 'char'));
 }
 
 /** A system call; throws `ERR_SYSCALL` with its errno. `doing` says in words what it was for. */

@@ -34,3 +34,37 @@ export function mapSharedMemory(
   const address = syscall('map shared memory', 'mmap', 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
   return { bytes: memoryAt(address, size), address };
 }
+
+/** Shared memory that is read and written in pieces, without mapping it: it may be larger than Node maps. */
+export class SharedStore {
+  readonly size: number;
+  readonly #fd: number;
+
+  /** The first `size` bytes of a file of shared memory; the descriptor stays the caller's. */
+  constructor(fd: number, size: number) {
+    this.#fd = fd;
+    this.size = size;
+  }
+
+  read(at: number, into: Uint8Array): void {
+    this.#access('pread64', at, into);
+  }
+
+  write(at: number, from: Uint8Array): void {
+    this.#access('pwrite64', at, from);
+  }
+
+  #access(call: 'pread64' | 'pwrite64', at: number, bytes: Uint8Array): void {
+    if (at < 0 || at + bytes.length > this.size) {
+      throw new RangeError(`shared memory: ${bytes.length} bytes at ${at} of ${this.size}`);
+    }
+    for (let moved = 0; moved < bytes.length;) {
+      const piece = bytes.subarray(moved);
+      const length = withAddress(piece, (address) =>
+        syscall('shared memory', call, this.#fd, address, piece.length, at + moved),
+      );
+      if (length === 0) throw new RangeError(`shared memory: its file ends before ${this.size}`);
+      moved += length;
+    }
+  }
+}

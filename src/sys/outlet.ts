@@ -9,8 +9,8 @@ import { sendNow } from './socket.ts';
 const EAGAIN = errnoNumber('EAGAIN');
 
 /**
- * A descriptor for what is said in passing: writes take what fits at once and never wait, whoever else has the open file
- * and however slowly it is read. Its flags, which others share, stay as they are.
+ * A descriptor to log to: writes take what fits at once and never wait, whoever else has the open file and however slowly it is
+ * read. Its flags, which others share, stay as they are.
  */
 export class Outlet {
   readonly fd: number;
@@ -42,8 +42,8 @@ export class Outlet {
   }
 
   /**
-   * For pipes before Linux 6.4, and devices that do not know RWF_NOWAIT: room for a page, thus for what is said in one
-   * write, unless another writer takes it in the same moment.
+   * For pipes before Linux 6.4, and devices that do not know RWF_NOWAIT: true if there is room for a page, and so for one write,
+   * unless another writer takes it in the same moment.
    */
   #hasRoom(): boolean {
     const poll = new PollSet(1);

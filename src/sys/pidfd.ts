@@ -47,8 +47,8 @@ export function takeFd(tid: number, fd: number): number {
 }
 
 /**
- * A pidfd of a thread's process, or a negative errno; from Linux 6.9 on of the thread itself, which is as good and needs no
- * look into /proc.
+ * A pidfd of a thread's process, or a negative errno. From Linux 6.9 on it is one of the thread itself, if that leads no process,
+ * which is as good and needs no look into /proc.
  */
 function openThread(tid: number): Opened | number {
   const leader = trySyscall('pidfd_open', tid, 0);

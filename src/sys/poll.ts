@@ -1,7 +1,7 @@
 import { pollfd } from '../abi/fcntl.ts';
 import { addressOf, trySyscall } from './libc.ts';
 
-/** A set of descriptors to wait for. */
+/** A set of descriptors to wait for. SAFETY: it references the memory of its addresses, and whoever waits references it. */
 export class PollSet {
   readonly #bytes: Uint8Array;
   readonly #at: number;

@@ -81,7 +81,7 @@ export function readProcessMemoryTo(pid: number, address: number, at: number, le
 
 /** The most vectors that one call takes (linux/uio.h), and so the most pages that are proved at a time. */
 const UIO_MAXIOV = 1024;
-// SAFETY: as the vectors above; a function has to name them, or they would be collected
+// SAFETY: as the vectors above; they are not collected as long as a function names them
 const proof = new Uint8Array(UIO_MAXIOV);
 const pages = new BigUint64Array(2 * UIO_MAXIOV);
 const pagesAt = addressOf(pages);
@@ -98,7 +98,7 @@ export function proveWritable(pid: number, address: number, length: number, held
       ? Math.ceil((address + length - first) / PAGE)
       : Infinity;
   if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
-  const proofAt = addressOf(proof);
+  const proofAt = addressOf(proof); // SAFETY: `proof` lives as long as this module
   for (let n = 0; n < count; n += 1) {
     const at = Math.max(address, first + n * PAGE);
     if (held !== undefined) {
@@ -127,7 +127,8 @@ export function readProcessString(pid: number, address: number, limit: number, h
     const at = address + length;
     const piece = Math.min(limit - length, 256, PAGE - (at % PAGE));
     const target = bytes.subarray(length, length + piece);
-    const read = transfer('process_vm_readv', pid, at, addressOf(target), piece, held);
+    // SAFETY: `target` has `piece` bytes
+    const read = withAddress(target, (to) => transfer('process_vm_readv', pid, at, to, piece, held));
     if (read !== piece) {
       if (failedWith(read, 'EPERM')) throw fault('read', pid, at, piece, read);
       return undefined;

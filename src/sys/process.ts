@@ -14,6 +14,7 @@ export function dieWithParent(): void {
   trySyscall('prctl', PR_SET_PDEATHSIG, constants.signals.SIGKILL);
 }
 
+/** An array of pointers to strings. SAFETY: whoever uses `memory` keeps `pointedTo`. */
 function pointers(strings: readonly string[]): { memory: BigUint64Array; pointedTo: Uint8Array[] } {
   const pointedTo = strings.map(cString);
   const memory = new BigUint64Array(pointedTo.length + 1);
@@ -36,6 +37,7 @@ export function execute(
   const argv = pointers(args);
   const variables = Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]));
   const envp = pointers(variables);
+  // SAFETY: withAddress() keeps both arrays and their strings
   const result = withAddress(
     cString(path),
     (file) => trySyscall('execve', file, addressOf(argv.memory), addressOf(envp.memory)),
@@ -62,7 +64,7 @@ export function resetSignals(): void {
   }
 }
 
-/** Leaves the terminal's session: what is typed there does not reach this process. Already a leader is as good. */
+/** Leaves the terminal's session: what is typed there does not reach this process. If it is a leader already, nothing changes. */
 export function becomeSessionLeader(): void {
   trySyscall('setsid');
 }

@@ -30,6 +30,8 @@ const PATIENCE = 2000;
  * certain: a thread that stays traced stops at its next signal for good, and one that dies traced cannot be waited for by
  * its parent. All calls come from one thread of this process, which must not be the target's parent's event loop: the
  * parent would take the stops for its own.
+ *
+ * SAFETY: it references the memory whose addresses ptrace and wait4 get, and `using` references it to the end.
  */
 export class TracedThread implements Disposable {
   readonly #tid: number;
@@ -151,7 +153,7 @@ export class TracedThread implements Disposable {
   /** aarch64 keeps the number of the call to be restarted in a register set of its own. */
   #forgetSystemCall(): void {
     const none = new Int32Array([-1]);
-    const vector = iovec.encode({ iov_base: BigInt(addressOf(none)), iov_len: 4n });
+    const vector = iovec.encode({ iov_base: BigInt(addressOf(none)), iov_len: 4n }); // SAFETY: withAddress() keeps `none`
     const forget = (at: number): void =>
       this.#request('forget the system call', PTRACE_SETREGSET, NT_ARM_SYSTEM_CALL, at);
     withAddress(vector, forget, [none]);

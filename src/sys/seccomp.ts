@@ -26,6 +26,7 @@ import { addressOf, failedWith, syscallError, tryIoctl, trySyscall, withAddress 
  * up the right to gain any.
  */
 export function installFilter(program: Uint8Array): OwnedFd {
+  // SAFETY: withAddress() keeps the program, to which `fprog` points, with as many instructions as it has
   const fprog = sock_fprog.encode({ len: program.length / 8, filter: BigInt(addressOf(program)) });
   const noNewPrivs = trySyscall('prctl', PR_SET_NO_NEW_PRIVS, 1);
   if (noNewPrivs < 0) throw syscallError('give up new privileges', 'prctl(PR_SET_NO_NEW_PRIVS)', -noNewPrivs);
@@ -52,7 +53,7 @@ export function installFilter(program: Uint8Array): OwnedFd {
 /** What a notification can be answered with. */
 export type NotificationReply = Pick<Listener, 'respond' | 'addFd' | 'isValid'>;
 
-/** The supervisor's end of user notifications. */
+/** The supervisor's end of user notifications. SAFETY: it references the memory of its addresses, and the supervisor references it. */
 export class Listener {
   readonly fd: number;
   readonly #notification: Uint8Array;

@@ -37,7 +37,10 @@ export function socketPair(): [OwnedFd, OwnedFd] {
   return [new OwnedFd(fds[0] ?? -1), new OwnedFd(fds[1] ?? -1)];
 }
 
-/** One message in memory, laid out for sendmsg and recvmsg: a number of 8 bytes, and room for a descriptor. */
+/**
+ * One message in memory, laid out for sendmsg and recvmsg: a number of 8 bytes, and room for a descriptor. SAFETY: whoever uses the
+ * header keeps `pointedTo`.
+ */
 function message() {
   const number = new BigUint64Array(1);
   const control = new Uint8Array(cmsg_rights.size);

@@ -1,3 +1,4 @@
+import type { ErrnoName } from '../abi/errno.ts';
 import { vfio_device_migration_info } from '../abi/vfio-v1.ts';
 import { fieldWidth } from '../abi/struct.ts';
 import { ShimError } from '../error.ts';
@@ -7,8 +8,8 @@ import type { V1Device } from './device.ts';
 export interface V1Registers {
   readDeviceState(): number;
   writeDeviceState(value: number): void;
-  /** The read that also says: the previous buffer was consumed. */
-  readPendingBytes(): number;
+  /** The read that also says: the previous buffer was consumed. A bigint is any u64: real drivers show numbers that count nothing. */
+  readPendingBytes(): number | bigint;
   /** Makes data available if there is any, and only then returns. */
   readDataOffset(): number;
   readDataSize(): number;
@@ -17,8 +18,39 @@ export interface V1Registers {
   reset(): void;
 }
 
+/** A data section that is not simply memory behind a page of registers: where it lies in the region, and how it is reached. */
+export interface V1DataSection {
+  readonly offset: number;
+  readonly size: number;
+  /** Its memory if it can be mapped. */
+  readonly mapped: Uint8Array | undefined;
+  /** Accesses by pread and pwrite, `at` bytes into the section and within it. */
+  read(at: number, into: Uint8Array): void;
+  write(at: number, from: Uint8Array): void;
+}
+
 /** The registers have a page of their own, so that the data section can be mapped. */
 export const DATA_OFFSET = 4096;
+
+/** Memory behind the registers' page, for mmap as for pread and pwrite. */
+class MappedSection implements V1DataSection {
+  readonly offset = DATA_OFFSET;
+  readonly size: number;
+  readonly mapped: Uint8Array;
+
+  constructor(memory: Uint8Array) {
+    this.mapped = memory;
+    this.size = memory.length;
+  }
+
+  read(at: number, into: Uint8Array): void {
+    into.set(this.mapped.subarray(at, at + into.length));
+  }
+
+  write(at: number, from: Uint8Array): void {
+    this.mapped.set(from, at);
+  }
+}
 
 const { fields } = vfio_device_migration_info;
 /** The registers: the fields of `struct vfio_device_migration_info`. */
@@ -38,28 +70,35 @@ export function registerAt(offset: number, length: number): V1RegisterName | und
 
 /**
  * The migration region of a v1 device: routes accesses to the registers, each only at its native width and alignment,
- * and to the data section, at any.
+ * and to the data section, at any. `refusal` is the errno for all others.
  */
 export class V1Region implements V1Device {
   readonly regionSize: number;
   readonly dataSection: { readonly offset: number; readonly size: number };
-  readonly mapped: Uint8Array;
+  readonly mapped: Uint8Array | undefined;
   readonly #registers: V1Registers;
+  readonly #section: V1DataSection;
+  readonly #refusal: ErrnoName;
 
-  constructor(registers: V1Registers, dataSection: Uint8Array) {
+  constructor(registers: V1Registers, dataSection: Uint8Array | V1DataSection, refusal: ErrnoName = 'EINVAL') {
+    const section = dataSection instanceof Uint8Array ? new MappedSection(dataSection) : dataSection;
+    const { offset, size, mapped } = section;
     this.#registers = registers;
-    this.mapped = dataSection;
-    this.dataSection = { offset: DATA_OFFSET, size: dataSection.length };
-    this.regionSize = DATA_OFFSET + dataSection.length;
+    this.#section = section;
+    this.#refusal = refusal;
+    this.mapped = mapped;
+    this.dataSection = { offset, size };
+    this.regionSize = offset + size;
   }
 
   read(offset: number, into: Uint8Array): void {
-    if (offset >= DATA_OFFSET) {
+    const { offset: begin } = this.dataSection;
+    if (offset >= begin) {
       this.#checkData('read', offset, into.length);
-      into.set(this.mapped.subarray(offset - DATA_OFFSET, offset - DATA_OFFSET + into.length));
+      this.#section.read(offset - begin, into);
       return;
     }
-    const name = registerOf('read', offset, into.length);
+    const name = this.#registerOf('read', offset, into.length);
     switch (name) {
       case 'device_state':
         putU32(into, 0, checked(name, this.#registers.readDeviceState(), 2 ** 32 - 1));
@@ -68,7 +107,7 @@ export class V1Region implements V1Device {
         putU32(into, 0, 0);
         return;
       case 'pending_bytes':
-        putCount(into, checked(name, this.#registers.readPendingBytes()));
+        putPending(into, this.#registers.readPendingBytes());
         return;
       case 'data_offset':
         putCount(into, checked(name, this.#registers.readDataOffset()));
@@ -80,12 +119,13 @@ export class V1Region implements V1Device {
   }
 
   write(offset: number, from: Uint8Array): void {
-    if (offset >= DATA_OFFSET) {
+    const { offset: begin } = this.dataSection;
+    if (offset >= begin) {
       this.#checkData('write', offset, from.length);
-      this.mapped.set(from, offset - DATA_OFFSET);
+      this.#section.write(offset - begin, from);
       return;
     }
-    const name = registerOf('write', offset, from.length);
+    const name = this.#registerOf('write', offset, from.length);
     const memory = new DataView(from.buffer, from.byteOffset, from.length);
     switch (name) {
       case 'device_state':
@@ -98,7 +138,7 @@ export class V1Region implements V1Device {
         return;
       case 'pending_bytes':
       case 'data_offset':
-        throw badAccess(`write of ${name}`, 'the register is read only');
+        throw this.#badAccess(`write of ${name}`, 'the register is read only');
     }
   }
 
@@ -107,26 +147,31 @@ export class V1Region implements V1Device {
   }
 
   #writeDataSize(size: bigint): void {
-    if (size > BigInt(this.mapped.length)) {
-      throw badAccess(`write of data_size ${size}`, `the data section has ${this.mapped.length} bytes`);
+    const { size: most } = this.dataSection;
+    if (size > BigInt(most)) {
+      throw this.#badAccess(`write of data_size ${size}`, `the data section has ${most} bytes`);
     }
     this.#registers.writeDataSize(Number(size));
   }
 
   #checkData(access: string, offset: number, length: number): void {
     if (!Number.isSafeInteger(offset) || length > this.regionSize - offset) {
-      throw badAccess(`${access} of ${length} bytes at ${offset}`, `the region has ${this.regionSize} bytes`);
+      throw this.#badAccess(`${access} of ${length} bytes at ${offset}`, `the region has ${this.regionSize} bytes`);
     }
   }
-}
 
-function registerOf(access: string, offset: number, length: number): V1RegisterName {
-  const name = registerAt(offset, length);
-  if (name !== undefined) return name;
-  const register = registers.get(offset);
-  const reason =
-    register === undefined ? 'no register begins there' : `${register.name} is ${register.width} bytes wide`;
-  throw badAccess(`${access} of ${length} bytes at ${offset}`, reason);
+  #registerOf(access: string, offset: number, length: number): V1RegisterName {
+    const name = registerAt(offset, length);
+    if (name !== undefined) return name;
+    const register = registers.get(offset);
+    const reason =
+      register === undefined ? 'no register begins there' : `${register.name} is ${register.width} bytes wide`;
+    throw this.#badAccess(`${access} of ${length} bytes at ${offset}`, reason);
+  }
+
+  #badAccess(what: string, why: string): ShimError {
+    return new ShimError('ERR_ACCESS', `migration region: ${what}: ${why}`, { errno: this.#refusal });
+  }
 }
 
 /** Little endian, a byte at a time: no view has to be made for the few bytes of a register. */
@@ -142,12 +187,13 @@ function putCount(into: Uint8Array, value: number): void {
   putU32(into, 4, Math.floor(value / 2 ** 32));
 }
 
+function putPending(into: Uint8Array, value: number | bigint): void {
+  if (typeof value === 'number') putCount(into, checked('pending_bytes', value));
+  else new DataView(into.buffer, into.byteOffset, into.length).setBigUint64(0, value, true);
+}
+
 /** What somebody's device says of itself. Throws `EIO` for what no register can show, if it would be another number. */
 function checked(register: V1RegisterName, value: number, most = Number.MAX_SAFE_INTEGER): number {
   if (Number.isInteger(value) && value >= 0 && value <= most) return value;
   throw new ShimError('ERR_DEVICE', `migration region: ${register}: the device says ${value}`, { errno: 'EIO' });
-}
-
-function badAccess(what: string, why: string): ShimError {
-  return new ShimError('ERR_ACCESS', `migration region: ${what}: ${why}`, { errno: 'EINVAL' });
 }

@@ -47,8 +47,7 @@ export class V1RegisterAccess {
   /** At most 2^53-1: drivers that do not know how much is left say 2^64-1. */
   pendingBytes(): number {
     this.#device.read(offsetOf.pending_bytes, this.#u64);
-    const value = this.#u64View.getBigUint64(0, true);
-    return value <= Number.MAX_SAFE_INTEGER ? Number(value) : Number.MAX_SAFE_INTEGER;
+    return Math.min(Number(this.#u64View.getBigUint64(0, true)), Number.MAX_SAFE_INTEGER);
   }
 
   /** The buffer that the driver shows: within the region, checked. A size of 0 is "none now". */
@@ -56,7 +55,7 @@ export class V1RegisterAccess {
     const offset = this.#count('data_offset');
     const size = this.#count('data_size');
     const { regionSize } = this.#device;
-    if (size > 0 && (offset < vfio_device_migration_info.size || offset > regionSize || size > regionSize - offset)) {
+    if (size > 0 && (offset < vfio_device_migration_info.size || size > regionSize - offset)) {
       throw new ShimError(
         'ERR_DEVICE',
         `v1 driver: shows ${size} bytes at ${offset} of a region of ${regionSize} bytes`,

@@ -1,4 +1,5 @@
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
+import { wholeMappedAt } from './data-section.ts';
 import type { V1Device } from './device.ts';
 import { V1RegisterAccess } from './registers.ts';
 import { V1 } from './states.ts';
@@ -26,13 +27,15 @@ export class V1Restore {
     while (done < buffer.length) {
       const { offset, size } = whenReady(() => this.#registers.dataSpace(), this.#wait);
       const piece = buffer.subarray(done, done + size);
-      whenReady(() => this.#device.write(offset, piece), this.#wait);
+      const room = wholeMappedAt(this.#device, offset, piece.length);
+      if (room === undefined) whenReady(() => this.#device.write(offset, piece), this.#wait);
+      else room.set(piece);
       whenReady(() => this.#registers.setDataSize(piece.length), this.#wait);
       done += piece.length;
     }
   }
 
-  /** The VM starts: RUNNING, straight from RESUMING. */
+  /** Leaves RESUMING, straight for RUNNING as the VM starts, or for STOP. */
   complete(running = true): void {
     whenReady(() => this.#registers.setDeviceState(running ? V1.RUNNING : V1.STOP), this.#wait);
   }

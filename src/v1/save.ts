@@ -1,4 +1,5 @@
 import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
+import { pieceAt, wholeMappedAt } from './data-section.ts';
 import type { V1Device } from './device.ts';
 import { V1RegisterAccess } from './registers.ts';
 import {
@@ -48,7 +49,7 @@ export class V1Save {
     return sent;
   }
 
-  /** The VM stops while the migration is in pre-copy. */
+  /** Leaves pre-copy for stop-and-copy, as the VM stops. */
   stop(): void {
     this.#changeState(~VFIO_DEVICE_STATE_V1_RUNNING, 0);
   }
@@ -78,15 +79,20 @@ export class V1Save {
   #sendBuffer(): number {
     const { offset, size } = whenReady(() => this.#registers.dataBuffer(), this.#wait);
     if (size === 0) return 0;
-    const { mapped, dataSection } = this.#device;
-    if (mapped !== undefined && offset >= dataSection.offset && offset + size <= dataSection.offset + mapped.length) {
-      this.#sink(mapped.subarray(offset - dataSection.offset, offset - dataSection.offset + size));
-    } else {
-      if (this.#copy.length < size) this.#copy = new Uint8Array(size);
-      const buffer = this.#copy.subarray(0, size);
-      whenReady(() => this.#device.read(offset, buffer), this.#wait);
-      this.#sink(buffer);
-    }
+    this.#sink(wholeMappedAt(this.#device, offset, size) ?? this.#copyOf(offset, size));
     return size;
+  }
+
+  /** A buffer that is not mapped. */
+  #copyOf(begin: number, size: number): Uint8Array {
+    if (this.#copy.length < size) this.#copy = new Uint8Array(size);
+    const buffer = this.#copy.subarray(0, size);
+    for (let done = 0; done < size;) {
+      const offset = begin + done;
+      const piece = buffer.subarray(done, done + pieceAt(offset, begin, size - done));
+      whenReady(() => this.#device.read(offset, piece), this.#wait);
+      done += piece.length;
+    }
+    return buffer;
   }
 }

@@ -52,6 +52,6 @@ const reachableFrom: Readonly<Record<Exclude<V1State, 6>, readonly V1State[]>> =
 
 /** True if a v1 driver takes a write of `target` in `current`. */
 export function isV1Transition(current: V1State, target: number): target is Exclude<V1State, 6> {
-  if (!isV1State(target) || target === V1.ERROR || current === V1.ERROR) return false;
+  if (!isV1State(target) || target === V1.ERROR) return false;
   return current === target || reachableFrom[target].includes(current);
 }

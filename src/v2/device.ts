@@ -1,9 +1,15 @@
+import type { ErrnoName } from '../abi/errno.ts';
 import type { V2State } from './states.ts';
 
 /** `struct vfio_precopy_info` (linux/vfio.h, 6.2) in bytes; values beyond 2^53-1 are shown as 2^53-1. */
 export interface PrecopyInfo {
   readonly initialBytes: number;
   readonly dirtyBytes: number;
+  /**
+   * `VFIO_PRECOPY_INFO_REINIT` (7.1): there are initial bytes anew, and dirty ones are counted anew. Only of a device whose user has asked
+   * for it (precopyInfoV2).
+   */
+  readonly reinit?: boolean;
 }
 
 /**
@@ -19,9 +25,14 @@ export interface V2DataSession {
    */
   read(into: Uint8Array): number;
   /**
+   * The errno that a read with `O_NONBLOCK` ends with in the place of "not yet". Absent if the driver does not heed that flag, as none does
+   * but mlx5.
+   */
+  readonly nonblockingErrno?: (() => ErrnoName) | undefined;
+  /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
-   * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. The same bytes
-   * again until they are consumed.
+   * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. It shows the
+   * same bytes until they are consumed.
    */
   peek?(length: number): Uint8Array | undefined;
   /** The first `length` bytes that peek() has just shown are read. */
@@ -35,7 +46,7 @@ export interface V2DataSession {
   write(from: Uint8Array): number;
   /**
    * The memory where the next bytes that are written end up, at most `length` of them: whoever puts them there and then says so
-   * with fill() spares a copy. `undefined` if there is none; the same memory again until it is filled.
+   * with fill() spares a copy. `undefined` if there is none. It gives the same memory until that is filled.
    */
   room?(length: number): Uint8Array | undefined;
   /** The first `length` bytes of what room() has just given are written. Throws as write() does. */
@@ -62,6 +73,11 @@ export interface V2Device {
   openSession(): V2DataSession | undefined;
   /** `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` in bytes, in any state. Throws `ENOTTY` if the driver has none. */
   stopCopyLength(): number;
+  /**
+   * `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` with SET (Linux 7.1), which the kernel remembers until the device was closed: from now on precopyInfo()
+   * tells of `reinit`, or no more. Absent, or throws `ENOTTY`, if neither driver nor kernel has it.
+   */
+  readonly precopyInfoV2?: ((wanted: boolean) => void) | undefined;
   /** `VFIO_DEVICE_RESET`: RUNNING afterwards, sessions ended. */
   reset(): void;
 }

@@ -29,7 +29,7 @@ export class V2Restore {
     }
   }
 
-  /** The end of the data: the device takes its state over and runs if asked to. */
+  /** Ends RESUMING: the device takes its state over, and runs or is stopped. */
   complete(running = true): void {
     this.#device.setState(running ? V2.RUNNING : V2.STOP);
     this.cleanup();

@@ -82,7 +82,7 @@ export class V2Save {
     return total;
   }
 
-  /** Ends the session where it stands, as after a cancel or a failure; the device goes on running. */
+  /** Ends the session before its data ends, as after a cancel or a failure: the device runs. */
   cancel(): void {
     this.#device.setState(V2.RUNNING);
     this.cleanup();

@@ -17,8 +17,8 @@ export interface DirtyBitmap {
  */
 export interface DmaLog {
   /**
-   * Begins to log writes to these ranges, which must not overlap. `pageSize` is what is wished for; what the device logs by is
-   * returned.
+   * Begins to log writes to these ranges, which must not overlap. `pageSize` is what the caller wishes for; returns what the device
+   * logs by.
    */
   start(ranges: readonly IovaRange[], pageSize: bigint): bigint;
   stop(): void;

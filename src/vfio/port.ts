@@ -44,7 +44,7 @@ export interface Pointed {
  * that asked for it; in messages it is the device itself.
  */
 export interface DataSessions {
-  /** Makes a request that may begin or end a session. If this process dies over it, its successor has to know. */
+  /** Makes a request that may begin or end a session, and notes that it is under way, for a successor of this process. */
   change<T>(request: () => T): T;
   /** A session has begun: the answer said `data_fd`. The one before it ends. */
   begin(data_fd: number): V2DataSession;

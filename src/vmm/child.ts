@@ -26,37 +26,37 @@ export class Child {
   readonly command: readonly string[];
   /** Settles when the process and everything that shares its output have ended. */
   readonly exited: Promise<Exit>;
-  readonly #process: ChildProcess;
+  protected readonly process: ChildProcess;
   #ended = false;
 
   constructor(command: readonly string[], { env, stdin = 'ignore', onOutput, onError }: ChildOptions = {}) {
     const [file = '', ...args] = command;
     this.command = command;
-    this.#process = spawn(file, args, { env: env ?? process.env, detached: true, stdio: [stdin, 'pipe', 'pipe'] });
-    read(this.#process.stdout, (text) => (this.stdout += text), onOutput);
-    read(this.#process.stderr, (text) => (this.stderr += text), onError);
+    this.process = spawn(file, args, { env: env ?? process.env, detached: true, stdio: [stdin, 'pipe', 'pipe'] });
+    read(this.process.stdout, (text) => (this.stdout += text), onOutput);
+    read(this.process.stderr, (text) => (this.stderr += text), onError);
     this.exited = new Promise((resolve) => {
       const end = (exit: Exit): void => {
         this.#ended = true;
         resolve((this.exit = exit));
       };
-      this.#process.once('error', (error) => {
+      this.process.once('error', (error) => {
         this.stderr += `${error.message}\n`;
         end({ code: CANNOT_START, signal: null });
       });
-      this.#process.once('exit', (code, signal) => (this.exit = { code, signal }));
-      this.#process.once('close', (code, signal) => end({ code, signal }));
+      this.process.once('exit', (code, signal) => (this.exit = { code, signal }));
+      this.process.once('close', (code, signal) => end({ code, signal }));
     });
   }
 
   get pid(): number | undefined {
-    return this.#process.pid;
+    return this.process.pid;
   }
 
   /** The other end of its descriptor 0, if that is a `pipe`. */
   get stdin(): Writable {
-    if (this.#process.stdin === null) throw new Error(`${this.command[0]} has no pipe`);
-    return this.#process.stdin;
+    if (this.process.stdin === null) throw new Error(`${this.command[0]} has no pipe`);
+    return this.process.stdin;
   }
 
   /** The end of the process in words; `undefined` while it runs. */
@@ -79,8 +79,8 @@ export class Child {
 
   /** This process does not wait for it any longer. */
   forget(): void {
-    for (const stream of [this.#process.stdin, this.#process.stdout, this.#process.stderr]) stream?.destroy();
-    this.#process.unref();
+    for (const stream of [this.process.stdin, this.process.stdout, this.process.stderr]) stream?.destroy();
+    this.process.unref();
   }
 }
 

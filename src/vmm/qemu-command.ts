@@ -31,7 +31,7 @@ export const MEMORY_MIB = 64;
 
 /** How a VFIO device is made to migrate. QEMU 10's default, `auto`, would want dirty page tracking. */
 export function migrationProperties(version: string): readonly string[] {
-  return version.startsWith('7.') ? ['x-enable-migration=on'] : ['enable-migration=on', 'migration-events=on'];
+  return Number.parseInt(version, 10) < 8 ? ['x-enable-migration=on'] : ['enable-migration=on', 'migration-events=on'];
 }
 
 /** The VFIO devices, one `-device` each. */

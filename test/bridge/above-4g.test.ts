@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { checkMarks, EndlessV1, EndlessV2, mark } from '../support/endless.ts';
 import { readRegister, v1User, writeRegister } from '../support/v1-user.ts';
@@ -11,7 +12,7 @@ describe('presentV1 above 4 GiB', () => {
   test('hands out every byte of the state in order, with exact counts', () => {
     const device = presentV1(new EndlessV2(SIZE), { dataSection: new Uint8Array(SECTION) });
     const user = v1User(device);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(SIZE);
     let received = 0;
     for (let pending = user.pending(); pending > 0; pending = user.pending()) {
@@ -28,14 +29,14 @@ describe('presentV1 above 4 GiB', () => {
     const target = new EndlessV2(SIZE);
     const device = presentV1(target, { dataSection: new Uint8Array(SECTION) });
     const user = v1User(device);
-    user.setState(4);
+    user.setState(V1.RESUMING);
     for (let at = 0; at < SIZE; at += SECTION) {
       const size = Math.min(SECTION, SIZE - at);
       mark((device.mapped as Uint8Array).subarray(0, size), at);
       writeRegister(device, 'data_size', size);
     }
     expect(target.written).toBe(SIZE);
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(readRegister(device, 'device_state')).toBe(1);
   });
 });
@@ -82,7 +83,7 @@ describe('presentV1 of presentV2 above 4 GiB', () => {
       dataSection: new Uint8Array(40 * 2 ** 20),
     });
     const user = v1User(device);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     let received = 0;
     while (user.pending() > 0) {
       user.offset();

@@ -2,6 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { cut, join, noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
 import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
@@ -19,7 +20,7 @@ const spec = `vendor-v1,size=20000,section=${SECTION}`;
 
 function streamOf(text: string): Uint8Array {
   const user = v1User(v1Sim(text).device);
-  user.setState(2);
+  user.setState(V1.STOP_COPY);
   return join(user.drain());
 }
 const stream = streamOf(`${spec},seed=7`);
@@ -64,7 +65,7 @@ class Universe {
         return '';
       case 'reset':
         this.#device.reset();
-        outcome(() => this.user.setState(1)); // presentV1 tells of a session that went with the reset, once
+        outcome(() => this.user.setState(V1.RUNNING)); // presentV1 tells of a session that went with the reset, once
         return `${this.user.state()}`;
     }
   }
@@ -99,9 +100,9 @@ function through(segmentation: 'raw' | 'framed'): (device: V1Device) => V1Device
 function restored(buffers: readonly Uint8Array[], compose: (device: V1Device) => V1Device): Uint8Array {
   const { device, bar } = v1Sim(spec);
   const user = v1User(compose(device));
-  user.setState(4);
+  user.setState(V1.RESUMING);
   for (const piece of cut(join(buffers), [4096, 100])) user.load(piece);
-  user.setState(1);
+  user.setState(V1.RUNNING);
   return bar;
 }
 
@@ -151,23 +152,23 @@ describe('presentV1 of presentV2 of a device', () => {
 
   test('raw: the stream without pre-copy is byte-identical', () => {
     const user = v1User(through('raw')(v1Sim(`${spec},seed=7`).device));
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.drain()).toBeBytes(stream);
   });
 
   test.each(['raw', 'framed'] as const)('%s: an incomplete state never runs', (segmentation) => {
     const source = v1User(through(segmentation)(v1Sim(`${spec},seed=7`).device));
-    source.setState(2);
+    source.setState(V1.STOP_COPY);
     const bytes = join(source.drain());
     for (const less of [1, 31, 32, 33, 5000]) {
       const sim = v1Sim(spec);
       const user = v1User(through(segmentation)(sim.device));
-      user.setState(4);
+      user.setState(V1.RESUMING);
       for (const piece of cut(bytes.subarray(0, -less), [4096])) user.load(piece);
-      expect(outcome(() => user.setState(1))).toBe('EINVAL');
+      expect(outcome(() => user.setState(V1.RUNNING))).toBe('EINVAL');
       expect([user.state(), v1User(sim.device).state()]).toEqual([4, 4]);
       for (const piece of cut(bytes.subarray(-less), [4096])) user.load(piece);
-      user.setState(1);
+      user.setState(V1.RUNNING);
       expect(sim.bar).toBeBytes(v1Sim(`${spec},seed=7`).bar);
     }
   });

@@ -5,8 +5,9 @@ import { V2Save } from '../../src/v2/save.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { V1Save } from '../../src/v1/save.ts';
-import { cut, hex, join, noise, sha256 } from '../support/bytes.ts';
-import { notYet, outcome, thrownBy } from '../support/errno.ts';
+import { cut, hex, join, noise } from '../support/bytes.ts';
+import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
+import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { v1Sim } from '../support/sims.ts';
 import { SpyV1 } from '../support/spy-v1.ts';
@@ -67,7 +68,7 @@ describe('presentV2 framed, resuming', () => {
       const session = begin(V2.RESUMING);
       for (const piece of cut(stream(), sizes)) expect(session.write(piece)).toBe(piece.length);
       device.setState(V2.RUNNING);
-      expect(tape.loaded.map((bytes) => sha256(bytes))).toEqual(buffers.map((bytes) => sha256(bytes)));
+      expect(tape.loaded).toBeBuffers(buffers);
     },
   );
 
@@ -113,6 +114,25 @@ describe('presentV2 framed, resuming', () => {
     expect(tape.loaded).toEqual([]);
   });
 
+  test('EAGAIN behind a header: the header counts as taken, and without one the write says so', () => {
+    const { tape, spy, begin } = newVmm(new TapeV1(), framed);
+    const session = begin(V2.RESUMING);
+    const bytes = stream().subarray(0, HEADER + 100);
+    failOnce(spy, 'data_offset', notYet());
+    expect(session.write(bytes)).toBe(HEADER);
+    failOnce(spy, 'data_offset', notYet());
+    expect(outcome(() => session.write(bytes.subarray(HEADER)))).toBe('EAGAIN');
+    expect(session.write(bytes.subarray(HEADER))).toBe(100);
+    expect(tape.loaded).toBeBytes(buffers.slice(0, 1));
+  });
+
+  test('an error behind a header is the errno of the write', () => {
+    const { spy, begin } = newVmm(new TapeV1(), framed);
+    const session = begin(V2.RESUMING);
+    failOnce(spy, 'data_offset', failure('EREMOTEIO'));
+    expect(outcome(() => session.write(stream()))).toBe('EREMOTEIO');
+  });
+
   test('EAGAIN of a transaction: nothing is lost or doubled', () => {
     const { tape, device, begin } = newVmm(new TapeV1(), framed);
     let calls = 0;
@@ -130,7 +150,7 @@ describe('presentV2 framed, resuming', () => {
       }
     }
     while (outcome(() => device.setState(V2.RUNNING)) === 'EAGAIN');
-    expect(tape.loaded.map((bytes) => sha256(bytes))).toEqual(buffers.map((bytes) => sha256(bytes)));
+    expect(tape.loaded).toBeBuffers(buffers);
   });
 });
 
@@ -161,7 +181,7 @@ describe('framed segmentation with a strict v1 driver', () => {
     expect(result).toBe(expected);
     if (expected !== 'OK') return;
     expect(target.bar).toBeBytes(source.bar);
-    expect(loads.loaded.map((bytes) => sha256(bytes))).toEqual(spy.consumed.map((bytes) => sha256(bytes)));
+    expect(loads.loaded).toBeBuffers(spy.consumed);
   });
 
   test('the boundaries pass through a v1 VMM between two framed bridges', () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2State } from '../../src/v2/states.ts';
 import { failure, outcome, thrownBy } from '../support/errno.ts';
 import { oldVmm } from '../support/presented.ts';
@@ -14,7 +15,12 @@ describe('presentV1 of a v2 device', () => {
     const { user, tape, device } = oldVmm();
     tape.getState = () => state as V2State;
     expect(thrownBy(() => user.state())).toMatchObject({ code: 'ERR_STATE_UNKNOWN', errno: 'EIO' });
-    for (const access of [() => user.setState(2), () => user.pending(), () => user.offset(), () => user.size()]) {
+    for (const access of [
+      () => user.setState(V1.STOP_COPY),
+      () => user.pending(),
+      () => user.offset(),
+      () => user.size(),
+    ]) {
       expect(outcome(access)).toBe('EIO');
     }
     expect(outcome(() => device.reset())).toBe('EIO');
@@ -26,14 +32,14 @@ describe('presentV1 of a v2 device', () => {
       { initialBytes: 0, dirtyBytes: bytes },
     ]) {
       const { user } = oldVmm({ precopyInfo: info });
-      user.setState(3);
+      user.setState(V1.PRE_COPY);
       expect(outcome(() => user.pending())).toBe('EIO');
     }
   });
 
   test.each([-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])('with a MIG_DATA_SIZE of %d: as without one', (length) => {
     const { user } = oldVmm({ stopCopyLength: length, stopAnswers: [new Uint8Array(10)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(10);
   });
 
@@ -43,13 +49,13 @@ describe('presentV1 of a v2 device', () => {
       tape.state = target;
       return undefined;
     };
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(outcome(() => user.pending())).toBe('ENODEV');
   });
 
   test('interrupted for ever: ends', () => {
     const { user, spy } = oldVmm({ stopAnswers: [new Uint8Array(10)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     spy.options = {
       before: (call) => {
         if (call === 'read') throw failure('EINTR', 'ERR_SYSCALL');
@@ -87,6 +93,14 @@ describe('presentV2 of a v1 device', () => {
   ])('whose region has %s is refused', (_, changes) => {
     expect(thrownBy(() => presentV2(driverWith(changes)))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
     expect(presentV2(driverWith({})).getState()).toBe(V2.RUNNING);
+  });
+
+  test('says what is wrong with a region of which nothing is mapped', () => {
+    const driver = driverWith({ mapped: undefined, dataSection: { offset: 4096, size: 65_537 } });
+    expect(thrownBy(() => presentV2(driver)).message).toBe(
+      'v1 driver: a data section of 65537 bytes at 4096, of which 0 are mapped, in a region of 69632',
+    );
+    expect(presentV2(driverWith({ mapped: undefined })).getState()).toBe(V2.RUNNING);
   });
 
   test.each([-1, 1.5, Number.NaN])('is refused an estimate of %d', (stopCopyEstimate) => {

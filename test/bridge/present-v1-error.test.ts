@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { failure, outcome, thrownBy } from '../support/errno.ts';
@@ -39,7 +40,7 @@ describe('presentV1 onError reset', () => {
 
   test('an error of reading that ends in ERROR: its errno, then a lost session and device_state 1', () => {
     const { user, tape, spy } = oldVmm();
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     spy.options = {
       before: (call) => {
         if (call !== 'read') return;
@@ -55,7 +56,7 @@ describe('presentV1 onError reset', () => {
 
   test('behind staged bytes: the access after it fails with the same errno', () => {
     const { user, tape, spy } = oldVmm({ stopAnswers: [bytes] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     let reads = 0;
     spy.options = {
       before: (call) => {
@@ -69,12 +70,12 @@ describe('presentV1 onError reset', () => {
     const answers = [user.offset, user.size, user.pending].map((access) => outcome(access));
     expect(answers).toContain('ENOMEM');
     expect(new Set(answers)).toEqual(new Set(['ENOMEM']));
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 
   test('an error of writing that ends in ERROR: its errno, device_state 1, and 1 is refused once', () => {
     const { user, tape, spy } = oldVmm();
-    user.setState(4);
+    user.setState(V1.RESUMING);
     user.load(bytes);
     spy.options = {
       before: (call) => {
@@ -85,27 +86,27 @@ describe('presentV1 onError reset', () => {
     };
     expect(outcome(() => user.load(bytes))).toBe('EFAULT');
     expect([tape.state, user.state()]).toEqual([V2.RUNNING, 1]);
-    expect(outcome(() => user.setState(1))).toBe('EIO');
-    expect(outcome(() => user.setState(1))).toBe('OK');
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('EIO');
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('OK');
   });
 
   test('a device that fails by itself is reset when it is next looked at', () => {
     const { user, tape, warnings } = oldVmm();
     tape.fail();
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
     expect(warnings).toEqual(['the device is in ERROR and is reset']);
   });
 
   test('in virtual pre-copy device_state is 1 afterwards', () => {
     const { user, tape } = oldVmm({ flags: 1 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     tape.fail();
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 
   test('an error that leaves no ERROR resets nothing', () => {
     const { user, tape, spy } = oldVmm({ stopAnswers: [failure('EIO'), bytes] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(outcome(() => user.pending())).toBe('EIO');
     expect([user.state(), tape.state]).toEqual([2, V2.STOP_COPY]);
     expect(spy.log).not.toContain('reset');
@@ -117,13 +118,13 @@ describe('presentV1 onError report', () => {
   test('shows 6, which nothing but a reset leaves', () => {
     const { user, tape, spy, device } = oldVmm({}, { onError: 'report' });
     tape.failingHops.push({ hop: V2.STOP_COPY, error: failure('EBUSY'), fatal: true });
-    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([user.state(), tape.state]).toEqual([6, V2.ERROR]);
     for (const state of [0, 1, 2, 3, 4, 6]) expect(outcome(() => user.setState(state))).toBe('EINVAL');
     expect(spy.log).not.toContain('reset');
     device.reset();
     expect([user.state(), tape.state]).toEqual([1, V2.RUNNING]);
-    expect(outcome(() => user.setState(3))).toBe('OK');
+    expect(outcome(() => user.setState(V1.PRE_COPY))).toBe('OK');
   });
 
   test.each<[string, (vmm: OldVmm) => void]>([
@@ -132,13 +133,13 @@ describe('presentV1 onError report', () => {
       'on the way to a state',
       ({ tape, user }) => {
         tape.failingHops.push({ hop: V2.STOP_COPY, error: failure('EBUSY'), fatal: true });
-        outcome(() => user.setState(2));
+        outcome(() => user.setState(V1.STOP_COPY));
       },
     ],
   ])('tells the operator once: a device that fails %s', (_, fails) => {
     for (const flags of [1, 7]) {
       const vmm = oldVmm({ flags }, { onError: 'report' });
-      if (flags === 1) vmm.user.setState(3);
+      if (flags === 1) vmm.user.setState(V1.PRE_COPY);
       fails(vmm);
       expect([vmm.user.state(), vmm.user.state()]).toEqual([6, 6]);
       expect(vmm.warnings).toEqual(['the device is in ERROR']);
@@ -148,10 +149,10 @@ describe('presentV1 onError report', () => {
 
   test('a session that the device lost on its way to ERROR fails every data register', () => {
     const { user, tape } = oldVmm({ stopAnswers: [bytes] }, { onError: 'report' });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     tape.fail();
     for (const access of [user.pending, user.offset, user.size]) expect(outcome(access)).toBe('EIO');
-    expect(user.state()).toBe(6);
+    expect(user.state()).toBe(V1.ERROR);
   });
 });
 
@@ -163,10 +164,29 @@ describe('presentV1 reset', () => {
     expect([user.state(), tape.state, user.pending(), user.size()]).toEqual([1, V2.RUNNING, 0, 0]);
   });
 
+  test.each([
+    ['pre-copy', 3],
+    ['RESUMING', 4],
+  ])('in %s of which no byte has moved takes nothing from the user', (_, state) => {
+    const { user, device, warnings } = oldVmm({ precopyInfo: { initialBytes: 0, dirtyBytes: 0 } });
+    user.setState(state);
+    if (state === 4) user.load(new Uint8Array(0));
+    else expect(user.buffer()).toHaveLength(0);
+    device.reset();
+    expect([outcome(() => user.setState(state)), warnings]).toEqual(['OK', []]);
+  });
+
+  test('from virtual pre-copy leads to 1', () => {
+    const { user, device } = oldVmm({ flags: 1 });
+    user.setState(3);
+    device.reset();
+    expect(user.state()).toBe(1);
+  });
+
   /** Pre-copy has given the user a buffer; then the guest reboots, and the VMM resets its devices. */
   function rebooted(): OldVmm {
     const vmm = oldVmm({ answers: [bytes], stopAnswers: [bytes], precopyInfo: { initialBytes: 1, dirtyBytes: 0 } });
-    vmm.user.setState(3);
+    vmm.user.setState(V1.PRE_COPY);
     vmm.user.buffer();
     vmm.device.reset();
     vmm.tape.answers.push(bytes);
@@ -179,27 +199,27 @@ describe('presentV1 reset', () => {
     expect([user.state(), outcome(() => user.pending()), outcome(() => user.offset())]).toEqual([1, 'EIO', 'EIO']);
     expect(outcome(() => user.setState(state))).toBe('EIO');
     expect(tape.state).toBe(V2.RUNNING);
-    user.setState(1); // the migration has failed, the VM goes on; the next one is whole
-    user.setState(3);
+    user.setState(V1.RUNNING); // the migration has failed, the VM goes on; the next one is whole
+    user.setState(V1.PRE_COPY);
     expect(user.buffer()).toEqual(bytes);
   });
 
   test('once more, before the user has been told, hides nothing', () => {
     const { user, device } = rebooted();
     device.reset();
-    expect(outcome(() => user.setState(2))).toBe('EIO');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
   });
 
   test('after the user has been told ends it', () => {
     const { user, device } = rebooted();
     expect(outcome(() => user.offset())).toBe('EIO');
     device.reset();
-    expect(outcome(() => user.setState(3))).toBe('OK');
+    expect(outcome(() => user.setState(V1.PRE_COPY))).toBe('OK');
   });
 
   test('that fails is the error of the caller and forgets nothing', () => {
     const { user, device, spy } = oldVmm({ answers: [bytes], stopAnswers: [bytes] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.offset();
     spy.options = {
       before: (call) => {
@@ -207,7 +227,7 @@ describe('presentV1 reset', () => {
       },
     };
     expect(outcome(() => device.reset())).toBe('EBUSY');
-    expect(user.state()).toBe(3);
+    expect(user.state()).toBe(V1.PRE_COPY);
     expect(user.buffer()).toEqual(bytes);
   });
 });
@@ -215,8 +235,8 @@ describe('presentV1 reset', () => {
 describe('presentV1 errors', () => {
   test('name the transition that was refused', () => {
     const { user } = oldVmm();
-    user.setState(2);
-    expect(thrownBy(() => user.setState(4))).toMatchObject({
+    user.setState(V1.STOP_COPY);
+    expect(thrownBy(() => user.setState(V1.RESUMING))).toMatchObject({
       code: 'ERR_TRANSITION',
       errno: 'EINVAL',
       message: 'device_state: STOP_COPY does not lead to RESUMING',

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { sometimes, failure, notYet, outcome } from '../support/errno.ts';
@@ -26,14 +27,14 @@ describe('presentV1 EINTR', () => {
     const { user } = oldVmm({
       stopAnswers: [eintr(), state.subarray(0, 100), eintr(), eintr(), state.subarray(100), eintr()],
     });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.drain()).toBeBytes(state);
   });
 
   test('of writes of the data fd is not seen, and doubles nothing', () => {
     const { user, tape } = oldVmm();
     tape.writeAnswers.push(eintr(), 100, eintr(), eintr(), 1, undefined);
-    user.setState(4);
+    user.setState(V1.RESUMING);
     user.load(state.subarray(0, 8192));
     expect(tape.taken).toBeBytes(state.subarray(0, 8192));
   });
@@ -42,7 +43,7 @@ describe('presentV1 EINTR', () => {
 describe('presentV1 EAGAIN', () => {
   test('before the first byte reaches the user; after it, what there is is staged', () => {
     const { user } = oldVmm({ stopAnswers: [notYet(), state.subarray(0, 100), notYet(), state.subarray(100, 150)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(outcome(() => user.pending())).toBe('EAGAIN');
     expect(user.pending()).toBe(100);
     expect(user.buffer()).toEqual(state.subarray(0, 100));
@@ -60,14 +61,14 @@ describe('presentV1 EAGAIN', () => {
     });
     const inject = sometimes();
     spy.options = { before: inject };
-    again(() => user.setState(3));
+    again(() => user.setState(V1.PRE_COPY));
     const received: Uint8Array[] = [];
     for (let n = 0; n < 3; n += 1) {
       expect(again(() => user.pending())).toBeGreaterThan(0);
       again(() => user.offset());
       received.push(again(() => user.buffer()));
     }
-    again(() => user.setState(2));
+    again(() => user.setState(V1.STOP_COPY));
     while (again(() => user.pending()) > 0) received.push(again(() => user.buffer()));
     expect(received).toBeBytes(spy.bytes('out'));
     expect(received).toBeBytes(answers);
@@ -76,7 +77,7 @@ describe('presentV1 EAGAIN', () => {
   test('in the middle of a data_size write: the repetition goes on where it stopped', () => {
     const { user, tape, device } = oldVmm();
     tape.writeAnswers.push(notYet(), 100, notYet(), 50, notYet(), notYet(), undefined);
-    user.setState(4);
+    user.setState(V1.RESUMING);
     device.write(4096, state.subarray(0, 5000));
     again(() => writeRegister(device, 'data_size', 5000));
     user.load(state.subarray(5000, 6000));
@@ -122,7 +123,7 @@ describe('presentV1 EAGAIN', () => {
       if (to === 2) expect(join(user.drain())).toEqual(state.subarray(0, 100));
       // and a session begun afterwards is no victim of a loss that was none
       user.setState(to === 4 || to === 2 ? 0 : to);
-      if (user.state() < 2) user.setState(2);
+      if (user.state() < 2) user.setState(V1.STOP_COPY);
       expect(outcome(() => user.pending())).toBe('OK');
     },
   );
@@ -133,7 +134,7 @@ describe('presentV1 deferred error', () => {
     '%s behind staged bytes comes after them, with its errno',
     (errno) => {
       const { user, spy } = oldVmm({ stopAnswers: [state.subarray(0, 300), failure(errno), state.subarray(300, 900)] });
-      user.setState(2);
+      user.setState(V1.STOP_COPY);
       expect(user.pending()).toBeGreaterThan(0);
       const received = [user.buffer()];
       expect(outcome(() => user.pending())).toBe(errno);
@@ -148,7 +149,7 @@ describe('presentV1 deferred error', () => {
       answers: [state.subarray(0, 300), failure('EIO')],
       precopyInfo: { initialBytes: 1, dirtyBytes: 0 },
     });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.buffer()).toHaveLength(300);
     expect(user.pending()).toBe(1);
     expect(outcome(() => user.offset())).toBe('EIO');
@@ -156,30 +157,30 @@ describe('presentV1 deferred error', () => {
 
   test('does not outlive its session', () => {
     const { user, tape } = oldVmm({ stopAnswers: [state.subarray(0, 300), failure('EIO')] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.pending();
-    user.setState(0);
+    user.setState(V1.STOP);
     tape.stopAnswers.push(state.subarray(0, 10));
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(join(user.drain())).toEqual(state.subarray(0, 10));
   });
 
   test('without staged bytes comes at once', () => {
     const { user } = oldVmm({ stopAnswers: [failure('EIO'), state.subarray(0, 10)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(outcome(() => user.pending())).toBe('EIO');
     expect(join(user.drain())).toEqual(state.subarray(0, 10));
   });
 
   test.each([-1, 8193, 0.5, Number.NaN])('a driver that claims to have read %d bytes is an EIO', (claim) => {
     const { user } = oldVmm({ stopAnswers: [claim] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(outcome(() => user.pending())).toBe('EIO');
   });
 
   test('an exception that is none of ours loses no staged byte', () => {
     const { user, spy } = oldVmm({ stopAnswers: [state.subarray(0, 300), state.subarray(300, 600)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     let reads = 0;
     spy.options = {
       before: (call) => {

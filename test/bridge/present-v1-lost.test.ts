@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { outcome, thrownBy } from '../support/errno.ts';
@@ -9,7 +10,7 @@ const [before, after] = [noise(100, 1), noise(60, 2)];
 /** A device that is reset behind the user's back once 100 bytes of pre-copy have reached the user. */
 function resetInPreCopy(): OldVmm {
   const vmm = oldVmm({ answers: [before, 0], precopyInfo: { initialBytes: 1, dirtyBytes: 0 } });
-  vmm.user.setState(3);
+  vmm.user.setState(V1.PRE_COPY);
   expect(vmm.user.buffer()).toEqual(before);
   vmm.tape.reset();
   vmm.tape.stopAnswers.push(before, after);
@@ -40,33 +41,33 @@ describe('presentV1 session lost behind the user', () => {
 
   test('a VM stop in between does not hide it: 0, then 2 fails, as do the data registers', () => {
     const { user, tape } = resetInPreCopy();
-    user.setState(0); // QEMU 7.2 on a VM stop: state & ~RUNNING, of the 1 that it finds
+    user.setState(V1.STOP); // QEMU 7.2 on a VM stop: state & ~RUNNING, of the 1 that it finds
     expect(tape.state).toBe(V2.STOP);
     expect(outcome(() => user.pending())).toBe('EIO');
-    expect(outcome(() => user.setState(2))).toBe('EIO');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
     expect(tape.state).toBe(V2.STOP);
   });
 
   test('a VMM that ignores what pending_bytes says is told by the state write', () => {
     const { user } = resetInPreCopy();
     expect(outcome(() => user.pending())).toBe('EIO'); // save_pending of QEMU 7.2 returns nothing
-    user.setState(0);
-    expect(outcome(() => user.setState(2))).toBe('EIO');
+    user.setState(V1.STOP);
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
   });
 
   test('the write of 1, as after a cancel, ends it: the next migration is a new one', () => {
     const { user } = resetInPreCopy();
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(outcome(() => user.pending())).toBe('OK');
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(join(user.drain())).toEqual(join([before, after]));
   });
 
   test('a refused write that began a session was the message: after it a new one may begin', () => {
     const { user } = resetInPreCopy();
-    expect(outcome(() => user.setState(2))).toBe('EIO');
-    user.setState(0);
-    user.setState(2);
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
+    user.setState(V1.STOP);
+    user.setState(V1.STOP_COPY);
     expect(join(user.drain())).toEqual(join([before, after]));
   });
 
@@ -75,35 +76,38 @@ describe('presentV1 session lost behind the user', () => {
     expect(outcome(() => user.pending())).toBe('EIO');
     device.reset();
     expect([user.state(), user.pending()]).toEqual([1, 0]);
-    expect(outcome(() => user.setState(3))).toBe('OK');
+    expect(outcome(() => user.setState(V1.PRE_COPY))).toBe('OK');
   });
 
   test('in stop-and-copy: no end of stream is pretended', () => {
     const { user, tape } = oldVmm({ stopAnswers: [before, after] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.buffer();
     tape.reset();
     expect(outcome(() => user.pending())).toBe('EIO');
-    expect(user.state()).toBe(1);
-    user.setState(0);
-    expect(outcome(() => user.setState(2))).toBe('EIO');
+    expect(user.state()).toBe(V1.RUNNING);
+    user.setState(V1.STOP);
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
   });
 
   test('in RESUMING: data_size fails, and the write of 1 fails once, since the state is not the one that was loaded', () => {
     const { user, tape, warnings } = oldVmm();
-    user.setState(4);
+    user.setState(V1.RESUMING);
     user.load(before);
     tape.reset();
-    expect(outcome(() => user.load(after))).toBe('EIO');
-    expect(outcome(() => user.setState(1))).toBe('EIO');
-    expect(outcome(() => user.setState(1))).toBe('OK');
+    expect(thrownBy(() => user.load(after))).toMatchObject({
+      errno: 'EIO',
+      message: "migration data: the resuming session ended behind the user's back",
+    });
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('EIO');
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('OK');
     expect(join(tape.taken)).toEqual(before);
     expect(warnings).toEqual(['the resuming session has ended: the device is in RUNNING']);
   });
 
   test.each([0, 1, 4])('in RESUMING: the first write of %i is refused, whatever the user knew', (state) => {
     const { user, tape } = oldVmm();
-    user.setState(4);
+    user.setState(V1.RESUMING);
     tape.reset();
     expect(outcome(() => user.setState(state))).toBe('EIO');
     expect([tape.state, user.state()]).toEqual([V2.RUNNING, 1]);
@@ -114,7 +118,7 @@ describe('presentV1 session lost behind the user', () => {
     const { user, tape, warnings } = oldVmm({ stopAnswers: [after] });
     user.setState(state);
     tape.reset();
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(join(user.drain())).toEqual(after);
     expect(warnings).toEqual([]);
   });
@@ -124,9 +128,9 @@ describe('presentV1 session of another owner', () => {
   test('a device found in pre-copy is read from there, and nothing staged is dropped by the next state', () => {
     const { user, tape } = oldVmm({ answers: [before, 0], stopAnswers: [after] });
     tape.setState(V2.PRE_COPY);
-    expect(user.state()).toBe(3);
+    expect(user.state()).toBe(V1.PRE_COPY);
     user.offset();
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(join([user.buffer(), ...user.drain()])).toEqual(join([before, after]));
   });
 
@@ -134,7 +138,7 @@ describe('presentV1 session of another owner', () => {
     const { user, tape } = oldVmm();
     tape.setState(V2.RESUMING);
     user.load(before);
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(join(tape.taken)).toEqual(before);
   });
 });

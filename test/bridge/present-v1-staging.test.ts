@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
-import { join, noise, sha256 } from '../support/bytes.ts';
-import { failure, outcome } from '../support/errno.ts';
+import { join, noise } from '../support/bytes.ts';
+import { failure, notYet, outcome } from '../support/errno.ts';
 import { oldVmm } from '../support/presented.ts';
 import { readRegister } from '../support/v1-user.ts';
 import type { Answer } from '../support/tape-v2.ts';
@@ -11,9 +12,9 @@ const [first, second, third] = [noise(3000, 1), noise(8000, 2), noise(500, 3)];
 describe('presentV1 staged bytes', () => {
   test('shown in pre-copy: consumed by the first pending_bytes after the change to stop-and-copy', () => {
     const { user, spy } = oldVmm({ answers: [first, 0], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     const received = [user.buffer()];
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     received.push(...user.drain());
     expect(received.map((buffer) => buffer.length)).toEqual([3000, 500]);
     expect(received).toBeBytes(spy.bytes('out'));
@@ -22,12 +23,12 @@ describe('presentV1 staged bytes', () => {
 
   test('not shown in pre-copy: still there in stop-and-copy, before what follows', () => {
     const { user, device } = oldVmm({ answers: [first], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.buffer(); // 3000 bytes shown
     user.pending(); // and consumed
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.pending(); // reads ahead: 500 bytes staged, not shown
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(500);
     expect(join(user.drain())).toEqual(third);
     expect(readRegister(device, 'pending_bytes')).toBe(0);
@@ -35,9 +36,9 @@ describe('presentV1 staged bytes', () => {
 
   test('shown and looked at again after the change of state: the same buffer', () => {
     const { user } = oldVmm({ answers: [first], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     const before = user.buffer();
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.buffer()).toBeBytes(before);
     expect(user.pending()).toBe(500);
     expect(user.buffer()).toBeBytes(third);
@@ -46,11 +47,11 @@ describe('presentV1 staged bytes', () => {
   test('staged and never shown before the change: shown afterwards, once', () => {
     const error = failure('EIO');
     const { user, spy } = oldVmm({ answers: [first, error, second], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     // data_offset stages; reading only data_size afterwards does not show anything new
     expect(user.offset()).toBe(4096);
     expect(user.size()).toBe(3000);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const received = [user.buffer()];
     expect(outcome(() => user.pending())).toBe('EIO');
     received.push(...user.drain());
@@ -58,36 +59,58 @@ describe('presentV1 staged bytes', () => {
     expect(received).toBeBytes(spy.bytes('out'));
   });
 
+  test.each([
+    ['refused', failure('EBUSY')],
+    ['not yet answered', notYet()],
+  ])('survive a change of state that is %s', (_, error) => {
+    const { user, tape } = oldVmm({ answers: [first], stopAnswers: [third] });
+    user.setState(3);
+    expect(user.buffer()).toBeBytes(first);
+    tape.failingHops.push({ hop: V2.STOP_COPY, error });
+    expect(outcome(() => user.setState(2))).toBe(error.errno);
+    expect(user.buffer()).toBeBytes(first);
+    user.setState(2);
+    expect(user.drain()).toBeBytes(third);
+  });
+
   test('survive a write of the same state', () => {
     const { user } = oldVmm({ answers: [first, 0, second, 0], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     const received = [user.buffer()];
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.buffer()).toBeBytes(first);
     user.pending();
     received.push(user.buffer());
-    user.setState(2);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
+    user.setState(V1.STOP_COPY);
     received.push(...user.drain());
     expect(received).toBeBytes([first, second, third]);
   });
 
   test('are forgotten with their session: one entered again is a new stream from byte 0', () => {
     const { user, tape, spy } = oldVmm({ answers: [first, 0] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.buffer();
-    user.setState(1);
+    user.setState(V1.RUNNING);
     tape.answers.push(second, 0);
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(0);
     expect(user.buffer()).toBeBytes(second);
     expect(spy.bytes('out')).toBeBytes(second);
   });
 
+  test('fill no more than bufferSize', () => {
+    const { user } = oldVmm({ stopAnswers: [first] }, { bufferSize: 1200 });
+    user.setState(2);
+    const received = user.drain();
+    expect(received.map((buffer) => buffer.length)).toEqual([1200, 1200, 600]);
+    expect(received).toBeBytes(first);
+  });
+
   test('are the mapped data section itself', () => {
     const section = new Uint8Array(8192);
     const { user, device } = oldVmm({ stopAnswers: [first] }, { dataSection: section });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.pending();
     expect(device.mapped).toBe(section);
     expect(section.subarray(0, 3000)).toEqual(first);
@@ -96,7 +119,7 @@ describe('presentV1 staged bytes', () => {
   test('fill the data section from many short reads, and no more than it', () => {
     const answers = Array.from({ length: 40 }, (_, n) => noise(777, n + 1));
     const { user, spy } = oldVmm({ stopAnswers: [...answers] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const received = user.drain();
     expect(received.map((buffer) => buffer.length)).toEqual([8192, 8192, 8192, 40 * 777 - 3 * 8192]);
     expect(received).toBeBytes(answers);
@@ -109,21 +132,23 @@ describe('presentV1 staged bytes', () => {
 describe('presentV1 register reads', () => {
   test('pending_bytes has no side effect while nothing is shown', () => {
     const { user, spy } = oldVmm({ answers: [first, 0], precopyInfo: { initialBytes: 3000, dirtyBytes: 7 } });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect([user.pending(), user.pending(), user.pending()]).toEqual([3007, 3007, 3007]);
     expect(spy.log.filter((line) => line.startsWith('read'))).toEqual([]);
   });
 
   test('data_offset and data_size give the same buffer on repetition', () => {
     const { user } = oldVmm({ stopAnswers: [first] });
-    user.setState(2);
-    const looks = Array.from({ length: 3 }, () => [user.offset(), user.size(), sha256(user.buffer())]);
-    expect(looks).toEqual(Array.from({ length: 3 }, () => [4096, 3000, sha256(first)]));
+    user.setState(V1.STOP_COPY);
+    for (let look = 0; look < 3; look += 1) {
+      expect([user.offset(), user.size()]).toEqual([4096, 3000]);
+      expect(user.buffer()).toBeBytes(first);
+    }
   });
 
   test('data_offset reads ahead before it returns: no pending_bytes needed first', () => {
     const { user } = oldVmm({ stopAnswers: [first] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.buffer()).toEqual(first);
   });
 
@@ -146,13 +171,13 @@ describe('presentV1 no data now', () => {
     ['ENOMSG', failure('ENOMSG', 'ERR_NO_DATA_NOW')],
   ])('%s in pre-copy is a data_size of 0, not the end: later data and stop-copy data follow', (_, none) => {
     const { user, spy } = oldVmm({ answers: [none, none, first, none, second, none], stopAnswers: [third] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.buffer()).toHaveLength(0);
     expect(user.buffer()).toHaveLength(0);
     const received = [user.buffer()];
     user.pending();
     received.push(user.buffer());
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     received.push(...user.drain());
     expect(received).toBeBytes([first, second, third]);
     expect(received).toBeBytes(spy.bytes('out'));
@@ -160,7 +185,7 @@ describe('presentV1 no data now', () => {
 
   test('0 in stop-and-copy is the end: pending_bytes is 0 and the data fd is not read again', () => {
     const { user, spy } = oldVmm({ stopAnswers: [first, 0, second], stopCopyLength: 99_999 });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.drain()).toEqual([first]);
     const reads = spy.log.length;
     expect([user.pending(), user.pending(), user.buffer().length, user.pending()]).toEqual([0, 0, 0, 0]);
@@ -169,7 +194,7 @@ describe('presentV1 no data now', () => {
 
   test('ENOMSG in stop-and-copy is an error like any other', () => {
     const { user } = oldVmm({ stopAnswers: [failure('ENOMSG')] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(outcome(() => user.pending())).toBe('ENOMSG');
   });
 });
@@ -177,7 +202,7 @@ describe('presentV1 no data now', () => {
 describe('presentV1 pending_bytes in pre-copy', () => {
   test('is staged + initial + dirty', () => {
     const { user, tape } = oldVmm({ answers: [first, 0], precopyInfo: { initialBytes: 3000, dirtyBytes: 50 } });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(3050);
     tape.info = { initialBytes: 0, dirtyBytes: 50 };
     user.buffer();
@@ -192,7 +217,7 @@ describe('presentV1 pending_bytes in pre-copy', () => {
       { precopyInfo: { initialBytes: 10, dirtyBytes: 5 }, stopCopyLength: 1000 },
       { pendingIncludesStopCopy: true },
     );
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(1000); // MIG_DATA_SIZE is of all that is to come, pre-copy included
     tape.info = { initialBytes: 900, dirtyBytes: 300 };
     expect(user.pending()).toBe(1200);
@@ -208,7 +233,7 @@ describe('presentV1 pending_bytes in pre-copy', () => {
         { answers: [first, 0], precopyInfo: { initialBytes: most, dirtyBytes: most }, stopCopyLength: most },
         { pendingIncludesStopCopy },
       );
-      user.setState(3);
+      user.setState(V1.PRE_COPY);
       expect(user.pending()).toBeLessThanOrEqual(most);
       expect(user.pending()).toBeGreaterThan(2 ** 50);
     }
@@ -226,7 +251,7 @@ describe('presentV1 pending_bytes in stop-and-copy', () => {
       stopAnswers: [join([second, third])],
       ...(stopCopyLength === undefined ? {} : { stopCopyLength }),
     });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     let left = 8500;
     for (const size of [8192, 308]) {
       const pending = user.pending();
@@ -240,7 +265,7 @@ describe('presentV1 pending_bytes in stop-and-copy', () => {
 
   test('is the whole promise at first, and counts down as buffers are consumed', () => {
     const { user } = oldVmm({ stopAnswers: [noise(8192, 4), noise(8192, 5), third], stopCopyLength: 2 * 8192 + 500 });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const seen: number[] = [];
     for (let pending = user.pending(); pending > 0; pending = user.pending()) {
       seen.push(pending);
@@ -249,17 +274,32 @@ describe('presentV1 pending_bytes in stop-and-copy', () => {
     expect(seen).toEqual([16_884, 8692, 500]);
   });
 
+  test('counts from the promise of when stop-and-copy began, which is not asked for again, nor before', () => {
+    const { user, tape, spy } = oldVmm({ stopAnswers: [noise(8192, 4), third], stopCopyLength: 8692 });
+    const asked: string[] = [];
+    spy.options = { before: (call) => asked.push(call) };
+    for (const state of [3, 1, 4, 0]) user.setState(state);
+    expect(new Set(asked)).toEqual(new Set(['setState']));
+    user.setState(2);
+    user.pending();
+    user.buffer();
+    tape.length = 500; // what is left, says a driver that counts down
+    user.setState(2);
+    expect(user.pending()).toBe(500);
+    expect(asked.filter((call) => call === 'stopCopyLength')).toHaveLength(1);
+  });
+
   test('is 0 at once for a device without state', () => {
     const { user } = oldVmm({ stopCopyLength: 4096 });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(0);
   });
 
   test('goes on below a promise that pre-copy has used up', () => {
     const { user, tape } = oldVmm({ answers: [first], stopAnswers: [third], stopCopyLength: 3100 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.buffer();
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(tape.state).toBe(V2.STOP_COPY);
     expect(user.pending()).toBe(500);
   });

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'vitest';
+import { presentV1 } from '../../src/bridge/index.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
 import { oldVmm, type OldVmm } from '../support/presented.ts';
+import { TapeV2 } from '../support/tape-v2.ts';
+import { v1User } from '../support/v1-user.ts';
 
 /** Brings a bridged device into a v1 state, by writes that the table allows. */
 function at(from: number, flags: number): OldVmm {
@@ -62,10 +66,10 @@ describe('presentV1 write of device_state', () => {
 
   test('2 to 3 is EINVAL and the session goes on', () => {
     const { user } = oldVmm({ answers: [noise(100)] });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.pending()).toBe(100);
-    expect(outcome(() => user.setState(3))).toBe('EINVAL');
-    expect(user.state()).toBe(2);
+    expect(outcome(() => user.setState(V1.PRE_COPY))).toBe('EINVAL');
+    expect(user.state()).toBe(V1.STOP_COPY);
     expect(user.buffer()).toEqual(noise(100));
   });
 
@@ -97,43 +101,59 @@ describe('presentV1 device_state', () => {
     [V2.PRE_COPY_P2P, 3, V2.PRE_COPY],
   ])('leaves the P2P state %i, which somebody else asked for, where %i is asked for again', (p2p, value, state) => {
     const { user, tape } = oldVmm();
-    if (value === 3) user.setState(3);
+    if (value === 3) user.setState(V1.PRE_COPY);
     tape.setState(p2p);
     user.setState(value);
     expect([user.state(), tape.state]).toEqual([value, state]);
   });
 });
 
+test('presentV1 asks for the state of a device that works once for each register, as each is a system call', () => {
+  const { user, tape } = oldVmm({ answers: [noise(10)] });
+  user.setState(3);
+  let asked = 0;
+  const getState = tape.getState.bind(tape);
+  tape.getState = () => {
+    asked += 1;
+    return getState();
+  };
+  for (const read of [user.state, user.pending, user.offset, user.size]) {
+    asked = 0;
+    read();
+    expect(asked).toBe(1);
+  }
+});
+
 describe('presentV1 virtual pre-copy', () => {
   test('is empty and costs nothing', () => {
     const { user, spy } = oldVmm({ flags: 1, answers: [noise(10)], stopCopyLength: 500 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect([user.pending(), user.offset(), user.size(), user.pending()]).toEqual([0, 4096, 0, 0]);
     expect(spy.log).toEqual([]);
   });
 
   test('shows the cost of stop-and-copy where that is asked for', () => {
     const { user } = oldVmm({ flags: 1, stopCopyLength: 500 }, { pendingIncludesStopCopy: true });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(500);
   });
 
   test('goes on while somebody else brings the device into RUNNING_P2P', () => {
     const { user, tape } = oldVmm({ flags: 3, answers: [noise(10)] });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     tape.setState(V2.RUNNING_P2P);
     expect([user.state(), user.pending()]).toEqual([3, 0]);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect([user.state(), user.drain()]).toEqual([2, [noise(10)]]);
   });
 
   test('ends where the device was stopped behind it', () => {
     const { user, tape } = oldVmm({ flags: 3 });
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     tape.setState(V2.STOP);
-    expect(user.state()).toBe(0);
+    expect(user.state()).toBe(V1.STOP);
     tape.setState(V2.RUNNING);
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 });
 
@@ -201,9 +221,38 @@ describe('presentV1 after a failed write of device_state', () => {
       { hop: V2.STOP_COPY, error: failure('EBUSY') },
       { hop: V2.RUNNING_P2P, error: failure('EIO') },
     );
-    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([user.state(), tape.state]).toEqual([0, V2.STOP]);
     expect(warnings).toEqual([expect.stringMatching(/^the device is left in STOP: /)]);
+  });
+
+  test.each([
+    [3, V2.PRE_COPY],
+    [2, V2.STOP_COPY],
+    [4, V2.RESUMING],
+  ])('%i whose session has begun in spite of the error: the user finds the device in it', (to, state) => {
+    const { user, tape, spy } = oldVmm();
+    spy.options = {
+      before: (call) => {
+        if (call !== 'setState' || tape.state === state) return;
+        tape.setState(state);
+        throw failure('EBUSY');
+      },
+    };
+    expect(outcome(() => user.setState(to))).toBe('EBUSY');
+    expect([user.state(), tape.state]).toEqual([to, state]);
+    expect(outcome(() => user.setState(to))).toBe('OK');
+  });
+
+  test('needs nobody who listens for that', () => {
+    const tape = new TapeV2();
+    const user = v1User(presentV1(tape));
+    tape.failingHops.push(
+      { hop: V2.STOP_COPY, error: failure('EBUSY') },
+      { hop: V2.RUNNING_P2P, error: failure('EIO') },
+    );
+    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(user.state()).toBe(0);
   });
 
   test('resets a device whose way back ends in ERROR, at once', () => {
@@ -212,8 +261,8 @@ describe('presentV1 after a failed write of device_state', () => {
       { hop: V2.STOP_COPY, error: failure('EBUSY') },
       { hop: V2.RUNNING_P2P, error: failure('EIO'), fatal: true },
     );
-    expect(outcome(() => user.setState(2))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EBUSY');
     expect([tape.state, spy.log.at(-1)]).toEqual([V2.RUNNING, 'reset']);
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 });

@@ -3,6 +3,7 @@ import { PRESENT_V1_STATE_SIZE, presentV1, type PresentV1Options } from '../../s
 import { isChange, stateIn, type DeviceEvent } from '../../src/device/device-event.ts';
 import { observe } from '../../src/device/observe.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
@@ -27,18 +28,18 @@ describe('presentV1 state memory', () => {
       stopCopyLength: 9000,
     });
     const { user } = replaced(tape);
-    user().setState(3);
+    user().setState(V1.PRE_COPY);
     const received: Uint8Array[] = [];
     user().offset();
     received.push(user().buffer());
     user().pending();
     received.push(user().buffer());
-    user().setState(2);
+    user().setState(V1.STOP_COPY);
     while (user().pending() > 0) {
       user().offset();
       received.push(user().buffer());
     }
-    user().setState(0);
+    user().setState(V1.STOP);
     expect(received).toBeBytes([noise(3000), noise(700, 2), noise(9000, 3)]);
   });
 
@@ -46,7 +47,7 @@ describe('presentV1 state memory', () => {
     const tape = new TapeV2();
     tape.writeAnswers.push(100, notYet(), 50, notYet());
     const { user, device } = replaced(tape);
-    user().setState(4);
+    user().setState(V1.RESUMING);
     device().write(4096, noise(5000));
     const results = Array.from({ length: 3 }, () => outcome(() => writeRegister(device(), 'data_size', 5000)));
     expect(results).toEqual(['EAGAIN', 'EAGAIN', 'OK']);
@@ -55,22 +56,22 @@ describe('presentV1 state memory', () => {
 
   test('remembers virtual pre-copy, a deferred error and a loss', () => {
     const virtual = replaced(new TapeV2({ flags: 1 }));
-    virtual.user().setState(3);
-    expect(virtual.user().state()).toBe(3);
+    virtual.user().setState(V1.PRE_COPY);
+    expect(virtual.user().state()).toBe(V1.PRE_COPY);
 
     const deferred = replaced(new TapeV2({ stopAnswers: [noise(10), failure('ENOMEM')] }));
-    deferred.user().setState(2);
+    deferred.user().setState(V1.STOP_COPY);
     expect(deferred.user().buffer()).toHaveLength(10);
     expect(outcome(() => deferred.user().pending())).toBe('ENOMEM');
 
     const tape = new TapeV2({ answers: [noise(10)] });
     const lost = replaced(tape);
-    lost.user().setState(3);
+    lost.user().setState(V1.PRE_COPY);
     lost.user().buffer();
     tape.reset();
     expect(outcome(() => lost.user().pending())).toBe('EIO');
     expect(outcome(() => lost.user().pending())).toBe('EIO');
-    lost.user().setState(1);
+    lost.user().setState(V1.RUNNING);
     expect(outcome(() => lost.user().pending())).toBe('OK');
   });
 
@@ -112,11 +113,11 @@ function seenOf(
 describe('presentV1, observed on both sides', () => {
   test('asks the driver for each state once', () => {
     const { user, seen } = seenOf(v2Sim('qat,size=8K').device);
-    user.setState(3);
-    user.setState(3);
-    user.setState(2);
+    user.setState(V1.PRE_COPY);
+    user.setState(V1.PRE_COPY);
+    user.setState(V1.STOP_COPY);
     user.drain();
-    user.setState(0);
+    user.setState(V1.STOP);
     const changes = ['PRE_COPY', 'STOP_COPY', 'STOP'].flatMap((state) => [`v2 ${state}`, `v1 ${state}`]);
     expect(seen).toEqual(changes.toSpliced(2, 0, 'v1 PRE_COPY'));
   });
@@ -127,7 +128,7 @@ describe('presentV1, observed on both sides', () => {
   ] as const)('finds out that a device has failed by itself: onError %s', (onError, expected) => {
     const tape = new TapeV2();
     const { user, seen } = seenOf(tape, { onError });
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     tape.fail();
     user.state();
     user.state();
@@ -137,17 +138,17 @@ describe('presentV1, observed on both sides', () => {
   test('takes a device back that a failed request left on its way', () => {
     const tape = new TapeV2();
     const { user, seen } = seenOf(tape);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     tape.failingHops.push({ hop: V2.RUNNING_P2P, error: failure('EBUSY') });
-    expect(outcome(() => user.setState(1))).toBe('EBUSY');
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('EBUSY');
     expect([seen, tape.state]).toEqual([['v2 STOP_COPY', 'v1 STOP_COPY'], V2.STOP]);
   });
 
   test('asks for nothing in virtual pre-copy, and resets what is reset', () => {
     const { user, seen, reset } = seenOf(v2Sim('pds,size=100').device);
-    user.setState(3);
-    user.setState(1);
-    user.setState(4);
+    user.setState(V1.PRE_COPY);
+    user.setState(V1.RUNNING);
+    user.setState(V1.RESUMING);
     user.load(noise(10));
     reset();
     expect(seen).toEqual(['v1 PRE_COPY', 'v1 RUNNING', 'v2 RESUMING', 'v1 RESUMING', 'v2 RUNNING', 'v1 RUNNING']);

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { presentV1 } from '../../src/bridge/index.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { noise } from '../support/bytes.ts';
 import { failure, notYet, outcome } from '../support/errno.ts';
 import { numRuns, PROPERTY_TIMEOUT } from '../support/runs.ts';
@@ -72,16 +73,16 @@ describe('presentV1 over a driver with any answers', () => {
                 taken = buffer.length > 0 ? buffer : undefined;
               });
             };
-            user.setState(3);
+            user.setState(V1.PRE_COPY);
             for (const one of looks) {
               if (one === 'pending') pending();
-              else if (one === 'again') user.setState(3);
+              else if (one === 'again') user.setState(V1.PRE_COPY);
               else if (one === 'offset' && taken !== undefined) expect(user.size()).toBe(taken.length);
               else take();
             }
             // the rest of pre-copy, as far as it ends in "no data now"
             tape.stopAnswers.unshift(...tape.answers.splice(0).filter((answer) => answer !== 0 && !isEnomsg(answer)));
-            user.setState(2);
+            user.setState(V1.STOP_COPY);
             for (let steps = 0; pending() > 0; steps += 1) {
               take();
               if (steps > 500) throw new Error('the save does not end');

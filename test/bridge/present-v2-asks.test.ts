@@ -34,7 +34,7 @@ describe('presentV2 reads device_state once', () => {
     ['RUNNING', 'RUNNING', 0],
     ['RUNNING', 'PRE_COPY', 1],
     ['PRE_COPY', 'STOP_COPY', 1],
-    ['RUNNING', 'STOP_COPY', 1],
+    ['RUNNING', 'STOP_COPY', 2],
     ['STOP_COPY', 'RUNNING', 1],
     ['PRE_COPY', 'STOP', 2],
     ['RESUMING', 'STOP', 0],

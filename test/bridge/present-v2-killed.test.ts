@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { PRESENT_V2_LIVE_SIZE } from '../../src/bridge/present-v2-state.ts';
+import { PRESENT_V2_LIVE_SIZE, present_v2_live } from '../../src/bridge/present-v2-state.ts';
 import { PRESENT_V2_STATE_SIZE, presentV2 } from '../../src/bridge/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
-import { outcome } from '../support/errno.ts';
+import { outcome, thrownBy } from '../support/errno.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
 
 /*
@@ -180,5 +180,26 @@ describe.each([true, false])('presentV2 over a driver of the kernel, data sectio
     tape.loaded.length = 0;
     if (machine !== undefined) expect(restore(machine)).toBe(true);
     expect(tape.loaded).toBeBytes(buffers);
+  });
+});
+
+describe('presentV2 after a predecessor that was killed', () => {
+  test('while the driver took data: the error says so', () => {
+    const live = new Uint8Array(PRESENT_V2_LIVE_SIZE);
+    const session = presentV2(new TapeV1({ section: SECTION }).device, { live }).setState(V2.RESUMING);
+    present_v2_live.view(live).handing += 1;
+    expect(thrownBy(() => session?.write(noise(SECTION)))).toMatchObject({ code: 'ERR_SESSION_ENDED', errno: 'EIO' });
+  });
+
+  test('while it asked for the first buffer: MIG_DATA_SIZE is not 0, which would be the end of the stream', () => {
+    const live = new Uint8Array(PRESENT_V2_LIVE_SIZE);
+    const tape = new TapeV1({ stopCopy: [...buffers], section: SECTION });
+    const device = presentV2(tape.device, { live });
+    const session = device.setState(V2.STOP_COPY);
+    present_v2_live.view(live).asked += 1;
+    expect(device.stopCopyLength()).toBe(1);
+    const into = new Uint8Array(SECTION);
+    expect(session?.read(into)).toBe(3000);
+    expect(into.subarray(0, 3000)).toBeBytes(noise(3000, 1));
   });
 });

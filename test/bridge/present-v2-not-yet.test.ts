@@ -62,6 +62,30 @@ describe('presentV2 EAGAIN while saving', () => {
     expect([readSome(session, 5000), readSome(session, 5000)]).toBeBytes([a, b]);
   });
 
+  test('a driver that was asked, and has none after all, is asked for the next: that is no end of the stream', () => {
+    const { tape, spy, begin } = newVmm();
+    tape.lies = { pending: 3000 };
+    const session = begin(V2.STOP_COPY);
+    failOnce(spy, 'data_size', notYet());
+    expect(outcome(() => session.read(new Uint8Array(1)))).toBe('EAGAIN');
+    tape.lies = {};
+    spy.options = {
+      before: (_, what) => {
+        if (what === 'data_size' && tape.stopCopy.length === 0) tape.stopCopy.push(a); // behind data_offset, too late for it
+      },
+    };
+    expect(readSome(session, 5000)).toEqual(a);
+  });
+
+  test('MIG_DATA_SIZE is repeated as well, and says what is left', () => {
+    const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+    const session = begin(V2.STOP_COPY);
+    failOnce(spy, 'pending_bytes', notYet());
+    expect(outcome(() => device.stopCopyLength())).toBe('EAGAIN');
+    expect(device.stopCopyLength()).toBe(3500);
+    expect(readToEnd(session)).toBeBytes([a, b]);
+  });
+
   test('an error of the driver in between is no acknowledgement either', () => {
     const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
     const session = begin(V2.STOP_COPY);

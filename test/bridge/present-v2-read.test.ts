@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { V2 } from '../../src/v2/states.ts';
-import { join, noise, sha256 } from '../support/bytes.ts';
-import { failure, outcome } from '../support/errno.ts';
+import { join, noise } from '../support/bytes.ts';
+import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
 import { failOnce } from '../support/fail-once.ts';
 import { newVmm, readSome, readToEnd } from '../support/presented.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
@@ -15,7 +15,7 @@ describe('presentV2 read', () => {
     const pieces = readToEnd(session, block);
     expect(pieces.every((piece) => piece.length <= block)).toBe(true);
     expect(pieces).toBeBytes([a, b, c]);
-    expect(spy.consumed.map((buffer) => sha256(buffer))).toEqual([a, b, c].map((buffer) => sha256(buffer)));
+    expect(spy.consumed).toBeBuffers([a, b, c]);
   });
 
   test('goes through the v1 registers in the order of the protocol, and acknowledges only what was read to its end', () => {
@@ -69,17 +69,40 @@ describe('presentV2 read', () => {
     });
 
     test('leaves its failures to the next read, each told once, and not to another session', () => {
-      const { spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const { tape, spy, device, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
       const first = begin(V2.STOP_COPY);
       readSome(first, 3000);
       failOnce(spy, 'data_offset', failure('EREMOTEIO'));
       expect(outcome(() => first.readAhead?.())).toBe('OK');
       expect(outcome(() => first.read(new Uint8Array(1)))).toBe('EREMOTEIO');
       expect(readSome(first, 1000)).toEqual(b);
+      tape.stopCopy.push(a);
       failOnce(spy, 'data_offset', failure('EREMOTEIO'));
+      expect(outcome(() => first.readAhead?.())).toBe('OK');
       device.setState(V2.STOP);
       const second = begin(V2.STOP_COPY);
-      expect(readSome(second, 1).length).toBe(0);
+      expect(readSome(second, 3000)).toEqual(a);
+    });
+
+    test('does not ask again while a failure waits for the next read', () => {
+      const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const session = begin(V2.STOP_COPY);
+      readSome(session, 3000);
+      failOnce(spy, 'data_offset', failure('EREMOTEIO'));
+      session.readAhead?.();
+      spy.log.length = 0;
+      session.readAhead?.();
+      expect(spy.log).toEqual([]);
+      expect(outcome(() => session.read(new Uint8Array(1)))).toBe('EREMOTEIO');
+    });
+
+    test('that comes too early is no answer of the next read', () => {
+      const { spy, begin } = newVmm(new TapeV1({ stopCopy: [a, b] }));
+      const session = begin(V2.STOP_COPY);
+      readSome(session, 3000);
+      failOnce(spy, 'data_size', notYet());
+      session.readAhead?.();
+      expect(readSome(session, 1000)).toEqual(b);
     });
 
     test('is nothing in a session that has ended, or resumes', () => {
@@ -106,6 +129,17 @@ describe('presentV2 read', () => {
     expect(readSome(session, 2000)).toEqual(a.subarray(1000));
     expect(readSome(session, 1000)).toEqual(b);
     expect(session.peek?.(1)?.length).toBe(0);
+  });
+
+  test('finds nothing at all where there was a state before: that is no end, but an error', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
+    readToEnd(begin(V2.STOP_COPY));
+    device.setState(V2.RUNNING);
+    const again = begin(V2.STOP_COPY);
+    expect(thrownBy(() => readSome(again, 100))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
+    device.setState(V2.RUNNING);
+    tape.stopCopy.push(b);
+    expect(readToEnd(begin(V2.STOP_COPY))).toEqual([b]);
   });
 
   test('of 0 bytes touches nothing', () => {
@@ -171,6 +205,20 @@ describe('presentV2 carry', () => {
     pieces.push(...readToEnd(session, 700));
     expect(pieces).toBeBytes([a, b, c]);
     expect(spy.consumed.map((buffer) => buffer.length)).toEqual([3000, 500, 9000]);
+  });
+
+  test('is where the rest of the buffer is taken from', () => {
+    const carry = new Uint8Array(65_536);
+    const { tape, device, begin } = newVmm(new TapeV1({ preCopy: [a], stopCopy: [b] }), { carry });
+    const session = begin(V2.PRE_COPY);
+    readSome(session, 1000);
+    device.setState(V2.STOP_COPY);
+    tape.section.fill(0xee);
+    session.consume?.(500);
+    expect(session.peek?.(700)?.buffer).toBe(carry.buffer);
+    expect(session.peek?.(700)).toEqual(a.subarray(1500, 2200));
+    session.consume?.(700);
+    expect(readToEnd(session)).toBeBytes([a.subarray(2200), b]);
   });
 
   test('a buffer that was read to its end is acknowledged after the change, not read again', () => {

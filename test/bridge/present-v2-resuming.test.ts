@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV2 } from '../../src/bridge/index.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import type { V2DataSession } from '../../src/v2/device.ts';
 import { cut, join, noise } from '../support/bytes.ts';
@@ -45,6 +46,7 @@ describe('presentV2 write, raw', () => {
 
   test('goes through the v1 registers in the order of the protocol', () => {
     const { spy, device, begin } = newVmm();
+    spy.options = { mapped: false };
     const session = begin(V2.RESUMING);
     spy.log.length = 0;
     session.write(state.subarray(0, 1000));
@@ -60,8 +62,43 @@ describe('presentV2 write, raw', () => {
   });
 
   test('of 0 bytes takes 0 and does nothing', () => {
-    const { tape, begin } = newVmm();
-    expect(begin(V2.RESUMING).write(new Uint8Array(0))).toBe(0);
+    const { tape, spy, begin } = newVmm();
+    const session = begin(V2.RESUMING);
+    spy.log.length = 0;
+    expect(session.write(new Uint8Array(0))).toBe(0);
+    expect(tape.loaded).toEqual([]);
+    expect(spy.log.filter((line) => !line.startsWith('read device_state'))).toEqual([]);
+  });
+
+  test('in place: what is mapped of the space is offered, as much as there is and as is asked for', () => {
+    const { tape, spy, device, begin } = newVmm();
+    const session = begin(V2.RESUMING);
+    const put = (bytes: Uint8Array): void => {
+      session.room?.(bytes.length)?.set(bytes);
+      session.fill?.(bytes.length);
+    };
+    put(state.subarray(0, 1000));
+    expect(session.room?.(500)).toHaveLength(500);
+    expect(session.room?.(SECTION)).toHaveLength(SECTION - 1000);
+    put(state.subarray(1000, SECTION));
+    put(state.subarray(SECTION, SECTION + 10));
+    device.setState(V2.RUNNING);
+    expect(tape.loaded.map((bytes) => bytes.length)).toEqual([SECTION, 10]);
+    expect(tape.loaded).toBeBytes(state.subarray(0, SECTION + 10));
+    expect(spy.log.filter((line) => line.startsWith('write data '))).toEqual([]);
+  });
+
+  test('in place: a transaction that is refused with its last byte is refused for good', () => {
+    const { tape, device, begin } = newVmm();
+    tape.onLoad = () => {
+      tape.onLoad = undefined;
+      throw failure('EREMOTEIO');
+    };
+    const session = begin(V2.RESUMING);
+    session.room?.(SECTION)?.fill(1);
+    expect(outcome(() => session.fill?.(SECTION))).toBe('EREMOTEIO');
+    expect(outcome(() => session.room?.(1))).toBe('EREMOTEIO');
+    expect(outcome(() => device.setState(V2.RUNNING))).toBe('EREMOTEIO');
     expect(tape.loaded).toEqual([]);
   });
 
@@ -187,7 +224,7 @@ describe('presentV2 of vendor-v1', () => {
   test('an incomplete state never runs: RESUMING to RUNNING is EINVAL, and can be completed', () => {
     const source = v1Sim('vendor-v1,size=64K,section=16K,seed=3');
     const saving = v1User(source.device);
-    saving.setState(2);
+    saving.setState(V1.STOP_COPY);
     const stream = join(saving.drain());
     const target = v1Sim('vendor-v1,size=64K,section=16K');
     const presented = presentV2(target.device);

@@ -1,14 +1,11 @@
-import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { DemoResult, PartResult } from '../../src/demo/result.ts';
-import { findProcesses, MARK } from '../../tools/vmm/processes.ts';
-import { killHard, type Exit } from '../../src/vmm/child.ts';
+import { MarkedChild } from '../../tools/vmm/marked-child.ts';
+import type { Exit } from '../../src/vmm/child.ts';
 import { describeWithQemu } from '../real/requirements.ts';
-import { poll } from '../../src/vmm/deadline.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { executableDirectory } from '../support/compiler.ts';
 import { because, lacksForRun } from '../support/host.ts';
@@ -24,7 +21,7 @@ interface Start {
   readonly env?: NodeJS.ProcessEnv;
   /** What the demo runs under. */
   readonly prefix?: readonly string[];
-  /** Sent as soon as the output has this text in it; or nobody reads on from there. */
+  /** Sent as soon as a line of the output has this text in it; or nobody reads on from there. */
   readonly signalAt?: readonly [text: string, signal: NodeJS.Signals | 'reads no more'];
 }
 
@@ -33,30 +30,19 @@ beforeAll(requireCli);
 /** Runs the demo to its end, in a directory for temporary files that is its own. */
 async function demo(args: readonly string[], { env = {}, prefix = [], signalAt }: Start = {}): Promise<Ended> {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-'));
-  const mark = randomBytes(8).toString('hex');
-  const [file = '', ...rest] = [...prefix, process.execPath, CLI, 'demo', ...args];
-  const child = spawn(file, rest, {
-    env: { ...process.env, TMPDIR: directory, ...env, [MARK]: mark },
-    stdio: ['ignore', 'pipe', 'pipe'],
+  const child = new MarkedChild([...prefix, process.execPath, CLI, 'demo', ...args], {
+    env: { ...process.env, TMPDIR: directory, ...env },
+    onOutput(line) {
+      if (signalAt === undefined || !line.includes(signalAt[0])) return;
+      if (signalAt[1] === 'reads no more') child.closeOutput();
+      else child.signal(signalAt[1]);
+    },
   });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text;
-    if (signalAt === undefined || !stdout.includes(signalAt[0])) return;
-    if (signalAt[1] === 'reads no more') child.stdout.destroy();
-    else child.kill(signalAt[1]);
-  });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const exit = await new Promise<Exit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));
-  // Where a signal ends it, its children have been killed and are about to be gone.
-  const gone = poll(() => (findProcesses(mark, new Set()).length === 0 ? true : undefined), 2000, '');
-  await gone.catch(() => {});
-  const processes = findProcesses(mark, new Set());
-  for (const { pid } of processes) killHard(pid);
-  const left = [...processes.map(({ commandLine }) => commandLine), ...readdirSync(directory)];
+  const exit = await child.exited;
+  // if a signal ends it, its children have been killed and are about to be gone
+  const left = [...(await child.leftBehind(2000)), ...readdirSync(directory)];
   rmSync(directory, { recursive: true });
-  return { ...exit, stdout, stderr, left };
+  return { ...exit, stdout: child.stdout, stderr: child.stderr, left };
 }
 
 const SHA256 = /^[0-9a-f]{64}$/;

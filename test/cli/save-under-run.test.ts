@@ -166,7 +166,7 @@ describe('under run', () => {
         10_000,
         () => started.describe(),
       );
-      started.kill(signal);
+      started.signal(signal);
       return started;
     }
 
@@ -182,7 +182,7 @@ describe('under run', () => {
       expect(files()).toEqual([expect.stringMatching(/\.tmp$/)]);
       await poll(
         () => {
-          started.kill('SIGINT');
+          started.signal('SIGINT');
           return started.exit === undefined ? undefined : true;
         },
         10_000,

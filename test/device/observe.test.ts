@@ -3,6 +3,7 @@ import { presentV2 } from '../../src/bridge/index.ts';
 import { isChange, stateIn, type DeviceEvent } from '../../src/device/device-event.ts';
 import { microseconds, observe } from '../../src/device/observe.ts';
 import type { V1Device } from '../../src/v1/device.ts';
+import { V1 } from '../../src/v1/states.ts';
 import type { V2DataSession, V2Device } from '../../src/v2/device.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
@@ -54,7 +55,7 @@ describe('observe() of a v1 device', () => {
   it('tells of each access to a register, by name and value', () => {
     const { device, seen } = watchedV1(v1Sim('vendor-v1,size=8K,section=8K').device);
     const user = v1User(device);
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.buffer();
     const register = { call: 'register' };
     expect(seen()).toEqual([
@@ -241,8 +242,8 @@ describe('events', () => {
   it('say in which state they have shown the device, and which were to change it', () => {
     const v1 = watchedV1(v1Sim('vendor-v1').device);
     const user = v1User(v1.device);
-    user.setState(3);
-    outcome(() => user.setState(4));
+    user.setState(V1.PRE_COPY);
+    outcome(() => user.setState(V1.RESUMING));
     user.state();
     user.pending();
     v1.device.reset();

@@ -94,6 +94,18 @@ describe('the record of what is under way on a data fd', () => {
       expect(live.tracked).toBe(0);
     });
 
+    it('does not say so any more once a call has failed midway, and has moved the position by what it did not count', () => {
+      const fd = driver('r');
+      const session = processWith(fd);
+      session.begin();
+      session.read(new Uint8Array(100));
+      expect(outcome(() => session.write(noise(5)))).toBe('EBADF');
+      expect(live.tracked).toBe(1); // nothing has moved
+      trySyscall('lseek', fd, 150, 0);
+      expect(outcome(() => session.write(noise(5)))).toBe('EBADF');
+      expect(live.tracked).toBe(0);
+    });
+
     it('is of no earlier session: that has said so of another data fd', () => {
       live.tracked = 1;
       my.position = 500;
@@ -164,6 +176,15 @@ describe('the record of what is under way on a data fd', () => {
     it.each<[string, { position: number; tracked: number; at: number; writing?: boolean }]>([
       ['the position has gone back', { position: 500, tracked: 1, at: 100 }],
       ['the position has stayed, and was never seen to move', { position: 0, tracked: 0, at: 0 }],
+      ['the position was seen to differ, though it has moved', { position: 100, tracked: 0, at: 150 }],
+      [
+        'the position has not moved since the first bytes, and was not seen to agree',
+        { position: 100, tracked: 0, at: 100 },
+      ],
+      [
+        'the driver was writing, and the position was never seen to move',
+        { position: 0, tracked: 0, at: 0, writing: true },
+      ],
       ['the driver was writing, and its position has moved', { position: 0, tracked: 1, at: 100, writing: true }],
     ])('is an error, and stays one, if a call was cut off and %s', (_what, { position, tracked, at, writing }) => {
       Object.assign(live, { status: Live.CALLING, position, tracked });
@@ -171,6 +192,23 @@ describe('the record of what is under way on a data fd', () => {
       for (let n = 0; n < 2; n += 1) {
         const error = thrownBy(() => (writing ? successor.write(noise(1)) : successor.read(new Uint8Array(1))));
         expect(error).toMatchObject({ code: 'ERR_SESSION_ENDED', errno: 'EIO' });
+      }
+    });
+
+    it.each([
+      ['agrees', 300, 1],
+      ['has stayed behind', 0, 0],
+      ['has moved at times', 200, 0],
+      ['has moved by more', 301, 0],
+    ])('whose predecessor was in no call, says whether the position %s with what was moved', (_, at, tracked) => {
+      for (const status of [Live.IDLE, Live.FAILED]) {
+        Object.assign(live, { status, errno: errnoNumber('EIO'), position: 300, tracked: 1 - tracked });
+        my.position = 300;
+        const fd = driver('r', at);
+        successorOf(fd);
+        expect(live.tracked).toBe(tracked);
+        live.status = Live.CALLING; // and is killed in the next one
+        expect(outcome(() => successorOf(fd).read(new Uint8Array(1)))).toBe(tracked === 1 ? 'OK' : 'EIO');
       }
     });
 

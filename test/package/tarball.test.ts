@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { isBuiltin } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -95,6 +96,67 @@ describe('the packed package', () => {
     expect(run(project, 'npx', ['--no', '--', 'vfio-shim', 'run', '--device', 'qat', '--', '/bin/true'])).toBe('');
   });
 
+  describe('has programs of the command in one file each, which', () => {
+    const programs = [
+      'main',
+      'run-main',
+      'commands-main',
+      'transfer-worker',
+      'keeper-main',
+      'supervisor-main',
+      'vmm/main',
+    ];
+    const textOf = (program: string): string => readFileSync(join(installed, 'dist/cli', `${program}.js`), 'utf8');
+
+    it('are all there is', () => {
+      const files = readdirSync(join(installed, 'dist/cli'), { recursive: true, encoding: 'utf8' });
+      const others = ['LICENSES', 'package.json', 'vmm'];
+      expect(files.toSorted()).toEqual([...others, ...programs.map((program) => `${program}.js`)].toSorted());
+    });
+
+    it.each(programs)('load nothing but what Node has, koffi, and few others (%s)', (program) => {
+      const text = textOf(program);
+      expect(text.match(/^.*(?:\bimport\(|^import\b).*$/gm)).toBeNull();
+      const required = text.matchAll(/\brequire\d*\(["']([^"']+)["']\)/g);
+      const others = new Set(Array.from(required, ([, name = '']) => name).filter((name) => !isBuiltin(name)));
+      const isOfRun = !['main', 'commands-main', 'transfer-worker'].includes(program);
+      const allowed = program === 'main' ? [] : ['koffi', ...(isOfRun ? [] : ['cli-progress', 'debug'])];
+      expect(allowed).toEqual(expect.arrayContaining([...others]));
+    });
+
+    it.each([
+      [['fsm', '--json'], 0, ['main.js', 'commands-main.js'], []],
+      [['run', '--', '/not/there'], 127, ['main.js', 'run-main.js'], ['@koromix', 'koffi']],
+    ])('are loaded by %j', (args, exit, ours, packages) => {
+      const list = join(directory, `loaded-${args[0]}`);
+      const hook = join(directory, 'hook.cjs');
+      writeFileSync(hook, loadedModules);
+      const shim = join(installed, 'dist/cli/main.js');
+      const env = { ...process.env, LOADED: list };
+      const { status, stderr } = spawnSync(process.execPath, ['--require', hook, shim, ...args], {
+        encoding: 'utf8',
+        env,
+      });
+      expect(status, stderr).toBe(exit);
+      const loaded = (readJson(list) as string[]).filter((file) => file !== hook);
+      const within = (folder: string): string[] =>
+        loaded.filter((file) => file.startsWith(`${folder}/`)).map((file) => file.slice(folder.length + 1));
+      expect(within(join(installed, 'dist/cli'))).toEqual(ours);
+      const others = within(join(project, 'node_modules')).filter((file) => !file.startsWith('vfio-shim/'));
+      expect(new Set(others.map((file) => file.split('/')[0]))).toEqual(new Set(packages));
+    });
+
+    it('come with the licences of what is in them', () => {
+      const licences = readFileSync(join(installed, 'dist/cli/LICENSES'), 'utf8');
+      const paths = programs.flatMap((program) => [
+        ...textOf(program).matchAll(/^ *\/\/ node_modules\/((?:@[^/]+\/)?[^/]+)\//gm),
+      ]);
+      const packages = new Set(paths.map(([, name = '']) => name));
+      expect([...packages]).toEqual(['commander']);
+      expect(licences).toContain(readFileSync(join(root, 'node_modules/commander/LICENSE'), 'utf8'));
+    });
+  });
+
   it('has a library that works and types that check', () => {
     writeFileSync(join(project, 'use.ts'), consumer);
     const compilerOptions = {
@@ -124,6 +186,11 @@ describe('the packed package', () => {
     expect(wrong).toEqual([]);
   });
 });
+
+/** Writes at the end of a process which files it has loaded. */
+const loadedModules = `
+process.on('exit', () => require('node:fs').writeFileSync(process.env.LOADED, JSON.stringify(Object.keys(require.cache))));
+`;
 
 /** A program that uses each entry point. */
 const consumer = `

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { RAM_SAVE_FLAG as RAM } from '../../src/qemu-stream/qemu-file-ram.ts';
 import { vfioRecords, vfioSections } from '../../src/qemu-stream/qemu-file.ts';
 import { StreamWriter } from '../../src/qemu-stream/stream-writer.ts';
+import { tagBytes } from '../../src/qemu-stream/stream.ts';
 
 const u16 = (value: number): Buffer => Buffer.from([value >> 8, value & 255]);
 const u32 = (value: number): Buffer => {
@@ -30,6 +31,7 @@ const blocks = [u64(8192 + RAM.MEM_SIZE), name('pc.ram'), u64(8192)];
 const page = (flags: number, ...rest: Buffer[]): Buffer => Buffer.concat([u64(4096 + flags), ...rest]);
 const device = '0000:01:00.0/vfio';
 const config = Buffer.from('configuration space');
+const fullPayload = StreamWriter.configSection(config);
 
 interface Parts {
   readonly head?: readonly Buffer[];
@@ -50,6 +52,17 @@ function build({ head = [configuration], ram = [], data = StreamWriter.dataSecti
     opening(4, 3, 'timer', [Buffer.alloc(24)]),
     ...(tail ?? [opening(4, 2, device, StreamWriter.configSection(config)), Buffer.of(0)]),
   ]);
+}
+
+/** A file of one RAM block of 8192 bytes whose pages lie at a place of their own (capability `mapped-ram`). */
+function mapped(version = 1, said = 4096): Buffer {
+  const pages = 4096;
+  const capability = subsection('configuration/capabilities', u32(1), name('mapped-ram'));
+  const head = Buffer.concat([magic, configuration, capability, opening(1, 1, 'ram', blocks).subarray(0, -5)]);
+  const header = Buffer.concat([u32(version), u64(4096), u64(200), u64(said)]);
+  const behind = [eos, footer(1), opening(1, 2, device, StreamWriter.setupSection())];
+  const tail = [going(3, 1, [eos]), going(3, 2, StreamWriter.dataSection([])), opening(4, 2, device, fullPayload)];
+  return Buffer.concat([Buffer.concat([head, header], pages), Buffer.alloc(8192), ...behind, ...tail, Buffer.of(0)]);
 }
 
 const description = (devices: readonly (object | null)[]): Buffer => {
@@ -96,6 +109,14 @@ describe('vfioSections', () => {
     }
   });
 
+  it('finds sections behind RAM whose pages lie at places of their own', () => {
+    expect(vfioSections(mapped()).map(({ kind, offset }) => [kind, offset])).toEqual([
+      ['start', 4096 + 8192 + 13],
+      ['end', 4096 + 8192 + 13 + 52 + 18],
+      ['full', 4096 + 8192 + 13 + 52 + 18 + 18],
+    ]);
+  });
+
   it('accepts a file without configuration section and with commands', () => {
     const command = Buffer.concat([Buffer.of(8), u16(11), u16(2), Buffer.of(1, 2)]);
     expect(kinds(build({ head: [] }))).toEqual(['start', 'end', 'full']);
@@ -122,6 +143,56 @@ describe('vfioSections', () => {
       ['second', 1],
       ['first', 0],
     ]);
+  });
+});
+
+describe('vfioSections of QEMU 5.2', () => {
+  /** An END payload of QEMU 5.2: the configuration with an END_OF_STATE of its own, then the data. */
+  const inline = (bytes: Uint8Array, data: readonly Uint8Array[] = [Buffer.alloc(9, 7)]): Payload => [
+    ...StreamWriter.configSection(bytes),
+    ...StreamWriter.dataSection(data),
+  ];
+  const of52 = (bytes: Uint8Array, data?: readonly Uint8Array[]): Buffer =>
+    build({ data: inline(bytes, data), tail: [Buffer.of(0)] });
+  const contents = (file: Uint8Array): unknown[] =>
+    vfioRecords(file).map(({ tag, bytes, section }) => [section.kind, tag, Buffer.from(bytes).toString('latin1')]);
+
+  it('finds the configuration in the END section, and the data behind it', () => {
+    expect(contents(of52(config)).slice(2)).toEqual([
+      ['end', 'DEV_CONFIG_STATE', 'configuration space'],
+      ['end', 'END_OF_STATE', ''],
+      ['end', 'DEV_DATA_STATE', '\u0007'.repeat(9)],
+      ['end', 'END_OF_STATE', ''],
+    ]);
+    expect(kinds(of52(config, []))).toEqual(['start', 'end']);
+  });
+
+  it("takes an END_OF_STATE for the configuration's only if the records behind it lead to the footer", () => {
+    for (const lookalike of [
+      StreamWriter.dataSection([]), // and then no record
+      [...StreamWriter.dataSection([]), ...StreamWriter.dataSection([])], // and then no footer
+      [...StreamWriter.dataSection([]), ...StreamWriter.dataSection([]), footer(3)], // of another section
+      [...StreamWriter.dataSection([]), StreamWriter.dataHeader(2 ** 40)], // beyond the file
+      inline(config),
+    ]) {
+      const bytes = Buffer.concat([config, ...lookalike, config]);
+      expect(contents(of52(bytes))[2]).toEqual(['end', 'DEV_CONFIG_STATE', bytes.toString('latin1')]);
+    }
+  });
+
+  it('gives up on a configuration with too many that look like its end, and on one that is too long', () => {
+    const lookalikes = Buffer.concat(Array.from({ length: 64 }, () => Buffer.concat(StreamWriter.dataSection([]))));
+    const wrong = failure('ERR_STREAM_CORRUPT', 'no END_OF_STATE from which its section goes on to its end');
+    expect(() => vfioSections(of52(Buffer.concat([config, lookalikes])))).toThrow(wrong);
+    expect(kinds(of52(Buffer.concat([config, lookalikes.subarray(8)])))).toEqual(['start', 'end']);
+    expect(kinds(of52(Buffer.alloc(2 ** 20)))).toEqual(['start', 'end']);
+    expect(() => vfioSections(of52(Buffer.alloc(2 ** 20 + 1)))).toThrow(wrong);
+  });
+
+  it('refuses a second configuration', () => {
+    const twice = [going(2, 2, inline(config)), going(3, 2, inline(config))];
+    const file = Buffer.concat([magic, opening(1, 2, device, StreamWriter.setupSection()), ...twice, Buffer.of(0)]);
+    expect(() => vfioSections(file)).toThrow(failure('ERR_STREAM_CORRUPT', 'section 2 has a configuration already'));
   });
 });
 
@@ -164,6 +235,29 @@ describe('vfioSections FULL section', () => {
     });
   });
 
+  it('can be DEV_CONFIG_LOAD_READY alone, described or not', () => {
+    const payload = [tagBytes('DEV_CONFIG_LOAD_READY')];
+    for (const end of [Buffer.of(0), description([{ name: device, instance_id: 0, size: 8 }])]) {
+      expect(vfioRecords(build({ tail: [full(payload), end] })).at(-1)).toMatchObject({
+        tag: 'DEV_CONFIG_LOAD_READY',
+        section: { kind: 'full' },
+      });
+    }
+  });
+
+  it('is corrupt if its records end elsewhere than the description says', () => {
+    const tooLong = [...StreamWriter.dataSection([]), Buffer.alloc(4)];
+    const devices = [{ name: device, instance_id: 0, size: 12 }];
+    expect(() => vfioRecords(build({ tail: [full(tooLong), description(devices)] }))).toThrow(
+      failure('ERR_STREAM_CORRUPT', 'reading the FULL section at offset'),
+    );
+    const noRoom = [tagBytes('DEV_CONFIG_STATE')];
+    const short = [{ name: device, instance_id: 0, size: 8 }];
+    expect(() => vfioRecords(build({ tail: [full(noRoom), description(short)] }))).toThrow(
+      failure('ERR_STREAM_CORRUPT', 'no room for a configuration'),
+    );
+  });
+
   it('is missing: corrupt in a whole file, truncated in one without description', () => {
     expect(() => vfioSections(build({ tail: [description([])] }))).toThrow(
       failure('ERR_STREAM_CORRUPT', `looking for the FULL section of "${device}" from offset`),
@@ -181,6 +275,10 @@ describe('vfioSections FULL section', () => {
 
 describe('vfioSections failures', () => {
   const capability = (text: string): Buffer => subsection('configuration/capabilities', u32(1), name(text));
+  const capabilities = (count: number): Buffer =>
+    subsection('configuration/capabilities', u32(count), Buffer.alloc(count));
+  const many = (count: number): Buffer =>
+    Buffer.concat([magic, ...Array.from({ length: count }, (_, id) => opening(1, id, 'ram', [eos]))]);
   const [setup] = StreamWriter.setupSection();
   const ramStart = Buffer.concat([magic, opening(1, 1, 'ram', [...blocks, eos])]);
   const cases: readonly (readonly [what: string, file: Buffer, message: string])[] = [
@@ -188,7 +286,16 @@ describe('vfioSections failures', () => {
     ['another version', Buffer.concat([Buffer.from('QEVM'), u32(2)]), 'version 2 is not 3'],
     ['an unknown subsection', build({ head: [configuration, subsection('x/y')] }), 'subsection "x/y" cannot be parsed'],
     ['absurd page bits', build({ head: [configuration, subsection('configuration/target-page-bits', u32(64))] }), '64'],
-    ['mapped-ram', build({ head: [configuration, capability('mapped-ram')] }), 'mapped-ram cannot be parsed'],
+    ['mapped-ram of another version', mapped(2), 'reading mapped RAM at offset 104: version 2 is not 1'],
+    [
+      'mapped-ram whose pages lie before it',
+      mapped(1, 99),
+      'reading mapped RAM at offset 104: its pages lie at 99, before',
+    ],
+    ['too many capabilities', build({ head: [configuration, capabilities(1001)] }), 'more than 1000 capabilities'],
+    ['a name that is no text', build({ head: [configuration, capability('\u001B[2J')] }), 'is not printable ASCII'],
+    ['a machine name of 256 bytes', Buffer.concat([magic, Buffer.of(7), u32(256), Buffer.alloc(256)]), 'at most 255'],
+    ['more that iterates than there is', many(1025), 'more than 1024 START sections'],
     ['an unknown section type', Buffer.concat([magic, Buffer.of(9)]), 'at offset 8: unknown type 9'],
     ['a PART without START', Buffer.concat([magic, going(2, 7, [])]), 'id 7 has no START section'],
     ['a section id twice', Buffer.concat([ramStart, ramStart.subarray(8)]), 'id 1 starts twice'],
@@ -201,7 +308,7 @@ describe('vfioSections failures', () => {
     [
       'a configuration outside FULL',
       build({ data: StreamWriter.configSection(config) }),
-      'DEV_CONFIG_STATE outside a FULL section',
+      'no END_OF_STATE from which its section goes on to its end',
     ],
     ['an unknown tag', build({ data: [u64(77)] }), 'unknown tag 0x000000000000004d'],
     ['a section that goes wrong', build({ data: [setup ?? u64(0), u64(1)] }), 'unknown tag 0x0000000000000001'],

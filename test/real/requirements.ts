@@ -5,7 +5,7 @@ import { because, lacksForRun } from '../support/host.ts';
 const FETCH_MS = 600_000;
 
 /**
- * A group of tests that need these QEMUs. QEMU 10.0 is fetched where CI or VFIO_SHIM_FETCH is set. Without one of them the group
+ * A group of tests that need these QEMUs. What is missing is fetched where CI or VFIO_SHIM_FETCH is set. Without one of them the group
  * is skipped on a developer's machine, and fails where CI is set. Where the host lacks what `run` takes, it is skipped everywhere.
  */
 export function describeWithQemus(versions: readonly QemuVersion[], title: string, body: () => void): void {
@@ -14,7 +14,7 @@ export function describeWithQemus(versions: readonly QemuVersion[], title: strin
   const reason = lacking ?? (missing.length === 0 ? undefined : missing.join('; '));
   describe.skipIf(lacking !== undefined || (missing.length > 0 && !ci))(`${title}${because(reason)}`, () => {
     beforeAll(async () => {
-      if (versions.some(isToBeFetched)) await fetchQemu();
+      for (const version of versions.filter(isToBeFetched)) await fetchQemu(version);
       const still = versions.flatMap((version) => missingQemu(version) ?? []);
       if (still.length > 0) throw new Error(still.join('; '));
     }, FETCH_MS);

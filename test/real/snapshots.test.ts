@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { Vm } from '../../src/vmm/vm.ts';
-import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { protocolOf, type QemuVersion } from '../../tools/vmm/binaries.ts';
 import { diskArgs, makeDisk } from '../../tools/vmm/disk.ts';
 import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
 import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
@@ -10,9 +10,6 @@ import { describeWithQemus } from './requirements.ts';
 const TIMEOUT = 90_000;
 const SIZE = 16 * 1024 * 1024;
 
-/** The protocol that each QEMU is shown: the one that it knows. */
-const PRESENT: Readonly<Record<QemuVersion, string>> = { '7.2': 'v1', '10.0': 'v2' };
-
 describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
   const bed = useTestBed();
   const disk = (): string => bed().path('disk');
@@ -20,7 +17,7 @@ describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {
   function start(name: string, driver: string, qemu: QemuVersion, more: ShimOptions = {}): Promise<Vm> {
     const device: DeviceOptions = { driver, size: String(SIZE) };
     const { args = [], ...others } = more;
-    const options = { qemu, run: ['--present', PRESENT[qemu]], ...others };
+    const options = { qemu, run: ['--present', protocolOf(qemu)], ...others };
     return startShimmedVm(bed(), name, [device], { ...options, args: [...diskArgs(disk(), 'qcow2'), ...args] });
   }
 

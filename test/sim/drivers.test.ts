@@ -15,7 +15,7 @@ import { formatSpec, parseSpec, smallSpec } from '../../src/sim/spec.ts';
 import { specHelp } from '../../src/sim/spec-help.ts';
 
 /** One of these is another value than the default of any option, unless it takes one value only, as the size of mtty does. */
-const VALUES = ['2', '1', '8K', 'read@3:EIO!'];
+const VALUES = ['2', '1', '8K', '64K', 'read@3:EIO!', 'SAVE@2:state', '7.1'];
 
 function otherThanDefault(driver: DriverName, option: string): string | undefined {
   return VALUES.map((value) => `${option}=${value}`).find((part) => {

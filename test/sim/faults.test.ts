@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { isNotReady } from '../../src/error.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { outcome, thrownBy } from '../support/errno.ts';
 import { v1Sim, v2Sim } from '../support/sims.ts';
@@ -132,19 +133,19 @@ describe('fault of the v1 sim', () => {
   test('STOP_COPY!: device_state is 6 until a reset', () => {
     const { device } = v1Sim('vendor-v1,fault=STOP_COPY@1:EIO!');
     const user = v1User(device);
-    user.setState(3);
-    expect(outcome(() => user.setState(2))).toBe('EIO');
-    expect(user.state()).toBe(6);
+    user.setState(V1.PRE_COPY);
+    expect(outcome(() => user.setState(V1.STOP_COPY))).toBe('EIO');
+    expect(user.state()).toBe(V1.ERROR);
     for (const state of [0, 1, 2, 3, 4, 6]) expect(outcome(() => user.setState(state))).toBe('EINVAL');
     device.reset();
-    expect(user.state()).toBe(1);
+    expect(user.state()).toBe(V1.RUNNING);
   });
 
   test('read@1 fails data_offset, block delays it, and the buffer is the same afterwards', () => {
     const user = v1User(v1Sim('vendor-v1,fault=read@1:EIO,block=1,seed=2').device);
     const twin = v1User(v1Sim('vendor-v1,seed=2').device);
-    user.setState(2);
-    twin.setState(2);
+    user.setState(V1.STOP_COPY);
+    twin.setState(V1.STOP_COPY);
     const results = Array.from({ length: 3 }, () => outcome(() => user.offset()));
     expect(results).toEqual(['EAGAIN', 'EIO', 'EAGAIN']);
     expect(user.buffer()).toBeBytes(twin.buffer());
@@ -153,14 +154,14 @@ describe('fault of the v1 sim', () => {
   test('write@2 fails the second transaction with its errno', () => {
     const source = v1Sim('vendor-v1,size=8K,seed=6');
     const saving = v1User(source.device);
-    saving.setState(2);
+    saving.setState(V1.STOP_COPY);
     const [header, pages, end] = saving.drain() as [Uint8Array, Uint8Array, Uint8Array];
     const target = v1Sim('vendor-v1,size=8K,fault=write@2:ENOSPC');
     const user = v1User(target.device);
-    user.setState(4);
+    user.setState(V1.RESUMING);
     const order = [header, pages, pages, end];
     expect(order.map((buffer) => outcome(() => user.load(buffer)))).toEqual(['OK', 'ENOSPC', 'OK', 'OK']);
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(target.bar).toBeBytes(source.bar);
   });
 });

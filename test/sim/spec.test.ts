@@ -8,11 +8,13 @@ import { numRuns } from '../support/runs.ts';
 const common = { seed: 0, fault: [], block: 0 };
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
-const block = { size: 65_536, ...common, ...stream, ...compatibility };
+const block = { size: 65_536, ...common, ...stream, ...compatibility, real: false };
 const plain = {
   qat: block,
-  pds: block,
-  hisi: block,
+  pds: { ...block, recovery: 0 },
+  hisi: { ...block, up: true },
+  virtio: { size: 65_536, ...common, ...stream, compat: 1, ratelimit: 8 },
+  xe: { size: 65_536, ...common, ...stream, compat: 1, unready: 0, nosize: false },
   mtty: { size: 8, ...common, ...stream, ports: 1 },
   'vendor-v1': {
     size: 2 ** 20,
@@ -34,6 +36,12 @@ describe('parseSpec', () => {
     ['qat,seed=4294967295', 'qat', { seed: 4_294_967_295 }],
     ['pds', 'pds', {}],
     ['hisi,size=1T', 'hisi', { size: 2 ** 40 }],
+    ['qat,real=1', 'qat', { real: true, size: 3942 }],
+    ['qat,size=2K,real=1', 'qat', { real: true, size: 2048 }],
+    ['hisi,real=1,up=0', 'hisi', { real: true, size: 136, up: false }],
+    ['pds,recovery=3,real=1', 'pds', { real: true, size: 65_504, recovery: 3 }],
+    ['virtio,ratelimit=1', 'virtio', { ratelimit: 1 }],
+    ['xe,unready=2,nosize=1', 'xe', { unready: 2, nosize: true }],
     ['mtty', 'mtty', {}],
     ['mtty,size=8,ports=2', 'mtty', { ports: 2 }],
     ['vendor-v1', 'vendor-v1', {}],
@@ -67,6 +75,10 @@ describe('parseSpec', () => {
     ['qat ', 'no driver "qat "'],
     ['toString', 'no driver "toString"'],
     ['qat,', 'no option "" of qat; there are size, seed, fault, block, short, compat, version'],
+    ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
+    ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],
+    ['pds,recovery=2', 'recovery is for real=1'],
+    ['hisi,up=0', 'up is for real=1'],
     ['qat,bogus=1', 'no option "bogus" of qat; there are size, seed'],
     ['qat,Size=1', 'no option "Size"'],
     ['qat,toString=1', 'no option "toString"'],
@@ -101,8 +113,14 @@ describe('parseSpec', () => {
     ['qat,seed=1,size=1K,seed=2', 'seed is given twice'],
     ['vendor-v1,strict=0,strict=1', 'strict is given twice'],
     ['mtty,ports=0', 'ports=0 is not within 1 and 2'],
-    ['qat,section=8K', 'no option "section" of qat, which vendor-v1, draft-2018, draft-2019 have; there are size'],
-    ['qat,dirty=1', 'no option "dirty" of qat, which vendor-v1, draft-2018, draft-2019 have; there are size'],
+    [
+      'qat,section=8K',
+      'no option "section" of qat, which vendor-v1, nvidia-v1, draft-2018, draft-2019 have; there are',
+    ],
+    [
+      'qat,dirty=1',
+      'no option "dirty" of qat, which mlx5, vendor-v1, nvidia-v1, draft-2018, draft-2019 have; there are',
+    ],
     ['pds,strict=1', 'no option "strict" of pds, which vendor-v1 has; there are size'],
     ['vendor-v1,section=4096', 'section=4096 is not within 8K and 1G'],
     ['vendor-v1,section=10000', 'section=10000 is not a multiple of 4096'],

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { cut, join, noise } from '../support/bytes.ts';
 import { outcome, thrownBy } from '../support/errno.ts';
 import { v1Sim } from '../support/sims.ts';
@@ -8,7 +9,7 @@ const spec = 'vendor-v1,size=64K,section=16K';
 
 function saved(text: string): Uint8Array[] {
   const user = v1User(v1Sim(text).device);
-  user.setState(2);
+  user.setState(V1.STOP_COPY);
   return user.drain();
 }
 
@@ -22,7 +23,7 @@ function resuming(text = spec): {
 } {
   const { device, bar } = v1Sim(text);
   const user = v1User(device);
-  user.setState(4);
+  user.setState(V1.RESUMING);
   return { user, bar, device };
 }
 
@@ -32,7 +33,7 @@ describe('sim vendor-v1, resuming', () => {
     (...sizes) => {
       const { user, bar } = resuming();
       for (const piece of cut(join(buffers), sizes)) user.load(piece);
-      user.setState(1);
+      user.setState(V1.RUNNING);
       expect(bar).toBeBytes(memory);
     },
   );
@@ -42,10 +43,10 @@ describe('sim vendor-v1, resuming', () => {
     for (const buffer of buffers.slice(0, -1)) user.load(buffer);
     for (const state of [0, 1]) {
       expect(thrownBy(() => user.setState(state))).toMatchObject({ errno: 'EINVAL' });
-      expect(user.state()).toBe(4);
+      expect(user.state()).toBe(V1.RESUMING);
     }
     user.load(buffers.at(-1) ?? new Uint8Array(0));
-    user.setState(0);
+    user.setState(V1.STOP);
     expect(bar).toBeBytes(memory);
   });
 
@@ -62,7 +63,7 @@ describe('sim vendor-v1, resuming', () => {
   test('takes a lower version', () => {
     const { user } = resuming(`${spec},version=3`);
     for (const buffer of saved(`${spec},version=2`)) user.load(buffer);
-    expect(outcome(() => user.setState(1))).toBe('OK');
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('OK');
   });
 
   test('refuses what does not begin with a header, is no record, or follows the end', () => {
@@ -91,10 +92,10 @@ describe('sim vendor-v1, resuming', () => {
     const { user, bar, device } = resuming();
     for (const buffer of buffers) user.load(buffer.map((byte, at) => (at < 32 ? byte : byte ^ 0xff)));
     device.reset();
-    user.setState(4);
-    expect(outcome(() => user.setState(1))).toBe('EINVAL');
+    user.setState(V1.RESUMING);
+    expect(outcome(() => user.setState(V1.RUNNING))).toBe('EINVAL');
     for (const buffer of buffers) user.load(buffer);
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(bar).toBeBytes(memory);
   });
 
@@ -111,7 +112,7 @@ describe('sim vendor-v1,strict=1', () => {
   test('takes the transactions of its source', () => {
     const { user, bar } = resuming(strict);
     for (const buffer of buffers) user.load(buffer);
-    user.setState(1);
+    user.setState(V1.RUNNING);
     expect(bar).toBeBytes(memory);
   });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { V1 } from '../../src/v1/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
 import { v1Sim, type V1Sim } from '../support/sims.ts';
@@ -19,16 +20,16 @@ function kind(buffer: Uint8Array): number {
 /** Loads buffers into a fresh device of the SPEC and gives its memory. */
 function loaded(spec: string, buffers: readonly Uint8Array[]): Uint8Array {
   const { user, bar } = opened(spec);
-  user.setState(4);
+  user.setState(V1.RESUMING);
   for (const buffer of buffers) user.load(buffer);
-  user.setState(1);
+  user.setState(V1.RUNNING);
   return bar;
 }
 
 describe('sim vendor-v1, saving', () => {
   test('sends header, pages and end in stop-and-copy, and pending_bytes is 0 exactly at the end', () => {
     const { user, bar } = opened('vendor-v1,size=100000,section=64K,seed=3');
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const kinds: number[] = [];
     const buffers: Uint8Array[] = [];
     for (let pending = user.pending(); pending > 0; pending = user.pending()) {
@@ -75,14 +76,14 @@ describe('sim vendor-v1, saving', () => {
       buffers.push(later().buffer());
       expect(buffers.at(-1)).toBeBytes(shown);
     }
-    later().setState(2);
+    later().setState(V1.STOP_COPY);
     while (later().pending() > 0) buffers.push(later().buffer());
     expect(loaded(spec, buffers)).toBeBytes(first.bar);
   });
 
   test('pre-copy sends all memory once, then only what the guest changed, without an end', () => {
     const { user, bar } = opened('vendor-v1,size=1M,section=64K,seed=3');
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     const first = user.drain();
     expect(join(first.filter((buffer) => kind(buffer) === PAGES)).length).toBeGreaterThanOrEqual(2 ** 20);
     expect([user.pending(), user.pending()]).toEqual([0, 0]);
@@ -95,7 +96,7 @@ describe('sim vendor-v1, saving', () => {
     expect(user.pending()).toBe(0);
 
     bar[7] = 1 + (bar[7] ?? 0);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const last = user.drain();
     expect(last.map((buffer) => [kind(buffer), buffer.length])).toEqual([
       [2, RECORD + 4096],
@@ -106,7 +107,7 @@ describe('sim vendor-v1, saving', () => {
 
   test('looks at content: a write of what was there already dirties nothing', () => {
     const { user, bar } = opened('vendor-v1,size=64K,seed=3');
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.drain();
     bar.set(bar.slice());
     expect(user.pending()).toBe(0);
@@ -116,20 +117,20 @@ describe('sim vendor-v1, saving', () => {
     const spec = 'vendor-v1,size=256K,section=16K';
     const { user, bar } = opened(`${spec},seed=3,dirty=2`);
     const before = bar.slice();
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     const buffers: Uint8Array[] = [];
     for (let rounds = 0; rounds < 500 && user.pending() > 0; rounds += 1) buffers.push(user.buffer());
     expect(user.pending()).toBe(0);
     expect(buffers.length).toBeGreaterThan(64);
     expect(bar).not.toBeBytes(before);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     buffers.push(...user.drain());
     expect(loaded(spec, buffers)).toBeBytes(bar);
   });
 
   test('a buffer is the same until pending_bytes is read, however often it is looked at', () => {
     const { user, bar } = opened('vendor-v1,size=64K,section=16K,seed=3');
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.pending();
     user.buffer();
     user.pending(); // the header is consumed
@@ -137,7 +138,7 @@ describe('sim vendor-v1, saving', () => {
     bar.fill(0xee);
     expect(user.buffer()).toBeBytes(first);
     expect(user.buffer()).toBeBytes(first);
-    user.setState(2); // a state write is no acknowledgement either
+    user.setState(V1.STOP_COPY); // a state write is no acknowledgement either
     expect(user.buffer()).toBeBytes(first);
     user.pending();
     expect(user.buffer()).not.toBeBytes(first);
@@ -146,20 +147,20 @@ describe('sim vendor-v1, saving', () => {
   test('a buffer that was shown and not acknowledged by the end of the session is sent by the next', () => {
     const spec = 'vendor-v1,size=64K,section=16K';
     const { user, bar } = opened(`${spec},seed=3`);
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.pending();
     user.buffer();
-    user.setState(1);
-    user.setState(2);
+    user.setState(V1.RUNNING);
+    user.setState(V1.STOP_COPY);
     expect(loaded(spec, user.drain())).toBeBytes(bar);
   });
 
   test('a session that is abandoned and entered again begins from the start', () => {
     const { user } = opened('vendor-v1,size=64K,section=16K,seed=3');
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const whole = user.drain();
-    user.setState(0);
-    user.setState(2);
+    user.setState(V1.STOP);
+    user.setState(V1.STOP_COPY);
     expect(user.drain()).toBeBytes(whole);
   });
 
@@ -178,7 +179,7 @@ describe('sim vendor-v1, device_state', () => {
   const cases = shown.flatMap((from) => [...shown, 5, 6, 7, 8, 0x8000_0001].map((to) => ({ from, to })));
   test.each(cases)('from $from to $to', ({ from, to }) => {
     const { user } = opened('vendor-v1');
-    if (from === 0) user.setState(0);
+    if (from === 0) user.setState(V1.STOP);
     if (from > 1) user.setState(from);
     const taken = from === to || allowed.has(`${from}${to}`);
     const incomplete = from === 4 && to !== 4; // nothing was loaded
@@ -189,7 +190,7 @@ describe('sim vendor-v1, device_state', () => {
   test('is 1 after open and after a reset from anywhere', () => {
     for (const state of shown) {
       const { user, device } = opened('vendor-v1');
-      expect(user.state()).toBe(1);
+      expect(user.state()).toBe(V1.RUNNING);
       if (state !== 1) user.setState(state);
       device.reset();
       expect([user.state(), user.pending(), user.size()]).toEqual([1, 0, 0]);
@@ -233,9 +234,9 @@ describe('sim vendor-v1,libvfio=1', () => {
 
   test('says 1 or 0 for pending_bytes, and loses nothing by it', () => {
     const { user, bar } = opened('vendor-v1,size=20000,section=8K,seed=3,libvfio=1');
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     expect(user.pending()).toBe(1);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     const buffers = user.drain();
     expect(user.pending()).toBe(0);
     expect(loaded('vendor-v1,size=20000,section=8K', buffers)).toBeBytes(bar);
@@ -244,7 +245,7 @@ describe('sim vendor-v1,libvfio=1', () => {
   /** A whole state, so that RESUMING can be left. */
   function load(device: V1Sim['device']): void {
     const source = opened('vendor-v1,size=20000,section=8K');
-    source.user.setState(2);
+    source.user.setState(V1.STOP_COPY);
     const target = v1User(device);
     for (const buffer of source.user.drain()) target.load(buffer);
   }

@@ -1,29 +1,30 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { within } from '../../src/vmm/deadline.ts';
+import { Child } from '../../src/vmm/child.ts';
+import { poll } from '../../src/vmm/deadline.ts';
 import { compiled } from './compiler.ts';
 
 /** A process that lies in wait for another one's system calls: see test/interpose/c/ambush.c. */
 export class Ambush {
-  readonly #process: ChildProcess;
-  readonly #lines: AsyncIterator<string>;
-  readonly #words: string;
+  readonly #child: Child;
+  readonly #lines: string[] = [];
 
   constructor(args: readonly string[]) {
-    this.#words = `ambush ${args.join(' ')}`;
-    this.#process = spawn(compiled('ambush'), args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    this.#lines = createInterface({ input: this.#process.stdout ?? process.stdin })[Symbol.asyncIterator]();
+    const options = { stdin: 'pipe', onOutput: (line: string) => void this.#lines.push(line) } as const;
+    this.#child = new Child([compiled('ambush'), ...args], options);
+    void this.#child.exited.then(() => this.#lines.push(this.#child.fate ?? ''));
   }
 
-  /** What it says next: `ready`, or `held NR`. */
-  async says(): Promise<string> {
-    const line = await within(this.#lines.next(), 20_000, () => `${this.#words} says nothing`);
-    return line.done === true ? 'ended' : line.value;
+  /** What it says next: `ready`, or `held NR`; at last how it has ended. */
+  says(): Promise<string> {
+    return poll(
+      () => this.#lines.shift(),
+      20_000,
+      () => `${this.#child.command.join(' ')} to say something`,
+    );
   }
 
   /** Lets the process that is held go on. */
   release(): void {
-    this.#process.stdin?.end();
+    this.#child.stdin.end();
   }
 }
 

@@ -10,8 +10,8 @@ const BEFORE = 8;
 const AROUND = 16;
 
 /**
- * What tells `received` from `expected`: lengths, the first difference, the bytes around it, and where it can be told
- * what has happened to them. Undefined where they are equal. Offsets are those of all pieces together.
+ * What tells `received` from `expected`: lengths, the first difference, the bytes around it, and what has happened
+ * to them, if it can be told. Undefined if they are equal. Offsets are those of all pieces together.
  */
 export function byteDifference(received: Bytes, expected: Bytes): string | undefined {
   const [r, e] = [whole(received), whole(expected)];
@@ -51,7 +51,7 @@ function last(n: number, what: string): string {
   return n === 1 ? `the last byte is ${what}` : `the last ${n} bytes are ${what}`;
 }
 
-/** Which piece of the received ones a byte is in, where there are several. */
+/** Which piece of the received ones a byte is in, if there are several. */
 function place(bytes: Bytes, at: number): string {
   if (bytes instanceof Uint8Array || bytes.length < 2) return '';
   let start = 0;

@@ -25,7 +25,7 @@ export interface FakeRegion {
   readonly offset?: bigint;
   /** The capability chain, whose first begins behind the struct, at 32. */
   readonly caps?: Uint8Array;
-  /** What the driver says where the chain begins, and how much room it needs; otherwise the truth. */
+  /** Where the driver says that the chain begins, and how much room it says that it needs; the truth if it is not given. */
   readonly capOffset?: number;
   readonly argsz?: number;
 }

@@ -7,7 +7,7 @@ interface Capability {
   readonly size: number;
 }
 
-/** Walks the capability chain of an info struct. Throws where it leaves the struct, is not aligned or goes back. */
+/** Walks the capability chain of an info struct. Throws if it leaves the struct, is not aligned or goes back. */
 export function capabilities(bytes: Uint8Array, first: number): Capability[] {
   const found: Capability[] = [];
   for (let at = first; at !== 0;) {

@@ -16,7 +16,7 @@ const SHARED = join(root, 'bench/c');
 /** The tests' C programs are in this folder. */
 export const PROGRAMS: string = join(root, 'test/interpose/c');
 
-/** Why C programs cannot be compiled here; `undefined` where they can. */
+/** Why C programs cannot be compiled here; `undefined` if they can. */
 export function missingCompiler(): string | undefined {
   const { status, error } = spawnSync(CC, ['--version'], { encoding: 'utf8' });
   if (error !== undefined) return `no ${CC}: ${error.message}`;
@@ -27,13 +27,13 @@ const ci = !['', 'false', undefined].includes(process.env['CI']);
 
 /**
  * A group of tests that run C programs under the compiled command. Without a compiler it is skipped on a developer's
- * machine, and fails where CI is set.
+ * machine, and fails if CI is set.
  */
 export function describeWithCompiler(title: string, body: () => void): void {
   describeUnless(undefined, title, body);
 }
 
-/** As describeWithCompiler(), and where the host lacks what serving a target takes, the group is skipped everywhere. */
+/** As describeWithCompiler(), and if the host lacks what serving a target takes, the group is skipped everywhere. */
 export function describeRunsWithCompiler(title: string, body: () => void): void {
   describeUnless(lacksForRun(), title, body);
 }
@@ -57,7 +57,7 @@ export function executableDirectory(): string {
   return directory;
 }
 
-/** Compiles `test/interpose/c/NAME.c` where that has not been done, and returns the program's path. */
+/** Compiles `test/interpose/c/NAME.c` if that has not been done, and returns the program's path. */
 export function compiled(name: string): string {
   const source = join(PROGRAMS, `${name}.c`);
   const inputs = [source, ...headersIn(PROGRAMS), ...headersIn(SHARED)];

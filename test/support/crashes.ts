@@ -1,5 +1,5 @@
 /**
- * Runs an action and returns what memory holds after each store that it makes there: what a successor finds where the
+ * Runs an action and returns what memory holds after each store that it makes there: what a successor finds if the
  * process was killed between two stores. A copy of many bytes may also have been cut off anywhere. The first entry is the
  * memory before, the last the memory afterwards.
  */

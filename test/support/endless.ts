@@ -23,7 +23,7 @@ export function mark(into: Uint8Array, position: number): void {
   }
 }
 
-/** Throws where bytes that claim to be at a position of the stream are not. */
+/** Throws if bytes that claim to be at a position of the stream are not. */
 export function checkMarks(bytes: Uint8Array, position: number): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = toMark(position); at + 8 <= bytes.length; at += STRIDE) {

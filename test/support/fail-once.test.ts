@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { V2 } from '../../src/v2/states.ts';
 import { failure, notYet, outcome } from './errno.ts';
 import { failOnce } from './fail-once.ts';
 import { newVmm, oldVmm } from './presented.ts';
@@ -19,6 +20,6 @@ test('failOnce fails the next call, twice where told twice', () => {
   const { spy } = oldVmm();
   failOnce(spy, 'reset', failure('EBUSY'));
   failOnce(spy, 'reset', failure('EIO'));
-  expect(outcome(() => spy.setState(2))).toBe('OK');
+  expect(outcome(() => spy.setState(V2.RUNNING))).toBe('OK');
   expect(['first', 'second', 'third'].map(() => outcome(() => spy.reset()))).toEqual(['EBUSY', 'EIO', 'OK']);
 });

@@ -45,7 +45,7 @@ function told({ step, believed, accesses }: Circumstances): string[] {
 
 type Value = string | number | boolean | undefined;
 
-/** Each throws a Finding where what it says does not hold; `what` names what was looked at. */
+/** Each throws a Finding if what it says does not hold; `what` names what was looked at. */
 export const check = {
   that(holds: boolean, problem: string): void {
     if (!holds) throw new Finding(problem);

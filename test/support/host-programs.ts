@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { compiled, missingCompiler } from './compiler.ts';
 
 /**
- * 32-bit system calls: a program of ours that makes one ends well. The kernel kills it where it has none. As in host.ts, but
+ * 32-bit system calls: a program of ours that makes one ends well. A kernel without them kills it. As in host.ts, but
  * it takes a compiler to ask; without one there is no test that would need the answer.
  */
 export function lacks32Bit(prefix: readonly string[] = []): string | undefined {

@@ -10,7 +10,7 @@ import { CLI } from '../../tools/vmm/cli.ts';
 
 /*
  * What a host may lack that no package brings: its kernel was built without it, or a container, a security module or the
- * user's rights keep it away. Each function returns the reason in words, `undefined` where nothing is lacking. Tests that need
+ * user's rights keep it away. Each function returns the reason in words, `undefined` if nothing is lacking. Tests that need
  * it are skipped with that reason, with CI set too. The probes are the tests' own: what the command itself says of a host is
  * under test.
  */
@@ -85,7 +85,7 @@ function attempt(name: SyscallName, ...args: [number, number, number, number?, n
 }
 
 /**
- * Whom Yama lets a process trace (Documentation/admin-guide/LSM/Yama.rst): in scope 0, which is also where Yama is absent,
+ * Whom Yama lets a process trace (Documentation/admin-guide/LSM/Yama.rst): in scope 0, which it also is if Yama is absent,
  * others of its user; in scope 1 its descendants; with `CAP_SYS_PTRACE` anybody up to scope 2, and nobody in scope 3.
  */
 function restricted(highest: 0 | 1): string | undefined {

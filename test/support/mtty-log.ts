@@ -10,7 +10,7 @@ export interface MatrixRow {
   readonly to: number;
   /** `OK` or an errno. */
   readonly result: string;
-  /** Whether a data fd came back; undefined where the call failed. */
+  /** Whether a data fd came back; undefined if the call failed. */
   readonly fd: boolean | undefined;
   readonly now: V2State;
   readonly dataSize: number;

@@ -1,10 +1,9 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import type { DeviceReport } from '../../src/interpose/serve/report.ts';
-import { findProcesses, MARK, type FoundProcess } from '../../tools/vmm/processes.ts';
-import { killHard, type Exit } from '../../src/vmm/child.ts';
+import { MarkedChild } from '../../tools/vmm/marked-child.ts';
+import type { FoundProcess } from '../../tools/vmm/processes.ts';
+import type { Exit } from '../../src/vmm/child.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import { lacksForRun } from './host.ts';
@@ -26,7 +25,7 @@ export interface RunOptions {
   readonly leavesDirectory?: boolean;
 }
 
-/** The keeper and the supervisor of a run, and everything else that the run started, the first process excepted. */
+/** The processes of a run: its keeper, its supervisor, and the target. */
 interface Cast {
   readonly keeper: FoundProcess | undefined;
   readonly supervisor: FoundProcess | undefined;
@@ -34,17 +33,9 @@ interface Cast {
 }
 
 /** A command under `vfio-shim run`, with its input and output as pipes. */
-export class ShimRun {
-  stdout = '';
-  stderr = '';
-  exit: Exit | undefined;
-  /** Settles when the first process has ended and all its output has been read. */
-  readonly exited: Promise<Exit>;
+export class ShimRun extends MarkedChild {
   readonly options: RunOptions;
-  readonly #mark = randomBytes(8).toString('hex');
-  readonly #process: ChildProcess;
-  readonly #onLine: ((line: string) => void)[] = [];
-  #partial = '';
+  readonly #listeners: ((line: string) => void)[];
 
   constructor(command: readonly string[], options: RunOptions = {}) {
     const {
@@ -57,45 +48,36 @@ export class ShimRun {
     } = options;
     const specs = devices.flatMap((device) => ['--device', device]);
     const shim = [node, cli, 'run', ...specs, ...more, ...(json ? ['--json'] : []), '--', ...command];
-    const [file = '', ...args] = [...prefix, ...shim];
+    const listeners: ((line: string) => void)[] = [];
+    super([...prefix, ...shim], {
+      env: { ...process.env, ...options.env },
+      stdin: 'pipe',
+      onOutput(line) {
+        for (const listener of listeners) listener(line);
+      },
+    });
     this.options = options;
-    this.#process = spawn(file, args, {
-      env: { ...process.env, ...options.env, [MARK]: this.#mark },
-      stdio: 'pipe',
-      detached: true,
-    });
-    this.#process.stdin?.on('error', () => {}); // the command may end before it has read everything
-    this.#process.stdout?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
-    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
-    this.exited = new Promise((resolve, reject) => {
-      this.#process.once('error', reject);
-      this.#process.once('exit', (code, signal) => (this.exit = { code, signal }));
-      this.#process.once('close', (code, signal) => resolve((this.exit = { code, signal })));
-    });
-    this.exited.catch(() => {}); // whoever waits for it is told
+    this.#listeners = listeners;
+    this.stdin.on('error', () => {}); // the command may end before it has read everything
   }
 
-  get pid(): number {
-    const { pid } = this.#process;
-    if (pid === undefined) throw new Error('the run did not start');
+  override get pid(): number {
+    const { pid } = this.process;
+    if (pid === undefined) throw new Error(`the run did not start\n${this.describe()}`);
     return pid;
   }
 
   write(text: string): void {
-    this.#process.stdin?.write(text);
+    this.stdin.write(text);
   }
 
   /** Closes the command's input. */
   end(text = ''): void {
-    this.#process.stdin?.end(text);
-  }
-
-  kill(signal: NodeJS.Signals): void {
-    this.#process.kill(signal);
+    this.stdin.end(text);
   }
 
   onLine(listener: (line: string) => void): void {
-    this.#onLine.push(listener);
+    this.#listeners.push(listener);
   }
 
   /** Waits for the end, which must come in time. */
@@ -125,10 +107,6 @@ export class ShimRun {
     return poll(found, 10_000, () => `no supervisor\n${this.describe()}`);
   }
 
-  processes(): FoundProcess[] {
-    return findProcesses(this.#mark, new Set([this.#process.pid ?? -1]));
-  }
-
   /** The directory that the run made, as it said on stderr. */
   get directory(): string | undefined {
     return /sysfsdev directories are in (.+)$/m.exec(this.stderr)?.[1];
@@ -136,32 +114,22 @@ export class ShimRun {
 
   describe(): string {
     const fate = this.exit === undefined ? 'running' : JSON.stringify(this.exit);
-    return `${this.#process.spawnargs.join(' ')}\n${fate}\nstdout: ${this.stdout.slice(-2000)}\nstderr: ${this.stderr.slice(-4000)}`;
+    return `${this.command.join(' ')}\n${fate}\nstdout: ${this.stdout.slice(-2000)}\nstderr: ${this.stderr.slice(-4000)}`;
   }
 
-  /** Ends what still runs; what the run should not have left behind is returned in words. */
+  /** Ends what still runs; returns in words what the run should not have left behind. */
   async cleanUp(): Promise<string[]> {
     this.end();
-    const alone = await poll(() => (this.processes().length === 0 ? true : undefined), 5000, '').catch(() => false);
-    const left = alone ? [] : this.processes();
-    for (const { pid } of left) killHard(pid);
-    const words = left.map((found) => `process ${found.pid}: ${found.commandLine.slice(0, 200)}`);
+    const words = await this.leftBehind(5000);
     const { directory } = this;
     if (directory !== undefined && existsSync(directory) && this.options.leavesDirectory !== true) {
       words.push(`directory ${directory}`);
     }
     return words;
   }
-
-  #read(text: string): void {
-    this.stdout += text;
-    const lines = (this.#partial + text).split('\n');
-    this.#partial = lines.pop() ?? '';
-    for (const line of lines) for (const listener of this.#onLine) listener(line);
-  }
 }
 
-/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. Skipped where the host cannot. */
+/** Runs of one test, or (`'all'`) of one group of tests. What they leave behind fails it. Skipped if the host cannot. */
 export function useShimRuns(
   scope: 'each' | 'all' = 'each',
 ): (command: readonly string[], options?: RunOptions) => ShimRun {

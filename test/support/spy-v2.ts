@@ -20,7 +20,7 @@ export interface Traffic {
   readonly in: Uint8Array[];
 }
 
-/** A device between the one under test and its user: records every call and byte, and fails where told. */
+/** A device between the one under test and its user: records every call and byte, and fails if told. */
 export class SpyV2 implements V2Device {
   readonly device: V2Device;
   readonly log: string[] = [];

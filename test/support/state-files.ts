@@ -1,6 +1,7 @@
+import type { ByteSource } from '../../src/byte-source.ts';
 import { fileSize } from '../../src/state-file/format.ts';
 import type { Identity } from '../../src/state-file/identity.ts';
-import { StateReader, type ByteSource } from '../../src/state-file/reader.ts';
+import { StateReader } from '../../src/state-file/reader.ts';
 import { StateWriter, type ByteSink } from '../../src/state-file/writer.ts';
 
 /** A file in memory. */

@@ -14,7 +14,7 @@ export interface TapeV2Options {
   /** What is read in STOP_COPY, once `answers` is used up; until then they go on. */
   readonly stopAnswers?: Answer[];
   readonly precopyInfo?: PrecopyInfo;
-  /** MIG_DATA_SIZE; undefined where the driver has none. */
+  /** MIG_DATA_SIZE; undefined if the driver has none. */
   readonly stopCopyLength?: number;
 }
 

@@ -21,6 +21,30 @@ function changed(at: number, ...values: number[]): Uint8Array {
   return other;
 }
 
+describe('toBeBuffers', () => {
+  test('takes the same bytes in the same buffers', () => {
+    expect(cut(bytes, [700, 1])).toBeBuffers(cut(bytes.slice(), [700, 1]));
+    expect([]).toBeBuffers([]);
+    expect(cut(bytes, [1000])).not.toBeBuffers(cut(changed(1500, 0, 0), [1000]));
+    expect(() => expect([bytes]).not.toBeBuffers([bytes.slice()])).toThrow('are the same');
+  });
+
+  test('says how the sizes differ, or else the bytes', () => {
+    expect(() => expect([bytes]).toBeBuffers(cut(bytes, [1000]))).toThrow(
+      'buffers of [3000] bytes, not [1000, 1000, 1000]',
+    );
+    expect(() => expect([bytes]).toBeBuffers([])).toThrow('buffers of [3000] bytes, not []');
+    expect(() => expect([bytes]).toBeBuffers([changed(1500, 0, 0)])).toThrow('the first difference is at byte 1500');
+  });
+
+  test('takes lists of buffers only', () => {
+    // @ts-expect-error these are no list
+    expect(() => expect(bytes).toBeBuffers([bytes])).toThrow(TypeError);
+    // @ts-expect-error numbers are no buffers
+    expect(() => expect([bytes]).toBeBuffers([1, 2])).toThrow(TypeError);
+  });
+});
+
 describe('toBeBytes', () => {
   test('takes the same bytes, in whatever pieces', () => {
     expect(bytes).toBeBytes(bytes.slice());

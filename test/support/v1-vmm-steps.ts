@@ -34,7 +34,7 @@ export const v1Step: fc.Arbitrary<V1Step> = fc.oneof(
 );
 
 export interface Weather {
-  /** Seed of short transfers, signals and "not yet"; 0 is fair weather. */
+  /** Seed of short transfers, signals and "not yet"; 0 is none of them. */
   readonly seed: number;
   readonly onError: 'reset' | 'report';
   readonly enomsg: boolean;

@@ -11,7 +11,7 @@ import { value, type DevicePuppet } from './vfio-puppet.ts';
 
 const SIZE = vfio_device_feature.size + vfio_device_feature_mig_state.size;
 
-/** Enters a state of v2 and returns the data fd, -1 where no session has begun. */
+/** Enters a state of v2 and returns the data fd, -1 if no session has begun. */
 export async function setState(device: DevicePuppet, state: V2State): Promise<number> {
   return (await migState(device, VFIO_DEVICE_FEATURE_SET, state)).data_fd;
 }

@@ -332,7 +332,7 @@ export class V2VmmModel {
     if (this.#session === undefined && kindOf(now) !== 'none') this.#session = this.#device.openSession();
   }
 
-  /** `inPlace`: from the memory where the session shows it, where it does. */
+  /** `inPlace`: from the memory in which the session shows it, if it does. */
   #read(bytes: number, inPlace = false): void {
     if (this.#session === undefined || kindOf(this.#state) === 'none') return;
     const session = this.#session;
@@ -406,7 +406,7 @@ export class V2VmmModel {
     }
   }
 
-  /** `inPlace`: into the memory that the session has for it, where it has some. */
+  /** `inPlace`: into the memory that the session has for it, if it has some. */
   #write(bytes: number, inPlace: boolean): void {
     if (this.#session === undefined || kindOf(this.#state) === 'none') return;
     const session = this.#session;

@@ -37,7 +37,7 @@ export const v2Step: fc.Arbitrary<V2Step> = fc.oneof(
 );
 
 export interface V2Conditions {
-  /** Seed of "not yet"; 0 is fair weather. */
+  /** Seed of "not yet"; 0 is never. */
   readonly seed: number;
   readonly segmentation: 'raw' | 'framed';
   readonly offerP2P: boolean;

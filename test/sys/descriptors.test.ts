@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { describe, expect, it } from 'vitest';
@@ -12,6 +10,7 @@ import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
 import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
 import { FdStore, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
+import { Child } from '../../src/vmm/child.ts';
 import { outcome } from '../support/errno.ts';
 import { lacksForRun } from '../support/host.ts';
 
@@ -226,11 +225,11 @@ describe('duplicateFd and marks', () => {
 
   it('a mark by a process that has ended has no owner', async () => {
     using file = createSharedMemory('marked', 0);
-    const child = spawn('sleep', ['1000']);
+    const child = new Child(['sleep', '1000']);
     markFile(file.number, 1, child.pid ?? 0);
     expect(markOf(file.number)).toEqual({ mark: 1, owner: child.pid });
     child.kill();
-    await once(child, 'exit');
+    await child.exited;
     expect(markOf(file.number)).toEqual({ mark: 1, owner: 0 });
   });
 

@@ -1,38 +1,36 @@
-import { spawn, type ChildProcess } from 'node:child_process';
 import { readFileSync, readlinkSync } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { TracedThread } from '../../src/sys/ptrace.ts';
 import { outcome } from '../support/errno.ts';
 import { compiled, describeRunsWithCompiler } from '../support/compiler.ts';
 import { callText, Puppet, type PuppetHost } from '../support/puppet.ts';
+import { Child } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 
 /** A puppet that is a grandchild: its stops are ours to see, and its end is for its parent, a shell that says so. */
 class Grandchild implements PuppetHost {
   ended: string | undefined;
   readonly started: Promise<number>;
-  readonly #shell: ChildProcess;
+  readonly #shell: Child;
   readonly #listeners: ((line: string) => void)[] = [];
 
   constructor(program: string) {
     const script = 'exec 3<&0; "$0" <&3 & echo pid $!; wait $!; echo ended $?';
-    this.#shell = spawn('sh', ['-c', script, program], { stdio: ['pipe', 'pipe', 'ignore'] });
-    const { stdout } = this.#shell;
-    if (stdout === null) throw new Error('no stdout');
-    const lines = createInterface(stdout);
-    this.started = new Promise((resolve) => {
-      lines.on('line', (line) => {
+    let started = (_pid: number): void => {};
+    this.started = new Promise((resolve) => (started = resolve));
+    this.#shell = new Child(['sh', '-c', script, program], {
+      stdin: 'pipe',
+      onOutput: (line) => {
         const [word, number = ''] = line.split(' ');
-        if (word === 'pid') resolve(Number(number));
+        if (word === 'pid') started(Number(number));
         else if (word === 'ended') this.ended = number;
         else for (const listener of this.#listeners) listener(line);
-      });
+      },
     });
   }
 
   write(text: string): void {
-    this.#shell.stdin?.write(text);
+    this.#shell.stdin.write(text);
   }
 
   onLine(listener: (line: string) => void): void {
@@ -44,7 +42,7 @@ class Grandchild implements PuppetHost {
   }
 
   close(): void {
-    this.#shell.stdin?.end();
+    this.#shell.stdin.end();
   }
 }
 

@@ -277,6 +277,14 @@ describe('V1Region reads of registers', () => {
     },
   );
 
+  test.each([2 ** 32, 2 ** 32 + 1])('of a device_state of %d, which has more than 32 bits, are EIO', (state) => {
+    const { region: r, registers } = region();
+    registers.state = state;
+    expect(outcome(() => readRegister(r, 'device_state'))).toBe('EIO');
+    registers.state = 2 ** 32 - 1;
+    expect(readRegister(r, 'device_state')).toBe(2 ** 32 - 1);
+  });
+
   test('reset goes to the registers', () => {
     const { region: r, registers } = region();
     r.reset();

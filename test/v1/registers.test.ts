@@ -99,6 +99,39 @@ describe('V1RegisterAccess.dataSpace', () => {
   });
 });
 
+/** A driver of which every u64 register shows this value. */
+function driverThatSays(value: bigint): V1Device {
+  const { device } = new TapeV1();
+  return {
+    regionSize: device.regionSize,
+    dataSection: device.dataSection,
+    mapped: undefined,
+    read: (_, into) => new DataView(into.buffer).setBigUint64(0, value, true),
+    write: () => {},
+    reset: () => {},
+  };
+}
+
+describe('V1RegisterAccess of a driver whose registers show more than 2^53 - 1', () => {
+  test.each([2n ** 53n, 2n ** 64n - 1n])('has no buffer and no space: %i', (value) => {
+    const registers = new V1RegisterAccess(driverThatSays(value));
+    for (const access of [() => registers.dataBuffer(), () => registers.dataSpace()]) {
+      expect(thrownBy(access)).toMatchObject({
+        code: 'ERR_DEVICE',
+        errno: 'EIO',
+        message: `v1 driver: data_offset is ${value}`,
+      });
+    }
+  });
+
+  test('has none either at 2^53 - 1, which lies behind its region', () => {
+    const registers = new V1RegisterAccess(driverThatSays(2n ** 53n - 1n));
+    expect(thrownBy(() => registers.dataSpace()).message).toBe(
+      'v1 driver: wants data at 9007199254740991 of a region of 69632 bytes',
+    );
+  });
+});
+
 describe('V1RegisterAccess.dataSpace of a region that goes on behind its data section', () => {
   test.each([
     [4096, 8192],
@@ -127,16 +160,7 @@ describe('V1RegisterAccess.pendingBytes', () => {
   test.each([2n ** 53n, 2n ** 60n, 2n ** 64n - 1n])(
     'is 2^53-1 where a driver that does not know says %i',
     (pending) => {
-      const { tape } = access();
-      const driver: V1Device = {
-        regionSize: tape.device.regionSize,
-        dataSection: tape.device.dataSection,
-        mapped: undefined,
-        read: (_, into) => new DataView(into.buffer).setBigUint64(0, pending, true),
-        write: () => {},
-        reset: () => {},
-      };
-      expect(new V1RegisterAccess(driver).pendingBytes()).toBe(Number.MAX_SAFE_INTEGER);
+      expect(new V1RegisterAccess(driverThatSays(pending)).pendingBytes()).toBe(Number.MAX_SAFE_INTEGER);
     },
   );
 });

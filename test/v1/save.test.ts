@@ -165,44 +165,48 @@ describe('V1Save', () => {
 
   /* linux/vfio.h, 5.8: the data section may be mapped in part, and the driver may show data anywhere behind the registers. */
   test.each([
-    ['from the first mapped byte to the last', 8192, 8192, 'mapped'],
-    ['within', 10_000, 1, 'mapped'],
-    ['that ends with the last mapped byte', 16_000, 384, 'mapped'],
-    ['that ends one byte behind', 16_000, 385, 'read'],
-    ['that begins one byte before', 8191, 100, 'read'],
-    ['before it', 4096, 4096, 'read'],
-    ['behind it', 16_384, 4096, 'read'],
-    ['around it', 4096, 16_384, 'read'],
-  ])('takes a buffer from the mapped memory if all of it lies there: one %s', (_what, offset, size, how) => {
-    const bytes = noise(20_480);
-    const accesses: string[] = [];
-    const registers = new Map<number, number>([
-      [REGISTERS.device_state.offset, 3],
-      [REGISTERS.pending_bytes.offset, size],
-      [REGISTERS.data_offset.offset, offset],
-      [REGISTERS.data_size.offset, size],
-    ]);
-    const device: V1Device = {
-      regionSize: bytes.length,
-      dataSection: { offset: 8192, size: 8192 },
-      mapped: bytes.subarray(8192, 16_384),
-      read(at, into) {
-        const value = registers.get(at);
-        if (value === undefined) {
-          accesses.push(`${at}+${into.length}`);
-          into.set(bytes.subarray(at, at + into.length));
-        } else new DataView(into.buffer, into.byteOffset).setUint32(0, value, true);
-      },
-      write: () => {},
-      reset: () => {},
-    };
-    const received: Uint8Array[] = [];
-    const save = new V1Save(device, (buffer) => received.push(buffer));
-    expect(save.iterate()).toBe(size);
-    expect(accesses).toEqual(how === 'read' ? [`${offset}+${size}`] : []);
-    expect(received).toBeBytes([bytes.subarray(offset, offset + size)]);
-    expect(received[0]?.buffer === bytes.buffer).toBe(how === 'mapped');
-  });
+    ['from the first mapped byte to the last', 8192, 8192],
+    ['within', 10_000, 1],
+    ['that ends with the last mapped byte', 16_000, 384],
+    ['that ends one byte behind', 16_000, 385, '16000+384', '16384+1'],
+    ['that begins one byte before', 8191, 100, '8191+1', '8192+99'],
+    ['before it', 4096, 4096, '4096+4096'],
+    ['behind it', 16_384, 4096, '16384+4096'],
+    ['around it', 4096, 16_384, '4096+4096', '8192+4096', '12288+4096', '16384+4096'],
+  ] as const)(
+    'takes a buffer from the mapped memory if all of it lies there: one %s',
+    (_what, offset, size, ...reads) => {
+      const how = reads.length === 0 ? 'mapped' : 'read';
+      const bytes = noise(20_480);
+      const accesses: string[] = [];
+      const registers = new Map<number, number>([
+        [REGISTERS.device_state.offset, 3],
+        [REGISTERS.pending_bytes.offset, size],
+        [REGISTERS.data_offset.offset, offset],
+        [REGISTERS.data_size.offset, size],
+      ]);
+      const device: V1Device = {
+        regionSize: bytes.length,
+        dataSection: { offset: 8192, size: 8192 },
+        mapped: bytes.subarray(8192, 16_384),
+        read(at, into) {
+          const value = registers.get(at);
+          if (value === undefined) {
+            accesses.push(`${at}+${into.length}`);
+            into.set(bytes.subarray(at, at + into.length));
+          } else new DataView(into.buffer, into.byteOffset).setUint32(0, value, true);
+        },
+        write: () => {},
+        reset: () => {},
+      };
+      const received: Uint8Array[] = [];
+      const save = new V1Save(device, (buffer) => received.push(buffer));
+      expect(save.iterate()).toBe(size);
+      expect(accesses).toEqual(reads);
+      expect(received).toBeBytes([bytes.subarray(offset, offset + size)]);
+      expect(received[0]?.buffer === bytes.buffer).toBe(how === 'mapped');
+    },
+  );
 
   test('passes a failed state write on', () => {
     const tape = new TapeV1();

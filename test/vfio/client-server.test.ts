@@ -32,7 +32,7 @@ class Loopback implements VfioPort {
   readonly #host: DeviceHost;
   readonly #regions: DeviceRegions = {
     own: [{ flags: 7, size: 4096, offset: 0n }],
-    migration: { generation: 'v1', offset: 1n << 40n, dataSection: SECTION },
+    migration: 1n << 40n,
   };
 
   constructor(sim: Sim) {
@@ -106,6 +106,28 @@ describe('what asks a device understands what answers for one', () => {
       offset: 1n << 40n,
       type: { type: 3, subtype: 1 },
       sparse: [{ offset: 4096, size: SECTION }],
+    });
+  });
+
+  it.each([
+    ['hisi-v1,size=16K', 3, 32, undefined],
+    ['mlx5-v1,size=16K', 3, 32, undefined],
+    ['nvidia-v1,size=16K,section=8K', 7, 4096, 8192],
+    ['spdk-v1,size=16K', 7, 4096, 20_480],
+  ])('about the migration region of %s: what can be mapped, if anything', (spec, flags, begin, mappable) => {
+    const sim = createSim(parseSpec(spec));
+    if (sim.protocol !== 'v1') throw new Error('not v1');
+    const { regionSize: size, dataSection } = sim.device;
+    expect(dataSection.offset).toBe(begin);
+    const sparse = mappable === undefined ? undefined : [{ offset: begin, size: mappable }];
+    const VFIO_REGION_INFO_FLAG_CAPS = 8;
+    expect(regionInfo(new Loopback(sim), MIGRATION_REGION_INDEX)).toEqual({
+      index: MIGRATION_REGION_INDEX,
+      flags: flags | VFIO_REGION_INFO_FLAG_CAPS,
+      size,
+      offset: 1n << 40n,
+      type: { type: 3, subtype: 1 },
+      sparse,
     });
   });
 

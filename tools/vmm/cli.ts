@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 export const CLI: string =
   process.env['VFIO_SHIM_CLI'] ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
-/** Throws with what to do where the command is not built. */
+/** Throws with what to do if the command is not built. */
 export function requireCli(): void {
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build`);
 }

@@ -21,7 +21,7 @@ export async function makeDisk(bed: TestBed, file: string, format: 'qcow2' | 'ra
   await vm.quit();
 }
 
-/** blockdev-create is a job, which fails where nobody asks it. */
+/** blockdev-create is a job: whether it has failed is known only to who asks. */
 async function create(vm: Vm, options: Readonly<Record<string, unknown>>): Promise<void> {
   await vm.qmp.execute('blockdev-create', { 'job-id': 'create', options });
   const concluded = async (): Promise<Job | undefined> =>

@@ -5,15 +5,19 @@ import type { Vm } from '../../src/vmm/vm.ts';
 /** Bytes that a test put into a device's BAR 0, by offset. */
 export type Imprint = ReadonlyMap<number, Buffer>;
 
-const PIECE = 4096;
+const PAGE = 4096;
 
-/** Writes random bytes into BAR 0 as the guest would: the first page, the last, and some between. */
-export async function imprint(vm: Vm, slot = VFIO_SLOT): Promise<Imprint> {
-  const { address, size } = await vm.bar(slot, 0);
-  const pages = size / PIECE;
-  const between = Array.from({ length: 16 }, () => randomInt(pages) * PIECE);
-  const pieces = new Map([0, size - PIECE, ...between].map((offset) => [offset, randomBytes(PIECE)]));
-  for (const [offset, bytes] of pieces) await vm.memory.write(address + offset, bytes);
+/**
+ * Writes random bytes into BAR 0 as the guest would: the first page, the last, and some between. `bytes`: there are no more than
+ * these behind the BAR.
+ */
+export async function imprint(vm: Vm, slot = VFIO_SLOT, bytes?: number): Promise<Imprint> {
+  const { address, size: whole } = await vm.bar(slot, 0);
+  const size = bytes ?? whole;
+  const piece = Math.min(size, PAGE);
+  const between = Array.from({ length: 16 }, () => randomInt(size / piece) * piece);
+  const pieces = new Map([0, size - piece, ...between].map((offset) => [offset, randomBytes(piece)]));
+  for (const [offset, data] of pieces) await vm.memory.write(address + offset, data);
   return pieces;
 }
 

@@ -14,7 +14,7 @@ const PATTERN_SIZE = 300_000;
 
 /**
  * The VM's own memory is named so that it comes first: QEMU 10.0's cpu_physical_memory_sync_dirty_bitmap (include/exec/ram_addr.h)
- * takes offsets in a block for RAM addresses, which under TCG aborts a live migration where the largest block has another place.
+ * takes offsets in a block for RAM addresses, which under TCG aborts a live migration if the largest block has another place.
  */
 const SHARED_MEMORY = [
   '-object',

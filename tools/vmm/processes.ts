@@ -1,4 +1,5 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { poll } from '../../src/vmm/deadline.ts';
 
 export interface FoundProcess {
   readonly pid: number;
@@ -28,6 +29,11 @@ export function findProcesses(mark: string, sessions: ReadonlySet<number>): Foun
         return []; // Gone meanwhile, or another user's.
       }
     });
+}
+
+/** Waits until none is found, for so long at most; returns those that still are. */
+export function stragglers(find: () => FoundProcess[], graceMs: number): Promise<FoundProcess[]> {
+  return poll(() => (find().length === 0 ? [] : undefined), graceMs, '').catch(find);
 }
 
 function isMarked(pid: number, mark: string): boolean {

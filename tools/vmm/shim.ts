@@ -51,7 +51,7 @@ function deviceSpec({
   return [driver, ...options].join(',');
 }
 
-/** Starts a VM with these devices under `vfio-shim run`. */
+/** Starts a VM with these devices under `vfio-shim run`. With `vfio: []` they are there, and not plugged in. */
 export async function startShimmedVm(
   bed: TestBed,
   name: string,
@@ -64,7 +64,7 @@ export async function startShimmedVm(
   const specs = devices.flatMap((device) => ['--device', deviceSpec(device)]);
   const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--'];
   const vfio = devices.map((_, index) => join(sysfs, `0000:${(0x90 + index).toString(16)}:00.0`));
-  return bed.startVm(name, { ...options, prefix, vfio });
+  return bed.startVm(name, { vfio, ...options, prefix });
 }
 
 /** What `run --json` printed at its end, one object per device in the order of `--device`. */

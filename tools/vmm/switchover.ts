@@ -16,7 +16,7 @@ export const AT_ONCE = {
   'downtime-limit': LONGEST_DOWNTIME,
 } as const satisfies MigrationParameters;
 
-/** As often QEMU has looked if that is taken for not yet. */
+/** If QEMU has looked so often and not stopped the VM, it is taken not to stop it. */
 export const LOOKS = 50;
 
 /** How often QEMU has looked: it looks for dirty memory anew each time. */

@@ -4,11 +4,10 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { Bed } from '../../src/vmm/bed.ts';
 import { Child, killHard } from '../../src/vmm/child.ts';
-import { poll } from '../../src/vmm/deadline.ts';
 import { qemuCommand, type QemuOptions } from '../../src/vmm/qemu-command.ts';
 import { Vm } from '../../src/vmm/vm.ts';
-import { qemuBinary, type QemuVersion } from './binaries.ts';
-import { findProcesses, MARK, type FoundProcess } from './processes.ts';
+import { qemuProgram, type QemuVersion } from './binaries.ts';
+import { findProcesses, MARK, stragglers, type FoundProcess } from './processes.ts';
 
 /**
  * Where a test's directory is. Its name is part of QEMU's options and shell commands, and the path of a UNIX socket has 107
@@ -40,7 +39,7 @@ export class TestBed extends Bed {
 
   /** Starts a VM and waits until its monitor answers. The name is unique in the bed. */
   async startVm(name: string, { qemu: version = '7.2', ...options }: VmOptions = {}, ms?: number): Promise<Vm> {
-    const command = qemuCommand({ path: qemuBinary(version), version }, this.path(name), options);
+    const command = qemuCommand(qemuProgram(version), this.path(name), options);
     const vm = await Vm.attach(this.spawn(command), this.path(name), ms);
     this.#vms.push(vm);
     return vm;
@@ -72,16 +71,14 @@ export class TestBed extends Bed {
   async cleanUp(graceMs = 5000): Promise<string[]> {
     for (const vm of this.#vms) vm.disconnect();
     for (const found of this.processes()) if (isQemu(found)) killHard(found.pid);
-    const left = await poll(() => (this.processes().length === 0 ? [] : undefined), graceMs, '').catch(() =>
-      this.processes(),
-    );
+    const left = await stragglers(() => this.processes(), graceMs);
     await this[Symbol.asyncDispose]();
     return left.map((found) => `${found.pid}: ${found.commandLine}`);
   }
 }
 
-/** True for QEMU, and for the ld.so of a QEMU that brings its own. */
+/** True for QEMU, and for the ld.so of a QEMU that brings its own: `ld-2.31.so`, or `ld-linux-x86-64.so.2` as of 2.34. */
 function isQemu({ executable, commandLine }: FoundProcess): boolean {
   const name = basename(executable);
-  return name.startsWith('qemu-system-') || (name.startsWith('ld-linux') && commandLine.includes('/qemu-system-'));
+  return name.startsWith('qemu-system-') || (name.startsWith('ld-') && commandLine.includes('/qemu-system-'));
 }

@@ -6,7 +6,7 @@ import { placeOf } from '../trap/run-mark.ts';
 
 /**
  * The target's descriptor of a device, borrowed for the time of a call: a duplicate that was kept would keep the device open
- * when the target has closed it. That it is the device that is meant is told by this run's mark on the open file.
+ * when the target has closed it. This run's mark on the open file tells that it is the device that is meant.
  */
 export class BorrowedFd implements DeviceHandle {
   readonly #place: number;
@@ -20,7 +20,7 @@ export class BorrowedFd implements DeviceHandle {
     this.#reach = reach;
   }
 
-  /** The device is that descriptor of that thread's process, until giveBack(). False where it is another file. */
+  /** Borrows that descriptor of that thread's process, until giveBack(). False if it is none, or of another file. */
   borrow(tid: number, fd: number): boolean {
     this.giveBack();
     this.#tid = tid;

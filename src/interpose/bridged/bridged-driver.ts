@@ -27,7 +27,7 @@ export interface BridgeOptions extends ServeOptions {
 
 export type BridgedDevice = ServedDevice<BridgedDriver>;
 
-/** The device of which a ledger has the facts, with the mark that its open file has. */
+/** The device of which a ledger has the facts; its place is the mark of its open file. */
 export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOptions): BridgedDevice {
   const facts = bridgedFacts(ledger);
   const isV2 = facts.flags !== 0;
@@ -39,7 +39,13 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   const parts = {
     name: bridgedName(ledger),
     ledger,
-    section: { fd: PARTS_FD, offset: partOffset(place, 'section'), size, address: () => section().address },
+    section: {
+      fd: PARTS_FD,
+      offset: partOffset(place, 'section'),
+      size,
+      address: () => section().address,
+      isDrivers: false,
+    },
     memory: {
       section: () => section().bytes,
       inner: () => map('inner').bytes,
@@ -49,7 +55,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       live: isV2 ? undefined : ledger.live,
     },
     protocol: isV2 ? ('v2' as const) : ('v1' as const),
-    // what the driver speaks itself is left to it, unless it is to be taken there and back
+    // what the driver speaks itself is left to it, but for the features of a v2 driver in a round trip
     shows: {
       region: isV2 && present !== 'v2',
       v2: (!isV2 || roundTrip) && (present === 'v2' || present === 'auto'),
@@ -69,7 +75,7 @@ export class BridgedDriver implements Driver {
   readonly borrowed: BorrowedFd;
   readonly port: VfioPort;
   readonly fdStore: ReturnType<Reach['fdStore']>;
-  /** Of a v2 driver. */
+  /** `undefined` for a v1 driver. */
   readonly #sessions: FdSessions | undefined;
   #inherited = false;
 

@@ -5,8 +5,6 @@ import {
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
   VFIO_GROUP_GET_DEVICE_FD,
-  vfio_device_info,
-  vfio_region_info,
 } from '../../abi/vfio.ts';
 import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
@@ -20,12 +18,14 @@ import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
+import { addedRegionInfo, infoWithAddedRegion, regionAskedFor } from '../../vfio/server/added-region.ts';
 import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
+import type { MigrationRegion } from '../../vfio/server/migration-region.ts';
 import type { Findings } from './findings.ts';
+import type { Argument } from '../../vfio/argument.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import { cdevName, linkOf, nameIn } from '../trap/kernel-names.ts';
 import { messageOf } from '../run/log.ts';
-import { migrationRegionInfo } from '../../vfio/server/migration-region.ts';
 import { BRIDGED } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { markPlace, placeOf } from '../trap/run-mark.ts';
@@ -34,10 +34,6 @@ import { regionOffset } from '../run/window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
-/** `struct vfio_device_info` as it is now, without capabilities. */
-const INFO_SIZE = 24;
-/** The longest answer with capabilities that is passed on. */
-const MAX_INFO = 64 * 1024;
 
 export interface BridgingOptions extends BridgeOptions {
   /** Is told what becomes of each device. */
@@ -100,9 +96,9 @@ export class Bridging implements Devices {
         this.#noteName(call);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(turn, true, (device) => this.#getInfo(call, device));
+        return this.#on(turn, true, (device) => this.#getInfo(new CallArgument(call), device));
       case VFIO_DEVICE_GET_REGION_INFO:
-        return this.#on(turn, false, (device) => this.#getRegionInfo(call, device));
+        return this.#on(turn, false, (device) => this.#getRegionInfo(new CallArgument(call), device));
       case VFIO_DEVICE_RESET:
         return this.#on(turn, false, (device) => {
           device.reset();
@@ -122,7 +118,7 @@ export class Bridging implements Devices {
     this.#names.set(call.tid, name);
   }
 
-  /** Serves a call on a device that is bridged, or with `find`, on one that is to be; others are the kernel's. */
+  /** Serves a call on a device that is bridged or, with `find`, is to be; calls on others are the kernel's. */
   #on(turn: Turn, find: boolean, serve: (device: BridgedDevice) => number): number {
     const { call } = turn;
     const fd = this.#duplicate(call);
@@ -144,8 +140,8 @@ export class Bridging implements Devices {
   }
 
   /**
-   * Takes the caller's descriptor. Where that is not allowed, it may be a device that is bridged, and the call fails; as long as there
-   * is none, it is the kernel's.
+   * Takes the caller's descriptor. If that is not allowed, it may be a device that is bridged, and the call fails; as long as there
+   * is none, the call is the kernel's.
    */
   #duplicate(call: Call): OwnedFd | undefined {
     try {
@@ -212,7 +208,7 @@ export class Bridging implements Devices {
     this.#options.findings.note(message);
   }
 
-  /** Forgets devices that the target has closed, where a new one comes. */
+  /** Forgets devices that the target has closed, when a new one comes. */
   #dropClosed(turn: Turn): void {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || this.#isOpen(device, place)) continue;
@@ -242,45 +238,20 @@ export class Bridging implements Devices {
     }
   }
 
-  /** The kernel's own answer, with one more region. */
-  #getInfo(call: Call, device: BridgedDevice): number {
-    if (device.region === undefined) return CONTINUE;
-    const [argsz = 0] = new Uint32Array(call.readArg(2, 4).buffer);
-    if (argsz < 16) return CONTINUE; // it says EINVAL
-    const ask = (size: number): Uint8Array => {
-      const bytes = call.readArg(2, size);
-      new DataView(bytes.buffer).setUint32(0, size, true);
-      device.driver.port.getInfo(bytes);
-      return bytes;
-    };
-    let bytes = ask(Math.min(argsz, INFO_SIZE));
-    const needed = new DataView(bytes.buffer).getUint32(0, true);
-    if (needed > bytes.length && needed <= Math.min(argsz, MAX_INFO)) bytes = ask(needed);
-    const regions = vfio_device_info.fields.num_regions[1];
-    const view = new DataView(bytes.buffer);
-    view.setUint32(regions, view.getUint32(regions, true) + 1, true);
-    // where it holds all that there is, argsz stays what the caller said
-    if (view.getUint32(0, true) <= bytes.length) view.setUint32(0, argsz, true);
-    call.writeArg(2, bytes);
-    return 0;
+  #getInfo(argument: Argument, { region, driver }: BridgedDevice): number {
+    return region !== undefined && infoWithAddedRegion(argument, driver.port) ? 0 : CONTINUE;
   }
 
-  #getRegionInfo(call: Call, device: BridgedDevice): number {
-    const { facts, place } = device.driver;
-    const { argsz, index } = vfio_region_info.decode(call.readArg(2, vfio_region_info.size));
+  #getRegionInfo(argument: Argument, { name, region, driver }: BridgedDevice): number {
+    const { facts, place } = driver;
+    if (regionAskedFor(argument) !== facts.region) return CONTINUE;
     const { present, findings } = this.#options;
     const generation = isDraft(present) ? present : 'v1';
-    if (index === facts.region) findings.uses(device.name, generation);
-    if (device.region === undefined || index !== facts.region || argsz < vfio_region_info.size) return CONTINUE;
-    call.writeArg(
-      2,
-      migrationRegionInfo(argsz, index, {
-        generation,
-        offset: regionOffset(place),
-        dataSection: device.section.size,
-      }),
-    );
-    return 0;
+    findings.uses(name, generation);
+    if (region === undefined) return CONTINUE;
+    const { dataSection } = region;
+    const added: MigrationRegion = { generation, offset: regionOffset(place), dataSection, mappable: true };
+    return addedRegionInfo(argument, facts.region, added) ? 0 : CONTINUE;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {

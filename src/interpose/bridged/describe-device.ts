@@ -11,7 +11,7 @@ import { PART_SPAN } from '../memory/inherited.ts';
 
 /**
  * Finds out whether a device is to be bridged, and if so notes in the ledger what there is to know of it. A device that cannot
- * be migrated, and one that speaks what is to be presented, are left alone: why is returned.
+ * be migrated, and one that speaks what is to be presented, are left alone: returns why.
  */
 export function describeDevice(
   device: DeviceHandle,

@@ -8,11 +8,11 @@ const header = struct('findings', 8, {
   length: ['u32', 4],
 });
 
-/** The last line where there is no room for another. */
+/** The last line if there is no room for another. */
 const MORE = 'and more';
 
 /**
- * What became of the devices that the target has opened, for `-v`: said when it is found out, and where none was bridged once
+ * What became of the devices that the target has opened, for `-v`: logged when it is found out and, if none was bridged, once
  * more at the end. It lies in memory that counts at once and outlives this process: a successor goes on with it.
  */
 export class Findings {
@@ -72,7 +72,7 @@ export class Findings {
     this.#header.length = length + bytes.length; // last: a line counts when it is complete
   }
 
-  /** For the end: that no device was bridged, and why; `undefined` where one was. */
+  /** For the end: that no device was bridged, and why; `undefined` if one was. */
   get conclusion(): string | undefined {
     if (this.#header.bridged === 1) return undefined;
     const lines = this.#lines();

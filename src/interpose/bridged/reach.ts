@@ -9,7 +9,7 @@ import type { VfioPort } from '../../vfio/port.ts';
 import { partOffset, PARTS_FD, fdStoreFds, type Part } from '../memory/inherited.ts';
 import { linkOf } from '../trap/kernel-names.ts';
 
-/** By what a supervisor reaches the target's devices and the memory that outlives it. A test hands in devices that are not there. */
+/** How a supervisor reaches the target's devices and the memory that outlives it. A test hands in devices that are not there. */
 export interface Reach {
   /** A duplicate of the target's descriptor; `undefined` if it has none of that number. Throws as duplicateFd(). */
   duplicate(tid: number, fd: number): OwnedFd | undefined;

@@ -1,12 +1,13 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
-import { createSim } from '../../sim/create.ts';
+import { createSim, simMemorySizes } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
-import { fillPattern } from '../../sim/memory.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
+import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
-import { mapSharedMemory } from '../../sys/memory.ts';
+import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
@@ -14,7 +15,7 @@ import { isFile } from '../trap/file-look.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
-import { REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
+import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
@@ -35,10 +36,13 @@ export function emulatedDevice(
   const { dataSection } = plan;
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
   const section = mapSharedMemory(files.section, dataSection);
+  const { protocol } = kindOf(plan.spec);
+  const isInside = options.roundTrip || isDraft(options.present);
+  const isDrivers = protocol === 'v1' && !isInside;
   const parts = {
     name: plan.name,
     ledger,
-    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address },
+    section: { fd: files.section, offset: 0, size: dataSection, address: () => section.address, isDrivers },
     memory: {
       section: () => section.bytes,
       inner: () => map(files.inner),
@@ -47,18 +51,36 @@ export function emulatedDevice(
       arena: ledger.arena,
       live: undefined, // a simulated driver's own state is in the arena
     },
-    protocol: kindOf(plan.spec).protocol,
+    protocol,
     shows: { region: options.present !== 'v2', v2: options.present === 'v2' || options.present === 'auto' },
     dirty: noDma,
   };
   // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
-  const isInside = parts.protocol !== 'v2' && (options.roundTrip || isDraft(options.present));
-  const innermost = (): Uint8Array => (isInside ? map(files.inner) : section.bytes);
+  const innermost = (): Uint8Array => {
+    const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
+    return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
+  };
   return new ServedDevice(
     parts,
     options,
-    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost(), present: options.present }, sink),
+    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, sink),
   );
+}
+
+type Memory = Pick<SimMemory, 'bar' | 'kept' | 'pieces'>;
+
+function mapped(files: DeviceFiles, { bar, kept, spec }: PlannedDevice): Memory {
+  const map = (fd: number, size: number): Uint8Array => mapSharedMemory(fd, size).bytes;
+  return {
+    bar: map(files.device, bar).subarray(0, spec.size),
+    kept: kept > 0 ? map(files.kept, kept) : new Uint8Array(0),
+  };
+}
+
+/** Nothing of it becomes part of this process, however much there is. */
+function inPieces(guest: ByteStore, files: DeviceFiles, { kept }: PlannedDevice): Memory {
+  const none = new Uint8Array(0);
+  return { bar: none, kept: none, pieces: { bar: guest, kept: new SharedStore(files.kept, kept) } };
 }
 
 /** A simulated driver, and the files by which the target knows its device. */
@@ -68,38 +90,31 @@ export class EmulatedDriver implements Driver {
   readonly files: DeviceFiles;
   readonly backend: MigratableDevice;
   readonly text: string;
-  readonly guestMemory: Uint8Array;
+  readonly guestMemory: ByteStore;
   /** Of the device's file. */
   readonly inode: number;
 
   constructor(
-    parts: {
-      plan: PlannedDevice;
-      index: number;
-      files: DeviceFiles;
-      ledger: Ledger;
-      section: Uint8Array;
-      present: Plan['present'];
-    },
+    parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
     sink: DeviceSink,
   ) {
-    const { plan, index, files, ledger, section, present } = parts;
+    const { plan, index, files, ledger, section } = parts;
     const { spec } = plan;
-    const bar = mapSharedMemory(files.device, plan.bar).bytes.subarray(0, spec.size);
+    const guest = new SharedStore(files.device, spec.size);
     if (ledger.isFresh) {
-      fillPattern(bar, spec.seed);
+      fillPattern(guest, spec.seed);
       mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
     }
     const { offset, size } = deviceArena.driver;
     const state = ledger.arena.subarray(offset, offset + size);
-    const kept = plan.kept > 0 ? mapSharedMemory(files.kept, plan.kept).bytes : new Uint8Array(0);
     this.plan = plan;
-    this.regions = emulatedRegions(plan, index, isDraft(present) ? present : 'v1');
+    this.regions = emulatedRegions(plan, index);
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
-    this.guestMemory = bar;
-    this.backend = observe(createSim(spec, { bar, state, section, kept }), sink, untimed);
+    this.guestMemory = guest;
+    const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
+    this.backend = observe(createSim(spec, { ...memory, state, section }), sink, untimed);
   }
 
   enter(tid: number, fd?: number): boolean {

@@ -7,14 +7,13 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../../abi/vfio.ts';
 import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-requests.ts';
-import type { Draft } from '../../v1/drafts/device.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 
 /** The regions of an emulated device: BAR0 and config space, the others of vfio-pci empty, and the migration region in the window. */
-export function emulatedRegions(device: PlannedDevice, place: number, generation: 'v1' | Draft): DeviceRegions {
+export function emulatedRegions(device: PlannedDevice, place: number): DeviceRegions {
   const own = (index: number): ShownRegion => {
     const offset = BigInt(index) * BigInt(REGION_SPAN);
     switch (index) {
@@ -28,6 +27,6 @@ export function emulatedRegions(device: PlannedDevice, place: number, generation
   };
   return {
     own: Array.from({ length: VFIO_PCI_VGA_REGION_INDEX }, (_, index) => own(index)),
-    migration: { generation, offset: regionOffset(place), dataSection: device.dataSection },
+    migration: regionOffset(place),
   };
 }

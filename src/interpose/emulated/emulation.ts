@@ -110,7 +110,7 @@ function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
 }
 
 /**
- * The path that a call names; `undefined` where there is none, or where this process may not read it: what is emulated exists
+ * The path that a call names; `undefined` if there is none, or if this process may not read it: what is emulated exists
  * nowhere else, so the kernel says ENOENT of it, and all other files are the kernel's anyway.
  */
 function pathOf(call: Call, argument: number): string | undefined {

@@ -44,8 +44,8 @@ export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
 /**
  * The emulated /dev/vfio: containers and groups, and which belongs to which.
  *
- * Whether a group or a device is open somewhere is told by a lock on its file: each user gets an open file of his own, which has it, so
- * the lock ends when the last of its descriptors is closed, whoever has got one and whatever has become of us.
+ * A lock on its file tells whether a group or a device is open somewhere: each user gets an open file of his own, which has the lock,
+ * so it ends when the last of that file's descriptors is closed, whoever has got one and whatever has become of us.
  */
 export class VfioNodes implements ContainerHost {
   readonly mappings: DmaMappings;
@@ -100,7 +100,7 @@ export class VfioNodes implements ContainerHost {
     return this.containerIoctl(turn.call, command, container);
   }
 
-  /** Opening /dev/vfio/vfio. */
+  /** Opens /dev/vfio/vfio. */
   openContainer(turn: Turn, closeOnExec: boolean): number {
     const { containers } = this.#state;
     if (containers.length >= MAX_CONTAINERS) {
@@ -122,7 +122,7 @@ export class VfioNodes implements ContainerHost {
   }
 
   /**
-   * Opening /dev/vfio/N. A group has one opener, and devices of it that are open keep it open (drivers/vfio/group.c of Linux 6.12:
+   * Opens /dev/vfio/N. A group has one opener, and devices of it that are open keep it open (drivers/vfio/group.c of Linux 6.12:
    * vfio_group_fops_open, vfio_device_open_file), so who comes after them finds it detached.
    */
   openGroup(turn: Turn, group: number, closeOnExec: boolean): number {
@@ -204,7 +204,7 @@ export class VfioNodes implements ContainerHost {
     using file = openAnew(device.driver.files.device, O_RDWR);
     const isFirst = lockFile(file.number, 'exclusive');
     shareLock(file);
-    // noted beforehand: who has the descriptor may look at once. Where it is not given, the next one is the first too
+    // noted beforehand: who has the descriptor may look at once. If it is not given, the next one is the first too
     if (isFirst) device.opened(turn);
     this.#send(turn, file.number, true);
     return ANSWERED;

@@ -69,7 +69,7 @@ export class JournalLayout {
     return journal.subarray(at, at + seccomp_notif.size);
   }
 
-  /** How often the call in a place has been begun by successors. */
+  /** How often successors have begun to serve the call in a place. */
   attempts(journal: Uint8Array, place: number): Uint8Array {
     const at = place * NOTIFICATION_STRIDE + seccomp_notif.size;
     return journal.subarray(at, at + 1);

@@ -10,7 +10,7 @@ import { struct } from '../../abi/struct.ts';
  * as they are after it, and gives the answer that is noted there.
  */
 
-/** So many ledgers there can be. */
+/** How many ledgers there can be. */
 export const MAX_LEDGERS = 96;
 
 /** The call that the state is the result of. */

@@ -17,7 +17,7 @@ import { logOf } from './target-stderr.ts';
 /*
  * The keeper: holds what a supervisor must not take with it when it dies (the listener, the shared memory, the program), and
  * starts a successor when one dies. It ends when a supervisor has ended by itself, which is after the target, and when no
- * supervisor can be had: with the listener goes the target's waiting, its calls fail with ENOSYS.
+ * supervisor can be had: that closes the listener, and from then on the target's trapped calls fail with ENOSYS.
  */
 
 /** After a supervisor that served and lived longer, in milliseconds, the next one starts without a pause. */
@@ -46,7 +46,7 @@ interface Kept {
   readonly program: SupervisorProgram;
 }
 
-/** Begins with the plan that the launcher passed on. */
+/** Runs the keeper, with the plan that the launcher passed on. */
 export async function start(text: string | undefined): Promise<void> {
   const plan = parsePlan(text);
   logTo(logOf(plan));

@@ -1,7 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, fstatSync, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { errnoName } from '../../abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../../abi/prctl.ts';
 import { ShimError } from '../../error.ts';
@@ -17,14 +16,14 @@ import { nodeOptions, withoutNodeVariables } from '../run/node.ts';
 import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
 import { handOn, LAUNCHER_FD, type FdWindow, type Order, type Plan } from '../run/plan.ts';
 
-const keeperPath = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
+const keeperPath = join(import.meta.dirname, 'keeper-main.js');
 
 /**
  * Replaces this process by the target, under a filter whose listener a keeper holds. The process id stays, so signals,
  * exit status and whoever watches the process see the target itself.
  *
- * The keeper is started first, through a shell that leaves it: the target must not get a child it does not know of. The
- * listener waits for it in the socket, and the target's first trapped call for the supervisor.
+ * It starts the keeper first, through a shell that ends at once: the target must not get a child it does not know of. The listener
+ * waits for the keeper in the socket, and the target's first trapped call waits for the supervisor.
  */
 export function launch(order: Order, command: readonly string[], env: NodeJS.ProcessEnv): never {
   const [name = ''] = command;

@@ -1,5 +1,5 @@
 import { openSync, readFileSync, writeSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { koffiLibrary } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import { nodeOptions } from '../run/node.ts';
@@ -11,7 +11,7 @@ import { IGNORED } from './signals.ts';
  * is copied to memory; of koffi's library and of Node's executable the files are held open, which removing them does not end.
  */
 
-const path = fileURLToPath(new URL('./supervisor-main.cjs', import.meta.url));
+const path = join(import.meta.dirname, 'supervisor-main.js');
 
 /** Node's executable, as this process runs it, whatever has happened to its file. */
 export const NODE = '/proc/self/exe';
@@ -39,6 +39,6 @@ function bootstrap(program: number, koffi: number): string {
 const koffi = { exports: {} };
 process.dlopen(koffi, '/proc/self/fd/${koffi}');
 const text = require('node:fs').readFileSync('/proc/self/fd/${program}', 'utf8');
-const main = require('node:vm').runInThisContext('(function (require) {' + text + '})', { filename: 'supervisor-main.cjs' });
+const main = require('node:vm').runInThisContext('(function (require) {' + text + '})', { filename: 'supervisor-main.js' });
 main((name) => (name === 'koffi' ? koffi.exports : require(name)));`;
 }

@@ -28,7 +28,7 @@ export function writeSysfs(
   }
 }
 
-/** Removes a fresh directory of ours. Whoever ends does it, as nobody knows who will be the last. */
+/** Removes a fresh directory of ours. Keeper and supervisor both do so when they end: neither knows whether it is the last. */
 export function removeSysfs({ sysfs }: Pick<Plan, 'sysfs'>): void {
   if (sysfs?.fresh !== true) return;
   try {

@@ -11,7 +11,7 @@ import type { FileIdentity, Plan } from '../run/plan.ts';
 const STDERR = 2;
 const EBADF = errnoNumber('EBADF');
 
-/** Where keeper and supervisor say what they have to say. */
+/** The file to which keeper and supervisor log. */
 export function logOf({ fds, stderr }: Plan): Sink {
   return fds.log === undefined ? new TargetStderr(fds.target, stderr) : new Outlet(fds.log);
 }

@@ -19,7 +19,7 @@ import { featureRequest } from '../../vfio/client/features.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { smallSpec } from '../../sim/spec.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
-import { addressOf, arch, trySyscall } from '../../sys/libc.ts';
+import { arch, trySyscall, withAddress } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
@@ -72,12 +72,13 @@ export class RehearsalTarget implements Disposable {
     const served = emulation.at(0);
     const region = served?.region;
     if (served !== undefined && region !== undefined) {
-      const { regionSize, dataSection } = region;
+      const { regionSize, dataSection, mapped } = region;
       const shown = { regionSize, dataSection, ...this.#accesses(served) };
       if ('draft' in region) this.draft = { ...shown, draft: region.draft, mapped: region.mapped };
-      else this.v1 = { ...shown, mapped: undefined };
+      else this.v1 = { ...shown, mapped: served.section.isDrivers ? mapped : undefined }; // some have their data moved by mmap only
     }
-    if (served?.v2 !== undefined && plan.dataFds !== undefined) this.v2 = this.#showV2(served.v2.migrationFlags);
+    if (served?.v2 !== undefined && plan.dataFds !== undefined)
+      this.v2 = this.#showV2(served, served.v2.migrationFlags);
   }
 
   [Symbol.dispose](): void {
@@ -85,7 +86,15 @@ export class RehearsalTarget implements Disposable {
     for (const file of this.#files) file.close();
   }
 
-  /** Makes a call, and returns what the target would get. Throws where that is an error. */
+  /** SAFETY: argsz, in `argument`, says no more than its length. */
+  #ioctl(name: string, fd: number, command: number, argument: Uint8Array): void {
+    withAddress(argument, (at) => this.#make(name, numbers.ioctl, [fd, command, at]));
+  }
+
+  /**
+   * Makes a call, and returns what the target would get. Throws if that is an error. SAFETY: whoever passes an address keeps what is
+   * there (withAddress()), and passes its length.
+   */
   #make(name: string, nr: number, args: readonly (number | bigint)[]): number {
     const { words } = this.#call;
     seccomp_notif.encode({ id: 1n, pid: process.pid, nr }, new Uint8Array(words.buffer));
@@ -105,7 +114,7 @@ export class RehearsalTarget implements Disposable {
     const at = (offset: number): bigint => regionOffset(0) + BigInt(offset);
     const { pread64, pwrite64 } = numbers;
     const access = (nr: number, offset: number, bytes: Uint8Array): void => {
-      this.#make('access', nr, [this.#device, addressOf(bytes), bytes.length, at(offset)]);
+      withAddress(bytes, (from) => this.#make('access', nr, [this.#device, from, bytes.length, at(offset)]));
     };
     return {
       read: (offset, into) => access(pread64, offset, into),
@@ -114,10 +123,10 @@ export class RehearsalTarget implements Disposable {
     };
   }
 
-  #showV2(migrationFlags: number): V2Device {
+  #showV2(served: EmulatedDevice, migrationFlags: number): V2Device {
     const feature = (flags: number, data: Uint8Array): Uint8Array => {
       const bytes = featureRequest(flags, data);
-      this.#make('VFIO_DEVICE_FEATURE', numbers.ioctl, [this.#device, VFIO_DEVICE_FEATURE, addressOf(bytes)]);
+      this.#ioctl('VFIO_DEVICE_FEATURE', this.#device, VFIO_DEVICE_FEATURE, bytes);
       return bytes.subarray(vfio_device_feature.size);
     };
     const get = (index: number, size: number): Uint8Array =>
@@ -139,18 +148,18 @@ export class RehearsalTarget implements Disposable {
         const size = vfio_device_feature_mig_data_size;
         return Number(size.decode(get(VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, size.size)).stop_copy_length);
       },
-      reset: () => {},
+      reset: () => served.reset(),
     };
   }
 
   #session(fd: number): V2DataSession {
     this.#dataFds.add(fd);
     return {
-      read: (into) => this.#make('read', numbers.read, [fd, addressOf(into), into.length]),
-      write: (from) => this.#make('write', numbers.write, [fd, addressOf(from), from.length]),
+      read: (into) => withAddress(into, (at) => this.#make('read', numbers.read, [fd, at, into.length])),
+      write: (from) => withAddress(from, (at) => this.#make('write', numbers.write, [fd, at, from.length])),
       precopyInfo: (): PrecopyInfo => {
         const bytes = vfio_precopy_info.encode({ argsz: vfio_precopy_info.size });
-        this.#make('VFIO_MIG_GET_PRECOPY_INFO', numbers.ioctl, [fd, VFIO_MIG_GET_PRECOPY_INFO, addressOf(bytes)]);
+        this.#ioctl('VFIO_MIG_GET_PRECOPY_INFO', fd, VFIO_MIG_GET_PRECOPY_INFO, bytes);
         const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(bytes);
         return { initialBytes: Number(initial_bytes), dirtyBytes: Number(dirty_bytes) };
       },

@@ -5,6 +5,7 @@ import type { PlannedDevice } from './plan.ts';
 
 const FIRST_GROUP = 9000;
 const FIRST_BUS = 0x90;
+const PAGE = 4096;
 
 /**
  * The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... Whoever plans them
@@ -18,7 +19,7 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     spec,
     name: `0000:${bus}:00.0`,
     group: FIRST_GROUP + index,
-    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : section,
+    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : Math.ceil(section / PAGE) * PAGE,
     bar: barSize(spec),
     kept,
   };

@@ -17,6 +17,8 @@ export interface Plan {
   readonly offerP2P: boolean;
   /** A v2 device that is presented in v1 counts in pre-copy what stop-and-copy will cost. */
   readonly countStopCopy: boolean;
+  /** In bytes. */
+  readonly holdPrecopy: number;
   /** Where the stand-in data fds of presented v2 devices are put in the target; none if v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
   readonly onError: 'reset' | 'report';
@@ -25,7 +27,7 @@ export interface Plan {
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
-  /** What devices go through is said on stderr. */
+  /** The supervisor logs what devices go through. */
   readonly verbose: boolean;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
@@ -35,9 +37,9 @@ export interface Plan {
 export interface PlannedFds {
   /** A pidfd of the target. */
   readonly target: number;
-  /** Where the supervisor writes one line of JSON per device at the end; none without. */
+  /** The file to which the supervisor writes one line of JSON per device at the end, if any. */
   readonly report: number | undefined;
-  /** The file for what keeper and supervisor have to say; the target's stderr without. */
+  /** The file to which keeper and supervisor log; without it they log to the target's stderr. */
   readonly log: number | undefined;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: number | undefined;
@@ -69,7 +71,7 @@ export interface PlannedDevice {
   /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
   readonly name: string;
   readonly group: number;
-  /** Bytes of the migration region's data section. */
+  /** Bytes of the migration region's data section, to whole pages. */
   readonly dataSection: number;
   /** Bytes of the device file that the supervisor maps as BAR0, and of what the driver keeps besides. */
   readonly bar: number;

@@ -1,9 +1,10 @@
-import { O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
+import { O_NONBLOCK, O_RDONLY, O_WRONLY } from '../../abi/fcntl.ts';
 import { struct } from '../../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
-import { vfio_precopy_info } from '../../abi/vfio-v2.ts';
-import { inodeOfOwn, openAnew } from '../../sys/file.ts';
-import { addressOf } from '../../sys/libc.ts';
+import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../../abi/vfio-v2.ts';
+import { isNotReady } from '../../error.ts';
+import { inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
+import { addressOf, withAddress } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -17,7 +18,7 @@ import { TargetBuffer } from '../trap/target-buffer.ts';
  * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone.
  */
 
-/** The most that one call moves, in bytes: what QEMU 10 asks for. */
+/** The most that one call reads, or writes by a copy, in bytes: what QEMU 10 asks for. */
 const PIECE = 1024 * 1024;
 
 const data_fd = struct('data_fd', 64, {
@@ -28,7 +29,7 @@ const data_fd = struct('data_fd', 64, {
 /** What a device's data fd needs to know of it. */
 export interface DataFdDevice {
   readonly v2: V2Device | undefined;
-  /** What the call has done so far did not happen. */
+  /** Takes back what the call has changed so far. */
   undo(): void;
 }
 
@@ -74,7 +75,7 @@ export class DataFds {
     const bytes = session.peek?.(count);
     if (bytes !== undefined) return this.#readInPlace(buffer, session, bytes);
     buffer.prove(count);
-    const length = session.read(bounce.subarray(0, count));
+    const length = readOrRefuse(call, session, bounce.subarray(0, count));
     try {
       buffer.write(bounceAt, length);
     } catch (error) {
@@ -87,7 +88,7 @@ export class DataFds {
   /** Bytes that lie where they can be taken from: they count as read once the target has them. */
   #readInPlace(buffer: TargetBuffer, session: V2DataSession, bytes: Uint8Array): number {
     if (bytes.length === 0) return 0;
-    buffer.write(addressOf(bytes), bytes.length);
+    withAddress(bytes, (at) => buffer.write(at, bytes.length)); // SAFETY: the length is that of `bytes`
     session.consume?.(bytes.length);
     this.#readsAhead = session.readAhead !== undefined;
     return bytes.length;
@@ -115,7 +116,7 @@ export class DataFds {
       buffer.read(bounceAt, piece.length);
       length = session.write(piece);
     } else {
-      buffer.read(addressOf(room), room.length);
+      withAddress(room, (at) => buffer.read(at, room.length)); // SAFETY: the length is that of `room`
       session.fill?.(room.length);
       ({ length } = room);
     }
@@ -128,10 +129,30 @@ export class DataFds {
     const session = this.#session();
     const { argsz } = vfio_precopy_info.decode(call.readArg(2, vfio_precopy_info.size));
     if (argsz < vfio_precopy_info.size) throw refuse('EINVAL', `VFIO_MIG_GET_PRECOPY_INFO: argsz ${argsz}`);
-    const { initialBytes, dirtyBytes } = session.precopyInfo();
-    const info = { argsz, flags: 0, initial_bytes: BigInt(initialBytes), dirty_bytes: BigInt(dirtyBytes) };
-    call.writeArg(2, vfio_precopy_info.encode(info));
+    const { initialBytes, dirtyBytes, reinit } = session.precopyInfo();
+    call.writeArg(
+      2,
+      vfio_precopy_info.encode({
+        argsz,
+        flags: reinit === true ? VFIO_PRECOPY_INFO_REINIT : 0,
+        initial_bytes: BigInt(initialBytes),
+        dirty_bytes: BigInt(dirtyBytes),
+      }),
+    );
     return 0;
+  }
+}
+
+/** A read of a driver that heeds O_NONBLOCK, by whoever has set that flag, does not wait. */
+function readOrRefuse(call: Call, session: V2DataSession, into: Uint8Array): number {
+  try {
+    return session.read(into);
+  } catch (error) {
+    const { nonblockingErrno } = session;
+    if (!isNotReady(error) || nonblockingErrno === undefined) throw error;
+    const flags = openFlagsOf(call.tid, call.s32(0)) ?? 0;
+    if ((flags & O_NONBLOCK) === 0) throw error;
+    throw refuse(nonblockingErrno(), 'data fd: a read would block');
   }
 }
 

@@ -21,7 +21,7 @@ export interface PresentationMemory {
   readonly carry: () => Uint8Array;
   readonly carryOuter: () => Uint8Array;
   readonly arena: Uint8Array;
-  /** Memory that counts at once, where the driver does not forget with the arena what it was asked. */
+  /** Memory that counts at once, for a v1 driver of the kernel: it does not forget, with the arena, what it was asked. */
   readonly live: Uint8Array | undefined;
 }
 
@@ -31,6 +31,7 @@ export interface PresentationOptions {
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
+  readonly holdPrecopy: number;
   readonly onError: Plan['onError'];
   /** What is known of v1 drivers. */
   readonly v1: Plan['v1'];
@@ -56,7 +57,7 @@ export function makePresentations(
   memory: PresentationMemory,
   options: PresentationOptions,
 ): Presentations {
-  const { roundTrip, segmentation, offerP2P, countStopCopy, onError, v1: habits, warn } = options;
+  const { roundTrip, segmentation, offerP2P, countStopCopy, holdPrecopy, onError, v1: habits, warn } = options;
   const part = (name: 'presentV1' | 'presentV2' | 'outer' | 'fromDraft' | 'presentDraft'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -67,6 +68,7 @@ export function makePresentations(
       state,
       onError,
       pendingIncludesStopCopy: countStopCopy,
+      holdPrecopy,
       warn,
     });
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
@@ -99,6 +101,7 @@ export function makePresentations(
           state: part('presentV1'),
           onError,
           pendingIncludesStopCopy: countStopCopy,
+          holdPrecopy,
           warn,
         })
       : inV1(backend, part);

@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { struct } from '../../abi/struct.ts';
 import { stateIn, type DeviceEvent, type Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
+import { sha256Of, type ByteStore } from '../../sim/byte-store.ts';
 import { draftStateName, draftStates } from '../../v1/drafts/states.ts';
 import { V1, v1StateName, withoutReserved } from '../../v1/states.ts';
 import { V2, v2StateName } from '../../v2/states.ts';
@@ -47,7 +47,7 @@ export class ReportCounter {
   readonly #stateNumbers: Readonly<Record<string, number>>;
   readonly #protocol: Protocol;
 
-  /** `protocol`: which states are noted, those of the device itself. */
+  /** `protocol`: that of the device itself, whose states are noted. */
   constructor(memory: Uint8Array, protocol: Protocol) {
     this.counts = device_report.view(memory);
     this.#states = memory.subarray(device_report.size, device_report.size + LISTED);
@@ -57,7 +57,7 @@ export class ReportCounter {
     this.#stateNumbers = numbers;
   }
 
-  /** A call on the device itself: notes the state, and returns its name where it is another than the last one. */
+  /** A call on the device itself: notes the state, and returns its name if it is another than the last one. */
   ofDriver(event: DeviceEvent): string | undefined {
     const number = this.#stateNumbers[stateIn(event) ?? ''];
     return number === undefined ? undefined : this.state(number);
@@ -100,7 +100,7 @@ export class ReportCounter {
     }
   }
 
-  /** Notes a state; its name where it is another than the last one. */
+  /** Notes a state, and returns its name if it is another than the last one. */
   state(value: number): string | undefined {
     const { counts } = this;
     const last = counts.states - 1;
@@ -121,7 +121,7 @@ export class ReportCounter {
     }
   }
 
-  report(name: string, device: string, guestMemory: Uint8Array | undefined): DeviceReport {
+  report(name: string, device: string, guestMemory: ByteStore | undefined): DeviceReport {
     const { counts } = this;
     const listed = Math.min(counts.states, LISTED);
     return {
@@ -135,7 +135,7 @@ export class ReportCounter {
       trappedCalls: counts.calls,
       states: Array.from(this.#states.subarray(0, listed), this.#stateName),
       statesOmitted: counts.states - listed,
-      sha256: guestMemory === undefined ? null : sha256(guestMemory),
+      sha256: guestMemory === undefined ? null : sha256Of(guestMemory),
     };
   }
 }
@@ -149,12 +149,4 @@ function statesOf(protocol: Protocol): { name: (value: number) => string; number
     default:
       return { name: (value) => draftStateName(protocol, value), numbers: draftStates[protocol] };
   }
-}
-
-/** In pieces: a hash of Node's takes no more than 2 GiB at a time. */
-function sha256(memory: Uint8Array): string {
-  const PIECE = 2 ** 28;
-  const hash = createHash('sha256');
-  for (let at = 0; at < memory.length; at += PIECE) hash.update(memory.subarray(at, at + PIECE));
-  return hash.digest('hex');
 }

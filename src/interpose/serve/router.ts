@@ -8,7 +8,6 @@ import type { DataFds } from './data-fd.ts';
 import { identify, identifyLately, type Descriptor } from './descriptor.ts';
 import type { Devices } from './devices.ts';
 import { forgetFile } from '../trap/file-look.ts';
-import { mapSection } from '../trap/map-section.ts';
 import type { FdWindow } from '../run/plan.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from '../run/log.ts';
@@ -36,8 +35,8 @@ export class Router {
   }
 
   /**
-   * Goes on, once a read of a data fd was answered, with what the next one will need: the target sends what it has meanwhile.
-   * True where that changed something, which is to be committed with the call's result once more.
+   * Prepares, once a read of a data fd was answered, what the next one will need, while the target sends what it has. True if that may
+   * have changed something, which is to be committed with the call's result once more.
    */
   readAhead({ tid }: Call): boolean {
     const device = this.#hasRead;
@@ -108,7 +107,7 @@ export class Router {
     return this.#dataFd(turn, (dataFds) => dataFds.write(turn.call));
   }
 
-  /** A call on a device's descriptor at an offset in the window: which arguments these are. */
+  /** A call on a device's descriptor at an offset in the window; the numbers say which arguments these are. */
   #onRegion(turn: Turn, fdArgument: number, offsetArgument: number): number {
     const { call } = turn;
     const high = call.high(offsetArgument);
@@ -127,9 +126,9 @@ export class Router {
     }
   }
 
-  #map({ call, answers }: Turn, device: ServedDevice, offset: number): number {
+  #map(turn: Turn, device: ServedDevice, offset: number): number {
     try {
-      return mapSection(call, answers, device.section, offset);
+      return device.map(turn, offset);
     } catch (error) {
       warn(`${device.name}: the data section is not mapped, migration will be slow: ${messageOf(error)}`);
       throw error;

@@ -4,7 +4,7 @@ import type { DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
-import { DATA_OFFSET } from '../../v1/region.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
 import { DraftAccess } from '../../v1/drafts/registers.ts';
@@ -16,10 +16,12 @@ import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
+import { mapSection } from '../trap/map-section.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
+import { readSection, writeSection, type Section } from './section.ts';
 import type { Turn } from '../memory/turn.ts';
 
 export interface ServeOptions {
@@ -28,20 +30,13 @@ export interface ServeOptions {
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
+  readonly holdPrecopy: number;
   readonly onError: Plan['onError'];
   readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
   readonly warn: (message: string) => void;
-  /** Where what devices go through is said, if anywhere. */
+  /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
-}
-
-/** The data section as the target maps it: a file, where the section begins in it, its bytes, and where they are here. */
-export interface Section {
-  readonly fd: number;
-  readonly offset: number;
-  readonly size: number;
-  readonly address: () => number;
 }
 
 /** What is behind a served device: an emulated one, or one of the kernel. */
@@ -49,14 +44,14 @@ export interface Driver {
   /** Tells of each call on it. */
   readonly backend: MigratableDevice;
   /**
-   * Begins a call on a descriptor of the target; false where that is not this device. Without one, the call is on something
-   * that belongs to the device, as a data fd does. leave() ends it.
+   * Begins a call on a descriptor of the target; false if that is not this device's. Without one, the call is on something that
+   * belongs to the device, as a data fd does; false if the target has closed the device. leave() ends the call.
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
-  /** What the device is, for the report, and the memory that its guest sees where that is ours to see. */
+  /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
-  readonly guestMemory: Uint8Array | undefined;
+  readonly guestMemory: ByteStore | undefined;
 }
 
 export interface ServedParts {
@@ -77,14 +72,15 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly ledger: Ledger;
   readonly section: Section;
   readonly driver: D;
-  /** The migration region that the VMM sees, if v1 or a draft is presented. */
+  /** The migration region that the VMM sees, if one is ours to show: of v1, or of a draft. */
   readonly region: V1Device | DraftDevice | undefined;
-  /** The features that the VMM sees, where v2 is presented. */
+  /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
+  // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
@@ -129,7 +125,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.dataFds?.open(call, answers, resuming, tell);
   }
 
-  /** What the call has changed did not happen: a successor would find the same, had this process been killed in its midst. */
+  /** Takes back what the call has changed: a successor would find the same, had this process been killed in its midst. */
   undo(): void {
     this.ledger.revert();
   }
@@ -137,6 +133,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   firstLook(): void {
     if (this.#counter.counts.reset_due === 0) return;
     this.reset();
+    this.v2?.precopyInfoV2?.(false);
     this.#giveUp();
     this.#counter.counts.reset_due = 0;
   }
@@ -175,10 +172,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const count = call.count(2);
     const region = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= DATA_OFFSET) {
-      call.writeFrom(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
-      return count;
-    }
+    if (offset >= region.dataSection.offset) return readSection(call, this.section, region, offset);
     const width = registerWidth(count);
     const bytes = this.#registers[width];
     const last = offset === DEVICE_STATE_AT ? undefined : this.#lastOf(offset, width);
@@ -198,7 +192,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     let register = this.#last.get(key);
     if (register === undefined) {
       const bytes = new Uint8Array(width);
-      register = { bytes, at: addressOf(bytes) };
+      register = { bytes, at: addressOf(bytes) }; // SAFETY: #last references the bytes, as long as this object lives
       this.#last.set(key, register);
     }
     return register;
@@ -209,14 +203,19 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const count = call.count(2);
     const region = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= DATA_OFFSET) {
-      call.readTo(call.count(1), this.section.address() + offset - DATA_OFFSET, count);
-      return count;
-    }
+    if (offset >= region.dataSection.offset) return writeSection(call, this.section, region, offset);
     const width = registerWidth(count);
     call.readTo(call.count(1), this.#registersAt[width], width);
     region.write(offset, this.#registers[width]);
     return width;
+  }
+
+  /** mmap of the region. */
+  map({ call, answers }: Turn, offset: number): number {
+    const { region, section } = this;
+    if (region?.mapped === undefined)
+      throw refuse('EINVAL', 'mmap: the driver does not let its data section be mapped');
+    return mapSection(call, answers, section, offset - region.dataSection.offset);
   }
 
   #checked(offset: number, count: number): V1Device | DraftDevice {

@@ -6,9 +6,9 @@ import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { warn } from '../run/log.ts';
 
 /**
- * `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for each call on a driver of it. Both have
- * the clock and the version of device events.
- * A trace that has lost lines would be misread: what cannot be written ends it.
+ * `--trace`: a line of JSON for each trapped call that was not left to the kernel, and for each call on a driver of the kernel. Both
+ * have the clock and the version of device events. A trace that has lost lines would be misread: the first that cannot be written ends
+ * it.
  */
 export class Trace {
   #outlet: Outlet | undefined;

@@ -1,4 +1,4 @@
-import { addressOf } from '../../sys/libc.ts';
+import { withAddress } from '../../sys/libc.ts';
 import type { ContainerArgument } from '../../vfio/argument.ts';
 import type { Call } from './call.ts';
 
@@ -26,8 +26,8 @@ export class CallArgument implements ContainerArgument {
   }
 
   writeAt(address: bigint, bytes: Uint8Array): void {
-    // SAFETY: `bytes` stays referenced during the call; its length is its own
-    this.#call.writeFrom(Number(address), addressOf(bytes), bytes.length);
+    // SAFETY: the length is that of `bytes`
+    withAddress(bytes, (at) => this.#call.writeFrom(Number(address), at, bytes.length));
   }
 }
 

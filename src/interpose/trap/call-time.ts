@@ -1,6 +1,6 @@
 /*
- * When the call that is served now began, in milliseconds of a monotonic clock. A look at the clock costs as much as a hundred
- * lines: what is remembered from call to call for a moment is measured by this.
+ * When the call that is served now began, in milliseconds of a monotonic clock. Reading the clock costs as much as a hundred lines of
+ * code: what is remembered for a moment, from call to call, goes by this time instead.
  */
 let now = performance.now();
 

@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import { characterDevice } from '../../sys/file.ts';
 import type { Call } from './call.ts';
 
-/** Where a link leads; nowhere if it cannot be read. */
+/** The path that a link has; empty if it cannot be read. */
 export function linkOf(path: string): string {
   try {
     return readlinkSync(path);
@@ -18,7 +18,7 @@ export function cdevName(fd: number): string | undefined {
   return /\/vfio-dev\/(vfio\d+)$/.exec(linkOf(`/sys/dev/char/${device}`))?.[1];
 }
 
-/** The device that a group is asked for, which is worth a name in messages and no more. */
+/** The name of the device that a group is asked for, which is for messages only; `undefined` if it cannot be read. */
 export function nameIn(call: Call): string | undefined {
   try {
     return call.stringArg(2, 256);

@@ -4,12 +4,11 @@ import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { ShimError } from '../../error.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import { TracedThread } from '../../sys/ptrace.ts';
-import { DATA_OFFSET } from '../../v1/region.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, type Call } from './call.ts';
 
 /**
- * mmap of the data section. The target's own mmap names the device's fd at an offset that exists nowhere, so the thread
+ * mmap of the data section, `at` bytes behind its begin. The target's own mmap names the device's fd at an offset that exists nowhere, so the thread
  * is led, before it returns, through an mmap of the shared memory and a close, and returns with the address.
  *
  * The call is answered with an error first, which frees the thread from seccomp. Should this process die between that and
@@ -19,13 +18,12 @@ export function mapSection(
   call: Call,
   listener: NotificationReply,
   memory: { readonly fd: number; readonly offset: number; readonly size: number },
-  offset: number,
+  at: number,
 ): number {
   const length = call.count(1);
   const type = call.u32(3) & MAP_TYPE;
-  const at = offset - DATA_OFFSET;
   if (length === 0 || at < 0 || at % 4096 !== 0 || Math.ceil(length / 4096) * 4096 > memory.size - at) {
-    throw refuse('EINVAL', `mmap of ${length} bytes at ${offset}: not within the data section`);
+    throw refuse('EINVAL', `mmap: ${length} bytes, ${at} behind the begin of the data section, are not within it`);
   }
   if (type !== MAP_SHARED && type !== MAP_SHARED_VALIDATE) throw refuse('EINVAL', 'mmap: the data section is shared');
   if ((call.u32(2) & PROT_EXEC) !== 0) throw refuse('EPERM', 'mmap: the data section is not executable');

@@ -1,7 +1,7 @@
 import type { SyscallName } from '../../abi/syscalls.ts';
 import { errnoNameOrEio, ShimError } from '../../error.ts';
 import { OwnedFd } from '../../sys/fd.ts';
-import { addressOf, trySyscall } from '../../sys/libc.ts';
+import { trySyscall, withAddress } from '../../sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 
 /**
@@ -12,13 +12,11 @@ export function checkCalls(): void {
   const { pid } = process;
   using pidfd = new OwnedFd(needed('pidfd_open', trySyscall('pidfd_open', pid, 0)));
   new OwnedFd(needed('pidfd_getfd', trySyscall('pidfd_getfd', pidfd.number, pidfd.number, 0))).close();
-  const bytes = new Uint8Array(2);
-  const at = addressOf(bytes);
-  // SAFETY: a byte of `bytes` is copied onto the other
   const transfers = { process_vm_readv: readProcessMemoryTo, process_vm_writev: writeProcessMemoryFrom };
   for (const [name, transfer] of Object.entries(transfers)) {
     try {
-      transfer(pid, at, at + 1, 1);
+      // SAFETY: a byte is copied onto the other
+      withAddress(new Uint8Array(2), (at) => transfer(pid, at, at + 1, 1));
     } catch {
       throw missing(name, 'EPERM');
     }

@@ -93,7 +93,7 @@ function errnoOf(call: Call, argument: number, flags: number): ErrnoName {
   }
 }
 
-/** dup, dup2, dup3 and fcntl on a stand-in: its duplicates have to be where calls on them are seen. */
+/** dup, dup2, dup3 and fcntl on a stand-in: its duplicates get numbers within the window, where calls on them are trapped. */
 export function duplicate(call: Call, listener: NotificationReply, window: FdWindow): number {
   const fd = call.s32(0);
   using own = takeStandIn(call.tid, fd);

@@ -1,7 +1,7 @@
 import { vfio_info_cap_header } from '../../abi/vfio-device.ts';
 
 /**
- * Where each capability of an INFO struct begins, by its id (linux/vfio.h: struct vfio_info_cap_header). The chain is followed as far
+ * Where each capability of an INFO struct begins, by its id (linux/vfio.h: struct vfio_info_cap_header). Follows the chain as far
  * as it goes forward within the bytes: a driver may say anything.
  */
 export function capabilities(bytes: Uint8Array, first: number): Map<number, number> {

@@ -26,11 +26,11 @@ export interface RegionInfo extends RegionPlace {
   readonly flags: number;
   readonly size: number;
   readonly type: { readonly type: number; readonly subtype: number } | undefined;
-  /** The parts that may be mapped; `undefined` without the capability, when the whole region may or none of it. */
+  /** The parts that may be mapped; `undefined` without the capability: then the whole region may be mapped, or none of it. */
   readonly sparse: readonly { readonly offset: number; readonly size: number }[] | undefined;
 }
 
-/** More than any device has; a driver that says so is not walked for ever. */
+/** More regions than any device has: of a driver that counts more, the rest is not asked for. */
 const MAX_REGIONS = 4096;
 /** Room for the capabilities of a region; a chain that needs more is none of ours. */
 const MAX_INFO = 64 * 1024;
@@ -42,7 +42,7 @@ export function deviceInfo(port: VfioPort): DeviceInfo {
   return { flags, regions: num_regions, irqs: num_irqs };
 }
 
-/** `undefined` where the device has no such region. Throws `ERR_DEVICE` for an answer that cannot be. */
+/** `undefined` if the device has no such region. Throws `ERR_DEVICE` for an answer that cannot be. */
 export function regionInfo(port: VfioPort, index: number): RegionInfo | undefined {
   let bytes = ask(port, index, vfio_region_info.size);
   if (bytes === undefined) return undefined;
@@ -99,7 +99,7 @@ export function* regionsOf(port: VfioPort, count: number): Generator<RegionInfo>
   }
 }
 
-/** The v1 migration region (linux/vfio.h, 5.8), where the device has one. */
+/** The v1 migration region (linux/vfio.h, 5.8), if the device has one. */
 export function findMigrationRegion(port: VfioPort): RegionInfo | undefined {
   for (const region of regionsOf(port, deviceInfo(port).regions)) {
     const { type, subtype } = region.type ?? {};

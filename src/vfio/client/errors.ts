@@ -8,8 +8,8 @@ const codes: Readonly<Partial<Record<string, ErrorCode>>> = {
 };
 
 /**
- * What a driver answered to a read or write of migration data, with the codes that the core knows; and for "not yet", by what it
- * tells when.
+ * A driver's failure to read or write migration data, with the codes that the core knows; if it is "not yet", with what tells when
+ * the driver is ready.
  */
 export function dataError(call: string, errno: ErrnoName, readiness?: Readiness): ShimError {
   return new ShimError(codes[errno] ?? 'ERR_DEVICE', `migration data: ${call} failed with ${errno}`, {

@@ -17,7 +17,7 @@ export function featureRequest(flags: number, data: Uint8Array): Uint8Array {
 
 /**
  * One request, `flags` being the feature's index and what to do with it. Returns the data as the device has left it. `pointed`: what a
- * pointer in the data leads to, counted from there. Throws `ERR_SYSCALL`; `ENOTTY` where the feature is absent.
+ * pointer in the data leads to, counted from there. Throws `ERR_SYSCALL`, with `ENOTTY` if the feature is absent.
  */
 export function askFeature(
   port: VfioPort,
@@ -42,7 +42,7 @@ export function setFeature(port: VfioPort, name: string, index: number, data: Ui
   return askFeature(port, `SET ${name}`, VFIO_DEVICE_FEATURE_SET | index, data);
 }
 
-/** Whether a device has a feature with these operations (`VFIO_DEVICE_FEATURE_GET` and `_SET`): PROBE changes nothing. */
+/** Asks whether a device has a feature with these operations (`VFIO_DEVICE_FEATURE_GET` and `_SET`). PROBE changes nothing. */
 export function hasFeature(port: VfioPort, index: number, operations: number): boolean {
   try {
     askFeature(port, 'PROBE', VFIO_DEVICE_FEATURE_PROBE | operations | index, new Uint8Array(0));

@@ -6,7 +6,7 @@ import { PortV1Device } from './port-v1-device.ts';
 import { migrationFlagsOf, PortV2Device } from './port-v2-device.ts';
 
 /**
- * Finds out which protocol a driver speaks: v2 where it says so, else v1 where it has the region. `map`: as {@link PortV1Device}.
+ * Finds out which protocol a driver speaks: v2 if it says so, else v1 if it has the region. `map`: as {@link PortV1Device}.
  */
 export function identify(port: VfioPort, map = false): MigratableDevice {
   const flags = migrationFlagsOf(port);

@@ -18,7 +18,7 @@ export interface PciId {
   readonly subsystem: string;
 }
 
-/** What the configuration space among these regions says; `undefined` where there is none to be read. */
+/** What the configuration space among these regions says; `undefined` if there is none, or it cannot be read. */
 export function pciId(port: VfioPort, regions: readonly RegionInfo[]): PciId | undefined {
   const config = regions.find(({ index }) => index === VFIO_PCI_CONFIG_REGION_INDEX);
   if (config === undefined || config.size < pci_ids.size) return undefined;

@@ -21,7 +21,7 @@ const OFFERED = [
 ] as const;
 
 /**
- * The log that a driver offers, which a PROBE tells; `undefined` if it offers none. Whether the log can be read shows only while a
+ * The log that a driver offers, as PROBEs tell; `undefined` if it offers none. Whether the log can be read shows only while a
  * device logs: Linux 6.12 without CONFIG_IOMMUFD_DRIVER answers REPORT with EOPNOTSUPP (include/linux/iova_bitmap.h), and START with
  * success.
  */

@@ -6,8 +6,6 @@ import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
 
-const PAGE = 4096;
-
 /** A device behind a port whose driver has a v1 migration region. */
 export class PortV1Device implements V1Device {
   readonly regionSize: number;
@@ -16,14 +14,14 @@ export class PortV1Device implements V1Device {
   readonly #port: VfioPort;
   readonly #region: RegionInfo;
 
-  /** `map`: map the data section where the driver allows it. That keeps the device open until this process ends. */
+  /** `map`: maps the data section if the driver allows it. That keeps the device open until this process ends. */
   constructor(port: VfioPort, region: RegionInfo, map: boolean) {
     this.#port = port;
     this.#region = region;
     this.regionSize = region.size;
     const area = region.sparse?.find(({ offset, size }) => offset + size <= region.size && size > 0);
-    const begin = region.size > PAGE ? PAGE : vfio_device_migration_info.size;
-    if (region.size <= vfio_device_migration_info.size) {
+    const begin = vfio_device_migration_info.size; // without areas, the driver may show data anywhere behind its registers
+    if (region.size <= begin) {
       throw new ShimError('ERR_DEVICE', `v1 driver: a migration region of ${region.size} bytes has no data section`, {
         errno: 'EIO',
       });
@@ -61,7 +59,7 @@ export class PortV1Device implements V1Device {
     }
   }
 
-  /** Registers are accessed at once; of the data section, a driver may take or give less than was asked for. */
+  /** Repeats the access for the rest: of the data section, a driver may take or give less than was asked for. */
   #access(call: 'read' | 'write', offset: number, bytes: Uint8Array): void {
     if (offset < 0 || bytes.length > this.regionSize - offset) {
       throw new ShimError('ERR_ACCESS', `migration region: ${bytes.length} bytes at ${offset} of ${this.regionSize}`, {

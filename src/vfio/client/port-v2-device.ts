@@ -1,6 +1,7 @@
 import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
   VFIO_DEVICE_FEATURE_MIGRATION,
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
@@ -13,7 +14,7 @@ import type { VfioPort } from '../port.ts';
 import { deviceError } from './errors.ts';
 import { getFeature, setFeature } from './features.ts';
 
-/** The `VFIO_MIGRATION_*` flags of a device, 0 where its driver does not speak v2 (`ENOTTY`). */
+/** The `VFIO_MIGRATION_*` flags of a device, 0 if its driver does not speak v2 (`ENOTTY`, or `EINVAL`). */
 export function migrationFlagsOf(port: VfioPort): number {
   try {
     const bytes = getFeature(port, 'MIGRATION', VFIO_DEVICE_FEATURE_MIGRATION, vfio_device_feature_migration.size);
@@ -24,7 +25,7 @@ export function migrationFlagsOf(port: VfioPort): number {
   }
 }
 
-/** A device behind a port whose driver speaks v2. It is asked for its state each time: resets happen behind our back. */
+/** A device behind a port whose driver speaks v2. getState() asks it each time: others reset it too. */
 export class PortV2Device implements V2Device {
   readonly migrationFlags: number;
   readonly #port: VfioPort;
@@ -82,6 +83,15 @@ export class PortV2Device implements V2Device {
       throw deviceError('MIG_DATA_SIZE', error);
     }
   }
+
+  readonly precopyInfoV2 = (wanted: boolean): void => {
+    if (!wanted) return; // the kernel forgets it when the device is closed, and not before
+    try {
+      setFeature(this.#port, 'MIG_PRECOPY_INFOv2', VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, new Uint8Array(0));
+    } catch (error) {
+      throw deviceError('MIG_PRECOPY_INFOv2', error);
+    }
+  };
 
   reset(): void {
     try {

@@ -44,10 +44,10 @@ export interface ShownRegion {
   readonly offset: bigint;
 }
 
-/** The regions of a device: its own by index, and the one that is there if v1 or a draft is presented. */
+/** The regions of a device: its own by index, and the offset of the migration region that it has if v1 or a draft is presented. */
 export interface DeviceRegions {
   readonly own: readonly ShownRegion[];
-  readonly migration: MigrationRegion;
+  readonly migration: bigint;
 }
 
 /** What requests to a device may cause, and what they show of it. */
@@ -55,7 +55,7 @@ export interface DeviceHost {
   /** The migration region, if one is presented. */
   readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
-  /** The user takes a first look: a state that an earlier user left behind must not be met. */
+  /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
   reset(): void;
 }
@@ -99,7 +99,7 @@ function getInfo(argument: Argument, host: DeviceHost): number {
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
   argument.write(bytes.subarray(0, Math.min(argsz, bytes.length)));
-  host.firstLook(); // of who has been told
+  host.firstLook(); // last: who does not get the answer has not looked
   return 0;
 }
 
@@ -107,7 +107,15 @@ function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegi
   const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
   if (index === MIGRATION_REGION_INDEX && host.region !== undefined) {
-    argument.write(migrationRegionInfo(argsz, index, regions.migration));
+    const { dataSection, mapped } = host.region;
+    const generation = 'draft' in host.region ? host.region.draft : 'v1';
+    const region: MigrationRegion = {
+      generation,
+      offset: regions.migration,
+      dataSection,
+      mappable: mapped !== undefined,
+    };
+    argument.write(migrationRegionInfo(argsz, index, region));
     return 0;
   }
   const region = regions.own[index];

@@ -29,7 +29,7 @@ export class DmaMappings {
   readonly #memory: Uint8Array;
   readonly #byContainer = new Map<bigint, Mapping[]>();
   readonly #free: number[] = [];
-  /** The bytes that each request had removed when a successor began: one of them it may have to serve again. */
+  /** The bytes that each request had removed when this process took over, which may have to serve one of them again. */
   readonly #removedBefore = new Map<bigint, bigint>();
   #end = 0;
 
@@ -51,7 +51,7 @@ export class DmaMappings {
     return MAX_MAPPINGS - this.#end + this.#free.length;
   }
 
-  /** Throws `EEXIST` where the range overlaps a mapping, `ENOSPC` where there are too many. */
+  /** Throws `EEXIST` if the range overlaps a mapping, `ENOSPC` if there are too many. */
   map(container: bigint, iova: bigint, size: bigint, request: bigint): void {
     const list = this.#list(container);
     const at = firstEndingAfter(list, iova);
@@ -72,13 +72,13 @@ export class DmaMappings {
     list.splice(at, 0, { iova, size, place });
   }
 
-  /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` where the range would cut one. */
+  /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` if the range would cut one. */
   unmap(container: bigint, iova: bigint, size: bigint, request: bigint): bigint {
     const [from, to] = this.#within(container, iova, size);
     return this.#remove(this.#list(container).splice(from, to - from), request);
   }
 
-  /** Throws `EINVAL` where a range would cut a mapping. */
+  /** Throws `EINVAL` if a range would cut a mapping. */
   checkWhole(container: bigint, iova: bigint, size: bigint): void {
     this.#within(container, iova, size);
   }

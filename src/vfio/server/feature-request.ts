@@ -3,15 +3,17 @@ import {
   VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
   VFIO_DEVICE_FEATURE_MIGRATION,
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
+  VFIO_MIGRATION_PRE_COPY,
   vfio_device_feature,
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
 } from '../../abi/vfio-v2.ts';
-import { isNotReady } from '../../error.ts';
+import { isNotReady, type ShimError } from '../../error.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { isV2State, V2 } from '../../v2/states.ts';
 import type { Argument } from '../argument.ts';
@@ -24,6 +26,7 @@ const MIGRATION_FEATURES: ReadonlySet<number> = new Set([
   VFIO_DEVICE_FEATURE_MIGRATION,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
 ]);
 
 /** True for a `VFIO_DEVICE_FEATURE` that deviceFeature() answers; the others of a real device are its driver's. */
@@ -51,7 +54,7 @@ export function deviceFeature(argument: Argument, device: V2Device, openDataFd: 
   if (!probe && (flags & BOTH) === BOTH) throw refuse('EINVAL', 'VFIO_DEVICE_FEATURE: GET and SET at once');
   const feature = flags & VFIO_DEVICE_FEATURE_MASK;
 
-  /** True where the operation is to be carried out; false where it was asked whether it exists. */
+  /** True if the operation is to be carried out; false if the user only asks whether it exists. */
   const wanted = (supported: number, size: number): boolean => {
     if ((flags & BOTH & ~supported) !== 0)
       throw refuse('EINVAL', `feature ${feature}: does not support this operation`);
@@ -79,14 +82,26 @@ export function deviceFeature(argument: Argument, device: V2Device, openDataFd: 
         argument.write(vfio_device_feature_mig_data_size.encode({ stop_copy_length: length }), HEADER);
       }
       return 0;
+    case VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2:
+      // 7.1; without data, and of devices that have pre-copy
+      if (device.precopyInfoV2 === undefined) throw noFeature(feature);
+      if ((device.migrationFlags & VFIO_MIGRATION_PRE_COPY) === 0) {
+        throw refuse('EINVAL', `feature ${feature}: the device has no pre-copy`);
+      }
+      if (wanted(VFIO_DEVICE_FEATURE_SET, 0)) device.precopyInfoV2(true);
+      return 0;
     default:
-      throw refuse('ENOTTY', `VFIO_DEVICE_FEATURE: no feature ${feature}`);
+      throw noFeature(feature);
   }
 }
 
+function noFeature(feature: number): ShimError {
+  return refuse('ENOTTY', `VFIO_DEVICE_FEATURE: no feature ${feature}`);
+}
+
 /**
- * vfio_ioctl_device_feature_mig_device_state: a request that fails says `data_fd` -1 too. A user that cannot be told the number of its
- * data fd gets none, and where that is seen beforehand, no other state either.
+ * As vfio_ioctl_device_feature_mig_device_state, says `data_fd` -1 if the request fails, too. A user that cannot be told the number of
+ * its data fd gets none, and if that is seen beforehand, no other state either.
  */
 function setState(argument: Argument, device: V2Device, openDataFd: OpenDataFd): void {
   const request = argument.read(HEADER + vfio_device_feature_mig_state.size);

@@ -69,6 +69,7 @@ class Run {
       segmentation: 'raw',
       offerP2P: false,
       countStopCopy: false,
+      holdPrecopy: 0,
       onError: 'reset',
       v1: { stopBySaving: false, stopAfterLoad: false },
       dataFds: undefined,

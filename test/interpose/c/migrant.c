@@ -201,15 +201,15 @@ static uint64_t save(FILE *file) {
     unsigned char guest[64];
     uint64_t bytes = 0;
 
-    set_state(3);
+    set_state(V1_RUNNING | V1_SAVING);
     for (int round = 0; round < option.rounds; round++) {
         bytes += save_data(file, UINT64_MAX);
         memset(guest, round + 1, sizeof guest);
         if (pwrite(device.fd, guest, sizeof guest, 64 * round) != sizeof guest) die("the guest's write");
     }
-    set_state(2);
+    set_state(V1_SAVING);
     bytes += save_data(file, UINT64_MAX);
-    set_state(0);
+    set_state(V1_STOP);
     return bytes;
 }
 
@@ -218,7 +218,7 @@ static uint64_t load(FILE *file) {
     uint64_t bytes = 0, size;
 
     if (!copy) die("malloc");
-    set_state(4);
+    set_state(V1_RESUMING);
     while (fread(&size, sizeof size, 1, file) == 1) {
         while (size > 0) {
             uint64_t piece = size < device.size ? size : device.size, offset = read_register(V1_DATA_OFFSET);
@@ -231,7 +231,7 @@ static uint64_t load(FILE *file) {
             size -= piece;
         }
     }
-    set_state(1);
+    set_state(V1_RUNNING);
     free(copy);
     return bytes;
 }

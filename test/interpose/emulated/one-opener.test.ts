@@ -9,6 +9,7 @@ import {
   vfio_device_info,
 } from '../../../src/abi/vfio.ts';
 import { duplicateFd } from '../../../src/sys/pidfd.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
@@ -72,7 +73,7 @@ describeWithCompiler('an emulated group', () => {
     const { groups, devices } = await user.openDevices();
     const [group = -1] = groups;
     const [device] = devices as [DevicePuppet];
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     const limit = async (descriptors: number): Promise<void> => {
       await user.puppet.put('limit', new Uint8Array(new BigUint64Array([BigInt(descriptors), 4096n]).buffer));
       value(await user.puppet.call('prlimit64', [0, 7, '$limit', 0]));

@@ -9,6 +9,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 
@@ -92,7 +93,7 @@ describeWithCompiler('a keeper', () => {
       const modules = join(dirname(dirname(dirname(CLI))), 'node_modules');
       cpSync(dirname(dirname(CLI)), join(copy, 'dist'), { recursive: true });
       cpSync(join(dirname(dirname(dirname(CLI))), 'package.json'), join(copy, 'package.json'));
-      for (const name of ['koffi', '@koromix', 'commander']) {
+      for (const name of ['koffi', '@koromix']) {
         cpSync(join(modules, name), join(copy, 'node_modules', name), { recursive: true, dereference: true });
       }
       cpSync(process.execPath, node);
@@ -102,18 +103,18 @@ describeWithCompiler('a keeper', () => {
       for (const name of readdirSync(copy, { recursive: true, encoding: 'utf8' })) {
         if (/\.(c?js|json)$/.test(name)) writeFileSync(join(copy, name), 'throw new Error("another version");');
       }
-      await device.enter(3);
+      await device.enter(V1.PRE_COPY);
       killHard(supervisor);
-      expect(await device.state()).toBe(3);
+      expect(await device.state()).toBe(V1.PRE_COPY);
       rmSync(directory, { recursive: true });
       const second = await run.supervisor(supervisor);
       killHard(second);
-      expect(await device.state()).toBe(3);
+      expect(await device.state()).toBe(V1.PRE_COPY);
       mkdirSync(directory);
       writeFileSync(node, '#!/bin/false\n', { mode: 0o755 });
       killHard(await run.supervisor(second));
-      await device.enter(2);
-      expect(await device.state()).toBe(2);
+      await device.enter(V1.STOP_COPY);
+      expect(await device.state()).toBe(V1.STOP_COPY);
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
@@ -152,7 +153,7 @@ describeWithCompiler('a keeper', () => {
     limit(keeper, `--as=${64 << 20}:`);
     process.kill(keeper, 'SIGSTOP');
     killHard(supervisor);
-    run.kill('SIGKILL');
+    run.signal('SIGKILL');
     await run.ended();
     process.kill(keeper, 'SIGCONT');
     await alone(opened);
@@ -176,7 +177,7 @@ describeWithCompiler('a keeper', () => {
         () => run.describe(),
       );
       limit(keeper, `--nproc=${before}:`, prefix);
-      expect(await device.state()).toBe(1);
+      expect(await device.state()).toBe(V1.RUNNING);
       expect(run.stderr.split('no supervisor could be started').length).toBe(2); // said once
       expect(run.cast().keeper?.pid).toBe(keeper);
     },
@@ -189,12 +190,12 @@ describeWithCompiler('a keeper', () => {
       for (let n = 0; n < 20; n += 1) process.kill(pid, 'SIGUSR1');
     };
     await Promise.all([send(keeper), send(supervisor)]);
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
     for (let last = supervisor, n = 0; n < 3; n += 1) {
       killHard(last);
       last = await run.supervisor(last);
       await send(last); // while it starts
-      expect(await device.state()).toBe(1);
+      expect(await device.state()).toBe(V1.RUNNING);
       expect([...listening(keeper), ...listening(last)]).toEqual([]);
       for (const pid of [keeper, last])
         expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toMatch(/NODE_OPTIONS/);

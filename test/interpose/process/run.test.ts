@@ -13,6 +13,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { VFIO_DEVICE_RESET } from '../../../src/abi/vfio.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { requireCli } from '../../../tools/vmm/cli.ts';
 import { compiled, describeWithCompiler, executableDirectory } from '../../support/compiler.ts';
 import { because, lacksNobody, NOBODY } from '../../support/host.ts';
@@ -85,7 +86,7 @@ describe('vfio-shim run', () => {
         () => target.describe(),
       );
       for (const signal of signals) {
-        target.kill(`SIG${signal}` as NodeJS.Signals);
+        target.signal(`SIG${signal}` as NodeJS.Signals);
         await poll(
           () => (target.stdout.includes(`got ${signal}`) ? true : undefined),
           5000,
@@ -267,7 +268,7 @@ describeWithCompiler('the process that vfio-shim run becomes', () => {
     const user = await open({ prefix: NOBODY });
     const { devices } = await user.openDevices();
     const [device] = devices;
-    expect(await device?.state()).toBe(1);
+    expect(await device?.state()).toBe(V1.RUNNING);
     expect((await user.mmap(device?.fd ?? -1, 4096, (device?.region ?? 0n) + 4096n)).errno).toBe('OK');
     expect((await user.ioctl(device?.fd ?? -1, VFIO_DEVICE_RESET)).errno).toBe('OK');
   });

@@ -8,10 +8,12 @@ import {
   SECCOMP_IOCTL_NOTIF_SEND,
 } from '../../../src/abi/seccomp.ts';
 import { VFIO_DEVICE_RESET } from '../../../src/abi/vfio.ts';
+import { storeOf } from '../../../src/sim/byte-store.ts';
 import { fillPattern } from '../../../src/sim/memory.ts';
 import { barSize } from '../../../src/sim/pci.ts';
 import type { SimSpec } from '../../../src/sim/drivers.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { ambush } from '../../support/ambush.ts';
 import { noise, sha256 } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
@@ -36,7 +38,7 @@ interface Migrated {
 /** The memory of a device whose guest has written what migrant.c writes in its three rounds. */
 function afterGuest(spec: SimSpec): Uint8Array {
   const memory = new Uint8Array(barSize(spec));
-  fillPattern(memory.subarray(0, spec.size), spec.seed);
+  fillPattern(storeOf(memory.subarray(0, spec.size)), spec.seed);
   for (const round of [0, 1, 2]) memory.fill(round + 1, 64 * round, 64 * round + 64);
   return memory.subarray(0, spec.size);
 }
@@ -196,13 +198,13 @@ describeWithCompiler('a supervisor that is killed', () => {
         kills += 1;
       };
       source.user.beforeAccess = async () => arm(source);
-      await source.device.enter(2);
+      await source.device.enter(V1.STOP_COPY);
       const buffers = await source.device.save();
-      await source.device.enter(0);
+      await source.device.enter(V1.STOP);
       destination.user.beforeAccess = async () => arm(destination);
-      await destination.device.enter(4);
+      await destination.device.enter(V1.RESUMING);
       await destination.device.load(buffers);
-      await destination.device.enter(1);
+      await destination.device.enter(V1.RUNNING);
       expect(kills).toBeGreaterThan(10);
       for (const { run } of [source, destination]) {
         run.end();
@@ -238,19 +240,19 @@ describeWithCompiler('a supervisor that is killed', () => {
       const { groups, devices } = await user.openDevices(2);
       expect(kills).toBe(10);
       user.beforeCall = undefined;
-      for (const device of devices) expect(await device.state()).toBe(1);
+      for (const device of devices) expect(await device.state()).toBe(V1.RUNNING);
       // the groups are open, and each has one opener
       for (const n of groups.keys()) expect((await user.open(`/dev/vfio/${9000 + n}`)).errno).toBe('EBUSY');
       const [qat, mtty] = devices as [DevicePuppet, DevicePuppet];
-      await qat.enter(2);
+      await qat.enter(V1.STOP_COPY);
       expect(Buffer.concat(await qat.save()).length).toBe(8192 + 32);
-      expect(await mtty.state()).toBe(1);
+      expect(await mtty.state()).toBe(V1.RUNNING);
     },
   );
 
   it('leaves calls that wait for their device to its successor', async () => {
     const { run, device } = await openPuppet('qat,block=300');
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     const before = await run.supervisor();
     const waiting = [1, 2, 3].map((thread) => device.read(16, 8, thread)); // data_offset: has the data read
     expect(await device.state(4)).toBe(2);
@@ -269,7 +271,7 @@ describeWithCompiler('a supervisor that is killed', () => {
       const pid = await run.supervisor();
       killHard(pid);
       killHard(await run.supervisor(pid));
-      expect(await device.state()).toBe(1);
+      expect(await device.state()).toBe(V1.RUNNING);
     }
     expect((await user.ioctl(device.fd, VFIO_DEVICE_RESET)).errno).toBe('OK');
     expect(run.stderr.match(TAKES_OVER)?.length).toBe(6);
@@ -279,7 +281,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const { run, device } = await openPuppet('qat');
     killHard(run.cast().keeper?.pid ?? -1);
     await poll(() => (run.cast().keeper === undefined ? true : undefined), 5000, 'the keeper lives');
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
     expect(existsSync(run.directory ?? '')).toBe(true);
     run.end();
     expect(await run.ended()).toEqual({ code: 0, signal: null });
@@ -293,7 +295,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const { keeper, supervisor } = run.cast();
     killHard(keeper?.pid ?? -1);
     await poll(() => (run.cast().keeper === undefined ? true : undefined), 5000, 'the keeper lives');
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('OK');
     killHard(supervisor?.pid ?? -1);
     await poll(() => (run.cast().supervisor === undefined ? true : undefined), 5000, 'the supervisor lives');
@@ -322,7 +324,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const call = callText('pread64', [device.fd, '$args1', 4, device.region]);
     void device.user.puppet.send(call, 1).then(() => (answered = true));
     await device.user.puppet.call('getpid', []);
-    run.kill('SIGKILL');
+    run.signal('SIGKILL');
     expect(await run.ended()).toEqual({ code: null, signal: 'SIGKILL' });
     expect(answered).toBe(false);
     process.kill(keeper?.pid ?? -1, 'SIGCONT');

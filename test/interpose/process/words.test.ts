@@ -25,6 +25,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 
@@ -172,11 +173,11 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     await saying(() => run.stderr, /the device is in RUNNING/, run);
     const path = newName();
     await replaceStderr(opened, path, O_WRONLY | O_CREAT);
-    await device.enter(3);
+    await device.enter(V1.PRE_COPY);
     expect(readFileSync(path, 'utf8')).toBe('vfio-shim: 0000:90:00.0: the device is in PRE_COPY\n');
     killHard(pid);
     await saying(() => readFileSync(path, 'utf8'), /the supervisor ended \(SIGKILL\), a successor takes over\n$/, run);
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     await saying(() => readFileSync(path, 'utf8'), /STOP_COPY\n$/, run);
     expect(run.stderr).not.toContain('PRE_COPY');
   });
@@ -190,9 +191,9 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     await replaceStderr(opened, disk, O_RDWR);
     for (const state of [3, 2]) await device.enter(state);
     value(await user.puppet.call('close', [2]));
-    await device.enter(0);
+    await device.enter(V1.STOP);
     value(await user.puppet.call('dup3', [saved, 2, 0]));
-    await device.enter(1);
+    await device.enter(V1.RUNNING);
     await saying(() => run.stderr, /\nvfio-shim: 3 messages were dropped\nvfio-shim: .* is in RUNNING\n/, run);
     expect(readFileSync(disk, 'utf8')).toBe('the disk of a guest');
   });
@@ -217,9 +218,9 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     mkdirSync(join(directory, 'logs'));
     const log = join(directory, 'logs/log');
     const { run, device, pid } = await open({ options: ['--log', log] });
-    await device.enter(3);
+    await device.enter(V1.PRE_COPY);
     killHard(pid);
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     const text = await saying(() => readFileSync(log, 'utf8'), /STOP_COPY/, run);
     expect(text).toMatch(
       /^vfio-shim: .*RUNNING\nvfio-shim: .*PRE_COPY\nvfio-shim: .*takes over\nvfio-shim: .*STOP_COPY\n$/,
@@ -229,8 +230,8 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     // the file may go, with its directory
     rmSync(join(directory, 'logs'), { recursive: true });
     killHard(await run.supervisor(pid));
-    await device.enter(1);
-    expect(await device.state()).toBe(1);
+    await device.enter(V1.RUNNING);
+    expect(await device.state()).toBe(V1.RUNNING);
   });
 
   it.each<[string, string, string]>([
@@ -247,7 +248,7 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     for (const state of [3, 2, 0, 1]) await device.enter(state);
     expect(run.cast().keeper?.pid).toBe(keeper?.pid);
     killHard(await run.supervisor(pid));
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
   });
 
   it('does not wait for a pipe that nobody reads, and says how much was dropped', async () => {
@@ -257,9 +258,9 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     fill(pipe.fd);
     for (const state of [3, 2, 0]) await device.enter(state);
     killHard(pid); // the keeper has something to say too
-    await device.enter(1);
+    await device.enter(V1.RUNNING);
     drain(pipe.fd);
-    await device.enter(3);
+    await device.enter(V1.PRE_COPY);
     let text = '';
     await saying(() => (text += drain(pipe.fd)), /PRE_COPY\n$/, run);
     // three of the supervisor that was killed, who took the number with it; its successor's one
@@ -298,7 +299,7 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     const fd = openSync(trace, O_RDONLY);
     rmSync(join(directory, 'traces'), { recursive: true });
     killHard(pid);
-    await device.enter(3);
+    await device.enter(V1.PRE_COPY);
     await run.supervisor(pid);
     expect(readFileSync(fd, 'utf8').trim().split('\n').length).toBeGreaterThan(5);
     closeSync(fd);

@@ -19,6 +19,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     segmentation: 'raw',
     offerP2P: false,
     countStopCopy: false,
+    holdPrecopy: 0,
     dataFds: { first: 200, last: 215 },
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
@@ -92,6 +93,7 @@ describe('what is rehearsed', () => {
     old.cancel();
     expect(bytes).toBeGreaterThanOrEqual(expected);
     bytes = 0;
+    v1.reset();
     const young = new V2Save(v2, count);
     young.setup();
     young.complete();

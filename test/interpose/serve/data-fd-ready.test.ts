@@ -94,4 +94,16 @@ describeWithCompiler('the data fd of a presented v2 device, as of a kernel drive
     expect(await flags(resuming)).toBe(O_WRONLY);
     await setState(device, V2.RUNNING);
   });
+
+  it.each<[string, (typeof V2)['PRE_COPY' | 'STOP_COPY'], string]>([
+    ['6.12', V2.PRE_COPY, 'EAGAIN'],
+    ['7.1', V2.STOP_COPY, 'EAGAIN'],
+  ])('mlx5 of %s heeds O_NONBLOCK while the firmware saves', async (kernel, state, errno) => {
+    const device = await open(`mlx5,size=${SIZE},kernel=${kernel},delay=1000000`);
+    const { puppet } = device.user;
+    const saving = await setState(device, state);
+    value(await puppet.call('fcntl', [saving, F_SETFL, O_NONBLOCK]));
+    expect(value(await read(device, saving))).toBe(24);
+    for (let n = 0; n < 3; n += 1) expect((await read(device, saving)).errno).toBe(errno);
+  });
 });

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { storeOf } from '../../../src/sim/byte-store.ts';
 import { fillPattern } from '../../../src/sim/memory.ts';
 import { sha256 } from '../../support/bytes.ts';
 import { compiled, describeRunsWithCompiler } from '../../support/compiler.ts';
@@ -42,12 +43,16 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
   const SIZE = 200_000;
   const seeded = (size: number): string => {
     const memory = new Uint8Array(size);
-    fillPattern(memory, 7);
+    fillPattern(storeOf(memory), 7);
     return sha256(memory);
   };
   const devices = (draft: string): readonly (readonly [string, number])[] => [
     [`qat,size=${SIZE}`, SIZE],
     [`vendor-v1,size=${SIZE},section=64K`, SIZE],
+    [`hisi-v1,size=${SIZE}`, SIZE],
+    [`mlx5-v1,size=${SIZE}`, SIZE],
+    [`nvidia-v1,size=${SIZE},section=64K`, SIZE],
+    [`spdk-v1,size=${SIZE}`, SIZE],
     [`${draft},size=${SIZE},section=64K`, SIZE],
     ['mtty', 8],
   ];

@@ -26,6 +26,7 @@ import {
 import { F_ADD_SEALS, F_SEAL_WRITE, F_SETFL, O_APPEND, O_NONBLOCK } from '../../../src/abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import { arch } from '../../../src/sys/libc.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { noise } from '../../support/bytes.ts';
 import {
   compiled,
@@ -64,8 +65,8 @@ async function openTarget(user: VfioPuppet): Promise<Target> {
 
 /** A call that must work, whatever came before: the supervisor lives, has its wits, and is the one it was. */
 async function checkServed({ puppet, first, second }: Target, supervisor: number): Promise<void> {
-  expect(await first.state()).toBe(1);
-  expect(await second.state()).toBe(1);
+  expect(await first.state()).toBe(V1.RUNNING);
+  expect(await second.state()).toBe(V1.RUNNING);
   expect(await puppet.run.supervisor()).toBe(supervisor);
 }
 
@@ -255,10 +256,10 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
     await checkServed(target, supervisor);
     // config space is gone by the target's own hand; the device still saves what its memory is now
     await user.poke(mapping + 5000n, noise(64, 8));
-    await first.enter(2);
+    await first.enter(V1.STOP_COPY);
     const state = Buffer.concat(await first.save());
     expect(state.subarray(32 + 5000, 32 + 5064)).toEqual(Buffer.from(noise(64, 8)));
-    await first.enter(1);
+    await first.enter(V1.RUNNING);
     value(await puppet.call('fcntl', [first.fd, F_SETFL, 0]));
   });
 
@@ -306,7 +307,7 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
     expect((await user.pread(first.fd, 4096, 0n)).bytes).toEqual(noise(4096, 6));
     for (const fd of [saving, resuming]) value(await puppet.call('close', [fd]));
     for (const fd of [saving, resuming]) expect((await puppet.call('read', [fd, '$data', 1])).errno).toBe('EBADF');
-    expect(await second.state()).toBe(1);
+    expect(await second.state()).toBe(V1.RUNNING);
   });
 
   it('writes the protocol out of order and only spoils its own migration', async () => {
@@ -324,7 +325,7 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
       ] as const) {
         expect((await device.write(offset, 8, data)).errno, `${offset}`).toBe('EINVAL');
       }
-      await device.enter(4);
+      await device.enter(V1.RESUMING);
       for (let n = 0; n < 3; n += 1) await device.write(24, 8, section); // zeros are no device state
       await device.write(0, 4, 1);
       await device.user.ioctl(device.fd, VFIO_DEVICE_RESET);
@@ -373,7 +374,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     const target = await open([device, 'qat']);
     const { puppet, first, second } = target;
     const supervisor = await puppet.run.supervisor();
-    await first.enter(2);
+    await first.enter(V1.STOP_COPY);
     // data_offset has the data read, which waits where the device has "block"
     const call = `${nr('pread64')} ${first.fd} $dead 8 ${first.region + 16n}`;
     await puppet.memory('dead', 8);
@@ -391,7 +392,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     if (device === 'qat') {
       await puppet.script('cancel 1; cancel 2; cancel 3');
     }
-    expect(await second.state()).toBe(1);
+    expect(await second.state()).toBe(V1.RUNNING);
     expect(await puppet.run.supervisor()).toBe(supervisor);
     // the whole target ends while calls of its threads wait
     void puppet.send(callText('exit_group', [3]));
@@ -400,13 +401,13 @@ describeWithCompiler('a target whose threads come to an end', () => {
 
   it('answers others while a device is slow, up to the last that can wait and beyond', async () => {
     const { puppet, first, second } = await open(['qat,block=1000000', 'qat']);
-    await first.enter(2);
+    await first.enter(V1.STOP_COPY);
     const supervisor = await puppet.run.supervisor();
     await puppet.memory('waiting', 8);
     const call = `call ${nr('pread64')} ${first.fd} $waiting 8 ${first.region + 16n}`;
     for (let thread = 1; thread <= 63; thread += 1) void puppet.send(call, thread);
-    expect(await first.state()).toBe(2);
-    expect(await second.state()).toBe(1);
+    expect(await first.state()).toBe(V1.STOP_COPY);
+    expect(await second.state()).toBe(V1.RUNNING);
     for (let thread = 64; thread <= 90; thread += 1) void puppet.send(call, thread);
     // no more can wait: calls stay with the kernel, and whatever is not trapped goes on
     const { pid } = puppet.run;
@@ -415,7 +416,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     await sleep(300);
     expect(await puppet.run.supervisor()).toBe(supervisor);
     expect(puppet.run.stderr).not.toContain('takes over');
-    puppet.run.kill('SIGKILL');
+    puppet.run.signal('SIGKILL');
     expect(await puppet.run.ended(5000)).toEqual({ code: null, signal: 'SIGKILL' });
   });
 
@@ -426,7 +427,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     const storm = puppet.script(`storm ${SIGUSR1} ${4000 * many} 30 2`, 1, 60_000);
     const loop = `loop 5000 ${nr('pread64')} ${first.fd} $calm 4 ${first.region}`;
     expect(await puppet.script(loop, 2)).toMatchObject({ value: 5000n, errno: 'OK' });
-    await first.enter(2, 2);
+    await first.enter(V1.STOP_COPY, 2);
     expect(await first.read(16, 8, 2)).toBe(4096n);
     expect((await storm).value).toBe(BigInt(4000 * many));
     expect((await puppet.script(`count ${SIGUSR1}`)).value).toBeGreaterThan(0n);

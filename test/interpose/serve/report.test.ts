@@ -2,9 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { presentV1 } from '../../../src/bridge/index.ts';
 import { observe } from '../../../src/device/observe.ts';
 import { planDevice } from '../../../src/interpose/run/plan-device.ts';
+import { storeOf } from '../../../src/sim/byte-store.ts';
 import { ReportCounter } from '../../../src/interpose/serve/report.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import type { V1Device } from '../../../src/v1/device.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
 import { join, noise, sha256 } from '../../support/bytes.ts';
 import { failure, notYet, outcome } from '../../support/errno.ts';
@@ -37,12 +39,12 @@ describe('ReportCounter', () => {
       statesOmitted: 0,
       sha256: sha256(noise(5000)),
     };
-    expect(counter.report(plan.name, plan.text, noise(5000))).toEqual(expected);
+    expect(counter.report(plan.name, plan.text, storeOf(noise(5000)))).toEqual(expected);
     // a successor goes on counting
     const successor = new ReportCounter(memory, 'v2');
     successor.state(1);
     successor.state(2);
-    expect(successor.report(plan.name, plan.text, noise(5000))).toEqual({
+    expect(successor.report(plan.name, plan.text, storeOf(noise(5000)))).toEqual({
       ...expected,
       states: [...expected.states, 'RUNNING'],
     });
@@ -51,7 +53,7 @@ describe('ReportCounter', () => {
   it('names the states of a v1 device', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v1');
     for (const state of [1, 3, 2, 0, 4, 6]) counter.state(state);
-    const { states, protocol } = counter.report(plan.name, plan.text, new Uint8Array(0));
+    const { states, protocol } = counter.report(plan.name, plan.text, storeOf(new Uint8Array(0)));
     expect(states).toEqual(['RUNNING', 'PRE_COPY', 'STOP_COPY', 'STOP', 'RESUMING', 'ERROR']);
     expect(protocol).toBe('v1');
   });
@@ -60,7 +62,7 @@ describe('ReportCounter', () => {
     const memory = new Uint8Array(300).fill(0xee, 256);
     const counter = new ReportCounter(memory.subarray(0, 256), 'v2');
     for (let n = 0; n < 1000; n += 1) counter.state(1 + (n % 2));
-    const { states, statesOmitted } = counter.report(plan.name, plan.text, new Uint8Array(0));
+    const { states, statesOmitted } = counter.report(plan.name, plan.text, storeOf(new Uint8Array(0)));
     expect(states.length + statesOmitted).toBe(1000);
     expect(states.length).toBeGreaterThan(100);
     expect(states.slice(0, 3)).toEqual(['STOP', 'RUNNING', 'STOP']);
@@ -71,7 +73,7 @@ describe('ReportCounter', () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v2');
     // 2 GiB and a page of zeros: never written, so hardly any of it is there
     const memory = new Uint8Array(2 ** 31 + 4096);
-    const { sha256: hash } = counter.report(plan.name, plan.text, memory);
+    const { sha256: hash } = counter.report(plan.name, plan.text, storeOf(memory));
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
   });
 });
@@ -90,7 +92,7 @@ describe('ReportCounter of a v1 VMM', () => {
 
   it('counts a buffer once, however often its size is read, and the next one for itself', () => {
     const { user, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     user.pending();
     const first = user.buffer().length;
     expect(moved()).toEqual([first, 1, 0, 0]);
@@ -108,10 +110,10 @@ describe('ReportCounter of a v1 VMM', () => {
   it('counts a buffer once that is shown on both sides of the change to stop-and-copy', () => {
     const tape = new TapeV2({ answers: [noise(100)], precopyInfo: { initialBytes: 100, dirtyBytes: 0 } });
     const { user, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
-    user.setState(3);
+    user.setState(V1.PRE_COPY);
     user.pending();
     expect(user.buffer()).toHaveLength(100);
-    user.setState(2);
+    user.setState(V1.STOP_COPY);
     expect(user.buffer()).toHaveLength(100);
     expect(moved()).toEqual([100, 1, 0, 0]);
   });
@@ -119,18 +121,18 @@ describe('ReportCounter of a v1 VMM', () => {
   it.each(['a state write', 'a reset'])('counts a buffer anew behind %s', (what) => {
     const { user, device, moved } = counting(v1Sim('vendor-v1,size=16K,section=8K,seed=1').device);
     for (const times of [1, 2]) {
-      user.setState(2);
+      user.setState(V1.STOP_COPY);
       expect(user.buffer()).toHaveLength(32);
       expect(moved()).toEqual([32 * times, times, 0, 0]);
       if (what === 'a reset') device.reset();
-      else user.setState(1);
+      else user.setState(V1.RUNNING);
     }
   });
 
   it('counts what came in once it is accepted', () => {
     const tape = new TapeV2();
     const { user, device, moved } = counting(presentV1(tape, { dataSection: new Uint8Array(4096) }));
-    user.setState(4);
+    user.setState(V1.RESUMING);
     user.load(noise(10));
     tape.writeAnswers.push(notYet());
     expect(outcome(() => user.load(noise(20)))).toBe('EAGAIN');
@@ -172,10 +174,10 @@ it('ReportCounter tells of each new state of the driver, by what its calls show'
   const { device } = observe({ protocol: 'v1', device: v1Sim('vendor-v1').device }, sink);
   const user = v1User(device);
   user.state();
-  user.setState(3);
+  user.setState(V1.PRE_COPY);
   user.state();
   user.pending();
-  outcome(() => user.setState(4));
+  outcome(() => user.setState(V1.RESUMING));
   device.reset();
   expect(entered).toEqual(['RUNNING', 'PRE_COPY', undefined, undefined, undefined, 'RUNNING']);
 });

@@ -16,6 +16,7 @@ import {
   vfio_device_feature,
   vfio_device_feature_mig_state,
 } from '../../../src/abi/vfio-v2.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { noise } from '../../support/bytes.ts';
@@ -131,7 +132,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
           expect((await puppet.call('pread64', [source.fd, at, 8, source.region + register])).errno).toBe('EFAULT');
         }
       };
-      await source.enter(2);
+      await source.enter(V1.STOP_COPY);
       const buffers: Uint8Array[] = [];
       for (;;) {
         if ((await source.read(8, 8)) === 0n) break;
@@ -145,11 +146,11 @@ describeWithCompiler('an answer that cannot be delivered', () => {
         expect(value(outcome)).toBe(size);
         buffers.push(outcome.bytes);
       }
-      await source.enter(0);
+      await source.enter(V1.STOP);
       const { device: destination } = await open(`${driver},size=${SIZE}`, options);
-      await destination.enter(4);
+      await destination.enter(V1.RESUMING);
       await destination.load(buffers, undefined, 16384);
-      await destination.enter(1);
+      await destination.enter(V1.RUNNING);
       expect(parting(await memoryOf(destination), before)).toBeUndefined();
       expect(SECTION).toBe(4096n);
     },
@@ -205,9 +206,9 @@ describeWithCompiler('an answer that cannot be delivered', () => {
     await put(vfio_iommu_type1_dma_unmap.encode({ argsz: 24, size: 4096n }));
     expect((await puppet.call('ioctl', [container, VFIO_IOMMU_UNMAP_DMA, '$constant'])).errno).toBe('EFAULT');
     expect((await device.user.ioctl(container, VFIO_IOMMU_MAP_DMA, map)).errno).toBe('EEXIST');
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     await put(vfio_device_info.encode({ argsz: vfio_device_info.size }));
     expect((await puppet.call('ioctl', [device.fd, VFIO_DEVICE_GET_INFO, '$constant'])).errno).toBe('EFAULT');
-    expect(await device.state()).toBe(2);
+    expect(await device.state()).toBe(V1.STOP_COPY);
   });
 });

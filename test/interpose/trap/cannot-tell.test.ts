@@ -6,6 +6,7 @@ import { expect, it } from 'vitest';
 import { PR_SET_DUMPABLE } from '../../../src/abi/prctl.ts';
 import { VFIO_DEVICE_RESET } from '../../../src/abi/vfio.ts';
 import { arch } from '../../../src/sys/libc.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions } from '../../support/shim-run.ts';
@@ -26,13 +27,13 @@ describeWithCompiler('where serving is not allowed what it needs', () => {
   it('a v1 migration has all of its state, though kcmp is refused', async () => {
     const prefix = [compiled('without'), String(syscalls.kcmp), '--'];
     const source = await open({ prefix, devices: ['qat,size=128K,seed=3'] });
-    await source.enter(2);
+    await source.enter(V1.STOP_COPY);
     const buffers = await source.save();
-    await source.enter(0);
+    await source.enter(V1.STOP);
     const destination = await open({ prefix, devices: ['qat,size=128K'] });
-    await destination.enter(4);
+    await destination.enter(V1.RESUMING);
     await destination.load(buffers);
-    await destination.enter(1);
+    await destination.enter(V1.RUNNING);
     const reports = [];
     for (const { user } of [source, destination]) {
       user.puppet.run.end();
@@ -81,7 +82,7 @@ describeWithCompiler('where serving is not allowed what it needs', () => {
       expect(readFileSync(log, 'utf8').match(/cannot look into a process/g)?.length).toBe(1);
       rmSync(directory, { recursive: true });
       value(await puppet.call('prctl', [PR_SET_DUMPABLE, 1]));
-      expect(await device.state()).toBe(1);
+      expect(await device.state()).toBe(V1.RUNNING);
     },
   );
 });
@@ -106,7 +107,7 @@ describeWithCompiler('a register of the region', () => {
     await puppet.memory('offset', 8);
     const offset = async (value: bigint): Promise<void> =>
       puppet.put('offset', new Uint8Array(new BigUint64Array([value]).buffer));
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     for (const register of [0n, 8n, 16n, 24n]) {
       if (register === 8n) await device.read(8, 8);
       const place = region + register;
@@ -184,7 +185,7 @@ describeWithCompiler('a register of the region', () => {
       for (const [name, write] of writes) {
         expect((await write()).errno, `${name} at ${register}`).not.toBe('OK');
       }
-      expect(await device.state()).toBe(2);
+      expect(await device.state()).toBe(V1.STOP_COPY);
     }
     expect(Buffer.concat(await device.save()).length).toBe(64 * 1024 + 32);
   });
@@ -192,7 +193,7 @@ describeWithCompiler('a register of the region', () => {
   it('is of the device whose descriptor it is now', async () => {
     const user = new VfioPuppet(new Puppet(start([compiled('puppet')], { devices: ['qat', 'qat'] })));
     const [first, second] = (await user.openDevices(2)).devices as [DevicePuppet, DevicePuppet];
-    await second.enter(2);
+    await second.enter(V1.STOP_COPY);
     await user.puppet.memory('state', 8);
     const read = (at: bigint): string => callText('pread64', [first.fd, '$state', 4, at]);
     // within microseconds: the number that was the first device's is the second's

@@ -1,5 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
@@ -8,7 +7,10 @@ import { callerMemory } from '../../../src/interpose/trap/caller-memory.ts';
 import { reachesOthers } from '../../../src/sys/credentials.ts';
 import { addressOf, arch } from '../../../src/sys/libc.ts';
 import { readProcessMemoryTo, writeProcessMemoryFrom } from '../../../src/sys/process-memory.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { V2 } from '../../../src/v2/states.ts';
+import { Child } from '../../../src/vmm/child.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
 import { noise } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { failure, outcome } from '../../support/errno.ts';
@@ -47,11 +49,10 @@ describe('a call whose caller is gone', () => {
   it.skipIf(!reachesOthers || !setpriv)(
     'is reached through memory that was opened while it waited, where it may do less than we (with CAP_SYS_PTRACE and setpriv)',
     async () => {
-      const child = spawn('setpriv', [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', 'cat'], {
-        stdio: 'pipe',
-      });
+      const setprivToNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
+      const child = new Child([...setprivToNobody, 'cat'], { stdin: 'pipe' });
       child.stdin.write('x');
-      await once(child.stdout, 'data'); // it is cat by now
+      await poll(() => (child.stdout === 'x' ? true : undefined), 20_000, 'cat to answer');
       const pid = child.pid ?? 0;
       const map = readFileSync(`/proc/${pid}/maps`, 'latin1')
         .split('\n')
@@ -69,8 +70,8 @@ describe('a call whose caller is gone', () => {
       const found = new Uint8Array(8);
       readProcessMemoryTo(pid, address, addressOf(found), 8);
       expect(found).toEqual(bytes);
-      child.kill('SIGKILL');
-      await once(child, 'exit');
+      child.kill();
+      await child.exited;
       // by number it might be anybody's now; what is held is nobody's
       expect(outcome(() => writeProcessMemoryFrom(pid, address, addressOf(bytes), 8, held))).toBe('EFAULT');
       expect(
@@ -97,17 +98,17 @@ describeWithCompiler('a target that has dropped its privileges', () => {
   it.skipIf(!root)('is served as before, state and all (with root)', async () => {
     const source = await open(['--present', 'v1', '--data-size', '16K']);
     await source.user.puppet.dropPrivileges();
-    await source.enter(2);
+    await source.enter(V1.STOP_COPY);
     const buffers = await source.save();
-    await source.enter(0);
+    await source.enter(V1.STOP);
     const destination = await open(['--present', 'v1', '--data-size', '16K']);
     await destination.user.puppet.dropPrivileges();
     expect((await destination.user.puppet.call('pread64', [destination.fd, 8, 8, destination.region + 8n])).errno).toBe(
       'EFAULT',
     );
-    await destination.enter(4);
+    await destination.enter(V1.RESUMING);
     await destination.load(buffers, undefined, 16384);
-    await destination.enter(1);
+    await destination.enter(V1.RUNNING);
     const reports = [];
     for (const { user } of [source, destination]) {
       user.puppet.run.end();

@@ -14,6 +14,7 @@ import {
   PROT_WRITE,
 } from '../../../src/abi/mman.ts';
 import { RLIMIT_NOFILE } from '../../../src/abi/prctl.ts';
+import { V1 } from '../../../src/v1/states.ts';
 import { noise } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
@@ -113,7 +114,7 @@ describeWithCompiler('mmap of the data section', () => {
     expect((await puppet.call('mmap', anonymous)).errno).toBe('OK');
     for (const end of new Int32Array(pipes.bytes.buffer)) await puppet.call('close', [end]);
     expect(descriptors(puppet.run.pid)).toEqual(before);
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
   });
 
   it('lets go of a process that is killed while it is led through the call', patience, async () => {
@@ -124,7 +125,7 @@ describeWithCompiler('mmap of the data section', () => {
       const script = `doomed ${delay} ${SIGKILL} ${mapping(device, 1000)}`;
       expect((await puppet.script(script, 0, 5000)).value).toBe(BigInt(SIGKILL));
     }
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
     expect((await puppet.script(mapping(device, 1))).value).toBe(1n);
   });
 
@@ -137,7 +138,7 @@ describeWithCompiler('mmap of the data section', () => {
       const script = `doomed ${delay} ${SIGSTOP} ${mapping(device, 8)}; expect 8`;
       expect((await puppet.script(script, 0, 5000)).value).toBe(0n);
     }
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
   });
 
   it('leaves a stopped process stopped', async () => {
@@ -187,7 +188,7 @@ describeWithCompiler('mmap of the data section', () => {
       }
     }
     expect(descriptors(target)).toEqual(before);
-    await device.enter(2);
+    await device.enter(V1.STOP_COPY);
     expect((await device.save()).reduce((sum, { length }) => sum + length, 0)).toBe(65536 + 32);
   });
 
@@ -209,7 +210,7 @@ describeWithCompiler('mmap of the data section', () => {
     expect(['OK', 'EMFILE']).toContain((await user.mmap(device.fd, section, device.region + SECTION)).errno);
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('EMFILE');
     expect((await user.open('/dev/vfio/9001')).errno).toBe('EMFILE');
-    expect(await device.state()).toBe(1);
+    expect(await device.state()).toBe(V1.RUNNING);
     await limit(free + 1);
     expect((await user.mmap(device.fd, section, device.region + SECTION)).errno).toBe('OK');
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('OK');

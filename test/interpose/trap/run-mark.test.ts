@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { expect, it } from 'vitest';
 import { BorrowedFd } from '../../../src/interpose/bridged/borrowed-fd.ts';
 import { kernelReach } from '../../../src/interpose/bridged/reach.ts';
 import { markPlace, placeOf } from '../../../src/interpose/trap/run-mark.ts';
 import { openAnew } from '../../../src/sys/file.ts';
 import { createSharedMemory } from '../../../src/sys/memory.ts';
+import { Child } from '../../../src/vmm/child.ts';
 
 const { pid } = process;
 
@@ -13,7 +12,7 @@ it('a device that another run has handed over is none of the devices of this one
   using file = createSharedMemory('device', 0);
   using theirs = openAnew(file.number, 2);
   using ours = openAnew(file.number, 2);
-  const keeper = spawn('sleep', ['1000']);
+  const keeper = new Child(['sleep', '1000']);
   const other = keeper.pid ?? 0;
   expect(placeOf(theirs.number)).toBe(-1);
   markPlace(theirs.number, 0, other);
@@ -29,7 +28,7 @@ it('a device that another run has handed over is none of the devices of this one
   expect(placeOf(theirs.number, other)).toBe(0);
   expect(placeOf(ours.number, other)).toBe(-1);
   keeper.kill();
-  await once(keeper, 'exit'); // QEMU that has handed over its devices ends, and its run with it
+  await keeper.exited; // QEMU that has handed over its devices ends, and its run with it
   checkApart();
 
   // it is found anew, and the run that it came from does not take it for its own any more

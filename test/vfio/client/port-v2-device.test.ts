@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
 import {
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
   vfio_device_feature_mig_state,
 } from '../../../src/abi/vfio-v2.ts';
 import { FdSessions } from '../../../src/kernel/fd-sessions.ts';
@@ -114,6 +115,16 @@ describe.each(carriers)('PortV2Device, with data in $name', ({ sessions, dataFd 
     });
     const code = errno === 'EAGAIN' ? 'ERR_NO_DATA_YET' : 'ERR_DEVICE';
     expect(thrownBy(() => device.setState(V2.STOP as V2State))).toMatchObject({ code, errno });
+  });
+
+  it('asks for precopy info of the second version, and leaves it to the kernel to forget that', () => {
+    const device = new PortV2Device(fake, 7);
+    expect(thrownBy(() => device.precopyInfoV2(true))).toMatchObject({ errno: 'ENOTTY' });
+    const data: number[] = [];
+    fake.features.set(VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, { set: (bytes) => data.push(bytes.length) });
+    device.precopyInfoV2(true);
+    device.precopyInfoV2(false);
+    expect(data).toEqual([0]);
   });
 
   it('has a length that numbers can tell, or none', () => {

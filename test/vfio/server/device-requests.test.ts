@@ -53,7 +53,7 @@ import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 const SECTION = 64 * 1024;
 const spec = parseSpec('vendor-v1,size=100K,section=64K');
-const regions = emulatedRegions(planDevice(2, 'vendor-v1', spec, SECTION), 2, 'v1');
+const regions = emulatedRegions(planDevice(2, 'vendor-v1', spec, SECTION), 2);
 
 const memory = new UserMemory();
 let log: string[];

@@ -4,6 +4,7 @@ import {
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
   VFIO_DEVICE_FEATURE_MIGRATION,
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
@@ -57,6 +58,41 @@ function setState(device_state: number): [answer: string, data_fd: number] {
     vfio_device_feature_mig_state.decode(answer()).data_fd,
   ];
 }
+
+describe('VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2', () => {
+  const feature = VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
+  const none = new Uint8Array(0);
+  const answers = (spec: string): string[] => {
+    const { device } = v2Sim(spec);
+    return [SET, PROBE | SET, GET, PROBE | GET].map((flags) => {
+      const bytes = vfio_device_feature.encode({ argsz: HEADER, flags: flags | feature });
+      return outcome(() => deviceFeature(memory.argument(memory.put(bytes)), device, openDataFd));
+    });
+  };
+
+  it('can be set, if the driver has it', () => {
+    expect(answers('mlx5,kernel=7.1')).toEqual(['OK', 'OK', 'EINVAL', 'EINVAL']);
+    expect(answers('mlx5,kernel=6.12')).toEqual(['ENOTTY', 'ENOTTY', 'ENOTTY', 'ENOTTY']);
+    expect(ask(SET | feature, none)).toBe('ENOTTY');
+  });
+
+  it('is asked for by the flags of QEMU 11, and changes nothing but what precopy info says', () => {
+    const { device, bar } = v2Sim('mlx5,kernel=7.1,reinit=2');
+    const bytes = vfio_device_feature.encode({ argsz: 8, flags: 0x2000c });
+    expect(deviceFeature(memory.argument(memory.put(bytes)), device, openDataFd)).toBe(0);
+    const session = device.setState(V2.PRE_COPY);
+    expect(session?.precopyInfo().reinit).toBe(false);
+    bar[0] = 1;
+    expect(session?.precopyInfo()).toMatchObject({ dirtyBytes: 0, reinit: true });
+    device.precopyInfoV2?.(false);
+    expect(session?.precopyInfo()).not.toHaveProperty('reinit');
+  });
+
+  it('is answered for all devices that are presented in v2, so that no driver is asked', () => {
+    const bytes = vfio_device_feature.encode({ argsz: 8, flags: SET | feature });
+    expect(isMigrationFeature(memory.argument(memory.put(bytes)))).toBe(true);
+  });
+});
 
 describe('VFIO_DEVICE_FEATURE', () => {
   it.each([

@@ -1,23 +1,10 @@
 import { struct } from '../abi/struct.ts';
-import { commonOptions, compatibilityOptions } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
-import { count, fits32Bits, within, type ValuesOf } from './option.ts';
 import { VendorV1 } from './vendor-v1-device.ts';
-import { PAGE } from './vendor-v1-format.ts';
-
-export const draftOptions = {
-  ...commonOptions(1024 * 1024),
-  ...compatibilityOptions,
-  dirty: count('pages dirtied with every buffer in pre-copy', 0, fits32Bits),
-  section: count('bytes of the data section', 1024 * 1024, (section) =>
-    section % PAGE === 0 ? within(2 * PAGE, 2 ** 30)(section) : `is not a multiple of ${PAGE}`,
-  ),
-};
-
-export type DraftValues = ValuesOf<typeof draftOptions>;
+import type { IterativeValues } from './vendor-v1-options.ts';
 
 /** What a draft's driver keeps: memory as it was last sent, and the buffer that is on its way. */
-export function draftKeptSize({ size, section }: DraftValues): number {
+export function draftKeptSize({ size, section }: IterativeValues): number {
   return size + section;
 }
 
@@ -48,7 +35,7 @@ export class DraftEngine {
   readonly staging: Uint8Array;
   readonly my: ReturnType<typeof sim_draft_state.view>;
 
-  constructor(values: DraftValues, memory: SimMemory) {
+  constructor(values: IterativeValues, memory: SimMemory) {
     this.section = memory.section;
     const kept = memory.kept.subarray(0, values.size);
     this.staging = memory.kept.subarray(values.size, values.size + values.section);

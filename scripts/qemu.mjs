@@ -1,0 +1,83 @@
+// Fetches an unmodified QEMU of another Debian than the machine's, without touching the host's packages: qemu-system-x86 of a
+// suite with all it depends on, through a private apt state, unpacked into a cache directory of that suite, to be run by its
+// own ld.so. Prints the path of a wrapper on stdout; with --cached only if it is there already.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PrivateApt, unpack } from './lib/apt.mjs';
+import { cachePath, makeEntry } from './lib/cache.mjs';
+import { ARCHITECTURES, commandLine, wrapperText } from './lib/own-loader.mjs';
+import { Failure } from './lib/process.mjs';
+
+/** The first versions of QEMU that each suite may have. All but the last are what they are for good. */
+const SUITES = {
+  bullseye: { is: '5.2', matches: /^5\.2\./ },
+  bookworm: { is: '7.2', matches: /^7\.2\./ },
+  trixie: { is: '10.0', matches: /^10\.0\./ },
+  sid: { is: '11 or newer', matches: /^(1[1-9]|[2-9]\d)\./ },
+};
+const PACKAGE = 'qemu-system-x86';
+
+const say = (text) => process.stderr.write(`qemu: ${text}\n`);
+
+async function main(args) {
+  const cachedOnly = args[0] === '--cached';
+  const [suite = '', ...more] = cachedOnly ? args.slice(1) : args;
+  if (!Object.hasOwn(SUITES, suite) || more.length > 0) {
+    throw new Failure(`usage: node scripts/qemu.mjs [--cached] ${Object.keys(SUITES).join('|')}`);
+  }
+  const arch = ARCHITECTURES[process.arch];
+  if (process.platform !== 'linux' || arch === undefined) {
+    throw new Failure(
+      `${process.platform} on ${process.arch} is not supported: Debian has QEMU for Linux on x64 and arm64`,
+    );
+  }
+  const home = cachePath(`qemu-${suite}`);
+  const wrapper = join(home, 'qemu-system-x86_64');
+  const isComplete = () => versionOf(suite, [wrapper]) !== undefined;
+  if (isComplete()) return wrapper;
+  if (cachedOnly) throw new Failure(`the QEMU of ${suite} is not in ${home}: node scripts/qemu.mjs ${suite}`);
+  await makeEntry(home, { isComplete, fill: (complete, scratch) => fill(suite, home, complete, scratch, arch) });
+  say(`QEMU ${versionOf(suite, [wrapper])} is in ${home}`);
+  return wrapper;
+}
+
+/** The version that a QEMU names, if it is one of the suite's. */
+function versionOf(suite, [file, ...args]) {
+  const { stdout } = spawnSync(file, [...args, '--version'], { encoding: 'utf8', timeout: 20_000 });
+  const version = /^QEMU emulator version (\S+)/.exec(stdout ?? '')?.[1];
+  return version !== undefined && SUITES[suite].matches.test(version) ? version : undefined;
+}
+
+async function fill(suite, home, complete, scratch, arch) {
+  const apt = new PrivateApt(join(scratch, 'apt'), { architecture: arch.debian, suites: [suite], say });
+  await apt.update();
+  say(`downloading ${PACKAGE} of ${suite} and its dependencies, about 40 MB`);
+  const debs = await apt.downloadWithDependencies([PACKAGE]);
+  say(`unpacking ${debs.length} packages`);
+  const root = join(complete, 'root');
+  makeMergedRoot(root);
+  await unpack(debs, root);
+  if (versionOf(suite, commandLine(root, arch)) === undefined) {
+    throw new Failure(`the QEMU of ${suite} is not ${SUITES[suite].is}, or it does not run here`);
+  }
+  const wrapper = join(complete, 'qemu-system-x86_64');
+  writeFileSync(wrapper, wrapperText(join(home, 'root'), arch));
+  chmodSync(wrapper, 0o755);
+}
+
+/** Packages of suites before trixie put libraries into /lib too, which an installed Debian has as a link to /usr/lib. */
+function makeMergedRoot(root) {
+  for (const name of ['bin', 'lib', 'lib64', 'sbin']) {
+    mkdirSync(join(root, 'usr', name), { recursive: true });
+    symlinkSync(`usr/${name}`, join(root, name));
+  }
+}
+
+try {
+  console.log(await main(process.argv.slice(2)));
+} catch (error) {
+  if (!(error instanceof Failure) && error.syscall === undefined) throw error;
+  say(error.message);
+  process.exitCode = 1;
+}

@@ -1,0 +1,3 @@
+import { carryOut } from './program.ts';
+
+void carryOut(new Map([['run', () => import('./run.ts')]]));
