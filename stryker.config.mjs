@@ -15,7 +15,7 @@ export default {
   tsconfigFile: 'none',
   ignorePatterns: ['/dist', '/lab', '/bench', '/docs', '/examples', '/coverage', '/.cache', '/reports'],
   concurrency: 2,
-  timeoutMS: 2000,
+  timeoutMS: 10000,
   incremental: true,
   incrementalFile: '.cache/mutation/incremental.json',
   tempDirName: '.cache/mutation/sandbox',

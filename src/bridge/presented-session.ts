@@ -49,7 +49,7 @@ export class PresentedSession implements V2DataSession {
   }
 
   readAhead(): void {
-    if (!this.#closed && this.#kind === Session.SAVING) this.#device.readAhead(this.#id);
+    if (!this.#closed) this.#device.readAhead(this.#id);
   }
 
   write(from: Uint8Array): number {

@@ -166,6 +166,13 @@ describe('presentV2 stopCopyLength', () => {
     },
   );
 
+  test('is no less than what is left of the buffer that is shown, if pending_bytes says less', () => {
+    const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [a] }));
+    tape.lies = { pending: 5 };
+    readSome(begin(V2.STOP_COPY), 1000);
+    expect(device.stopCopyLength()).toBe(2000);
+  });
+
   test('a pending_bytes of 1 is a byte, if the driver has never shown more for it', () => {
     const { tape, device, begin } = newVmm(new TapeV1({ stopCopy: [b, noise(1)] }));
     const first = begin(V2.STOP_COPY);

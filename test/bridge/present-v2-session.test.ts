@@ -51,8 +51,9 @@ describe('presentV2 data session', () => {
     [V2.PRE_COPY, saving],
     [V2.RESUMING, resuming],
   ])('of state %i answers EBADF once it was closed, and asks the driver for nothing', (state, uses) => {
-    const { spy, begin } = newVmm(new TapeV1({ preCopy: [a] }));
+    const { spy, begin } = newVmm(new TapeV1({ preCopy: [a, a] }));
     const session = begin(state);
+    if (state === V2.PRE_COPY) readSome(session, a.length);
     session.close();
     spy.log.length = 0;
     expect(new Set(Object.values(outcomes(session, uses)))).toEqual(new Set(['EBADF']));

@@ -14,8 +14,7 @@ import {
 import type { Vm } from '../../src/vmm/vm.ts';
 import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
 import { expectDevice, startPair } from '../../tools/vmm/pair.ts';
-import type { FoundProcess } from '../../tools/vmm/processes.ts';
-import { startShimmedVm } from '../../tools/vmm/shim.ts';
+import { serving, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 
@@ -32,19 +31,8 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
     const start = (name: string, options = {}): Promise<Vm> =>
       startShimmedVm(bed(), name, [device], { qemu, ...options });
 
-    /** The processes of ours that serve a VM: they are told by the plan that is their argument. */
-    function serving(program: 'keeper-main' | 'supervisor-main', vm: Vm): number[] {
-      const sysfs = JSON.stringify(bed().path(`${vm.name}.sysfs`));
-      const isTheirs = ({ commandLine }: FoundProcess): boolean =>
-        commandLine.includes(`/${program}.`) && commandLine.includes(sysfs);
-      return bed()
-        .processes()
-        .filter(isTheirs)
-        .map(({ pid }) => pid);
-    }
-
     async function killSupervisor(vm: Vm): Promise<void> {
-      const first = (): number | undefined => serving('supervisor-main', vm)[0];
+      const first = (): number | undefined => serving(bed(), 'supervisor-main', vm)[0];
       killHard(await poll(first, 10_000, () => `a supervisor of VM ${vm.name}${vm.child.lastWords}`));
     }
 
@@ -99,7 +87,7 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
       const source = await start('source');
       await source.waitForFirmware();
       const mark = await imprint(source);
-      for (const pid of serving('keeper-main', source)) killHard(pid);
+      for (const pid of serving(bed(), 'keeper-main', source)) killHard(pid);
       await killSupervisor(source);
       await source.waitForTicks();
       expect(await mismatches(source, mark)).toEqual([]);

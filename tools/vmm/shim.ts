@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { DeviceReport } from '../../src/interpose/serve/report.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { CLI, requireCli } from './cli.ts';
+import type { FoundProcess } from './processes.ts';
 import type { VmOptions, TestBed } from './test-bed.ts';
 
 /** A simulated device, as far as these tests configure one. */
@@ -65,6 +66,17 @@ export async function startShimmedVm(
   const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--'];
   const vfio = devices.map((_, index) => join(sysfs, `0000:${(0x90 + index).toString(16)}:00.0`));
   return bed.startVm(name, { vfio, ...options, prefix });
+}
+
+/** The processes of ours that serve a VM: they are told by the plan that is their argument. */
+export function serving(bed: TestBed, program: 'keeper-main' | 'supervisor-main', vm: Vm): number[] {
+  const sysfs = JSON.stringify(bed.path(`${vm.name}.sysfs`));
+  const isTheirs = ({ commandLine }: FoundProcess): boolean =>
+    commandLine.includes(`/${program}.`) && commandLine.includes(sysfs);
+  return bed
+    .processes()
+    .filter(isTheirs)
+    .map(({ pid }) => pid);
 }
 
 /** What `run --json` printed at its end, one object per device in the order of `--device`. */

@@ -3,7 +3,7 @@ import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim, simMemorySizes } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
-import type { ByteStore } from '../../sim/byte-store.ts';
+import { storeOf, type ByteStore } from '../../sim/byte-store.ts';
 import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
@@ -101,8 +101,10 @@ export class EmulatedDriver implements Driver {
     const { plan, index, files, ledger, section } = parts;
     const { spec } = plan;
     const guest = new SharedStore(files.device, spec.size);
+    const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
     if (ledger.isFresh) {
-      fillPattern(guest, spec.seed);
+      // through the mapping, if there is one: the pages are in place when the first migration begins
+      fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
       mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
     }
     const { offset, size } = deviceArena.driver;
@@ -113,7 +115,6 @@ export class EmulatedDriver implements Driver {
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
     this.guestMemory = guest;
-    const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
     this.backend = observe(createSim(spec, { ...memory, state, section }), sink, untimed);
   }
 
