@@ -46,13 +46,13 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     fillPattern(storeOf(memory), 7);
     return sha256(memory);
   };
+  // not spdk-v1: its pre-copy never ends, and drafter stays in it as long as it has data
   const devices = (draft: string): readonly (readonly [string, number])[] => [
     [`qat,size=${SIZE}`, SIZE],
     [`vendor-v1,size=${SIZE},section=64K`, SIZE],
     [`hisi-v1,size=${SIZE}`, SIZE],
     [`mlx5-v1,size=${SIZE}`, SIZE],
     [`nvidia-v1,size=${SIZE},section=64K`, SIZE],
-    [`spdk-v1,size=${SIZE}`, SIZE],
     [`${draft},size=${SIZE},section=64K`, SIZE],
     ['mtty', 8],
   ];
