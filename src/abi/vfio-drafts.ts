@@ -2,7 +2,7 @@ import { struct } from './struct.ts';
 
 /*
  * The migration region as it was proposed before Linux had one. No header of Linux ever had these: the names are those of the patches,
- * with the year behind them where another generation has the same name.
+ * with the year behind them if another generation has the same name.
  */
 
 /** The region's type in the patches of November 2018 and February 2019; its subtype is v1's. */

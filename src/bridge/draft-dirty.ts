@@ -20,7 +20,7 @@ const SMALLEST_PAGE = 4096n;
 const LARGEST_PAGE = 2n ** 30n;
 
 /**
- * The dirty pages of a presented draft: a range of memory, told in pieces that fit the data section. Where nobody knows, and where a log
+ * The dirty pages of a presented draft: a range of memory, told in pieces that fit the data section. If nobody knows, or a log
  * has failed, all of it is dirty.
  */
 export class DraftDirty {

@@ -7,7 +7,7 @@ import { struct } from '../abi/struct.ts';
 export const present_draft_state = struct('present_draft_state', 128, {
   /** device_state of the v1 device as it was left, plus one: another one means that it has changed behind the user's back. 0 at first. */
   v1_plus_one: ['u8', 0],
-  /** device_state as the user sees it, where that is not what the v1 device says (2018). */
+  /** device_state as the user sees it, if that is not what the v1 device says (2018). */
   shown: ['u8', 1],
   /** What is known of the next v1 buffer: `Asked`. */
   asked: ['u8', 2],
