@@ -166,7 +166,20 @@ class PresentedV1 implements V1Registers {
     else if (my.told === 1) my.lost = Session.NONE;
     this.#forgetSession();
     my.virtual_pre_copy = 0;
-    this.#state(); // a reset leads to a state
+    this.#letRun();
+  }
+
+  /** A reset leaves a device RUNNING. A driver that keeps its state over one is asked for it (hisi_acc_vf_pci_aer_reset_done, 6.12). */
+  #letRun(): void {
+    const state = this.#state();
+    if (state === V2.RUNNING) return;
+    try {
+      this.#device.setState(V2.RUNNING);
+    } catch (error) {
+      if (isNotReady(error)) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      this.#options.warn?.(`after a reset the device is in ${v2StateName(state)} and does not run: ${why}`);
+    }
   }
 
   /** The device's state. Throws `EIO` for one that is none. */

@@ -162,7 +162,8 @@ export const nvidiaV1: V1Kind<typeof iterativeOptions> = {
   protocol: 'v1',
   summary: "NVIDIA's vGPU host driver, uapi of 5.8: fetches on pending_bytes, data by mmap only, EFAULT for all",
   options: iterativeOptions,
-  pci: { vendor: 0x10de, device: 0x2230, class: 0x030000 },
+  // a 3D controller, as vGPUs for computing are: of a VGA one of this vendor QEMU takes pieces out of BAR0 (hw/vfio/pci-quirks.c)
+  pci: { vendor: 0x10de, device: 0x2230, class: 0x030200 },
   small: { size: 16 * 1024, section: 8 * 1024 },
   sectionSize: ({ section }) => section,
   keptSize: ({ size, section }) => size + section,

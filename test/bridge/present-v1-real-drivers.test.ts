@@ -258,6 +258,29 @@ describe('virtio, whose state is in the stream again and again', () => {
   });
 });
 
+describe('hisi, whose driver keeps its migration state over a reset', () => {
+  test('runs afterwards all the same, and the user is told that his save is lost', () => {
+    const { device, v1, user } = presented('hisi,real=1');
+    user.setState(2);
+    user.buffer();
+    v1.reset();
+    expect([user.state(), device.getState()]).toEqual([1, V2.RUNNING]);
+    expect(outcome(() => user.pending())).toBe('EIO');
+    user.setState(1);
+    user.setState(2);
+    expect(user.drain()).not.toEqual([]);
+  });
+
+  test('shows where it is if it cannot be made to run, and says so', () => {
+    const { v1, user, warnings } = presented('hisi,real=1');
+    user.setState(4);
+    user.load(new Uint8Array(10)); // not all of a state: the driver does not leave RESUMING
+    v1.reset();
+    expect(user.state()).toBe(4);
+    expect(warnings.at(-1)).toMatch(/^after a reset the device is in RESUMING and does not run: /);
+  });
+});
+
 describe('xe, whose reads wait', () => {
   test('an access says "not yet", by nothing that tells when, and then has the data', () => {
     const { user } = presented('xe,size=40000,unready=2,seed=3');

@@ -15,7 +15,7 @@ export async function imprint(vm: Vm, slot = VFIO_SLOT, bytes?: number): Promise
   const { address, size: whole } = await vm.bar(slot, 0);
   const size = bytes ?? whole;
   const piece = Math.min(size, PAGE);
-  const between = Array.from({ length: 16 }, () => randomInt(size / piece) * piece);
+  const between = Array.from({ length: 16 }, () => randomInt(Math.max(1, Math.floor(size / piece) - 1)) * piece);
   const pieces = new Map([0, size - piece, ...between].map((offset) => [offset, randomBytes(piece)]));
   for (const [offset, data] of pieces) await vm.memory.write(address + offset, data);
   return pieces;
