@@ -1,7 +1,8 @@
-/** The library: both protocols, the bridge between them, observe(), simulated devices, QEMU's stream format, errors. No I/O. */
+/** The library: both protocols and the drafts before them, the bridge between them, observe(), simulated devices, QEMU's stream format, errors. No I/O. */
 export * from './error.ts';
 export { sleepUntilReady, whenReady, type WaitForDevice } from './wait.ts';
 export * from './v1/index.ts';
+export * from './v1/drafts/index.ts';
 export * from './v2/index.ts';
 export * from './qemu-stream/index.ts';
 export * from './bridge/index.ts';

@@ -13,7 +13,9 @@
 #include "common.h"
 
 /* linux/vfio.h of 5.8 to 5.17; later headers renamed or dropped these. */
+#ifndef V1_REGION_TYPE /* a program that speaks a draft says so itself */
 #define V1_REGION_TYPE 3
+#endif
 #define V1_REGION_SUBTYPE 1
 #define V1_STOP 0u
 #define V1_RUNNING 1u

@@ -9,10 +9,11 @@ import {
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio-device.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { hasErrno, ShimError } from '../error.ts';
 import type { RegionInfo } from '../vfio/client/device-info.ts';
 import { pciIdOf } from '../vfio/client/pci-id.ts';
+import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { ByteStore } from '../sim/byte-store.ts';
 import { createSim, newSimMemory, simMemorySizes, type Sim } from '../sim/create.ts';
 import { kindOf, type SimSpec } from '../sim/drivers.ts';
@@ -24,10 +25,9 @@ import type { DeviceFacts, Opened } from './opened.ts';
 /** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
 export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
   const sim = createSim(spec, look ? noMemory(spec) : memoryFor(spec));
-  const { protocol } = sim;
   return {
     name: text.slice(text.indexOf(':') + 1),
-    migratable: protocol === 'v1' ? { protocol, device: sim.device } : { protocol, device: sim.device },
+    migratable: sim,
     guestMemory: sim.guest,
     facts: () => simFacts(spec, sim),
     close: () => {},
@@ -93,7 +93,7 @@ function regionsOf(spec: SimSpec, sim: Sim): RegionInfo[] {
   ];
   if (sim.protocol === 'v2') return own;
   const { regionSize: size, dataSection, mapped } = sim.device;
-  const type = { type: VFIO_REGION_TYPE_MIGRATION, subtype: VFIO_REGION_SUBTYPE_MIGRATION };
+  const type = { type: migrationRegionType(sim.protocol), subtype: VFIO_REGION_SUBTYPE_MIGRATION };
   const shown = mapped === undefined ? { flags } : { flags: mappable, sparse: [dataSection] };
   return [...own, { ...plain, index: VFIO_PCI_NUM_REGIONS, size, type, ...shown }];
 }

@@ -1,8 +1,9 @@
 import { VFIO_MIGRATION_P2P } from '../abi/vfio-v2.ts';
+import type { Protocol } from '../device/migratable.ts';
 
 /** What decides which VMM can migrate a device. */
 export interface Capabilities {
-  readonly protocol: 'v1' | 'v2' | 'none';
+  readonly protocol: Protocol | 'none';
   /** `VFIO_MIGRATION_*`, 0 without v2. */
   readonly migrationFlags: number;
   /** The driver offers a log of DMA. */
@@ -21,11 +22,11 @@ const NEW = 'QEMU 8.0 and later';
 const NO_DRIVER = 'the driver does not support migration';
 
 /**
- * Old VMMs speak v1 only, new ones v2 only (QEMU: hw/vfio/migration.c up to 7.2 and from 8.0 on); `vfio-shim run` presents
- * either as the other. It translates what a driver offers and adds nothing: no P2P, no log of DMA.
+ * Old VMMs speak v1 only, new ones v2 only (QEMU: hw/vfio/migration.c up to 7.2 and from 8.0 on), and none that was released a draft;
+ * `vfio-shim run` presents each as the others. It translates what a driver offers and adds nothing: no P2P, no log of DMA.
  */
 export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities): Outlook[] {
-  const speaks = protocol === 'v1' ? { old: true, new: false } : { old: false, new: true };
+  const speaks = { old: protocol === 'v1', new: protocol === 'v2' };
   const oldWay = 'needs x-enable-migration=on';
   const newWay = dmaLogging
     ? 'uses the log of DMA, if the kernel reports it'
@@ -38,7 +39,7 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
   const shimmed = (vmm: string, isNative: boolean, way: string): Outlook => ({
     vmm: `${vmm}, under vfio-shim run`,
     works: true,
-    why: `${isNative ? 'nothing to translate' : `${protocol} presented as ${protocol === 'v1' ? 'v2' : 'v1'}`}; ${way}`,
+    why: `${isNative ? 'nothing to translate' : `${protocol} presented as ${vmm === OLD ? 'v1' : 'v2'}`}; ${way}`,
   });
   const all = [
     natively(OLD, speaks.old, oldWay),
@@ -54,9 +55,9 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
 function several(protocol: Capabilities['protocol'], flags: number): Outlook {
   const works = protocol === 'v2' && (flags & VFIO_MIGRATION_P2P) !== 0;
   const lacks =
-    protocol === 'v1'
-      ? 'v1 has no P2P states; run --offer-p2p shows a full stop in their place'
-      : 'the driver has no P2P states';
+    protocol === 'v2'
+      ? 'the driver has no P2P states'
+      : `${protocol} has no P2P states; run --offer-p2p shows a full stop in their place`;
   const why = works ? 'the driver has P2P states; the other devices need them too' : lacks;
   return { vmm: 'QEMU 10, several devices in a VM', works, why };
 }

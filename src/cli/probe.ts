@@ -4,9 +4,10 @@ import {
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio-device.ts';
-import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../abi/vfio-v1.ts';
+import { VFIO_REGION_SUBTYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
 import type { RegionInfo } from '../vfio/client/device-info.ts';
+import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice } from './device-name.ts';
@@ -75,17 +76,18 @@ function namesOf(flags: number, names: readonly (readonly [number, string])[]): 
 }
 
 function describeRegion({ index, size, flags, type }: RegionInfo) {
-  const isMigration =
-    type?.type === VFIO_REGION_TYPE_MIGRATION && type.subtype === VFIO_REGION_SUBTYPE_MIGRATION ? 'migration' : null;
+  const generation = (['v1', 'draft-2018'] as const).find((each) => migrationRegionType(each) === type?.type);
+  const isMigration = generation !== undefined && type?.subtype === VFIO_REGION_SUBTYPE_MIGRATION;
+  const kind = generation === 'v1' ? 'migration' : 'migration, of a draft';
   return {
     index,
     size,
     flags: namesOf(flags, REGION_FLAGS),
-    type: isMigration ?? (type === undefined ? null : `${type.type}/${type.subtype}`),
+    type: isMigration ? kind : type === undefined ? null : `${type.type}/${type.subtype}`,
   };
 }
 
-/** `MIG_DATA_SIZE`; null if the driver has not got it, as none of v1 has. */
+/** `MIG_DATA_SIZE`; null if the driver has not got it, as none but those of v2 has. */
 function dataSize(migratable: MigratableDevice | undefined): number | null {
   if (migratable?.protocol !== 'v2') return null;
   try {

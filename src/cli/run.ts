@@ -9,6 +9,7 @@ import { kindOf } from '../sim/drivers.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
+import { isDraft } from '../v1/drafts/device.ts';
 import { dieOf } from './die.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
@@ -45,8 +46,11 @@ export function add(program: Command): void {
     .passThroughOptions()
     .argument('<command...>', 'the VMM and its arguments, behind --')
     .addOption(
-      new Option('--present <protocol>', 'the protocol to present; auto is both, and the VMM takes the one it knows')
-        .choices(['v1', 'v2', 'auto'])
+      new Option(
+        '--present <protocol>',
+        'the protocol to present; auto is v1 and v2, and the VMM takes the one it knows; the drafts before v1 have to be asked for',
+      )
+        .choices(['v1', 'v2', 'auto', 'draft-2018', 'draft-2019'])
         .default('auto'),
     )
     .option(
@@ -56,7 +60,7 @@ export function add(program: Command): void {
       [],
     )
     .option('--sysfs <dir>', 'where the sysfsdev directories of emulated devices appear (default: a fresh directory)')
-    .option('--data-size <size>', "size of the v1 region's data section", '16M')
+    .option('--data-size <size>', "size of the migration region's data section", '16M')
     .addOption(
       new Option('--on-error <what>', 'a device in ERROR is reset, or shown as device_state 6')
         .choices(['reset', 'report'])
@@ -105,6 +109,9 @@ Examples:
 
 async function run(command: string[], options: RunOptions): Promise<void> {
   const dataSection = dataSectionOf(options);
+  if (options.roundTrip === true && isDraft(options.present)) {
+    throw new ShimError('ERR_ARGUMENT', `--round-trip: is for v1 and v2, not for ${options.present}`);
+  }
   const devices = planned(options, dataSection);
   const reportFd = process.env[REPORT_FD];
   if (options.json === true && reportFd === undefined) {
@@ -124,7 +131,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     offerP2P: options.offerP2p === true,
     countStopCopy: options.countStopCopy === true,
     holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
-    dataFds: options.present === 'v1' ? undefined : dataFdWindow(),
+    dataFds: options.present === 'v2' || options.present === 'auto' ? dataFdWindow() : undefined,
     onError: options.onError,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
     fds: {

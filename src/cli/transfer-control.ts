@@ -1,3 +1,4 @@
+import type { Protocol } from '../device/migratable.ts';
 /** What a transfer does, one after the other; each has its own count of bytes. */
 const STEPS = [
   'open device',
@@ -94,7 +95,7 @@ export type Order = TransferOrder | StreamOrder;
 export interface TransferResult {
   readonly command: 'save' | 'restore';
   readonly device: string;
-  readonly protocol: 'v1' | 'v2';
+  readonly protocol: Protocol;
   readonly file: string;
   /** Bytes and buffers of migration data. */
   readonly bytes: number;

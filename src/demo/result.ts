@@ -1,3 +1,4 @@
+import type { Protocol } from '../device/migratable.ts';
 import { ShimError } from '../error.ts';
 
 /** One end of a migration. */
@@ -16,7 +17,7 @@ export interface PartResult {
   readonly vmmProtocol: 'v1' | 'v2';
   /** The device as `--device` describes it. */
   readonly device: string;
-  readonly deviceProtocol: 'v1' | 'v2';
+  readonly deviceProtocol: Protocol;
   readonly guestMemoryBytes: number;
   /** sha256 of what the guest wrote at the source, and of the same place as it was read at the destination. */
   readonly writtenSha256: string;

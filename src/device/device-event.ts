@@ -1,14 +1,17 @@
 import type { ErrnoName } from '../abi/errno.ts';
 import type { V1RegisterName } from '../v1/region.ts';
+import type { Draft } from '../v1/drafts/device.ts';
+import type { DraftRegister } from '../v1/drafts/registers.ts';
+import { draftStateName } from '../v1/drafts/states.ts';
 import { v1StateName, withoutReserved } from '../v1/states.ts';
 
 /** The version of `DeviceEvent`. New fields and calls leave it as it is; one that is gone, or means something else, raises it. */
 export const DEVICE_EVENTS_VERSION = 1;
 
 /** One call on a device, in the protocol that it is spoken to, told when the call has ended. */
-export type DeviceEvent = V1Event | V2Event;
+export type DeviceEvent = V1Event | V2Event | DraftEvent;
 
-interface Told<P extends 'v1' | 'v2'> {
+interface Told<P extends 'v1' | 'v2' | Draft> {
   /** When the call ended, in microseconds of a monotonic clock (clock_gettime(2): `CLOCK_MONOTONIC`). */
   readonly time: number;
   readonly protocol: P;
@@ -26,17 +29,20 @@ type Returned<R> = (R & { readonly errno?: never }) | ({ readonly [K in keyof R]
 /** `out`: migration data leaves the device. `in`: it comes into it. */
 export type Direction = 'out' | 'in';
 
-/**
- * `struct vfio_device_migration_info` (linux/vfio.h, 5.8 to 5.17) and the data section. Data that goes through mapped memory is no
- * call: the registers say how much it is.
- */
-export type V1Event = Told<'v1'> &
+/** `struct vfio_device_migration_info` (linux/vfio.h, 5.8 to 5.17) and the data section. */
+export type V1Event = RegionEvent<'v1', V1RegisterName>;
+
+/** The struct of the same name as the drafts have it (abi/vfio-drafts.ts), and the data section. */
+export type DraftEvent = RegionEvent<Draft, DraftRegister>;
+
+/** Accesses to a migration region. Data that goes through mapped memory is no call: the registers say how much it is. */
+export type RegionEvent<P extends 'v1' | Draft, R extends string> = Told<P> &
   (
     | ({
         readonly call: 'register';
         readonly access: 'read';
         /** The field of the struct. */
-        readonly register: V1RegisterName;
+        readonly register: R;
       } & Returned<{
         /** As in the region, reserved bits included; beyond 2^53-1 it is told as 2^53-1. Bytes, of all but device_state. */
         readonly value: number;
@@ -44,7 +50,7 @@ export type V1Event = Told<'v1'> &
     | ({
         readonly call: 'register';
         readonly access: 'write';
-        readonly register: V1RegisterName;
+        readonly register: R;
         /** What was written, as above. */
         readonly value: number;
       } & Ended)
@@ -115,7 +121,7 @@ export type V2Event = Told<'v2'> &
     | ({ readonly call: 'reset' } & Ended)
   );
 
-/** The state that a call has shown the device in, or has brought it to. Both protocols have the same names. */
+/** The state that a call has shown the device in, or has brought it to. v1 and v2 have the same names, the drafts their own. */
 export function stateIn(event: DeviceEvent): string | undefined {
   if (event.errno !== undefined) return undefined;
   switch (event.call) {
@@ -123,7 +129,10 @@ export function stateIn(event: DeviceEvent): string | undefined {
     case 'set-state':
       return event.state;
     case 'register':
-      return event.register === 'device_state' ? v1StateName(withoutReserved(event.value)) : undefined;
+      if (event.register !== 'device_state') return undefined;
+      return event.protocol === 'v1'
+        ? v1StateName(withoutReserved(event.value))
+        : draftStateName(event.protocol, event.value);
     case 'reset':
       return 'RUNNING';
     default:

@@ -1,6 +1,9 @@
 import { V1RegisterAccess } from '../v1/registers.ts';
 import type { V1Device } from '../v1/device.ts';
 import { V1, v1StateName } from '../v1/states.ts';
+import type { Draft, DraftDevice } from '../v1/drafts/device.ts';
+import { DraftAccess } from '../v1/drafts/registers.ts';
+import { draftStateName, draftStates } from '../v1/drafts/states.ts';
 import type { V2Device } from '../v2/device.ts';
 import { V2, v2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
@@ -9,13 +12,23 @@ import { sleepUntilReady, whenReady, type WaitForDevice } from '../wait.ts';
 /** A device in the protocol that its driver speaks, whether the driver is simulated or the kernel's. */
 export type MigratableDevice =
   | { readonly protocol: 'v1'; readonly device: V1Device }
+  | { readonly protocol: Draft; readonly device: DraftDevice }
   | { readonly protocol: 'v2'; readonly device: V2Device };
 
-/** The name of the state that a device is in, the same names in both protocols; `(5)` for one that is none. */
+/** What a driver speaks. */
+export type Protocol = MigratableDevice['protocol'];
+
+/** The name of the state that a device is in, the same names in v1 and v2; `(5)` for one that is none. */
 export function stateName(target: MigratableDevice): string {
   try {
-    if (target.protocol === 'v2') return v2StateName(target.device.getState());
-    return v1StateName(new V1RegisterAccess(target.device).deviceState());
+    switch (target.protocol) {
+      case 'v2':
+        return v2StateName(target.device.getState());
+      case 'v1':
+        return v1StateName(new V1RegisterAccess(target.device).deviceState());
+      default:
+        return draftStateName(target.protocol, draftAccess(target.device).count('device_state'));
+    }
   } catch (error) {
     if (!(error instanceof ShimError) || error.code !== 'ERR_STATE_UNKNOWN') throw error;
     return 'UNKNOWN';
@@ -52,14 +65,27 @@ export function recover(target: MigratableDevice, how: 'run' | 'reset'): void {
 
 /** Lets a device run. Throws if it is in another state than RUNNING then. */
 export function run(target: MigratableDevice, wait: WaitForDevice): void {
-  if (target.protocol === 'v2') whenReady(() => target.device.setState(V2.RUNNING), wait);
-  else {
-    const registers = new V1RegisterAccess(target.device);
-    whenReady(() => registers.setDeviceState(V1.RUNNING), wait);
-  }
+  whenReady(() => askToRun(target), wait);
   const state = stateName(target);
   if (state !== 'RUNNING')
     throw new ShimError('ERR_DEVICE', `the device is in ${state}, not RUNNING`, { errno: 'EIO' });
+}
+
+function askToRun(target: MigratableDevice): void {
+  switch (target.protocol) {
+    case 'v2':
+      target.device.setState(V2.RUNNING);
+      return;
+    case 'v1':
+      new V1RegisterAccess(target.device).setDeviceState(V1.RUNNING);
+      return;
+    default:
+      draftAccess(target.device).write('device_state', draftStates[target.protocol].RUNNING);
+  }
+}
+
+function draftAccess(device: DraftDevice): DraftAccess<Draft> {
+  return new DraftAccess(device, device.draft);
 }
 
 /** Carries a procedure out; if that fails, recovers the device and throws the failure. */

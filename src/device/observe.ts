@@ -1,12 +1,12 @@
 import type { DeviceEvent } from './device-event.ts';
 import type { MigratableDevice } from './migratable.ts';
-import { ObservedV1 } from './observed-v1.ts';
+import { ObservedDraft, ObservedV1 } from './observed-region.ts';
 import { ObservedV2 } from './observed-v2.ts';
 
 /** Is told of each call on a device, after it has ended and before its caller knows. It must not throw. */
 export type DeviceSink = (event: DeviceEvent) => void;
 
-type In<P> = Extract<MigratableDevice, { protocol: P }>;
+type In<P> = Extract<MigratableDevice, { readonly protocol: P }>;
 
 /** The monotonic clock of the events: of the system, so that events of several processes can be compared. */
 export function microseconds(): number {
@@ -26,7 +26,12 @@ export function observe(target: In<'v1'>, sink: DeviceSink, clock?: () => number
 export function observe(target: In<'v2'>, sink: DeviceSink, clock?: () => number): In<'v2'>;
 export function observe(target: MigratableDevice, sink: DeviceSink, clock?: () => number): MigratableDevice;
 export function observe(target: MigratableDevice, sink: DeviceSink, clock = microseconds): MigratableDevice {
-  return target.protocol === 'v1'
-    ? { protocol: 'v1', device: new ObservedV1(target.device, sink, clock) }
-    : { protocol: 'v2', device: new ObservedV2(target.device, sink, clock) };
+  switch (target.protocol) {
+    case 'v1':
+      return { protocol: 'v1', device: new ObservedV1(target.device, sink, clock) };
+    case 'v2':
+      return { protocol: 'v2', device: new ObservedV2(target.device, sink, clock) };
+    default:
+      return { protocol: target.protocol, device: new ObservedDraft(target.device, sink, clock) };
+  }
 }

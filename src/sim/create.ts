@@ -3,7 +3,7 @@ import { storeOf, type ByteStore } from './byte-store.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 
-/** A simulated device: one of the two protocols, and the memory that the guest sees. */
+/** A simulated device in the protocol that its driver speaks, and the memory that the guest sees. */
 export type Sim = MigratableDevice & {
   /** In one piece. Throws if it is larger than Node maps. */
   readonly bar: Uint8Array;
@@ -14,7 +14,7 @@ export type Sim = MigratableDevice & {
 /** How many bytes of each kind of memory a device needs; the state memory is always `SIM_STATE_SIZE`. */
 export function simMemorySizes(spec: SimSpec): { bar: number; section: number; kept: number } {
   const kind = kindOf(spec);
-  const section = kind.protocol === 'v1' ? kind.sectionSize(spec) : 0;
+  const section = kind.protocol === 'v2' ? 0 : kind.sectionSize(spec);
   return { bar: spec.size, section, kept: kind.keptSize?.(spec) ?? 0 };
 }
 
@@ -33,17 +33,25 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 
 /** A device of this SPEC over memory that is fresh, or that another object of the same SPEC left behind. */
 export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec)): Sim {
-  const kind = kindOf(spec);
-  const { protocol } = kind;
   const guest = memory.pieces?.bar ?? storeOf(memory.bar);
   return {
-    ...(protocol === 'v1'
-      ? { protocol, device: kind.create(spec, memory) }
-      : { protocol, device: kind.create(spec, memory) }),
+    ...deviceOf(spec, memory),
     guest,
     get bar() {
       if (memory.pieces !== undefined) throw new RangeError('the memory of this device is not mapped, it is in pieces');
       return memory.bar;
     },
   };
+}
+
+function deviceOf(spec: SimSpec, memory: SimMemory): MigratableDevice {
+  const kind = kindOf(spec);
+  switch (kind.protocol) {
+    case 'v1':
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+    case 'v2':
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+    default:
+      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+  }
 }

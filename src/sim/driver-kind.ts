@@ -1,4 +1,5 @@
 import type { V1Device } from '../v1/device.ts';
+import type { Draft, DraftDevice } from '../v1/drafts/device.ts';
 import type { V2Device } from '../v2/device.ts';
 import type { CommonOptions } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
@@ -8,7 +9,7 @@ import type { Options, ValuesOf } from './option.ts';
  * A simulated driver, as everything else knows it: what it speaks, its options, who it is to PCI, and how it is made. Its functions are
  * declared as methods, so that drivers with options `O` of their own have a common type.
  */
-export type DriverKind<O extends CommonOptions = CommonOptions> = V1Kind<O> | V2Kind<O>;
+export type DriverKind<O extends CommonOptions = CommonOptions> = V1Kind<O> | V2Kind<O> | DraftKind<O>;
 
 /** A driver of the first protocol. */
 export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
@@ -22,6 +23,14 @@ export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O>
 export interface V2Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
   readonly protocol: 'v2';
   create(values: ValuesOf<O>, memory: SimMemory): V2Device;
+}
+
+/** A driver of one of the drafts before the first protocol. */
+export interface DraftKind<O extends CommonOptions = CommonOptions> extends Kind<O> {
+  readonly protocol: Draft;
+  /** Bytes of its data section. */
+  sectionSize(values: ValuesOf<O>): number;
+  create(values: ValuesOf<O>, memory: SimMemory): DraftDevice;
 }
 
 interface Kind<O extends Options> {

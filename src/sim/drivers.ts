@@ -1,3 +1,5 @@
+import { draft2018 } from './draft-2018.ts';
+import { draft2019 } from './draft-2019.ts';
 import type { DriverKind } from './driver-kind.ts';
 import { hisi } from './hisi.ts';
 import { hisiV1 } from './hisi-v1.ts';
@@ -27,6 +29,8 @@ const kinds = {
   'mlx5-v1': mlx5V1,
   'nvidia-v1': nvidiaV1,
   'spdk-v1': spdkV1,
+  'draft-2018': draft2018,
+  'draft-2019': draft2019,
 } as const satisfies Readonly<Record<string, DriverKind>>;
 
 export type DriverName = keyof typeof kinds;

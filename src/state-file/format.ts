@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { struct } from '../abi/struct.ts';
+import type { Protocol } from '../device/migratable.ts';
 import { ShimError } from '../error.ts';
 import { decodeIdentity, encodeIdentity, type Identity } from './identity.ts';
 
@@ -18,7 +19,7 @@ export const LENGTH_SIZE = 8;
 export const state_file_header = struct('state_file_header', 128, {
   magic: ['u64', 0],
   format_version: ['u32', 8],
-  /** Migration protocol of the device that was saved: 1 or 2. */
+  /** Migration protocol of the device that was saved: 1 or 2, or the year of a draft. */
   protocol: ['u32', 12],
   /** Bytes of migration data, the lengths not counted. */
   data_bytes: ['u64', 16],
@@ -30,8 +31,15 @@ const BODY_HASH_AT = 40;
 const HEADER_HASH_AT = 72;
 const HASH_SIZE = 32;
 
+/** How a header names what a device speaks. */
+const PROTOCOLS = { v1: 1, v2: 2, 'draft-2018': 2018, 'draft-2019': 2019 } as const satisfies Record<Protocol, number>;
+
+function protocolOf(number: number): Protocol | undefined {
+  return (Object.keys(PROTOCOLS) as Protocol[]).find((protocol) => PROTOCOLS[protocol] === number);
+}
+
 export interface StateHeader {
-  readonly protocol: 'v1' | 'v2';
+  readonly protocol: Protocol;
   readonly identity: Identity;
   /** Bytes of migration data. */
   readonly bytes: number;
@@ -60,7 +68,7 @@ export function encodeHeader(header: StateHeader): Uint8Array {
     {
       magic: MAGIC,
       format_version: FORMAT_VERSION,
-      protocol: protocol === 'v1' ? 1 : 2,
+      protocol: PROTOCOLS[protocol],
       data_bytes: BigInt(bytes),
       buffers: BigInt(buffers),
       identity_length: identity.length,
@@ -94,13 +102,14 @@ export function decodeHeader(page: Uint8Array, size: number): StateHeader {
   if (format_version === 0 || Buffer.compare(headerHash(page), stored) !== 0) throw corrupt('is damaged: header');
   const room = HEADER_SIZE - state_file_header.size;
   const whole = BigInt(HEADER_SIZE) + data_bytes + buffers * BigInt(LENGTH_SIZE);
-  if ((protocol !== 1 && protocol !== 2) || identity_length > room || whole > Number.MAX_SAFE_INTEGER) {
+  const spoken = protocolOf(protocol);
+  if (spoken === undefined || identity_length > room || whole > Number.MAX_SAFE_INTEGER) {
     throw corrupt(`is damaged: protocol ${protocol}, ${data_bytes} bytes, ${buffers} buffers`);
   }
   if (size < Number(whole)) throw truncated(size, Number(whole));
   if (size > Number(whole)) throw corrupt(`is damaged: it has ${size} bytes and should have ${whole}`);
   return {
-    protocol: protocol === 1 ? 'v1' : 'v2',
+    protocol: spoken,
     identity: decodeIdentity(page.subarray(state_file_header.size, state_file_header.size + identity_length)),
     bytes: Number(data_bytes),
     buffers: Number(buffers),

@@ -1,3 +1,4 @@
+import { DraftRestore } from '../v1/drafts/restore.ts';
 import { V1Restore } from '../v1/restore.ts';
 import { V2Restore } from '../v2/restore.ts';
 import { ShimError } from '../error.ts';
@@ -8,7 +9,7 @@ import { recovering, stateName, type MigratableDevice } from '../device/migratab
 const V2_PIECE = 1024 * 1024;
 
 /**
- * Restores a device as a VMM does: RESUMING, the buffers, RUNNING. To a v1 driver each buffer that its data section can hold
+ * Restores a device as a VMM does: RESUMING, the buffers, RUNNING. To a driver of v1 or of a draft each buffer that its data section can hold
  * goes as the one transaction that it was at the source. On any failure, of `buffers` too, the device is reset.
  */
 export function restoreDevice(
@@ -17,9 +18,8 @@ export function restoreDevice(
   wait: WaitForDevice,
 ): void {
   recovering(target, 'reset', () => {
-    const isV1 = target.protocol === 'v1';
-    const restore = isV1 ? new V1Restore(target.device, wait) : new V2Restore(target.device, wait);
-    const most = isV1 ? target.device.dataSection.size : V2_PIECE;
+    const restore = restoreOf(target, wait);
+    const most = target.protocol === 'v2' ? V2_PIECE : target.device.dataSection.size;
     try {
       restore.setup();
       for (const buffer of buffers(most)) restore.load(buffer);
@@ -32,4 +32,16 @@ export function restoreDevice(
       throw new ShimError('ERR_DEVICE', `the device took the state and is in ${state}, not RUNNING`, { errno: 'EIO' });
     }
   });
+}
+
+/** The procedure of a VMM that speaks what the device does. */
+function restoreOf(target: MigratableDevice, wait: WaitForDevice): V1Restore | V2Restore | DraftRestore {
+  switch (target.protocol) {
+    case 'v1':
+      return new V1Restore(target.device, wait);
+    case 'v2':
+      return new V2Restore(target.device, wait);
+    default:
+      return new DraftRestore(target.device, wait);
+  }
 }

@@ -1,3 +1,5 @@
+import { Draft2018Save } from '../v1/drafts/save-2018.ts';
+import { Draft2019Save } from '../v1/drafts/save-2019.ts';
 import { V1Save } from '../v1/save.ts';
 import { V2Save } from '../v2/save.ts';
 import type { WaitForDevice } from '../wait.ts';
@@ -17,8 +19,7 @@ export function saveDevice(target: MigratableDevice, sink: (buffer: Uint8Array) 
   const { wait } = watch;
   recovering(target, 'run', () => {
     watch.expect(promised(target));
-    const save =
-      target.protocol === 'v1' ? new V1Save(target.device, sink, wait) : new V2Save(target.device, sink, wait);
+    const save = saveOf(target, sink, wait);
     try {
       save.setup();
       preCopy(save, watch);
@@ -31,11 +32,27 @@ export function saveDevice(target: MigratableDevice, sink: (buffer: Uint8Array) 
   });
 }
 
+type Save = V1Save | V2Save | Draft2018Save | Draft2019Save;
+
+/** The procedure of a VMM that speaks what the device does. */
+function saveOf(target: MigratableDevice, sink: (buffer: Uint8Array) => void, wait: WaitForDevice): Save {
+  switch (target.protocol) {
+    case 'v1':
+      return new V1Save(target.device, sink, wait);
+    case 'v2':
+      return new V2Save(target.device, sink, wait);
+    case 'draft-2018':
+      return new Draft2018Save(target.device, sink, wait);
+    case 'draft-2019':
+      return new Draft2019Save(target.device, sink, wait);
+  }
+}
+
 /**
  * One pass, as nobody but the device itself changes its state meanwhile: until nothing is pending, nothing comes, or as much
  * has come as was pending at first.
  */
-function preCopy(save: V1Save | V2Save, watch: SaveWatch): void {
+function preCopy(save: Save, watch: SaveWatch): void {
   let left = save.pending();
   if (left > 0) watch.expect(left);
   while (left > 0 && save.pending() > 0) {
@@ -45,9 +62,9 @@ function preCopy(save: V1Save | V2Save, watch: SaveWatch): void {
   }
 }
 
-/** 0 if the driver cannot tell, as none of v1 can before it saves. */
+/** 0 if the driver cannot tell, as none can before it saves but those of v2. */
 function promised(target: MigratableDevice): number {
-  if (target.protocol === 'v1') return 0;
+  if (target.protocol !== 'v2') return 0;
   try {
     return target.device.stopCopyLength();
   } catch {

@@ -1,3 +1,4 @@
+import type { Protocol } from '../device/migratable.ts';
 import { createHash } from 'node:crypto';
 import { encodeHeader, HEADER_SIZE, LENGTH_SIZE, type StateHeader } from './format.ts';
 import type { Identity } from './identity.ts';
@@ -51,7 +52,7 @@ export class StateWriter {
   }
 
   /** Completes the file, and returns what its header says. */
-  finish(protocol: 'v1' | 'v2', identity: Identity): StateHeader {
+  finish(protocol: Protocol, identity: Identity): StateHeader {
     this.#flush();
     const sha256 = this.#hash.digest('hex');
     const header = { protocol, identity, bytes: this.#bytes, buffers: this.#buffers, sha256 };

@@ -23,6 +23,7 @@ describe('outlook', () => {
     [{ protocol: 'v2', migrationFlags: 3 }, 'no yes yes yes yes'],
     [{ protocol: 'v2', migrationFlags: 5 }, 'no yes yes yes no'],
     [{ protocol: 'v2', migrationFlags: 1 }, 'no yes yes yes no'],
+    [{ protocol: 'draft-2018', migrationFlags: 0 }, 'no yes no yes no'],
     [{ protocol: 'none', migrationFlags: 0 }, 'no no no no no'],
   ] as const)('of %j is %s', (capabilities, expected) => {
     expect(verdicts(capabilities)).toBe(expected);
@@ -144,6 +145,13 @@ describe('vfio-shim probe', () => {
     expect(stdout).toMatch(/^dataSize +not known before it is saved$/m);
     expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration$/m);
     expect(stdout).not.toContain('migrationFlags');
+  });
+
+  it('tells which draft a device speaks', async () => {
+    const { stdout } = await runCli(['probe', 'sim:draft-2018,section=1M']);
+    expect(stdout).toMatch(/^protocol +draft-2018$/m);
+    expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration, of a draft$/m);
+    expect(stdout).toMatch(/under vfio-shim run +yes: draft-2018 presented as v1; /);
   });
 
   it('says in one line why a node does not open', async () => {

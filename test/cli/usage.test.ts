@@ -22,7 +22,11 @@ describe('a wrong command line', () => {
     [['run', '--trace'], `run: option '--trace <file>' argument missing (vfio-shim run --help ${HELP}`],
     [
       ['run', '--present', 'v3', '--', 'true'],
-      `run: --present v3: is none of v1, v2, auto (vfio-shim run --help ${HELP}`,
+      `run: --present v3: is none of v1, v2, auto, draft-2018, draft-2019 (vfio-shim run --help ${HELP}`,
+    ],
+    [
+      ['run', '--round-trip', '--present', 'draft-2018', '--device', 'qat', '--', 'true'],
+      '--round-trip: is for v1 and v2, not for draft-2018',
     ],
     [
       ['save', 'sim:qat', '-'],

@@ -17,7 +17,7 @@ function rows(heading: string): string[][] {
 
 it('docs/devices.md has a row for each driver, with its protocol, migration flags, default size and summary', () => {
   const found = rows('Drivers').map(([driver = '', protocol = '', size = '', summary = '']) => {
-    const [, spoken = '', flags = '0'] = /^(v\d)(?:.* \((\d+)\))?$/.exec(protocol) ?? [];
+    const [, spoken = '', flags = '0'] = /^(v\d|draft-\d+)(?:.* \((\d+)\))?$/.exec(protocol) ?? [];
     return { driver, protocol: spoken, flags: Number(flags), size: parseSize(size, Error), summary };
   });
   const expected = DRIVERS.map((driver) => {

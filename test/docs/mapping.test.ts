@@ -4,12 +4,24 @@ import { outcome } from '../support/errno.ts';
 import { V1, type V1State } from '../../src/v1/states.ts';
 import { parseV2State } from '../../src/v2/states.ts';
 import { QEMU_WROTE } from '../support/qemu-writes.ts';
+import type { Draft, DraftDevice } from '../../src/v1/drafts/device.ts';
+import { DraftAccess } from '../../src/v1/drafts/registers.ts';
+import { is2018Transition, type State2018 } from '../../src/v1/drafts/states.ts';
+import { presentDraft } from '../support/drafts.ts';
+import { v1Sim } from '../support/sims.ts';
+import { SpyV1 } from '../support/spy-v1.ts';
 import { documents } from './documents.ts';
 
 /** The rows of the table in docs/mapping.md whose heading begins so, the heading first. */
 function tableOf(heading: string): string[][] {
   const lines = (documents.find(({ path }) => path === 'docs/mapping.md')?.text ?? '').split('\n');
-  const begin = lines.findIndex((line) => line.startsWith('|') && line.slice(1).trim().startsWith(heading));
+  const begin = lines.findIndex((line) => {
+    const cells = line.startsWith('|') ? line.slice(1).split('|') : [];
+    return cells
+      .map((cell) => cell.trim())
+      .join(' | ')
+      .startsWith(heading);
+  });
   expect(begin).toBeGreaterThan(0);
   const rows: string[][] = [];
   for (let at = begin; lines[at]?.startsWith('|') === true; at += 1) {
@@ -89,6 +101,78 @@ describe('docs/mapping.md', () => {
       for (const goal of goals) {
         const told = columns.includes(goal) && rows.some(([row]) => row === name);
         if (!told) expect([name, goal, asCell(place, goal, true)]).toEqual([name, goal, asCell(place, goal, false)]);
+      }
+    }
+  });
+});
+
+describe('docs/mapping.md, on drafts', () => {
+  const spied = (): SpyV1 => new SpyV1(v1Sim('vendor-v1').device);
+  const write = (draft: DraftDevice, value: number): string =>
+    outcome(() => new DraftAccess<Draft>(draft, draft.draft).write('device_state', value));
+
+  /** How a v1 device gets to where a column or a row has it. */
+  const ways2019: Readonly<Record<string, readonly number[]>> = { '0': [2, 0], '1': [], '2': [2], '3': [3], '4': [0] };
+
+  test('has what presentDraft2019 writes', () => {
+    const [heading = [], ...rows] = tableOf('written | v1 0');
+    const columns = heading.slice(1).map((name) => name.replace('v1 ', ''));
+    expect([columns, rows.map(([value]) => value)]).toEqual([Object.keys(ways2019), ['0', '1', '2', '3']]);
+    for (const [value = '', ...cells] of rows) {
+      const found = columns.map((column) => {
+        const spy = spied();
+        const draft = presentDraft('draft-2019', spy);
+        for (const step of ways2019[column] ?? []) write(draft, step);
+        spy.changes.length = 0;
+        // a device without a state refuses to run: what was written counts
+        const answer = write(draft, Number(value));
+        if (answer !== 'OK' && spy.changes.length === 0) return 'no way';
+        return spy.changes.length === 0 ? '-' : spy.changes.map((change) => change.slice(2)).join(', ');
+      });
+      expect([value, ...cells]).toEqual([value, ...found]);
+    }
+  });
+
+  const ways2018: Readonly<Record<string, readonly number[]>> = {
+    '0': [2, 4, 5, 0],
+    '1': [],
+    '2': [2],
+    '3': [3],
+    '4': [4],
+    '5': [4, 5],
+    '6': [6],
+    '7': [6, 7],
+    '8': [2, 8],
+    '9': [2, 9],
+  };
+
+  test('has what presentDraft2018 writes, and from where', () => {
+    const rows = tableOf('written | from').slice(1);
+    const told = new Set<string>();
+    for (const [values = '', from = '', asked = ''] of rows) {
+      const places = from === 'any' ? Object.keys(ways2018) : from.split(', ');
+      for (const place of places) {
+        for (const value of values.split(', ')) {
+          const spy = spied();
+          const draft = presentDraft('draft-2018', spy);
+          for (const step of ways2018[place] ?? []) write(draft, step);
+          spy.changes.length = 0;
+          const answer = write(draft, Number(value));
+          told.add(`${place}>${value}`);
+          const written = spy.changes.map((change) => change.slice(2)).join(', ');
+          const isThere = from === 'any' && ['1', '2', '8', '9'].includes(place); // the device runs already
+          const isReset = asked === 'a reset'; // which is acknowledged
+          const expected = asked.startsWith('nothing') || isThere ? '' : isReset ? '1' : asked;
+          expect([place, value, written]).toEqual([place, value, expected]);
+          const isEmpty = value === '1' && ['6', '7'].includes(place); // it has got no state, and refuses
+          expect([place, value, answer]).toEqual([place, value, isEmpty ? 'EINVAL' : 'OK']);
+        }
+      }
+    }
+    for (const place of Object.keys(ways2018)) {
+      for (let value = 0; value <= 10; value += 1) {
+        const isTold = told.has(`${place}>${value}`) || String(value) === place;
+        expect([place, value, is2018Transition(Number(place) as State2018, value)]).toEqual([place, value, isTold]);
       }
     }
   });

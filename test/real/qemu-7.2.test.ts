@@ -96,7 +96,7 @@ describeWithQemu('run under QEMU 7.2', () => {
     expect(to.bytesIn).toBe(from.bytesOut);
   });
 
-  it.each(['mtty', 'pds', 'hisi', 'vendor-v1'])(
+  it.each(['mtty', 'pds', 'hisi', 'vendor-v1', 'draft-2018', 'draft-2019'])(
     'migrates a running VM with %s',
     { timeout: TIMEOUT },
     async (driver) => {

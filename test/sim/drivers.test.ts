@@ -64,12 +64,14 @@ describe.each(DRIVERS)('the driver %s', (driver) => {
     }
   });
 
-  test('has a data section if it speaks v1, and none if it speaks v2', () => {
-    expect(simMemorySizes(parseSpec(driver)).section > 0).toBe(kind.protocol === 'v1');
+  test('has a data section if it has a migration region, and none if it speaks v2', () => {
+    expect(simMemorySizes(parseSpec(driver)).section > 0).toBe(kind.protocol !== 'v2');
   });
 
   test('is in the help, with its protocol and what it is like', () => {
-    expect(helpFor(driver)).toBe(`  ${driver.padEnd(9)}  ${kind.protocol}, ${kind.summary}`);
+    expect(helpFor(driver)).toBe(
+      `  ${driver.padEnd(Math.max(...DRIVERS.map(({ length }) => length)))}  ${kind.protocol}, ${kind.summary}`,
+    );
   });
 });
 

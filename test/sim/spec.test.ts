@@ -113,8 +113,14 @@ describe('parseSpec', () => {
     ['qat,seed=1,size=1K,seed=2', 'seed is given twice'],
     ['vendor-v1,strict=0,strict=1', 'strict is given twice'],
     ['mtty,ports=0', 'ports=0 is not within 1 and 2'],
-    ['qat,section=8K', 'no option "section" of qat, which vendor-v1, nvidia-v1 have; there are size'],
-    ['qat,dirty=1', 'no option "dirty" of qat, which mlx5, vendor-v1, nvidia-v1 have; there are size'],
+    [
+      'qat,section=8K',
+      'no option "section" of qat, which vendor-v1, nvidia-v1, draft-2018, draft-2019 have; there are',
+    ],
+    [
+      'qat,dirty=1',
+      'no option "dirty" of qat, which mlx5, vendor-v1, nvidia-v1, draft-2018, draft-2019 have; there are',
+    ],
     ['pds,strict=1', 'no option "strict" of pds, which vendor-v1 has; there are size'],
     ['vendor-v1,section=4096', 'section=4096 is not within 8K and 1G'],
     ['vendor-v1,section=10000', 'section=10000 is not a multiple of 4096'],

@@ -36,9 +36,9 @@ class Loopback implements VfioPort {
   };
 
   constructor(sim: Sim) {
-    const v1 = sim.protocol === 'v1' ? sim.device : undefined;
+    const region = sim.protocol === 'v1' ? sim.device : undefined;
     const v2 = sim.protocol === 'v2' ? sim.device : undefined;
-    this.#host = { v1, v2, firstLook: () => {}, reset: () => sim.device.reset() };
+    this.#host = { region, v2, firstLook: () => {}, reset: () => sim.device.reset() };
     this.sessions = new OwnSessions(v2);
   }
 
@@ -55,11 +55,11 @@ class Loopback implements VfioPort {
     this.#make(VFIO_DEVICE_RESET, new Uint8Array(0));
   }
   read(_region: RegionPlace, at: number, into: Uint8Array): number {
-    this.#host.v1?.read(at, into);
+    this.#host.region?.read(at, into);
     return into.length;
   }
   write(_region: RegionPlace, at: number, from: Uint8Array): number {
-    this.#host.v1?.write(at, from);
+    this.#host.region?.write(at, from);
     return from.length;
   }
 

@@ -56,7 +56,11 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
     },
     protocol: isV2 ? ('v2' as const) : ('v1' as const),
     // what the driver speaks itself is left to it, but for the features of a v2 driver in a round trip
-    shows: { v1: isV2 && present !== 'v2', v2: (!isV2 || roundTrip) && present !== 'v1' },
+    shows: {
+      region: isV2 && present !== 'v2',
+      v2: (!isV2 || roundTrip) && (present === 'v2' || present === 'auto'),
+    },
+    dirty: undefined, // the target's mappings are the kernel's business, and a log needs them
   };
   return new ServedDevice(parts, options, (sink) => new BridgedDriver(place, ledger, sink, options));
 }

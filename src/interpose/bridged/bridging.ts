@@ -8,6 +8,7 @@ import {
 } from '../../abi/vfio.ts';
 import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { describeDevice } from './describe-device.ts';
@@ -19,6 +20,7 @@ import type { Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
 import { addedRegionInfo, infoWithAddedRegion, regionAskedFor } from '../../vfio/server/added-region.ts';
 import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
+import type { MigrationRegion } from '../../vfio/server/migration-region.ts';
 import type { Findings } from './findings.ts';
 import type { Argument } from '../../vfio/argument.ts';
 import type { Ledger } from '../memory/ledger.ts';
@@ -183,8 +185,7 @@ export class Bridging implements Devices {
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
-      const { protocol } = device.driver.backend;
-      this.#options.findings.bridged(name, protocol, device[protocol === 'v1' ? 'v2' : 'v1'] !== undefined);
+      this.#tellBridged(name, device);
       return device;
     } catch (error) {
       bridgedFacts(ledger).used = 0;
@@ -192,6 +193,13 @@ export class Bridging implements Devices {
       this.#leaves(`${name}: is not bridged: ${messageOf(error)}`);
       return undefined;
     }
+  }
+
+  #tellBridged(name: string, { driver, region, v2 }: BridgedDevice): void {
+    const { present, findings } = this.#options;
+    const isV2 = driver.backend.protocol === 'v2';
+    if (isDraft(present)) findings.bridgedToDraft(name, present);
+    else findings.bridged(name, isV2 ? 'v2' : 'v1', (isV2 ? region : v2) !== undefined);
   }
 
   /** Says why a device is left to the kernel that was to be bridged. */
@@ -230,17 +238,20 @@ export class Bridging implements Devices {
     }
   }
 
-  #getInfo(argument: Argument, { v1, driver }: BridgedDevice): number {
-    return v1 !== undefined && infoWithAddedRegion(argument, driver.port) ? 0 : CONTINUE;
+  #getInfo(argument: Argument, { region, driver }: BridgedDevice): number {
+    return region !== undefined && infoWithAddedRegion(argument, driver.port) ? 0 : CONTINUE;
   }
 
-  #getRegionInfo(argument: Argument, { name, v1, driver }: BridgedDevice): number {
+  #getRegionInfo(argument: Argument, { name, region, driver }: BridgedDevice): number {
     const { facts, place } = driver;
     if (regionAskedFor(argument) !== facts.region) return CONTINUE;
-    this.#options.findings.uses(name, 'v1');
-    if (v1 === undefined) return CONTINUE;
-    const region = { offset: regionOffset(place), dataSection: v1.dataSection, mappable: true };
-    return addedRegionInfo(argument, facts.region, region) ? 0 : CONTINUE;
+    const { present, findings } = this.#options;
+    const generation = isDraft(present) ? present : 'v1';
+    findings.uses(name, generation);
+    if (region === undefined) return CONTINUE;
+    const { dataSection } = region;
+    const added: MigrationRegion = { generation, offset: regionOffset(place), dataSection, mappable: true };
+    return addedRegionInfo(argument, facts.region, added) ? 0 : CONTINUE;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {

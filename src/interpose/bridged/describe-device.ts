@@ -1,6 +1,7 @@
 import { ShimError } from '../../error.ts';
 import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
 import type { DeviceHandle } from '../../kernel/handle.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
 import { migrationFlagsOf } from '../../vfio/client/port-v2-device.ts';
 import type { BridgeOptions } from './bridged-driver.ts';
@@ -31,6 +32,7 @@ export function describeDevice(
   }
   const region = findMigrationRegion(port);
   if (region === undefined) return 'its driver does not support migration';
+  if (isDraft(present)) return 'speaks v1, and only v2 drivers are presented as a draft';
   if (present === 'v1') {
     if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);
     return 'speaks v1 already';

@@ -1,3 +1,4 @@
+import type { Draft } from '../../v1/drafts/device.ts';
 import { struct } from '../../abi/struct.ts';
 
 const header = struct('findings', 8, {
@@ -34,8 +35,14 @@ export class Findings {
     this.#log?.(`${name}: speaks ${protocol}, and ${offered}`);
   }
 
-  /** The VMM has asked for what belongs to one protocol: the region of v1, the features of v2. Said once. */
-  uses(name: string, protocol: 'v1' | 'v2'): void {
+  /** A v2 driver is offered as a draft, and as nothing else of ours. */
+  bridgedToDraft(name: string, draft: Draft): void {
+    this.#header.bridged = 1;
+    this.#log?.(`${name}: speaks v2, and is offered in ${draft} as well`);
+  }
+
+  /** The VMM has asked for what belongs to one protocol: the region of v1 or a draft, the features of v2. Said once. */
+  uses(name: string, protocol: 'v1' | 'v2' | Draft): void {
     const text = `${name}: the VMM uses ${protocol}`;
     if (this.#used.has(text)) return;
     this.#used.add(text);

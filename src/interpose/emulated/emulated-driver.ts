@@ -1,3 +1,4 @@
+import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim, simMemorySizes } from '../../sim/create.ts';
@@ -7,6 +8,7 @@ import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
 import { isFile } from '../trap/file-look.ts';
@@ -17,6 +19,9 @@ import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
+
+/** Simulated devices write to no memory. */
+const noDma: DirtyPages = { begin: () => {}, end: () => {}, readAndClear: () => {} };
 
 export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 
@@ -32,7 +37,8 @@ export function emulatedDevice(
   const map = (fd: number): Uint8Array => mapSharedMemory(fd, dataSection).bytes;
   const section = mapSharedMemory(files.section, dataSection);
   const { protocol } = kindOf(plan.spec);
-  const isDrivers = protocol === 'v1' && !options.roundTrip;
+  const isInside = options.roundTrip || isDraft(options.present);
+  const isDrivers = protocol === 'v1' && !isInside;
   const parts = {
     name: plan.name,
     ledger,
@@ -46,12 +52,13 @@ export function emulatedDevice(
       live: undefined, // a simulated driver's own state is in the arena
     },
     protocol,
-    shows: { v1: options.present !== 'v2', v2: options.present !== 'v1' },
+    shows: { region: options.present !== 'v2', v2: options.present === 'v2' || options.present === 'auto' },
+    dirty: noDma,
   };
-  // the outermost v1 device has the data section that the VMM maps; one inside a round trip has its own
+  // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
   const innermost = (): Uint8Array => {
-    const bytes = protocol === 'v1' && options.roundTrip ? map(files.inner) : section.bytes;
-    return protocol === 'v1' ? bytes.subarray(0, simMemorySizes(plan.spec).section) : bytes;
+    const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
+    return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
   return new ServedDevice(
     parts,

@@ -1,4 +1,6 @@
 import { seccomp_notif } from '../../abi/seccomp.ts';
+import { FROM_DRAFT_STATE_SIZE } from '../../bridge/from-draft-state.ts';
+import { PRESENT_DRAFT_STATE_SIZE } from '../../bridge/present-draft-state.ts';
 import { PRESENT_V1_STATE_SIZE } from '../../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
@@ -25,13 +27,15 @@ function laidOut<const P extends string>(
 
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
- * more around them); what the report says; and its data fd.
+ * more around them), those from and to a draft; what the report says; and its data fd.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
   ['presentV1', PRESENT_V1_STATE_SIZE],
   ['presentV2', PRESENT_V2_STATE_SIZE],
   ['outer', Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE)],
+  ['fromDraft', FROM_DRAFT_STATE_SIZE],
+  ['presentDraft', PRESENT_DRAFT_STATE_SIZE],
   ['report', 256],
   ['dataFd', 64],
 ]);

@@ -108,7 +108,7 @@ export function checkLimits(plan: Order): void {
       },
     );
   }
-  const needed = Math.max(firstFreeFd(plan) + NODES_OWN, plan.present === 'v1' ? 0 : 128);
+  const needed = Math.max(firstFreeFd(plan) + NODES_OWN, plan.dataFds === undefined ? 0 : 128);
   const limit = descriptorLimit();
   if (limit < needed) {
     throw new ShimError('ERR_SYSCALL', `RLIMIT_NOFILE: ${limit} is too low, this run needs ${needed}`, {

@@ -22,6 +22,7 @@ import type { OwnedFd } from '../../sys/fd.ts';
 import { arch, trySyscall, withAddress } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../../v2/device.ts';
 import type { V2State } from '../../v2/states.ts';
@@ -45,6 +46,7 @@ const SECTION = 8192;
 export class RehearsalTarget implements Disposable {
   /** The device as it is shown, each access a call that is served. */
   readonly v1: V1Device | undefined;
+  readonly draft: DraftDevice | undefined;
   readonly v2: V2Device | undefined;
   readonly #files: readonly OwnedFd[];
   readonly #dataFds = new Set<number>();
@@ -68,7 +70,13 @@ export class RehearsalTarget implements Disposable {
     this.#router = new Router(emulation, plan.dataFds);
     this.#turn = new Turn(this.#answers, ledgers, this.#call);
     const served = emulation.at(0);
-    if (served?.v1 !== undefined) this.v1 = this.#showV1(served, served.v1);
+    const region = served?.region;
+    if (served !== undefined && region !== undefined) {
+      const { regionSize, dataSection, mapped } = region;
+      const shown = { regionSize, dataSection, ...this.#accesses(served) };
+      if ('draft' in region) this.draft = { ...shown, draft: region.draft, mapped: region.mapped };
+      else this.v1 = { ...shown, mapped: served.section.isDrivers ? mapped : undefined }; // some have their data moved by mmap only
+    }
     if (served?.v2 !== undefined && plan.dataFds !== undefined)
       this.v2 = this.#showV2(served, served.v2.migrationFlags);
   }
@@ -101,16 +109,14 @@ export class RehearsalTarget implements Disposable {
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });
   }
 
-  #showV1(served: EmulatedDevice, { regionSize, dataSection, mapped }: V1Device): V1Device {
+  /** Accesses to the migration region. */
+  #accesses(served: EmulatedDevice): Pick<V1Device, 'read' | 'write' | 'reset'> {
     const at = (offset: number): bigint => regionOffset(0) + BigInt(offset);
     const { pread64, pwrite64 } = numbers;
     const access = (nr: number, offset: number, bytes: Uint8Array): void => {
       withAddress(bytes, (from) => this.#make('access', nr, [this.#device, from, bytes.length, at(offset)]));
     };
     return {
-      regionSize,
-      dataSection,
-      mapped: served.section.isDrivers ? mapped : undefined, // some have their data moved by mmap only
       read: (offset, into) => access(pread64, offset, into),
       write: (offset, from) => access(pwrite64, offset, from),
       reset: () => served.reset(),

@@ -1,4 +1,8 @@
 import type { DriverName } from '../../sim/drivers.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
+import { DraftRestore } from '../../v1/drafts/restore.ts';
+import { Draft2018Save } from '../../v1/drafts/save-2018.ts';
+import { Draft2019Save } from '../../v1/drafts/save-2019.ts';
 import { V1Restore } from '../../v1/restore.ts';
 import { V1Save } from '../../v1/save.ts';
 import { V2Restore } from '../../v2/restore.ts';
@@ -46,13 +50,20 @@ export class Rehearsal {
 function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> {
   for (const driver of drivers) {
     using stage = new RehearsalTarget(plan, driver);
-    const { v1, v2 } = stage;
+    const { v1, v2, draft } = stage;
     yield;
     for (let round = 0; round < ROUNDS; round += 1) {
       if (v1 !== undefined) yield* migrate(v1, (sink) => new V1Save(v1, sink), new V1Restore(v1));
+      if (draft !== undefined) yield* migrate(draft, (sink) => draftSave(draft, sink), new DraftRestore(draft));
       if (v2 !== undefined) yield* migrate(v2, (sink) => new V2Save(v2, sink), new V2Restore(v2));
     }
   }
+}
+
+type Sink = (piece: Uint8Array) => void;
+
+function draftSave(draft: DraftDevice, sink: Sink): Draft2018Save | Draft2019Save {
+  return draft.draft === 'draft-2018' ? new Draft2018Save(draft, sink) : new Draft2019Save(draft, sink);
 }
 
 /**
@@ -61,8 +72,8 @@ function* rehearse(plan: Plan, drivers: readonly DriverName[]): Generator<void> 
  */
 function* migrate(
   device: { reset(): void },
-  saveTo: (sink: (piece: Uint8Array) => void) => V1Save | V2Save,
-  restore: V1Restore | V2Restore,
+  saveTo: (sink: Sink) => V1Save | V2Save | Draft2018Save | Draft2019Save,
+  restore: V1Restore | V2Restore | DraftRestore,
 ): Generator<void> {
   const state: Uint8Array[] = [];
   const save = saveTo((piece) => state.push(piece.slice()));

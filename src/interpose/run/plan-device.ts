@@ -19,7 +19,7 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     spec,
     name: `0000:${bus}:00.0`,
     group: FIRST_GROUP + index,
-    dataSection: kindOf(spec).protocol === 'v1' ? Math.ceil(section / PAGE) * PAGE : dataSection,
+    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : Math.ceil(section / PAGE) * PAGE,
     bar: barSize(spec),
     kept,
   };

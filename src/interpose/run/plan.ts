@@ -1,5 +1,6 @@
 import type { V1Habits } from '../../bridge/state-map.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
+import type { Draft } from '../../v1/drafts/device.ts';
 
 /** Everything that launcher, keeper and supervisor have to agree on. It travels as JSON. */
 export interface Plan {
@@ -7,8 +8,8 @@ export interface Plan {
   readonly devices: readonly PlannedDevice[];
   /** Bytes of the v1 region's data section of a device of the kernel. */
   readonly dataSection: number;
-  /** Which protocol's interface the devices show; `auto` is both, and the VMM takes the one it knows. */
-  readonly present: 'v1' | 'v2' | 'auto';
+  /** Which protocol's interface the devices show; `auto` is v1 and v2, and the VMM takes the one it knows. */
+  readonly present: 'v1' | 'v2' | 'auto' | Draft;
   /** Each device is presented in the other protocol and back. */
   readonly roundTrip: boolean;
   readonly segmentation: 'raw' | 'framed';
@@ -70,7 +71,7 @@ export interface PlannedDevice {
   /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
   readonly name: string;
   readonly group: number;
-  /** Bytes of the v1 region's data section, to whole pages. */
+  /** Bytes of the migration region's data section, to whole pages. */
   readonly dataSection: number;
   /** Bytes of the device file that the supervisor maps as BAR0, and of what the driver keeps besides. */
   readonly bar: number;

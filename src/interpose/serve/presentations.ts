@@ -1,17 +1,22 @@
 import { presentV1 } from '../../bridge/present-v1.ts';
 import { presentV2 } from '../../bridge/present-v2.ts';
+import type { DirtyPages } from '../../bridge/draft-dirty.ts';
+import { fromDraft } from '../../bridge/from-draft.ts';
+import { presentDraft2018 } from '../../bridge/present-draft-2018.ts';
+import { presentDraft2019 } from '../../bridge/present-draft-2019.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import type { V1Device } from '../../v1/device.ts';
+import { isDraft, type Draft, type DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Plan } from '../run/plan.ts';
 
 /** Memory that outlives this process, for the bridges of one device. Mapped when it is asked for. */
 export interface PresentationMemory {
-  /** The data section that the VMM maps, if the v1 region is ours. */
+  /** The data section that the VMM maps, if the migration region is ours. */
   readonly section: () => Uint8Array;
-  /** The data section inside a round trip. */
+  /** The data section inside a round trip, or of v1 inside a draft. */
   readonly inner: () => Uint8Array;
   readonly carry: () => Uint8Array;
   readonly carryOuter: () => Uint8Array;
@@ -21,6 +26,7 @@ export interface PresentationMemory {
 }
 
 export interface PresentationOptions {
+  readonly present: Plan['present'];
   readonly roundTrip: boolean;
   readonly segmentation: Plan['segmentation'];
   readonly offerP2P: boolean;
@@ -29,16 +35,21 @@ export interface PresentationOptions {
   readonly onError: Plan['onError'];
   /** What is known of v1 drivers. */
   readonly v1: Plan['v1'];
+  /** Who knows which memory the device has written to, for drafts; without it all of the memory counts as dirty. */
+  readonly dirty: DirtyPages | undefined;
   readonly warn: (message: string) => void;
   /** Is told of each call on what the VMM sees, without the time. */
   readonly sink: DeviceSink;
 }
 
-/** A device in both protocols, around whatever it speaks itself, and the outermost of the objects, which resets them all. */
+/**
+ * A device around whatever it speaks itself: with a migration region, which is v1's or that of a draft, and in v2 unless a draft is
+ * presented; and the outermost of the objects, which resets them all.
+ */
 export interface Presentations {
-  readonly v1: V1Device;
-  readonly v2: V2Device;
-  readonly outermost: V1Device | V2Device;
+  readonly region: V1Device | DraftDevice;
+  readonly v2: V2Device | undefined;
+  readonly outermost: V1Device | V2Device | DraftDevice;
 }
 
 export function makePresentations(
@@ -47,7 +58,7 @@ export function makePresentations(
   options: PresentationOptions,
 ): Presentations {
   const { roundTrip, segmentation, offerP2P, countStopCopy, holdPrecopy, onError, v1: habits, warn } = options;
-  const part = (name: 'presentV1' | 'presentV2' | 'outer'): Uint8Array => {
+  const part = (name: 'presentV1' | 'presentV2' | 'outer' | 'fromDraft' | 'presentDraft'): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
   };
@@ -63,8 +74,8 @@ export function makePresentations(
   const toV2 = (device: V1Device, carry: Uint8Array, state: Uint8Array): V2Device => {
     const isDriver = device === backend.device;
     const live = isDriver ? memory.live : undefined;
-    // presentV1, inside a round trip, loads on 4 to 0 too
-    const known = isDriver ? habits : { stopBySaving: false, stopAfterLoad: true };
+    // presentV1, inside a round trip, loads on 4 to 0 too, and November 2018 has a state for that
+    const known = isDriver ? habits : { stopBySaving: false, stopAfterLoad: backend.protocol !== 'draft-2019' };
     return presentV2(device, {
       carry,
       state,
@@ -75,22 +86,57 @@ export function makePresentations(
       ...(live && { live }),
     });
   };
-  const asSeen = (v1: V1Device, v2: V2Device): { v1: V1Device; v2: V2Device } => ({
-    v1: observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device,
+  const asSeen = (v1: V1Device, v2: V2Device): { region: V1Device; v2: V2Device } => ({
+    region: observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device,
     v2: observe({ protocol: 'v2', device: v2 }, options.sink, untimed).device,
   });
 
+  const asDraft = (draft: Draft): Presentations => {
+    const isV2 = backend.protocol === 'v2';
+    const v1 = isV2
+      ? presentV1(backend.device, {
+          dataSection: memory.inner(),
+          // what the VMM takes for one buffer is a whole data section, if that is left
+          ...(draft === 'draft-2019' && { bufferSize: memory.inner().length }),
+          state: part('presentV1'),
+          onError,
+          pendingIncludesStopCopy: countStopCopy,
+          holdPrecopy,
+          warn,
+        })
+      : inV1(backend, part);
+    const present = draft === 'draft-2018' ? presentDraft2018 : presentDraft2019;
+    const region = present(observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device, {
+      dataSection: memory.section(),
+      aside: memory.carry(),
+      state: part('presentDraft'),
+      stopAfterLoad: isV2 || (backend.protocol === 'v1' ? habits.stopAfterLoad : backend.protocol === 'draft-2018'),
+      warn,
+      ...(options.dirty && { dirty: options.dirty }),
+    });
+    return { region, v2: undefined, outermost: region };
+  };
+
+  const { present } = options;
+  if (isDraft(present)) return asDraft(present);
   if (backend.protocol === 'v2') {
     const inside = (): V1Device =>
       presentV1(backend.device, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
     const v2 = roundTrip ? toV2(inside(), memory.carry(), part('presentV2')) : backend.device;
     const seen = asSeen(shown(v2, part('outer')), v2);
-    return { ...seen, outermost: seen.v1 };
+    return { ...seen, outermost: seen.region };
   }
-  const v1 = roundTrip
-    ? shown(toV2(backend.device, memory.carry(), part('presentV2')), part('presentV1'))
-    : backend.device;
+  const driver = inV1(backend, part);
+  const v1 = roundTrip ? shown(toV2(driver, memory.carry(), part('presentV2')), part('presentV1')) : driver;
   const v2 = roundTrip ? toV2(v1, memory.carryOuter(), part('outer')) : toV2(v1, memory.carry(), part('presentV2'));
   const seen = asSeen(v1, v2);
   return { ...seen, outermost: seen.v2 };
+}
+
+/** A device with a migration region in v1. */
+function inV1(
+  backend: Exclude<MigratableDevice, { readonly protocol: 'v2' }>,
+  part: (name: 'fromDraft') => Uint8Array,
+): V1Device {
+  return backend.protocol === 'v1' ? backend.device : fromDraft(backend.device, { state: part('fromDraft') });
 }

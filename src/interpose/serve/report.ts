@@ -1,6 +1,8 @@
 import { struct } from '../../abi/struct.ts';
 import { stateIn, type DeviceEvent, type Direction } from '../../device/device-event.ts';
+import type { Protocol } from '../../device/migratable.ts';
 import { sha256Of, type ByteStore } from '../../sim/byte-store.ts';
+import { draftStateName, draftStates } from '../../v1/drafts/states.ts';
 import { V1, v1StateName, withoutReserved } from '../../v1/states.ts';
 import { V2, v2StateName } from '../../v2/states.ts';
 
@@ -27,7 +29,7 @@ const device_report = struct('device_report', 64, {
 export interface DeviceReport {
   readonly name: string;
   readonly device: string;
-  readonly protocol: 'v1' | 'v2';
+  readonly protocol: Protocol;
   readonly bytesOut: number;
   readonly buffersOut: number;
   readonly bytesIn: number;
@@ -43,15 +45,16 @@ export class ReportCounter {
   readonly #states: Uint8Array;
   readonly #stateName: (value: number) => string;
   readonly #stateNumbers: Readonly<Record<string, number>>;
-  readonly #protocol: 'v1' | 'v2';
+  readonly #protocol: Protocol;
 
   /** `protocol`: that of the device itself, whose states are noted. */
-  constructor(memory: Uint8Array, protocol: 'v1' | 'v2') {
+  constructor(memory: Uint8Array, protocol: Protocol) {
     this.counts = device_report.view(memory);
     this.#states = memory.subarray(device_report.size, device_report.size + LISTED);
     this.#protocol = protocol;
-    this.#stateName = protocol === 'v1' ? v1StateName : v2StateName;
-    this.#stateNumbers = protocol === 'v1' ? V1 : V2;
+    const { name, numbers } = statesOf(protocol);
+    this.#stateName = name;
+    this.#stateNumbers = numbers;
   }
 
   /** A call on the device itself: notes the state, and returns its name if it is another than the last one. */
@@ -81,6 +84,7 @@ export class ReportCounter {
 
   /** A v1 buffer is shown until pending_bytes is read, over a change to stop-and-copy too, however often its size is read. */
   #ofRegister(event: Extract<DeviceEvent, { call: 'register' }>): void {
+    if (event.protocol !== 'v1') return; // a draft is presented by way of v1, where it is counted
     const { counts } = this;
     if (event.register === 'pending_bytes') counts.counted = 0;
     if (event.errno !== undefined) return;
@@ -133,5 +137,16 @@ export class ReportCounter {
       statesOmitted: counts.states - listed,
       sha256: guestMemory === undefined ? null : sha256Of(guestMemory),
     };
+  }
+}
+
+function statesOf(protocol: Protocol): { name: (value: number) => string; numbers: Readonly<Record<string, number>> } {
+  switch (protocol) {
+    case 'v1':
+      return { name: v1StateName, numbers: V1 };
+    case 'v2':
+      return { name: v2StateName, numbers: V2 };
+    default:
+      return { name: (value) => draftStateName(protocol, value), numbers: draftStates[protocol] };
   }
 }

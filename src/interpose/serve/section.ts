@@ -1,5 +1,6 @@
 import { addressOf } from '../../sys/libc.ts';
 import type { V1Device } from '../../v1/device.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { Call } from '../trap/call.ts';
 
 /** The data section as the target maps it: a file, where the section begins in it, its bytes, and where they are here. */
@@ -19,30 +20,30 @@ const piece = new Uint8Array(PIECE);
 const pieceAt = addressOf(piece);
 
 /** pread64 of a data section, within it: from `offset` in the region. Returns how much was read. */
-export function readSection(call: Call, section: Section, v1: V1Device, offset: number): number {
+export function readSection(call: Call, section: Section, region: V1Device | DraftDevice, offset: number): number {
   const to = call.count(1);
   const count = call.count(2);
   if (!section.isDrivers) {
-    call.writeFrom(to, section.address() + offset - v1.dataSection.offset, count);
+    call.writeFrom(to, section.address() + offset - region.dataSection.offset, count);
     return count;
   }
   const length = Math.min(count, PIECE);
   call.writeFrom(to, pieceAt, length); // a driver may count what is read: never for a user who does not get it
-  v1.read(offset, piece.subarray(0, length));
+  region.read(offset, piece.subarray(0, length));
   call.writeFrom(to, pieceAt, length);
   return length;
 }
 
 /** pwrite64, as readSection(). */
-export function writeSection(call: Call, section: Section, v1: V1Device, offset: number): number {
+export function writeSection(call: Call, section: Section, region: V1Device | DraftDevice, offset: number): number {
   const from = call.count(1);
   const count = call.count(2);
   if (!section.isDrivers) {
-    call.readTo(from, section.address() + offset - v1.dataSection.offset, count);
+    call.readTo(from, section.address() + offset - region.dataSection.offset, count);
     return count;
   }
   const length = Math.min(count, PIECE);
   call.readTo(from, pieceAt, length);
-  v1.write(offset, piece.subarray(0, length));
+  region.write(offset, piece.subarray(0, length));
   return length;
 }

@@ -1,9 +1,13 @@
-import type { MigratableDevice } from '../../device/migratable.ts';
+import type { DirtyPages } from '../../bridge/draft-dirty.ts';
+import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
 import type { DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
+import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import type { V1Device } from '../../v1/device.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
+import { DraftAccess } from '../../v1/drafts/registers.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
 import { V1 } from '../../v1/states.ts';
 import type { V2Device } from '../../v2/device.ts';
@@ -55,24 +59,26 @@ export interface ServedParts {
   readonly ledger: Ledger;
   readonly section: Section;
   readonly memory: PresentationMemory;
-  readonly protocol: 'v1' | 'v2';
-  /** Which of the two interfaces are ours to show. */
-  readonly shows: { readonly v1: boolean; readonly v2: boolean };
+  readonly protocol: Protocol;
+  /** Which of the two interfaces are ours to show: a migration region, v1's or that of a draft, and the features of v2. */
+  readonly shows: { readonly region: boolean; readonly v2: boolean };
+  /** Who knows which memory the device has written to. */
+  readonly dirty: DirtyPages | undefined;
 }
 
-/** A device as it is served to a VMM: a driver, presented in one protocol or in both, over memory that outlives us. */
+/** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
 export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly name: string;
   readonly ledger: Ledger;
   readonly section: Section;
   readonly driver: D;
-  /** The region that the VMM sees, if it is ours to show. */
-  readonly v1: V1Device | undefined;
+  /** The migration region that the VMM sees, if one is ours to show: of v1, or of a draft. */
+  readonly region: V1Device | DraftDevice | undefined;
   /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
   readonly #counter: ReportCounter;
-  readonly #outermost: V1Device | V2Device;
+  readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
@@ -80,7 +86,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #last = new Map<number, Register>();
 
   constructor(parts: ServedParts, options: ServeOptions, makeDriver: (sink: DeviceSink) => D) {
-    const { name, ledger, section, memory, protocol, shows } = parts;
+    const { name, ledger, section, memory, protocol, shows, dirty } = parts;
     this.name = name;
     this.ledger = ledger;
     this.section = section;
@@ -97,11 +103,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     });
     const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
+      dirty,
       warn: (message) => options.warn(`${name}: ${message}`),
       sink: (event) => counter.ofVmm(event),
     });
     this.#outermost = presentations.outermost;
-    if (shows.v1) this.v1 = presentations.v1;
+    if (shows.region) this.region = presentations.region;
     if (shows.v2) this.v2 = presentations.v2;
     if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
   }
@@ -131,12 +138,13 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.#counter.counts.reset_due = 0;
   }
 
-  /** What presentV1 would still tell an earlier user of the session that went with the reset is not for the new one. */
+  /** What a bridge would still tell an earlier user of the session that went with the reset is not for the new one. */
   #giveUp(): void {
     const outermost = this.#outermost;
     if (!('regionSize' in outermost)) return;
     try {
-      new V1RegisterAccess(outermost).setDeviceState(V1.RUNNING);
+      if ('draft' in outermost) new DraftAccess(outermost, outermost.draft).write('device_state', V1.RUNNING);
+      else new V1RegisterAccess(outermost).setDeviceState(V1.RUNNING);
     } catch {
       // the loss of a resume is told whatever is written, and once
     }
@@ -162,16 +170,16 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** pread64 of the region. */
   read({ call }: Turn, offset: number): number {
     const count = call.count(2);
-    const v1 = this.#checked(offset, count);
+    const region = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= v1.dataSection.offset) return readSection(call, this.section, v1, offset);
+    if (offset >= region.dataSection.offset) return readSection(call, this.section, region, offset);
     const width = registerWidth(count);
     const bytes = this.#registers[width];
     const last = offset === DEVICE_STATE_AT ? undefined : this.#lastOf(offset, width);
     // a read of these registers acknowledges, or has data read: never for a user who does not get the answer. What is
     // written first is most often the answer already
     if (last !== undefined) call.writeFrom(call.count(1), last.at, width);
-    v1.read(offset, bytes);
+    region.read(offset, bytes);
     if (last !== undefined && isSame(last.bytes, bytes)) return width;
     last?.bytes.set(bytes);
     call.writeFrom(call.count(1), this.#registersAt[width], width);
@@ -180,7 +188,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
 
   /** The other registers have 8 bytes; what else a target may ask for is refused, and costs no memory. */
   #lastOf(offset: number, width: 4 | 8): Register {
-    const key = width === 8 && offset < 32 ? offset : -width;
+    const key = width === 8 && offset < REGISTERS_END ? offset : -width;
     let register = this.#last.get(key);
     if (register === undefined) {
       const bytes = new Uint8Array(width);
@@ -193,30 +201,34 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** pwrite64 of the region. */
   write({ call }: Turn, offset: number): number {
     const count = call.count(2);
-    const v1 = this.#checked(offset, count);
+    const region = this.#checked(offset, count);
     if (count === 0) return 0;
-    if (offset >= v1.dataSection.offset) return writeSection(call, this.section, v1, offset);
+    if (offset >= region.dataSection.offset) return writeSection(call, this.section, region, offset);
     const width = registerWidth(count);
     call.readTo(call.count(1), this.#registersAt[width], width);
-    v1.write(offset, this.#registers[width]);
+    region.write(offset, this.#registers[width]);
     return width;
   }
 
   /** mmap of the region. */
   map({ call, answers }: Turn, offset: number): number {
-    const { v1, section } = this;
-    if (v1?.mapped === undefined) throw refuse('EINVAL', 'mmap: the driver does not let its data section be mapped');
-    return mapSection(call, answers, section, offset - v1.dataSection.offset);
+    const { region, section } = this;
+    if (region?.mapped === undefined)
+      throw refuse('EINVAL', 'mmap: the driver does not let its data section be mapped');
+    return mapSection(call, answers, section, offset - region.dataSection.offset);
   }
 
-  #checked(offset: number, count: number): V1Device {
-    const { v1 } = this;
-    if (v1 !== undefined && count <= v1.regionSize - offset) return v1;
-    throw refuse('EINVAL', `migration region: ${count} bytes at ${offset} of ${v1?.regionSize ?? 0}`);
+  #checked(offset: number, count: number): V1Device | DraftDevice {
+    const { region } = this;
+    if (region !== undefined && count <= region.regionSize - offset) return region;
+    throw refuse('EINVAL', `migration region: ${count} bytes at ${offset} of ${region?.regionSize ?? 0}`);
   }
 }
 
+/** Every generation has device_state there. */
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+/** No generation has registers behind those of November 2018. */
+const REGISTERS_END = vfio_device_migration_info_2018.size;
 
 /** A register's value here, and where that is. */
 interface Register {

@@ -27,11 +27,12 @@ import {
   vfio_region_info,
 } from '../../abi/vfio.ts';
 import type { V1Device } from '../../v1/device.ts';
+import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import type { Argument } from '../argument.ts';
 import { refuse } from './refuse.ts';
 import { deviceFeature, type OpenDataFd } from './feature-request.ts';
-import { migrationRegionInfo } from './migration-region.ts';
+import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
 
 /** The migration region comes behind vfio-pci's own regions. */
 export const MIGRATION_REGION_INDEX = VFIO_PCI_NUM_REGIONS;
@@ -43,7 +44,7 @@ export interface ShownRegion {
   readonly offset: bigint;
 }
 
-/** The regions of a device: its own by index, and the offset of the migration region that it has if v1 is presented. */
+/** The regions of a device: its own by index, and the offset of the migration region that it has if v1 or a draft is presented. */
 export interface DeviceRegions {
   readonly own: readonly ShownRegion[];
   readonly migration: bigint;
@@ -51,7 +52,8 @@ export interface DeviceRegions {
 
 /** What requests to a device may cause, and what they show of it. */
 export interface DeviceHost {
-  readonly v1: V1Device | undefined;
+  /** The migration region, if one is presented. */
+  readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
   /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
@@ -93,7 +95,7 @@ function getInfo(argument: Argument, host: DeviceHost): number {
   const bytes = vfio_device_info.encode({
     argsz,
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
-    num_regions: VFIO_PCI_NUM_REGIONS + (host.v1 === undefined ? 0 : 1),
+    num_regions: VFIO_PCI_NUM_REGIONS + (host.region === undefined ? 0 : 1),
     num_irqs: VFIO_PCI_NUM_IRQS,
   });
   argument.write(bytes.subarray(0, Math.min(argsz, bytes.length)));
@@ -104,9 +106,15 @@ function getInfo(argument: Argument, host: DeviceHost): number {
 function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegions): number {
   const { argsz, index } = vfio_region_info.decode(argument.read(vfio_region_info.size));
   if (argsz < vfio_region_info.size) throw refuse('EINVAL', `VFIO_DEVICE_GET_REGION_INFO: argsz ${argsz}`);
-  if (index === MIGRATION_REGION_INDEX && host.v1 !== undefined) {
-    const { dataSection, mapped } = host.v1;
-    const region = { offset: regions.migration, dataSection, mappable: mapped !== undefined };
+  if (index === MIGRATION_REGION_INDEX && host.region !== undefined) {
+    const { dataSection, mapped } = host.region;
+    const generation = 'draft' in host.region ? host.region.draft : 'v1';
+    const region: MigrationRegion = {
+      generation,
+      offset: regions.migration,
+      dataSection,
+      mappable: mapped !== undefined,
+    };
     argument.write(migrationRegionInfo(argsz, index, region));
     return 0;
   }

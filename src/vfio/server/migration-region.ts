@@ -10,10 +10,18 @@ import {
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
 } from '../../abi/vfio.ts';
+import { VFIO_REGION_TYPE_MIGRATION_DRAFT } from '../../abi/vfio-drafts.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION, VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import type { Draft } from '../../v1/drafts/device.ts';
+
+/** The type by which VMMs of a generation find the region. */
+export function migrationRegionType(generation: 'v1' | Draft): number {
+  return generation === 'v1' ? VFIO_REGION_TYPE_MIGRATION : VFIO_REGION_TYPE_MIGRATION_DRAFT;
+}
 
 /** A migration region that is added to a device's own: the offset by which it is accessed, and where its data section lies in it. */
 export interface MigrationRegion {
+  readonly generation: 'v1' | Draft;
   readonly offset: bigint;
   readonly dataSection: { readonly offset: number; readonly size: number };
   /** The data section can be mapped. */
@@ -24,7 +32,7 @@ export interface MigrationRegion {
 export function migrationRegionInfo(
   argsz: number,
   index: number,
-  { offset, dataSection, mappable }: MigrationRegion,
+  { generation, offset, dataSection, mappable }: MigrationRegion,
 ): Uint8Array {
   const typeAt = vfio_region_info.size;
   const sparseAt = typeAt + vfio_region_info_cap_type.size;
@@ -52,7 +60,7 @@ export function migrationRegionInfo(
       id: VFIO_REGION_INFO_CAP_TYPE,
       version: 1,
       next: mappable ? sparseAt : 0,
-      type: VFIO_REGION_TYPE_MIGRATION,
+      type: migrationRegionType(generation),
       subtype: VFIO_REGION_SUBTYPE_MIGRATION,
     },
     bytes,

@@ -18,7 +18,7 @@ import { Bridging, type BridgingOptions } from '../../../src/interpose/bridged/b
 import { Findings } from '../../../src/interpose/bridged/findings.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
-import { BRIDGED } from '../../../src/interpose/run/plan.ts';
+import { BRIDGED, type Plan } from '../../../src/interpose/run/plan.ts';
 import type { Reach } from '../../../src/interpose/bridged/reach.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { trySyscall } from '../../../src/sys/libc.ts';
@@ -49,14 +49,14 @@ class Run {
   #bridging!: Bridging;
   #findings!: Findings;
 
-  constructor(present: 'v1' | 'v2' | 'auto', roundTrip = false) {
+  constructor(present: Plan['present'], roundTrip = false) {
     const layout = new JournalLayout(BRIDGED);
     this.#journal = new Uint8Array(layout.size);
     this.begin(present, roundTrip);
   }
 
   /** A supervisor begins, the first or a successor. */
-  begin(present: 'v1' | 'v2' | 'auto', roundTrip = false): void {
+  begin(present: Plan['present'], roundTrip = false): void {
     const layout = new JournalLayout(BRIDGED);
     this.#ledgers = new Ledgers(layout.ledgers(this.#journal));
     const say = (message: string): void => {
@@ -183,6 +183,25 @@ describe('run -v', () => {
     expect(run.end()).toEqual([]);
     run.begin('auto');
     expect(run.end(), 'a successor').toEqual([]);
+  });
+
+  it('says that a v2 device is offered as a draft, and that the VMM uses its region', () => {
+    speaksV2();
+    const run = new Run('draft-2018');
+    run.open(NAME);
+    run.askForRegion(7);
+    run.askForRegion(9);
+    expect(run.said).toEqual([
+      `${NAME}: speaks v2, and is offered in draft-2018 as well`,
+      `${NAME}: the VMM uses draft-2018`,
+    ]);
+  });
+
+  it('says that a v1 device is not presented as a draft', () => {
+    speaksV1();
+    const run = new Run('draft-2019');
+    run.open(NAME);
+    expect(run.said).toEqual([`${NAME}: speaks v1, and only v2 drivers are presented as a draft, left alone`]);
   });
 
   it('says that a device is taken to the other protocol and back', () => {

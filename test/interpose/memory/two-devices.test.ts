@@ -15,6 +15,7 @@ import { parseSpec } from '../../../src/sim/spec.ts';
 import type { OwnedFd } from '../../../src/sys/fd.ts';
 import { addressOf, arch } from '../../../src/sys/libc.ts';
 import { createSharedMemory } from '../../../src/sys/memory.ts';
+import type { V1Device } from '../../../src/v1/device.ts';
 import { V1RegisterAccess } from '../../../src/v1/registers.ts';
 import { crashes } from '../../support/crashes.ts';
 import { failure } from '../../support/errno.ts';
@@ -70,7 +71,7 @@ describe('a call that changes two devices', () => {
       { ...plan, warn: () => {}, log: undefined },
     );
     const [first, second] = [emulation.at(0), emulation.at(1)] as [ServedDevice, ServedDevice];
-    const registers = [first, second].map(({ v1 }) => new V1RegisterAccess(v1 as NonNullable<typeof v1>));
+    const registers = [first, second].map(({ region }) => new V1RegisterAccess(region as V1Device));
     const writeFirst = first.write.bind(first);
     first.write = (turn: Turn, offset: number): number => {
       const length = writeFirst(turn, offset);

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { vfio_device_info, vfio_region_info } from '../../../src/abi/vfio.ts';
 import { ShimError } from '../../../src/error.ts';
 import { addedRegionInfo, infoWithAddedRegion, regionAskedFor } from '../../../src/vfio/server/added-region.ts';
-import { migrationRegionInfo } from '../../../src/vfio/server/migration-region.ts';
+import { migrationRegionInfo, type MigrationRegion } from '../../../src/vfio/server/migration-region.ts';
 import { BytePort } from '../../support/byte-port.ts';
 import { noise } from '../../support/bytes.ts';
 import { outcome } from '../../support/errno.ts';
@@ -127,7 +127,12 @@ describe('VFIO_DEVICE_GET_INFO with a region added', () => {
 });
 
 describe('VFIO_DEVICE_GET_REGION_INFO of a region that was added', () => {
-  const region = { offset: 0x7656_0300n << 32n, dataSection: { offset: 4096, size: 65_536 }, mappable: true };
+  const region: MigrationRegion = {
+    generation: 'v1',
+    offset: 0x7656_0300n << 32n,
+    dataSection: { offset: 4096, size: 65_536 },
+    mappable: true,
+  };
   const ADDED = 9;
 
   function ask(index: number, argsz: number, room = Math.max(argsz, 32)): boolean {

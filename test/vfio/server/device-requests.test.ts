@@ -64,7 +64,7 @@ beforeEach(() => {
   log = [];
   const sim = createSim(spec);
   present = sim.protocol === 'v1' ? sim.device : undefined;
-  host = { v1: present, v2: undefined, firstLook: () => log.push('look'), reset: () => log.push('reset') };
+  host = { region: present, v2: undefined, firstLook: () => log.push('look'), reset: () => log.push('reset') };
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
@@ -109,7 +109,7 @@ describe('VFIO_DEVICE_GET_INFO', () => {
   });
 
   it('shows no region of ours where v1 is not presented', () => {
-    host = { ...host, v1: undefined };
+    host = { ...host, region: undefined };
     const { size } = vfio_device_info;
     ioctl(VFIO_DEVICE_GET_INFO, vfio_device_info.encode({ argsz: size }));
     expect(vfio_device_info.decode(memory.end(size)).num_regions).toBe(VFIO_PCI_NUM_REGIONS);
@@ -138,7 +138,7 @@ describe('VFIO_DEVICE_GET_REGION_INFO', () => {
     for (const index of [VFIO_PCI_VGA_REGION_INDEX, MIGRATION_REGION_INDEX + 1, 100, 0xffff_ffff])
       expect(ask(index)).toBe('EINVAL');
     for (const argsz of [0, 1, 31]) expect(ask(0, argsz)).toBe('EINVAL');
-    host = { ...host, v1: undefined };
+    host = { ...host, region: undefined };
     expect(ask(MIGRATION_REGION_INDEX)).toBe('EINVAL');
     expect(plain(VFIO_DEVICE_GET_REGION_INFO, BAD_ADDRESS)).toBe('EFAULT');
     expect(ioctl(VFIO_DEVICE_GET_REGION_INFO, vfio_region_info.encode({ argsz: 32 }), 31)).toBe('EFAULT');

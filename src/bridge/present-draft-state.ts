@@ -1,0 +1,59 @@
+import { struct } from '../abi/struct.ts';
+
+/**
+ * All that a presented draft remembers, besides the buffer that is set aside. It lives in memory that the caller may share, so that another
+ * process can go on where this one was stopped.
+ */
+export const present_draft_state = struct('present_draft_state', 128, {
+  /** device_state of the v1 device as it was left, plus one: another one means that it has changed behind the user's back. 0 at first. */
+  v1_plus_one: ['u8', 0],
+  /** device_state as the user sees it, if that is not what the v1 device says (2018). */
+  shown: ['u8', 1],
+  /** What is known of the next v1 buffer: `Asked`. */
+  asked: ['u8', 2],
+  /** The buffer that is set aside lies in the data section too. */
+  in_section: ['u8', 3],
+  /** Which of the two registers of a buffer the user has read (2018), or that data_offset was (2019). */
+  offset_read: ['u8', 4],
+  size_read: ['u8', 5],
+  /** Which of the two was written, for a buffer that goes to the device (2018). */
+  offset_written: ['u8', 6],
+  size_written: ['u8', 7],
+  /** Bytes of the v1 buffer that is set aside and not taken. */
+  staged: ['count', 8],
+  /** The v1 device's last pending_bytes. */
+  pending: ['count', 16],
+  /** What the user has been told is pending and takes buffers by (2019). */
+  told: ['count', 24],
+  /** The buffer that goes to the device, and how much of it the device has taken. */
+  write_offset: ['u64', 32],
+  write_size: ['u64', 40],
+  pushed: ['count', 48],
+  /** Why data of this session was refused: the device has not got its state, whatever comes after. */
+  refused_errno: ['u32', 56],
+  /** A session ended behind the user's back. */
+  lost: ['u8', 60],
+  /** Something of this session has gone to the user, or come from there. */
+  moved: ['u8', 61],
+  /** Writes to memory are being logged; or were to be, and the log is not to be trusted. */
+  logging: ['u8', 62],
+  log_lost: ['u8', 63],
+  threshold: ['u64', 64],
+  /** The range of memory that is asked about: address or page number as it was written, pages, page size, pages told so far. */
+  dirty_start: ['u64', 72],
+  dirty_total: ['u64', 80],
+  dirty_page: ['u64', 88],
+  dirty_cursor: ['u64', 96],
+});
+
+export type PresentDraftState = ReturnType<typeof present_draft_state.view>;
+export const PRESENT_DRAFT_STATE_SIZE: number = present_draft_state.size;
+
+/** How far a v1 buffer has been asked for. */
+export const Asked = {
+  NO: 0,
+  /** pending_bytes is known, and not 0. */
+  PENDING: 1,
+  /** data_offset may have been read: until the buffer is known, a read of pending_bytes would acknowledge it unread. */
+  BUFFER: 2,
+} as const;
