@@ -181,7 +181,7 @@ describe('the model of a new VMM', () => {
       '8256 bytes were received and not acknowledged, more than a buffer of 8192',
       'at step 4 of the steps: read bytes 9000',
       'before it the VMM believed: STOP_COPY, session: saving, 4160 bytes received, 32 acknowledged to the driver',
-      'accesses below the device, all 14:',
+      'accesses below the device, all 15:',
     ]);
     // the buffer is shown a second time, and pending_bytes was not asked for in between
     expect(lines.slice(-6)).toEqual([

@@ -127,7 +127,13 @@ describe('vfio-shim run and who waits for the end of its output', () => {
     await saying(() => run.stdout, /started/, run);
     await run.supervisor();
     const links = (pid: number): string[] =>
-      readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+      readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+        try {
+          return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+        } catch {
+          return []; // closed meanwhile: a supervisor goes on while it is looked at
+        }
+      });
     const theirs = new Set(links(run.pid));
     expect(theirs.size).toBeGreaterThan(4);
     const { keeper, supervisor } = run.cast();
