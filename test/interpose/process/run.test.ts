@@ -181,7 +181,10 @@ describe('vfio-shim run', () => {
         { options: ['--on-error', 'explode'] },
         /run: --on-error explode: is none of reset, report \(vfio-shim run --help /,
       ],
-      [{ options: ['--present', 'v7'] }, /run: --present v7: is none of v1, v2, auto, draft-2018, draft-2019 \(vfio-shim run --help /],
+      [
+        { options: ['--present', 'v7'] },
+        /run: --present v7: is none of v1, v2, auto, draft-2018, draft-2019 \(vfio-shim run --help /,
+      ],
     ];
     for (let at = 0; at < cases.length; at += 4) {
       const some = cases.slice(at, at + 4);
