@@ -297,7 +297,8 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   readAhead(id: number): void {
-    if (this.#my.session_id === id) this.#reader.readAhead();
+    const { session, session_id } = this.#my;
+    if (session === Session.SAVING && session_id === id) this.#reader.readAhead();
   }
 
   writeData(from: Uint8Array): number {

@@ -49,7 +49,7 @@ export class TransactionWriter {
   room(length: number): Uint8Array | undefined {
     const my = this.#my;
     this.#remembering(() => this.#openTransaction(Number.POSITIVE_INFINITY));
-    return mappedAt(this.#device, my.space_offset + my.filled, length); // the space ends no earlier than what is mapped
+    return mappedAt(this.#device, my.space_offset + my.filled, Math.min(length, my.space_size - my.filled));
   }
 
   /** The bytes are where room() said. */
