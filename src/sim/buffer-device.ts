@@ -3,7 +3,8 @@ import { isPreCopy, V2, type V2State } from '../v2/states.ts';
 import type { PrecopyInfo } from '../v2/device.ts';
 import type { StreamValues } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
-import { Session, simError, SimV2 } from './v2-sim.ts';
+import { simError } from './sim-error.ts';
+import { Session, SimV2 } from './v2-sim.ts';
 
 /**
  * A simulated device whose driver puts its state into one buffer of a fixed size, as those of QAT, HiSilicon and Pensando do: what is

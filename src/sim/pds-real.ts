@@ -5,7 +5,7 @@ import type { CompatibleValues } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
 import { isFor, setupBlock, SETUP_SIZE, type Setup } from './setup-block.ts';
 import { BufferDevice } from './buffer-device.ts';
-import { simError } from './v2-sim.ts';
+import { simError } from './sim-error.ts';
 
 /** PDS_LM_DEVICE_STATE_LENGTH (include/linux/pds/pds_adminq.h, Linux 6.12). */
 export const PDS_STATE_SIZE = 65_536;

@@ -1,6 +1,5 @@
-import type { ErrnoName } from '../abi/errno.ts';
 import { struct } from '../abi/struct.ts';
-import { ShimError, type ErrorCode } from '../error.ts';
+import type { ShimError } from '../error.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../v2/device.ts';
 import { statePath } from '../v2/fsm.ts';
 import { isPreCopy, isSaving, V2, v2StateName, type V2State } from '../v2/states.ts';
@@ -8,6 +7,7 @@ import type { StreamValues } from './common-options.ts';
 import type { Fault } from './fault.ts';
 import { faultError, Faults } from './faults.ts';
 import type { SimMemory } from './memory.ts';
+import { simError } from './sim-error.ts';
 
 /** The registers of a simulated v2 device. `state` is stored plus one, so that fresh memory is told from ERROR. */
 const sim_v2_state = struct('sim_v2_state', 64, {
@@ -202,9 +202,4 @@ class SimSession implements V2DataSession {
   close(): void {
     // the device's state stays, as with the kernel's data fds
   }
-}
-
-/** What a simulated driver answers. */
-export function simError(errno: ErrnoName, why: string, code: ErrorCode = 'ERR_DEVICE'): ShimError {
-  return new ShimError(code, `simulated device: ${why}`, { errno });
 }

@@ -4,7 +4,8 @@ import type { PrecopyInfo } from '../v2/device.ts';
 import { isPreCopy, V2, type V2State } from '../v2/states.ts';
 import type { StreamValues } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
-import { PRIVATE_OFFSET, simError, SimV2 } from './v2-sim.ts';
+import { simError } from './sim-error.ts';
+import { PRIVATE_OFFSET, SimV2 } from './v2-sim.ts';
 
 /** What begins a record (drivers/vfio/pci/virtio/common.h: struct virtiovf_migration_header, Linux 7.1). */
 const header = struct('virtiovf_migration_header', 16, {

@@ -5,7 +5,8 @@ import { nextState } from '../v2/fsm.ts';
 import { V2, type V2State } from '../v2/states.ts';
 import type { StreamValues } from './common-options.ts';
 import type { SimMemory } from './memory.ts';
-import { PRIVATE_OFFSET, simError, SimV2 } from './v2-sim.ts';
+import { simError } from './sim-error.ts';
+import { PRIVATE_OFFSET, SimV2 } from './v2-sim.ts';
 import { encodeDescriptor, PACKET_VERSION, packetHeader, PacketStream, PacketType } from './xe-packets.ts';
 import { sim_xe, XeRestore } from './xe-restore.ts';
 

@@ -1,7 +1,8 @@
 import type { ErrnoName } from '../abi/errno.ts';
 import { struct } from '../abi/struct.ts';
 import type { SimMemory } from './memory.ts';
-import { PRIVATE_OFFSET, simError } from './v2-sim.ts';
+import { simError } from './sim-error.ts';
+import { PRIVATE_OFFSET } from './v2-sim.ts';
 import { checkDescriptor, PACKET_VERSION, packetHeader, PacketType } from './xe-packets.ts';
 
 /** The registers of a simulated xe device. */
