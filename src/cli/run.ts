@@ -27,6 +27,7 @@ interface RunOptions {
   readonly sysfs?: string;
   readonly dataSize: string;
   readonly onError: 'reset' | 'report';
+  readonly dirtyLog: 'auto' | 'off';
   readonly log?: string;
   readonly trace?: string;
   readonly json?: true;
@@ -86,6 +87,14 @@ export function add(program: Command): void {
       'v1 drivers are stopped by device_state 2: they take no 0 to 2 (learnt, if not said)',
     )
     .option('--v1-stop-after-load', 'v1 drivers take device_state 0 after 4: a VM can be migrated on before it has run')
+    .addOption(
+      new Option(
+        '--dirty-log <use>',
+        "a v1 VMM that asks the container for dirty pages is told v2 drivers' logs of DMA",
+      )
+        .choices(['auto', 'off'])
+        .default('auto'),
+    )
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
     .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
@@ -132,6 +141,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     countStopCopy: options.countStopCopy === true,
     holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
     dataFds: options.present === 'v2' || options.present === 'auto' ? dataFdWindow() : undefined,
+    dirtyPages: options.dirtyLog === 'auto' && (options.present === 'v1' || options.present === 'auto'),
     onError: options.onError,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
     fds: {

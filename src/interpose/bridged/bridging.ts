@@ -1,30 +1,32 @@
-import { readdirSync } from 'node:fs';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
   VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_IOMMU_DIRTY_PAGES,
 } from '../../abi/vfio.ts';
 import { hasErrno } from '../../error.ts';
 import { driverSpeaking, type DriverName } from '../../sim/drivers.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
-import { processOf } from '../../sys/pidfd.ts';
 import { describeDevice } from './describe-device.ts';
 import { bridgedDevice, type BridgedDevice, type BridgeOptions } from './bridged-driver.ts';
 import { bridgedFacts } from './bridged-facts.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
+import { Containers } from './containers.ts';
 import type { Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
 import { addedRegionInfo, infoWithAddedRegion, regionAskedFor } from '../../vfio/server/added-region.ts';
-import { deviceFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
+import { deviceFeature, isLogFeature, isMigrationFeature } from '../../vfio/server/feature-request.ts';
 import type { MigrationRegion } from '../../vfio/server/migration-region.ts';
 import type { Findings } from './findings.ts';
 import type { Argument } from '../../vfio/argument.ts';
+import { isHeld } from './held.ts';
 import type { Ledger } from '../memory/ledger.ts';
-import { cdevName, linkOf, nameIn } from '../trap/kernel-names.ts';
+import { cdevName, nameIn } from '../trap/kernel-names.ts';
 import { messageOf } from '../run/log.ts';
 import { BRIDGED } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
@@ -40,6 +42,8 @@ export interface BridgingOptions extends BridgeOptions {
   readonly findings: Findings;
   /** Is told of a device that the target has closed. */
   readonly gone: (report: DeviceReport) => void;
+  /** What is known of containers; none if their dirty pages are not our business. */
+  readonly containers: readonly Ledger[];
 }
 
 /**
@@ -50,6 +54,7 @@ export class Bridging implements Devices {
   readonly #devices: (BridgedDevice | undefined)[];
   readonly #ledgers: readonly Ledger[];
   readonly #options: BridgingOptions;
+  readonly #containers: Containers | undefined;
   /** The device that a thread has asked a group for, as the target named it. */
   readonly #names = new Map<number, string>();
   #unreachable = false;
@@ -62,6 +67,9 @@ export class Bridging implements Devices {
       bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, options) : undefined,
     );
     for (const device of this.#devices) device?.driver.inherit();
+    const { containers } = options;
+    if (containers.length === 0) return;
+    this.#containers = new Containers(containers, { ...options, device: (place) => this.#devices[place] });
   }
 
   at(place: number): BridgedDevice | undefined {
@@ -90,17 +98,20 @@ export class Bridging implements Devices {
   }
 
   ioctl(turn: Turn, command: number): number {
-    const { call } = turn;
     switch (command) {
       case VFIO_GROUP_GET_DEVICE_FD:
-        this.#noteName(call);
+        this.#noteName(turn);
+        return CONTINUE;
+      case VFIO_GROUP_SET_CONTAINER:
+        this.#containers?.joins(turn);
         return CONTINUE;
       case VFIO_DEVICE_GET_INFO:
-        return this.#on(turn, true, (device) => this.#getInfo(new CallArgument(call), device));
+        return this.#on(turn, true, (device) => this.#getInfo(new CallArgument(turn.call), device));
       case VFIO_DEVICE_GET_REGION_INFO:
-        return this.#on(turn, false, (device) => this.#getRegionInfo(new CallArgument(call), device));
+        return this.#on(turn, false, (device) => this.#getRegionInfo(new CallArgument(turn.call), device));
       case VFIO_DEVICE_RESET:
         return this.#on(turn, false, (device) => {
+          this.#containers?.reset(turn, device.driver.place);
           device.reset();
           return 0;
         });
@@ -111,8 +122,10 @@ export class Bridging implements Devices {
     }
   }
 
-  #noteName(call: Call): void {
+  #noteName(turn: Turn): void {
+    const { call } = turn;
     const name = nameIn(call);
+    this.#containers?.asked(turn, name);
     if (name === undefined) return;
     if (this.#names.size >= MAX_NAMES) this.#names.clear();
     this.#names.set(call.tid, name);
@@ -123,7 +136,9 @@ export class Bridging implements Devices {
     const { call } = turn;
     const fd = this.#duplicate(call);
     if (fd === undefined) return CONTINUE;
-    let device = this.#devices[placeOf(fd.number)];
+    const place = placeOf(fd.number);
+    if (place >= BRIDGED) return this.#onContainer(turn, fd);
+    let device = this.#devices[place];
     if (device === undefined && find) device = this.#find(turn, fd);
     if (device === undefined) {
       fd.close();
@@ -137,6 +152,13 @@ export class Bridging implements Devices {
     } finally {
       device.driver.leave();
     }
+  }
+
+  /** This ioctl's number is one of containers too, if it is the one for features. */
+  #onContainer(turn: Turn, fd: OwnedFd): number {
+    using container = fd;
+    const isDirtyPages = turn.call.u32(1) === VFIO_IOMMU_DIRTY_PAGES;
+    return isDirtyPages ? (this.#containers?.dirtyPages(turn, container) ?? CONTINUE) : CONTINUE;
   }
 
   /**
@@ -177,6 +199,7 @@ export class Bridging implements Devices {
       const reason = describeDevice(fd, name, ledger, this.#options);
       if (reason !== undefined) {
         this.#options.findings.leftAlone(known, reason);
+        if (known !== undefined) this.#containers?.found(turn, known);
         return undefined;
       }
       const device = bridgedDevice(place, ledger, this.#options);
@@ -185,6 +208,7 @@ export class Bridging implements Devices {
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
+      if (known !== undefined) this.#containers?.found(turn, known, place);
       this.#tellBridged(name, device);
       return device;
     } catch (error) {
@@ -211,30 +235,13 @@ export class Bridging implements Devices {
   /** Forgets devices that the target has closed, when a new one comes. */
   #dropClosed(turn: Turn): void {
     for (const [place, device] of this.#devices.entries()) {
-      if (device === undefined || this.#isOpen(device, place)) continue;
+      if (device === undefined || isHeld(this.#options.reach, device.driver.facts, place)) continue;
       this.#options.gone(device.report());
       device.driver.fdStore.clear();
       device.driver.facts.used = 0;
       turn.touch(device.ledger);
+      this.#containers?.closed(turn, place);
       this.#devices[place] = undefined;
-    }
-  }
-
-  /** Whether the process that was last seen to use a device still has a descriptor of it, whatever its number. */
-  #isOpen(device: BridgedDevice, place: number): boolean {
-    const { tid } = device.driver.facts;
-    const has = (fd: number): boolean => {
-      using own = this.#options.reach.duplicate(tid, fd);
-      return own !== undefined && placeOf(own.number) === place;
-    };
-    try {
-      if (has(device.driver.facts.fd)) return true;
-      const directory = `/proc/${processOf(tid) ?? tid}/fd`;
-      return readdirSync(directory).some(
-        (fd) => linkOf(`${directory}/${fd}`).includes('vfio') && has(Number(fd)), // a name says only what is worth a look
-      );
-    } catch (error) {
-      return !hasErrno(error, 'ESRCH') && processOf(tid) !== undefined; // what cannot be told is not closed
     }
   }
 
@@ -257,6 +264,7 @@ export class Bridging implements Devices {
   #feature(turn: Turn, device: BridgedDevice): number {
     const { v2 } = device;
     const argument = new CallArgument(turn.call);
+    if (isLogFeature(argument)) this.#containers?.readsLogs(turn, device.driver.place);
     if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;

@@ -5,6 +5,8 @@ import { PRESENT_V1_STATE_SIZE } from '../../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
+import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
+import { DIRTY_STATE_SIZE } from './dirty-state.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
 const PAGE = 4096;
@@ -57,7 +59,8 @@ export class JournalLayout {
   readonly #ledgersAt = CALLS_SIZE;
   readonly #nodesAt = this.#ledgersAt + Math.ceil(LEDGERS_SIZE / PAGE) * PAGE;
   readonly #mappingsAt = this.#nodesAt + ledgerSize(NODES_ARENA_SIZE);
-  readonly #devicesAt = this.#mappingsAt + MAPPINGS_SIZE;
+  readonly #containersAt = this.#mappingsAt + MAPPINGS_SIZE;
+  readonly #devicesAt = this.#containersAt + CONTAINERS * ledgerSize(DIRTY_STATE_SIZE);
 
   constructor(devices: number) {
     this.size = this.#devicesAt + devices * ledgerSize(DEVICE_ARENA_SIZE);
@@ -88,7 +91,7 @@ export class JournalLayout {
   parts(journal: Uint8Array): { nodes: Uint8Array; mappings: Uint8Array } {
     return {
       nodes: journal.subarray(this.#nodesAt, this.#mappingsAt),
-      mappings: journal.subarray(this.#mappingsAt, this.#devicesAt),
+      mappings: journal.subarray(this.#mappingsAt, this.#containersAt),
     };
   }
 
@@ -109,5 +112,15 @@ export class JournalLayout {
 
   deviceLedger(journal: Uint8Array, ledgers: Ledgers, index: number): Ledger {
     return new Ledger(ledgers, 1 + index, this.device(journal, index), DEVICE_ARENA_SIZE);
+  }
+
+  /** What is known of containers of the kernel. */
+  containerLedgers(journal: Uint8Array, ledgers: Ledgers): Ledger[] {
+    const size = ledgerSize(DIRTY_STATE_SIZE);
+    return Array.from({ length: CONTAINERS }, (_, n) => {
+      const at = this.#containersAt + n * size;
+      const index = 1 + MAX_EMULATED + n;
+      return new Ledger(ledgers, index, journal.subarray(at, at + size), DIRTY_STATE_SIZE);
+    });
   }
 }

@@ -47,7 +47,9 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
 }
 
 function filterOf(plan: Plan): Uint8Array {
-  return plan.devices.length > 0 ? emulationFilter(arch, plan.dataFds) : bridgingFilter(arch, plan.dataFds);
+  return plan.devices.length > 0
+    ? emulationFilter(arch, plan.dataFds)
+    : bridgingFilter(arch, plan.dirtyPages, plan.dataFds);
 }
 
 /** The numbers for stand-in data fds: few programs get so far, and those that do lose nothing but time. */

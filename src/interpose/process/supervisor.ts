@@ -101,7 +101,8 @@ export class Supervisor {
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
     const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
-    return new Bridging(places, { ...options, trace: toTrace, gone, findings, reach: kernelReach });
+    const containers = plan.dirtyPages ? layout.containerLedgers(journal, ledgers) : [];
+    return new Bridging(places, { ...options, containers, trace: toTrace, gone, findings, reach: kernelReach });
   }
 
   /** Serves until no process is left that could call. */

@@ -21,6 +21,8 @@ export interface Plan {
   readonly holdPrecopy: number;
   /** Where the stand-in data fds of presented v2 devices are put in the target; none if v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
+  /** A VMM that asks a container of the kernel for dirty pages is told what v2 drivers have logged. */
+  readonly dirtyPages: boolean;
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;
@@ -89,6 +91,9 @@ export const REGION_SPAN = 2 ** 40;
 
 /** How many devices of the kernel can be bridged at once. */
 export const BRIDGED = 32;
+
+/** How many containers of the kernel are told apart. */
+export const CONTAINERS = 8;
 
 /** How many devices a run has places for. */
 export function placesOf(plan: Pick<Plan, 'devices'>): number {

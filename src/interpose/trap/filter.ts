@@ -8,6 +8,8 @@ import {
   VFIO_DEVICE_RESET,
   VFIO_GET_API_VERSION,
   VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_IOMMU_DIRTY_PAGES,
   VFIO_MIG_GET_PRECOPY_INFO,
 } from '../../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
@@ -50,20 +52,21 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
 
 /**
  * The filter of a target whose devices are the kernel's. It traps only what is needed: what a device is and how it is reset,
- * and accesses at offsets in the added regions' window. If v2 is presented, the features and the data fds too. So whatever
- * becomes of the supervisor, DMA mappings, interrupts and the device's own regions go on.
+ * and accesses at offsets in the added regions' window; with `dirtyPages`, which container a group is put into, and a container's
+ * log of dirty pages; if v2 is presented, the features and the data fds too. So whatever becomes of the supervisor, DMA mappings, interrupts and the device's own regions go on.
  */
-export function bridgingFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
-  const trapped = [
+export function bridgingFilter(arch: Arch, dirtyPages: boolean, dataFds?: FdWindow): Uint8Array {
+  const trapped = new Set([
     VFIO_GROUP_GET_DEVICE_FD,
     VFIO_DEVICE_GET_INFO,
     VFIO_DEVICE_GET_REGION_INFO,
     VFIO_DEVICE_RESET,
+    ...(dirtyPages ? [VFIO_GROUP_SET_CONTAINER, VFIO_IOMMU_DIRTY_PAGES] : []),
     ...(dataFds === undefined ? [] : [VFIO_DEVICE_FEATURE, VFIO_MIG_GET_PRECOPY_INFO]),
-  ];
+  ]);
   const ioctls: Step[] = [
     { unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' },
-    ...trapped.map((command) => ({ ifEqual: command, then: 'vfio' })),
+    ...Array.from(trapped, (command) => ({ ifEqual: command, then: 'vfio' })),
     { ret: SECCOMP_RET_ALLOW },
     { label: 'vfio' },
   ];

@@ -1,4 +1,7 @@
 import {
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
@@ -33,6 +36,18 @@ const MIGRATION_FEATURES: ReadonlySet<number> = new Set([
 export function isMigrationFeature(argument: Argument): boolean {
   const { flags } = vfio_device_feature.decode(argument.read(HEADER));
   return MIGRATION_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
+}
+
+const LOG_FEATURES = new Set([
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
+  VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+]);
+
+/** True for what is asked of a device's log of DMA, by a PROBE too. */
+export function isLogFeature(argument: Argument): boolean {
+  const { flags } = vfio_device_feature.decode(argument.read(HEADER));
+  return LOG_FEATURES.has(flags & VFIO_DEVICE_FEATURE_MASK);
 }
 
 /**

@@ -34,6 +34,11 @@ let file = -1;
 const reach: Reach = {
   duplicate: () => new OwnedFd(trySyscall('dup', file)),
   isGroupDevice: () => true,
+  group: () => undefined,
+  hasContainer: () => false,
+  container: () => {
+    throw new Error('no container is looked at');
+  },
   port: () => fake,
   map: (_place, _part, size) => ({ bytes: new Uint8Array(size), address: 0 }),
   fdStore: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),
@@ -80,6 +85,7 @@ class Run {
       findings: this.#findings,
       reach,
       gone: () => {},
+      containers: [],
     };
     const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
     this.#bridging = new Bridging(places, options);

@@ -21,6 +21,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     countStopCopy: false,
     holdPrecopy: 0,
     dataFds: { first: 200, last: 215 },
+    dirtyPages: false,
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
     fds: { target: -1, report: undefined, log: undefined, trace: undefined, lastWords: undefined },

@@ -65,8 +65,8 @@ function calls(): Call[] {
 const FILTERS: [string, Uint8Array][] = [
   ['emulation, v1', emulationFilter(arch)],
   ['emulation, v2', emulationFilter(arch, WINDOW)],
-  ['bridging, v1', bridgingFilter(arch)],
-  ['bridging, v2', bridgingFilter(arch, WINDOW)],
+  ['bridging, v1', bridgingFilter(arch, true)],
+  ['bridging, v2', bridgingFilter(arch, false, WINDOW)],
 ];
 const EXDEV = errnoNumber('EXDEV');
 

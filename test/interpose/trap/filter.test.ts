@@ -115,8 +115,10 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
   });
 });
 
-describe.each(filters)('bridgingFilter ($name)', ({ arch, dataFds }) => {
-  const machine = new BpfMachine(bridgingFilter(arch, dataFds));
+const bridging = filters.flatMap((one) => [true, false].map((dirtyPages) => ({ ...one, dirtyPages })));
+
+describe.each(bridging)('bridgingFilter ($name, dirty pages: $dirtyPages)', ({ arch, dataFds, dirtyPages }) => {
+  const machine = new BpfMachine(bridgingFilter(arch, dirtyPages, dataFds));
   const { syscalls } = arch as Arch & { syscalls: { open?: number } };
 
   function trapped(nr: number, args: readonly (number | bigint)[] = []): boolean {
@@ -132,12 +134,17 @@ describe.each(filters)('bridgingFilter ($name)', ({ arch, dataFds }) => {
       vfio.VFIO_DEVICE_RESET,
     ];
     const forV2 = [vfio.VFIO_DEVICE_FEATURE, vfio.VFIO_MIG_GET_PRECOPY_INFO];
-    const expected = new Set(dataFds === undefined ? always : [...always, ...forV2]);
+    const forDirtyPages = [vfio.VFIO_GROUP_SET_CONTAINER, vfio.VFIO_IOMMU_DIRTY_PAGES];
+    const expected = new Set([
+      ...always,
+      ...(dataFds === undefined ? [] : forV2),
+      ...(dirtyPages ? forDirtyPages : []),
+    ]);
     for (let number = 0x3b60; number < 0x3b90; number += 1) {
       expect(trapped(syscalls.ioctl, [3, number]), `0x${number.toString(16)}`).toBe(expected.has(number));
       expect(trapped(syscalls.ioctl, [3, BigInt(number) | (7n << 32n)])).toBe(expected.has(number));
     }
-    for (const number of [vfio.VFIO_DEVICE_SET_IRQS, vfio.VFIO_IOMMU_MAP_DMA, vfio.VFIO_GROUP_SET_CONTAINER]) {
+    for (const number of [vfio.VFIO_DEVICE_SET_IRQS, vfio.VFIO_IOMMU_MAP_DMA, vfio.VFIO_IOMMU_UNMAP_DMA]) {
       expect(expected.has(number)).toBe(false);
     }
   });
