@@ -28,6 +28,7 @@ interface RunOptions {
   readonly dataSize: string;
   readonly onError: 'reset' | 'report';
   readonly dirtyLog: 'auto' | 'off';
+  readonly p2p: 'auto' | 'off';
   readonly log?: string;
   readonly trace?: string;
   readonly json?: true;
@@ -95,6 +96,11 @@ export function add(program: Command): void {
         .choices(['auto', 'off'])
         .default('auto'),
     )
+    .addOption(
+      new Option('--p2p <use>', 'devices that a v1 VMM stops one by one enter their P2P states first, all of them')
+        .choices(['auto', 'off'])
+        .default('auto'),
+    )
     .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
     .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
@@ -142,6 +148,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
     dataFds: options.present === 'v2' || options.present === 'auto' ? dataFdWindow() : undefined,
     dirtyPages: options.dirtyLog === 'auto' && (options.present === 'v1' || options.present === 'auto'),
+    p2p: options.p2p === 'auto',
     onError: options.onError,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
     fds: {

@@ -99,6 +99,7 @@ export class DirtyHost {
       dataSection: 65_536,
       warn,
       log: undefined,
+      peers: undefined,
       trace: undefined,
       findings: new Findings(layout.findings(this.#journal), undefined),
       reach: this.#reach,

@@ -97,6 +97,10 @@ export class Bridging implements Devices {
     return CONTINUE;
   }
 
+  work(): number {
+    return Infinity;
+  }
+
   ioctl(turn: Turn, command: number): number {
     switch (command) {
       case VFIO_GROUP_GET_DEVICE_FD:
@@ -204,6 +208,7 @@ export class Bridging implements Devices {
       }
       const device = bridgedDevice(place, ledger, this.#options);
       device.driver.lend(call.tid, call.s32(0), fd);
+      device.usedBy(call.tid);
       device.driver.begin(this.#options.warn);
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
@@ -241,6 +246,7 @@ export class Bridging implements Devices {
       device.driver.facts.used = 0;
       turn.touch(device.ledger);
       this.#containers?.closed(turn, place);
+      this.#options.peers?.leave(device.ledger);
       this.#devices[place] = undefined;
     }
   }

@@ -72,6 +72,10 @@ export class Emulation implements Devices {
     return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
   }
 
+  work(): number {
+    return Infinity;
+  }
+
   ioctl(turn: Turn, command: number): number {
     const { call } = turn;
     const what = identify(this, call.tid, call.s32(0));

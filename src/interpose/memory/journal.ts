@@ -7,6 +7,7 @@ import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
 import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
 import { DIRTY_STATE_SIZE } from './dirty-state.ts';
+import { p2p_state } from './p2p-state.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
 const PAGE = 4096;
@@ -29,7 +30,7 @@ function laidOut<const P extends string>(
 
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
- * more around them), those from and to a draft; what the report says; and its data fd.
+ * more around them), those from and to a draft; what the report says; its data fd; and what other devices have to do with it.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -40,6 +41,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['presentDraft', PRESENT_DRAFT_STATE_SIZE],
   ['report', 256],
   ['dataFd', 64],
+  ['p2p', p2p_state.size],
 ]);
 
 /** Bytes from one notification to the next. */

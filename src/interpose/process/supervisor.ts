@@ -20,6 +20,7 @@ import { BRIDGED, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { kernelReach } from '../bridged/reach.ts';
 import { Rehearsal } from '../rehearsal/rehearsal.ts';
+import { P2P } from '../serve/p2p.ts';
 import { Router } from '../serve/router.ts';
 import { serve } from '../serve/serve.ts';
 import { Trace } from '../serve/trace.ts';
@@ -45,6 +46,8 @@ export class Supervisor {
   readonly #listener: Listener;
   readonly #ledgers: Ledgers;
   readonly #router: Router;
+  /** None if devices are to have nothing to do with each other. */
+  readonly #p2p: P2P | undefined;
   readonly #current: Call;
   readonly #turn: Turn;
   /** Of the listener alone. */
@@ -63,6 +66,8 @@ export class Supervisor {
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
   #interruptions = 0;
+  /** When devices have something to do by themselves. */
+  #workDue = Number.POSITIVE_INFINITY;
   /** Nobody has called for a while. */
   #isQuiet = false;
 
@@ -75,7 +80,8 @@ export class Supervisor {
     this.#listener.wakeOnThisCpu();
     this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
     this.#ledgers = new Ledgers(this.#layout.ledgers(this.#journal));
-    this.#router = new Router(this.#makeDevices(), plan.dataFds);
+    if (plan.p2p) this.#p2p = new P2P({ commit: (ledgers) => this.#ledgers.commit(ledgers), warn });
+    this.#router = new Router(this.#makeDevices(), plan.dataFds, this.#p2p);
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#turn = new Turn(this.#listener, this.#ledgers, this.#current);
     this.#poll.set(0, LISTENER_FD, POLLIN);
@@ -92,7 +98,7 @@ export class Supervisor {
     const journal = this.#journal;
     const ledgers = this.#ledgers;
     const trace = this.#trace;
-    const options = { ...plan, warn, log: plan.verbose ? warn : undefined };
+    const options = { ...plan, peers: this.#p2p, warn, log: plan.verbose ? warn : undefined };
     if (plan.devices.length > 0) {
       return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles }, options);
     }
@@ -110,13 +116,25 @@ export class Supervisor {
     this.#takeOver();
     this.#begun[0] = 1;
     for (;;) {
+      const now = performance.now();
+      this.#workDue = Math.min(this.#router.devices.work(now), now + (this.#p2p?.work() ?? Infinity));
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
-      if (this.#parked.count > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
+      if (this.#hasToPoll) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
     this.#conclude();
+  }
+
+  /** There is something to wait for besides the next call. */
+  get #hasToPoll(): boolean {
+    return (
+      this.#parked.count > 0 ||
+      !this.#listener.endsWaiting ||
+      this.#lastWords !== undefined ||
+      this.#workDue < Number.POSITIVE_INFINITY
+    );
   }
 
   /** The target has ended: what is said now goes to the log, or where its stderr was when it was launched. */
@@ -162,9 +180,9 @@ export class Supervisor {
     return true;
   }
 
-  /** Serves what comes while calls wait for their device; false if nobody is left that could call. */
+  /** Serves what comes while there is something else to wait for; false if nobody is left that could call. */
   #wait(): boolean {
-    this.#parked.wait();
+    this.#parked.wait(this.#workDue);
     const events = this.#parked.events(0);
     if ((events & POLLIN) !== 0) {
       if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake();

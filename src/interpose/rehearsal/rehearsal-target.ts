@@ -65,7 +65,7 @@ export class RehearsalTarget implements Disposable {
     const layout = new JournalLayout(1);
     const journal = new Uint8Array(layout.size);
     const ledgers = new Ledgers(layout.ledgers(journal));
-    const options = { ...own, warn: () => {}, log: undefined };
+    const options = { ...own, warn: () => {}, log: undefined, peers: undefined };
     const emulation = new Emulation(own, { layout, journal, ledgers, filesOf: () => files }, options);
     this.#router = new Router(emulation, plan.dataFds);
     this.#turn = new Turn(this.#answers, ledgers, this.#call);

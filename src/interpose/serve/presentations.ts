@@ -37,6 +37,8 @@ export interface PresentationOptions {
   readonly v1: Plan['v1'];
   /** Who knows which memory the device has written to, for drafts; without it all of the memory counts as dirty. */
   readonly dirty: DirtyPages | undefined;
+  /** The v2 driver as a v1 user drives it, which knows nothing of P2P states. */
+  readonly together: (device: V2Device) => V2Device;
   readonly warn: (message: string) => void;
   /** Is told of each call on what the VMM sees, without the time. */
   readonly sink: DeviceSink;
@@ -94,7 +96,7 @@ export function makePresentations(
   const asDraft = (draft: Draft): Presentations => {
     const isV2 = backend.protocol === 'v2';
     const v1 = isV2
-      ? presentV1(backend.device, {
+      ? presentV1(options.together(backend.device), {
           dataSection: memory.inner(),
           // what the VMM takes for one buffer is a whole data section, if that is left
           ...(draft === 'draft-2019' && { bufferSize: memory.inner().length }),
@@ -120,10 +122,11 @@ export function makePresentations(
   const { present } = options;
   if (isDraft(present)) return asDraft(present);
   if (backend.protocol === 'v2') {
+    const driver = options.together(backend.device);
     const inside = (): V1Device =>
-      presentV1(backend.device, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
+      presentV1(driver, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
     const v2 = roundTrip ? toV2(inside(), memory.carry(), part('presentV2')) : backend.device;
-    const seen = asSeen(shown(v2, part('outer')), v2);
+    const seen = asSeen(shown(roundTrip ? v2 : driver, part('outer')), v2);
     return { ...seen, outermost: seen.region };
   }
   const driver = inV1(backend, part);

@@ -20,6 +20,7 @@ import { mapSection } from '../trap/map-section.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
+import type { P2P } from './p2p.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
 import { readSection, writeSection, type Section } from './section.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -34,6 +35,8 @@ export interface ServeOptions {
   readonly onError: Plan['onError'];
   readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
+  /** None if devices of one VMM are to have nothing to do with each other. */
+  readonly peers: P2P | undefined;
   readonly warn: (message: string) => void;
   /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
@@ -77,6 +80,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
+  readonly #p2p: P2P | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
@@ -90,7 +94,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.name = name;
     this.ledger = ledger;
     this.section = section;
-    const at = (part: 'report' | 'dataFd'): Uint8Array => {
+    this.#p2p = options.peers;
+    const at = (part: 'report' | 'dataFd' | 'p2p'): Uint8Array => {
       const { offset, size } = deviceArena[part];
       return ledger.arena.subarray(offset, offset + size);
     };
@@ -104,6 +109,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
       dirty,
+      together: (device) => {
+        const { driver } = this;
+        const peer = { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };
+        return options.peers?.join(peer, at('p2p')) ?? device;
+      },
       warn: (message) => options.warn(`${name}: ${message}`),
       sink: (event) => counter.ofVmm(event),
     });
@@ -113,8 +123,14 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
   }
 
+  /** A thread has opened the device, or asks it for a state. */
+  usedBy(tid: number): void {
+    this.#p2p?.usedBy(this.ledger, tid);
+  }
+
   /** A user gets the device's fd. */
   opened(turn: Turn): void {
+    this.usedBy(turn.call.tid);
     this.#counter.counts.reset_due = 1;
     turn.touch(this.ledger);
   }
@@ -206,6 +222,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     if (offset >= region.dataSection.offset) return writeSection(call, this.section, region, offset);
     const width = registerWidth(count);
     call.readTo(call.count(1), this.#registersAt[width], width);
+    if (offset === DEVICE_STATE_AT) this.usedBy(call.tid);
     region.write(offset, this.#registers[width]);
     return width;
   }

@@ -86,6 +86,7 @@ class Run {
       reach,
       gone: () => {},
       containers: [],
+      peers: undefined,
     };
     const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
     this.#bridging = new Bridging(places, options);

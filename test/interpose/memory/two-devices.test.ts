@@ -68,7 +68,7 @@ describe('a call that changes two devices', () => {
     const emulation = new Emulation(
       plan,
       { layout, journal: memory, ledgers, filesOf: (n) => deviceFiles(numbers.slice(n * perDevice)) },
-      { ...plan, warn: () => {}, log: undefined },
+      { ...plan, warn: () => {}, log: undefined, peers: undefined },
     );
     const [first, second] = [emulation.at(0), emulation.at(1)] as [ServedDevice, ServedDevice];
     const registers = [first, second].map(({ region }) => new V1RegisterAccess(region as V1Device));
@@ -86,6 +86,7 @@ describe('a call that changes two devices', () => {
       reports: () => [],
       rehearsalDrivers: () => [],
       ioctl: () => 0,
+      work: () => Infinity,
       open: () => 0,
     };
     const answers = new Answered();

@@ -22,6 +22,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     holdPrecopy: 0,
     dataFds: { first: 200, last: 215 },
     dirtyPages: false,
+    p2p: false,
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
     fds: { target: -1, report: undefined, log: undefined, trace: undefined, lastWords: undefined },
