@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import { vfioStates } from '../../tools/vmm/events.ts';
 import { imprint } from '../../tools/vmm/imprint.ts';
@@ -84,4 +85,51 @@ describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
       for (const { states } of from) expect(states.filter((state) => state === 'STOP_COPY').length).toBe(2);
     },
   );
+});
+
+describeWithQemus(['7.2'], 'several devices under QEMU 7.2, which knows no P2P states', () => {
+  const bed = useTestBed();
+  const devices: readonly DeviceOptions[] = [
+    { driver: 'qat', size: '4M' },
+    { driver: 'qat', size: '1M' },
+  ];
+
+  /** What the drivers of a VM were asked for, all of them in one order: a letter for the device, and its state. */
+  function asked({ child }: Vm): string[] {
+    const lines = child.stderr.matchAll(/0000:9([01]):00\.0: the device is in (\w+)/g);
+    return [...lines].map(([, device, state]) => `${device === '0' ? 'A' : 'B'} ${state}`);
+  }
+
+  it.each([
+    {
+      p2p: 'auto',
+      down: [
+        'A RUNNING',
+        'B RUNNING',
+        'A PRE_COPY',
+        'B PRE_COPY',
+        'A PRE_COPY_P2P',
+        'B STOP_COPY',
+        'A STOP_COPY',
+        'A STOP',
+        'B STOP',
+      ],
+      up: ['A RUNNING', 'B RUNNING', 'A RESUMING', 'B RESUMING', 'A RUNNING_P2P', 'B RUNNING', 'A RUNNING'],
+    },
+    {
+      p2p: 'off',
+      down: ['A RUNNING', 'B RUNNING', 'A PRE_COPY', 'B PRE_COPY', 'B STOP_COPY', 'A STOP_COPY', 'A STOP', 'B STOP'],
+      up: ['A RUNNING', 'B RUNNING', 'A RESUMING', 'B RESUMING', 'A RUNNING', 'B RUNNING'],
+    },
+  ])('with --p2p $p2p', { timeout: TIMEOUT }, async ({ p2p, down, up }) => {
+    const run = ['--present', 'v1', '-v', '--p2p', p2p];
+    const pair = await startPair(bed(), devices, { qemu: '7.2', run });
+    const { source, destination } = pair;
+    const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
+    await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
+    await expectDevices(pair, marks);
+    expect(asked(source)).toEqual(down);
+    // QEMU stops the VM when it quits
+    expect(asked(destination).slice(0, up.length)).toEqual(up);
+  });
 });
