@@ -18,7 +18,7 @@ const HEAD = `# What a VMM decides
 
 Written by \`npm run decisions\`, which let each QEMU migrate a VM twice: with an [emulated device](devices.md) whose driver speaks its
 protocol, and with the twin whose driver speaks the other, across the bridge. QEMU has only the device's numbers to tell when to stop the
-VM: pending_bytes, or what pre-copy has left and MIG_DATA_SIZE. They should lead to the same decision, and where they
+VM: pending_bytes, or what pre-copy has left and MIG_DATA_SIZE. They should lead to the same decision, and if they
 do not, the note says what the drivers tell.
 
 - The guest is idle, \`downtime-limit\` is ${DOWNTIME_LIMIT} ms, and \`max-bandwidth\` as the row says; QEMU 10 is told it as
