@@ -31,7 +31,7 @@ export async function decide(each: Case, end: End): Promise<Decision> {
     await vm.memory.write(FILLED, randomBytes(each.bandwidth * FILL_SECONDS));
     const file = bed.path('state');
     await startMigration(vm, `exec:cat > ${file}.part && mv ${file}.part ${file}`, { parameters: parametersOf(each) });
-    const info = await waitForDecision(vm);
+    const info = await waitForDecision(vm, each);
     const rounds = looksOf(info);
     if (info.status !== 'completed') {
       const before = info.vfio?.transferred ?? 0;
@@ -55,16 +55,20 @@ function parametersOf({ qemu, bandwidth }: Case) {
   return protocolOf(qemu) === 'v1' ? limits : { ...limits, 'avail-switchover-bandwidth': bandwidth };
 }
 
-/** Waits until QEMU has completed, or has looked LOOKS times with nothing more of memory and device to send. */
-async function waitForDecision(vm: Vm): Promise<MigrationInfo> {
+/**
+ * Waits until QEMU has completed, or has looked so often with nothing more to send that it is taken not to stop the VM. What it has sent
+ * of a device QEMU 10 tells; QEMU 7.2 tells it at the end, and looks once for each buffer, which is a MiB or more.
+ */
+async function waitForDecision(vm: Vm, { size }: Case): Promise<MigrationInfo> {
   let since: MigrationInfo = {};
   let last: MigrationInfo = {};
   const ask = async (): Promise<MigrationInfo | undefined> => {
     last = await queryMigration(vm);
     if (last.status === 'completed') return last;
     if (last.vfio?.transferred !== since.vfio?.transferred) since = last;
+    const before = last.vfio === undefined ? 2 * Math.ceil(size / MIB) : looksOf(since);
     // an idle guest dirties a little of its memory now and then
-    return looksOf(last) >= looksOf(since) + LOOKS && last.ram?.remaining === 0 ? last : undefined;
+    return looksOf(last) >= before + LOOKS && last.ram?.remaining === 0 ? last : undefined;
   };
   return poll(ask, MS, () => `QEMU to decide; ${JSON.stringify(last)}${vm.child.lastWords}`);
 }
