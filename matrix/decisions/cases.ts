@@ -12,7 +12,7 @@ const IMAGE = {
 
 const UNTOLD = {
   bridged: ABOVE,
-  why: 'MIG_DATA_SIZE of `hisi` is the whole state; pending_bytes of `hisi-v1` in pre-copy is its match data, and nothing of v1 tells what comes later',
+  why: 'MIG_DATA_SIZE of `hisi` is the whole state; pending_bytes of `hisi-v1` in pre-copy is its match data, and the bridge tells what is pending',
 } as const;
 
 /** At 100 MiB/s 30 MiB fit into the limit, at 128 KiB/s 38 KiB. The v1 driver that gives all after the stop has no mmap, and is slow. */
