@@ -4,8 +4,14 @@ import type { FileAccess } from '../tools/vmm/migration-file.ts';
 /** The devices of the matrix, `none` for a VM without one, which shows what is QEMU's own doing. */
 export type MatrixDevice = 'none' | 'qat' | 'mtty' | 'pds' | 'vendor-v1';
 
-/** How the state gets from one VM to the other; `savevm` loads the snapshot by `-loadvm`. */
-export type Way = 'live' | FileAccess | 'savevm';
+/**
+ * How the state gets from one VM to the other: over a UNIX socket that QEMU opens, or one whose ends it is handed as descriptors;
+ * through a file; as a snapshot, which `-loadvm` loads.
+ */
+export type Way = 'live' | 'fd' | FileAccess | 'savevm';
+
+/** True if both VMs are there at once. */
+export const isLive = ({ way }: Cell): boolean => way === 'live' || way === 'fd';
 
 /** One migration, and what is to come of it. */
 export interface Cell {

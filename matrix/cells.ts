@@ -15,7 +15,7 @@ function deviceTitle(qemu: QemuVersion, device: keyof typeof SPEAKS): string {
   return `${device} (${SPEAKS[device]}), ${isBridged(qemu, device) ? 'bridged' : 'native'}`;
 }
 
-const WAYS = { live: 'live', exec: '`exec:`', file: '`file:`', savevm: '`savevm`' } as const;
+const WAYS = { live: 'live', fd: '`fd:`', exec: '`exec:`', file: '`file:`', savevm: '`savevm`' } as const;
 
 /* Each QEMU to itself. */
 
@@ -26,10 +26,13 @@ const NO_FILE = "Parameter 'uri' expects a valid migration protocol";
 
 const refusedIf = (condition: boolean, refusal: string): { refusal?: string } => (condition ? { refusal } : {});
 
+/** An old one and a new one that are handed descriptors in CI. */
+const FD_QUICK: ReadonlySet<QemuVersion> = new Set(['7.2', 'newest']);
+
 function* itself(): Generator<Cell> {
   for (const qemu of QEMUS) {
     for (const device of ['qat', 'mtty', 'vendor-v1'] as const) {
-      for (const way of ['live', 'exec', 'file', 'savevm'] as const) {
+      for (const way of ['live', 'fd', 'exec', 'file', 'savevm'] as const) {
         const hasNot = way === 'file' && protocolOf(qemu) === 'v1';
         if (hasNot && device !== 'qat') continue;
         yield {
@@ -42,7 +45,8 @@ function* itself(): Generator<Cell> {
           device,
           way,
           ...refusedIf(hasNot, NO_FILE),
-          quick: way === 'live' && isBridged(qemu, device) && device !== 'mtty',
+          quick:
+            (way === 'live' || (way === 'fd' && FD_QUICK.has(qemu))) && isBridged(qemu, device) && device !== 'mtty',
         };
       }
     }

@@ -51,7 +51,7 @@ function renderTable(entries: readonly (readonly [Cell, Outcome])[], notes: Note
 }
 
 /** A table as the formatter leaves it. */
-function inColumns(head: readonly string[], lines: readonly (readonly string[])[]): string {
+export function inColumns(head: readonly string[], lines: readonly (readonly string[])[]): string {
   const widths = head.map((_, index) => Math.max(3, ...[head, ...lines].map((line) => line[index]?.length ?? 0)));
   const rule = widths.map((width) => '-'.repeat(width));
   const padded = [head, rule, ...lines].map((line) => widths.map((width, index) => (line[index] ?? '').padEnd(width)));

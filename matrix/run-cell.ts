@@ -5,6 +5,7 @@ import { VFIO_SLOT } from '../src/vmm/qemu-command.ts';
 import type { Vm } from '../src/vmm/vm.ts';
 import { missingQemu, protocolOf, type QemuVersion } from '../tools/vmm/binaries.ts';
 import { diskArgs, makeDisk } from '../tools/vmm/disk.ts';
+import { fdMonitorArgs, migrateOverFd } from '../tools/vmm/fd-channel.ts';
 import { imprint, mismatches, type Imprint } from '../tools/vmm/imprint.ts';
 import { loadFromFile, migrateToFile } from '../tools/vmm/migration-file.ts';
 import { expectDevice } from '../tools/vmm/pair.ts';
@@ -12,7 +13,7 @@ import { expectArrived, startPlainSource, startPlainVm } from '../tools/vmm/plai
 import { quitAndReport, startShimmedVm, type DeviceOptions } from '../tools/vmm/shim.ts';
 import { waitForLooks } from '../tools/vmm/switchover.ts';
 import { TestBed, type VmOptions } from '../tools/vmm/test-bed.ts';
-import type { Cell, MatrixDevice, Outcome } from './cell.ts';
+import { isLive, type Cell, type MatrixDevice, type Outcome } from './cell.ts';
 
 const DEVICES: Readonly<Record<Exclude<MatrixDevice, 'none'>, DeviceOptions>> = {
   qat: { driver: 'qat', size: '4M' },
@@ -82,7 +83,7 @@ class Attempt {
   async #refused(refusal: string): Promise<Outcome> {
     const source = this.#vms.find(({ name }) => name === 'source');
     try {
-      if (source !== undefined && this.#cell.way === 'live') await this.#expectRunning(source);
+      if (source !== undefined && isLive(this.#cell)) await this.#expectRunning(source);
       return { verdict: 'refused', words: refusal };
     } catch (error) {
       return this.#failed(error as Error);
@@ -117,7 +118,7 @@ class Attempt {
       source,
       destination: waiting,
       mark,
-    } = way === 'live' ? await this.#startBoth(device) : await this.#startSource(device);
+    } = isLive(this.#cell) ? await this.#startBoth(device) : await this.#startSource(device);
     const destination = await this.#transfer(source, waiting);
     const { from, to } = await expectDevice({ source, destination }, mark);
     assert.ok(from.bytesOut > 0, 'the source has sent nothing');
@@ -151,10 +152,11 @@ class Attempt {
     const { way, withoutReturnPath = false } = this.#cell;
     assert.ok(way !== 'savevm');
     await this.#setCapabilities(source);
-    if (way === 'live') {
+    if (way === 'live' || way === 'fd') {
       const destination = waiting ?? (await this.#startDestination());
-      const socket = this.#bed.path('migration');
-      await migrateLive(source, destination, socket, { returnPath: !withoutReturnPath });
+      const options = { returnPath: !withoutReturnPath };
+      if (way === 'fd') await migrateOverFd(this.#bed, source, destination, options);
+      else await migrateLive(source, destination, this.#bed.path('migration'), options);
       return destination;
     }
     await migrateToFile(source, this.#bed.path('state'), way);
@@ -190,7 +192,8 @@ class Attempt {
     const { from, to, machine, device, properties = [], fromRun, toRun } = this.#cell;
     const qemu = name === 'source' ? from : to;
     const traces = (name === 'source' ? this.#cell.sourceTraces : this.#cell.destinationTraces) ?? [];
-    const args = [...traces.flatMap((event) => ['-trace', event]), ...(more.args ?? [])];
+    const monitor = this.#cell.way === 'fd' ? fdMonitorArgs(this.#bed, name) : [];
+    const args = [...traces.flatMap((event) => ['-trace', event]), ...monitor, ...(more.args ?? [])];
     const options = { ...more, qemu, machine, args, vfioProperties: properties };
     const run = (name === 'source' ? fromRun : toRun) ?? presented(qemu);
     const vm =

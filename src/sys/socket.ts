@@ -1,9 +1,11 @@
 import { struct } from '../abi/struct.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, failedWith, syscall, syscallError, trySyscall, withAddress } from './libc.ts';
+import { addressOf, cString, failedWith, syscall, syscallError, trySyscall, withAddress } from './libc.ts';
 
 const AF_UNIX = 1;
+/** Sockets that carry bytes without boundaries. */
+export const SOCK_STREAM = 1;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -30,11 +32,24 @@ const cmsg_rights = struct('cmsghdr', 24, {
   fd: ['s32', 16],
 });
 
-/** Two connected sockets that keep messages whole. */
-export function socketPair(): [OwnedFd, OwnedFd] {
+/** Two connected sockets, which by default keep messages whole. */
+export function socketPair(type = SOCK_SEQPACKET): [OwnedFd, OwnedFd] {
   const fds = new Int32Array(2);
-  withAddress(fds, (at) => syscall('socket pair', 'socketpair', AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, at));
+  withAddress(fds, (at) => syscall('socket pair', 'socketpair', AF_UNIX, type | SOCK_CLOEXEC, 0, at));
   return [new OwnedFd(fds[0] ?? -1), new OwnedFd(fds[1] ?? -1)];
+}
+
+/** A connection to a socket with a path, for those who need its descriptor, which Node does not tell of its own. */
+export function connectTo(path: string): OwnedFd {
+  const address = Buffer.from([AF_UNIX, 0, ...cString(path)]); // struct sockaddr_un
+  const fd = new OwnedFd(syscall(`connect to ${path}`, 'socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  try {
+    withAddress(address, (at) => syscall(`connect to ${path}`, 'connect', fd.number, at, address.length));
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
 }
 
 /**

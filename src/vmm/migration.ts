@@ -56,18 +56,19 @@ export async function setParameters(vm: Vm, parameters: MigrationParameters): Pr
 
 /**
  * Begins a migration to a QEMU migration URI. With `returnPath` the source waits for the destination's verdict before it gives
- * the VM away; without it a source that has written everything takes the migration for completed.
+ * the VM away; without it a source that has written everything takes the migration for completed. `monitor`: the one that knows the
+ * descriptor that `fd:` names.
  */
 export async function startMigration(
   vm: Vm,
   uri: string,
-  { parameters = FULL_SPEED, returnPath = false } = {},
+  { parameters = FULL_SPEED, returnPath = false, monitor = vm.qmp } = {},
 ): Promise<void> {
   await setParameters(vm, parameters);
   await vm.qmp.execute('migrate-set-capabilities', {
     capabilities: [{ capability: 'return-path', state: returnPath }],
   });
-  await vm.qmp.execute('migrate', { uri });
+  await monitor.execute('migrate', { uri });
 }
 
 /** Makes the VM, started with `incoming`, listen for a migration; returns the URI for the source. */

@@ -3,10 +3,11 @@ import { gunzipSync } from 'node:zlib';
 import { expect, it } from 'vitest';
 import type { StreamResult, TransferResult } from '../../src/cli/transfer-control.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
-import type { QemuVersion } from '../../tools/vmm/binaries.ts';
+import { protocolOf, type QemuVersion } from '../../tools/vmm/binaries.ts';
 import { requireCli } from '../../tools/vmm/cli.ts';
+import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
 import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
-import { quitAndReports, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
+import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
 import { OK, runCli } from '../support/cli-run.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
@@ -96,4 +97,43 @@ describeWithQemus(['7.2', '10.0'], 'vfio-shim stream and files of real QEMUs', (
       expect(mtty).toMatchObject({ bytesIn: 60 });
     },
   );
+});
+
+describeWithQemus(['5.2', '7.2', 'newest'], 'vfio-shim stream and a file that QEMU 5.2 has just written', () => {
+  const bed = useTestBed();
+  const device: DeviceOptions = { driver: 'vendor-v1', size: '256K' };
+  const machine = 'pc-i440fx-5.2';
+
+  it('has a v1 device’s state, and converted it goes on in QEMU 7.2 and the newest', { timeout: TIMEOUT }, async () => {
+    requireCli();
+    const source = await startShimmedVm(bed(), 'source', [{ ...device, seed: 3 }], { qemu: '5.2', machine });
+    await source.waitForFirmware();
+    const mark = await imprint(source);
+    const file = bed().path('file');
+    await migrateToFile(source, file);
+    const { sha256, bytesOut, buffersOut } = await quitAndReport(source);
+
+    expect(await json(['stream', file])).toMatchObject({
+      machine,
+      devices: [
+        { device: `${DEVICE}/vfio`, layout: '5.2', protocol: 'v1', dataBytes: bytesOut, dataRecords: buffersOut },
+      ],
+    });
+    const state = bed().path('state');
+    await json(['stream', file, '--extract', DEVICE, '-o', state]);
+    const restored = await json<TransferResult>(['restore', 'sim:vendor-v1,size=256K,strict=1', state]);
+    expect(restored.guestSha256).toBe(sha256);
+
+    const converted = bed().path('converted');
+    await json(['stream', file, '--to-layout', '6.2', '-o', converted]);
+    for (const qemu of ['7.2', 'newest'] as const) {
+      const run = ['--present', protocolOf(qemu)];
+      const vm = await startShimmedVm(bed(), `to-${qemu}`, [device], { qemu, run, machine, incoming: true });
+      await loadFromFile(vm, converted);
+      await vm.waitForStatus('running');
+      await vm.waitForTicks();
+      expect(await mismatches(vm, mark)).toEqual([]);
+      expect(await quitAndReport(vm)).toMatchObject({ sha256, bytesIn: bytesOut });
+    }
+  });
 });

@@ -59,14 +59,23 @@ export function executableDirectory(): string {
 
 /** Compiles `test/interpose/c/NAME.c` if that has not been done, and returns the program's path. */
 export function compiled(name: string): string {
+  return compile(name, FLAGS);
+}
+
+/** The same, of a library to be preloaded. */
+export function compiledLibrary(name: string): string {
+  return compile(name, [...FLAGS, '-shared', '-fPIC']);
+}
+
+function compile(name: string, flags: readonly string[]): string {
   const source = join(PROGRAMS, `${name}.c`);
   const inputs = [source, ...headersIn(PROGRAMS), ...headersIn(SHARED)];
-  const hash = createHash('sha256').update([CC, ...FLAGS].join(' '));
+  const hash = createHash('sha256').update([CC, ...flags].join(' '));
   for (const path of inputs) hash.update(basename(path)).update(readFileSync(path));
   const program = join(executableDirectory(), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(program)) return program;
   const fresh = `${program}.${process.pid}`; // another test file may be compiling it too
-  const { status, stderr } = spawnSync(CC, [...FLAGS, '-I', SHARED, '-o', fresh, source], { encoding: 'utf8' });
+  const { status, stderr } = spawnSync(CC, [...flags, '-I', SHARED, '-o', fresh, source], { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${CC} ${source}: exit code ${status}\n${stderr}`);
   renameSync(fresh, program);
   return program;

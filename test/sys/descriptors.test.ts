@@ -1,5 +1,8 @@
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
-import { release } from 'node:os';
+import { once } from 'node:events';
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { createServer, Socket } from 'node:net';
+import { release, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { O_RDWR, POLLHUP, POLLIN } from '../../src/abi/fcntl.ts';
 import { markFile, markOf, OwnedFd, setCloseOnExec } from '../../src/sys/fd.ts';
@@ -9,7 +12,7 @@ import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
 import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
-import { FdStore, receiveFd, sendFd, socketPair } from '../../src/sys/socket.ts';
+import { connectTo, FdStore, receiveFd, sendFd, SOCK_STREAM, socketPair } from '../../src/sys/socket.ts';
 import { Child } from '../../src/vmm/child.ts';
 import { outcome } from '../support/errno.ts';
 import { lacksForRun } from '../support/host.ts';
@@ -80,6 +83,30 @@ describe('sockets', () => {
     expect(outcome(() => sendFd(mine.number, 0))).toBe('EPIPE');
     expect(outcome(() => sendFd(mine.number, 9999))).toBe('EBADF');
     mine.close();
+  });
+});
+
+describe('sockets of bytes', () => {
+  it('have the bytes that come with a descriptor among the others', () => {
+    const [mine, theirs] = socketPair(SOCK_STREAM);
+    writeSync(mine.number, 'so');
+    sendFd(mine.number, 1, 0x2020202020202020n);
+    writeSync(mine.number, 'what');
+    mine.close();
+    expect(readFileSync(theirs.number, 'latin1')).toBe('so        what');
+    theirs.close();
+  });
+
+  it('are connected to by path', async () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'vfio-shim-socket-')), 'socket');
+    expect(outcome(() => connectTo(path))).toBe('ENOENT');
+    expect(outcome(() => connectTo('x'.repeat(200)))).toBe('EINVAL');
+    const server = createServer((socket) => socket.end('welcome')).listen(path);
+    await once(server, 'listening');
+    const [data] = (await once(new Socket({ fd: connectTo(path).number }), 'data')) as [Buffer];
+    expect(data).toBeBytes(Buffer.from('welcome'));
+    server.close();
+    rmSync(dirname(path), { recursive: true });
   });
 });
 

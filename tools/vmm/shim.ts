@@ -27,6 +27,8 @@ export interface DeviceOptions {
 export interface ShimOptions extends VmOptions {
   /** Options of `run`, e.g. `--present v2`. */
   readonly run?: readonly string[];
+  /** What QEMU runs under within `run`, e.g. `env NAME=VALUE`. */
+  readonly under?: readonly string[];
 }
 
 /** The one place that knows how `--device` spells it. */
@@ -57,13 +59,13 @@ export async function startShimmedVm(
   bed: TestBed,
   name: string,
   devices: readonly DeviceOptions[],
-  { run = [], ...options }: ShimOptions = {},
+  { run = [], under = [], ...options }: ShimOptions = {},
 ): Promise<Vm> {
   requireCli();
   const sysfs = bed.path(`${name}.sysfs`);
   mkdirSync(sysfs);
   const specs = devices.flatMap((device) => ['--device', deviceSpec(device)]);
-  const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--'];
+  const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--', ...under];
   const vfio = devices.map((_, index) => join(sysfs, `0000:${(0x90 + index).toString(16)}:00.0`));
   return bed.startVm(name, { vfio, ...options, prefix });
 }
