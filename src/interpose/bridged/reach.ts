@@ -27,5 +27,5 @@ export const kernelReach: Reach = {
   isGroupDevice: (fd) => linkOf(`/proc/self/fd/${fd}`) === 'anon_inode:[vfio-device]',
   port: (device, sessions) => new FdPort(device, sessions),
   map: (place, part, size) => mapSharedMemory(PARTS_FD, size, partOffset(place, part)),
-  fdStore: (place) => new FdStore(...fdStoreFds(place)),
+  fdStore: (place) => new FdStore(...fdStoreFds({ devices: [] }, place)),
 };

@@ -5,6 +5,7 @@ import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
+import type { FdStore } from '../../sys/socket.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
 import { DraftAccess } from '../../v1/drafts/registers.ts';
@@ -64,6 +65,8 @@ export interface ServedParts {
   readonly shows: { readonly region: boolean; readonly v2: boolean };
   /** Who knows which memory the device has written to. */
   readonly dirty: DirtyPages | undefined;
+  /** Where the stand-in of a data fd is kept that has a poll of its own; none if no driver can have one. */
+  readonly dataFdStore?: FdStore | undefined;
 }
 
 /** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
@@ -86,7 +89,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #last = new Map<number, Register>();
 
   constructor(parts: ServedParts, options: ServeOptions, makeDriver: (sink: DeviceSink) => D) {
-    const { name, ledger, section, memory, protocol, shows, dirty } = parts;
+    const { name, ledger, section, memory, protocol, shows, dirty, dataFdStore } = parts;
     this.name = name;
     this.ledger = ledger;
     this.section = section;
@@ -110,13 +113,21 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.#outermost = presentations.outermost;
     if (shows.region) this.region = presentations.region;
     if (shows.v2) this.v2 = presentations.v2;
-    if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
+    if (shows.v2 && options.dataFds !== undefined) {
+      this.dataFds = new DataFds(this, options.dataFds, at('dataFd'), dataFdStore);
+    }
   }
 
   /** A user gets the device's fd. */
   opened(turn: Turn): void {
     this.#counter.counts.reset_due = 1;
     turn.touch(this.ledger);
+  }
+
+  /** Ends a call on the device, or on something that belongs to it. */
+  leave(): void {
+    this.dataFds?.showReadiness();
+    this.driver.leave();
   }
 
   /** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */

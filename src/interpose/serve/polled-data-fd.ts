@@ -1,0 +1,65 @@
+import { POLLIN, POLLOUT } from '../../abi/fcntl.ts';
+import { createEpoll, Timer, unwatch, watch } from '../../sys/epoll.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import type { FdStore } from '../../sys/socket.ts';
+import { newPolledNumber } from '../trap/polled-file.ts';
+
+/**
+ * What poll(2), select(2) and epoll(7) of the target say of a data fd whose driver has a poll. They are never trapped, so its stand-in is an
+ * epoll file. It watches a timer, so it becomes ready by itself when the device said that it would.
+ *
+ * The timer is this process's. Without it, until a successor has come, nothing is ready, and a read would wait just so. The store keeps
+ * the epoll file for the successor; it is also watched itself, with the session's number, which so lasts as long as the run does. A
+ * stand-in whose session has ended is ready for good: the store can always be written to.
+ */
+export class PolledDataFd {
+  readonly #store: FdStore;
+  #timer: Timer | undefined;
+  /** What is shown; `undefined` if no session goes on. */
+  #shown: number | undefined;
+
+  constructor(store: FdStore) {
+    this.#store = store;
+  }
+
+  /** The stand-in of a session that has just begun, which is not ready, and its number. */
+  begin(): { readonly file: OwnedFd; readonly number: number } {
+    this.#end();
+    const file = createEpoll();
+    const number = newPolledNumber();
+    watch(file.number, this.#store.end, 0, BigInt(number));
+    this.#watchTimer(file, Infinity);
+    this.#store.put(number, file);
+    return { file, number };
+  }
+
+  /** Of a session that another process has begun. */
+  adopt(): void {
+    using file = this.#store.peek()?.fd;
+    if (file !== undefined) this.#watchTimer(file, Infinity);
+  }
+
+  /** Shows from when on the data fd is readable (V2DataSession.readableFrom); `undefined` if its session has ended. */
+  show(from: number | undefined): void {
+    if (this.#shown === undefined || this.#shown === from) return;
+    if (from === undefined) this.#end();
+    else this.#timer?.set(from);
+    this.#shown = from;
+  }
+
+  #watchTimer(file: OwnedFd, from: number): void {
+    this.#timer ??= new Timer();
+    this.#timer.set(from);
+    this.#shown = from;
+    watch(file.number, this.#timer.fd.number, POLLIN);
+  }
+
+  #end(): void {
+    const kept = this.#store.peek();
+    if (kept === undefined) return;
+    using file = kept.fd;
+    watch(file.number, this.#store.end, POLLOUT, BigInt(kept.number));
+    if (this.#timer !== undefined) unwatch(file.number, this.#timer.fd.number);
+    this.#store.clear();
+  }
+}
