@@ -7,12 +7,11 @@ import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
 import { addressOf, withAddress } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
-import type { FdStore } from '../../sys/socket.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Call } from '../trap/call.ts';
 import type { FdWindow } from '../run/plan.ts';
-import { PolledDataFd } from './polled-data-fd.ts';
+import type { PolledDataFd } from './polled-data-fd.ts';
 import { createStandIn, freeNumber, give } from '../trap/stand-in.ts';
 import { TargetBuffer } from '../trap/target-buffer.ts';
 
@@ -44,14 +43,13 @@ export class DataFds {
   readonly #polled: PolledDataFd | undefined;
   #readsAhead = false;
 
-  /** Without a `store`, all drivers have data fds as those without poll. */
-  constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array, store?: FdStore) {
+  /** Without `polled`, all drivers have data fds as those without poll. */
+  constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array, polled?: PolledDataFd) {
     this.#device = device;
     this.#window = window;
     this.#my = data_fd.view(state);
-    if (store === undefined) return;
-    this.#polled = new PolledDataFd(store);
-    this.#polled.adopt();
+    this.#polled = polled;
+    polled?.adopt();
     this.showReadiness();
   }
 
@@ -62,7 +60,8 @@ export class DataFds {
 
   /** A call on the device is ending: what it has changed shows in the target's poll(2) before the target has the answer. */
   showReadiness(): void {
-    this.#polled?.show(this.#device.v2?.openSession()?.readableFrom?.());
+    const polled = this.#polled;
+    if (polled?.goesOn === true) polled.show(this.#device.v2?.openSession()?.readableFrom?.());
   }
 
   /** Gives the target a data fd for a session that has just begun, once it has been told its number. */

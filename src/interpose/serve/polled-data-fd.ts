@@ -27,34 +27,49 @@ export class PolledDataFd {
     this.#end();
     const file = createEpoll();
     const number = newPolledNumber();
-    watch(file.number, this.#store.end, 0, BigInt(number));
-    this.#watchTimer(file, Infinity);
-    this.#store.put(number, file);
+    try {
+      watch(file.number, this.#store.end, 0, BigInt(number));
+      this.#store.put(number, file);
+      this.#watchTimer(file);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
     return { file, number };
   }
 
   /** Of a session that another process has begun. */
   adopt(): void {
     using file = this.#store.peek()?.fd;
-    if (file !== undefined) this.#watchTimer(file, Infinity);
+    if (file !== undefined) this.#watchTimer(file);
+  }
+
+  /** Whether there is a session whose readiness is shown. */
+  get goesOn(): boolean {
+    return this.#shown !== undefined;
   }
 
   /** Shows from when on the data fd is readable (V2DataSession.readableFrom); `undefined` if its session has ended. */
   show(from: number | undefined): void {
-    if (this.#shown === undefined || this.#shown === from) return;
-    if (from === undefined) this.#end();
-    else this.#timer?.set(from);
+    if (this.#shown === from) return;
+    if (from === undefined) {
+      this.#end();
+      return;
+    }
+    this.#timer?.set(from);
     this.#shown = from;
   }
 
-  #watchTimer(file: OwnedFd, from: number): void {
+  /** Nothing is ready until that is shown. */
+  #watchTimer(file: OwnedFd): void {
     this.#timer ??= new Timer();
-    this.#timer.set(from);
-    this.#shown = from;
+    this.#timer.set(Infinity);
     watch(file.number, this.#timer.fd.number, POLLIN);
+    this.#shown = Infinity;
   }
 
   #end(): void {
+    this.#shown = undefined;
     const kept = this.#store.peek();
     if (kept === undefined) return;
     using file = kept.fd;

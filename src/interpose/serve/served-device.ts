@@ -15,6 +15,7 @@ import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
+import { PolledDataFd } from './polled-data-fd.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import { mapSection } from '../trap/map-section.ts';
@@ -114,7 +115,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     if (shows.region) this.region = presentations.region;
     if (shows.v2) this.v2 = presentations.v2;
     if (shows.v2 && options.dataFds !== undefined) {
-      this.dataFds = new DataFds(this, options.dataFds, at('dataFd'), dataFdStore);
+      const polled = dataFdStore && new PolledDataFd(dataFdStore);
+      this.dataFds = new DataFds(this, options.dataFds, at('dataFd'), polled);
     }
   }
 
