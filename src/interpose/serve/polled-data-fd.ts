@@ -10,7 +10,8 @@ import { newPolledNumber } from '../trap/polled-file.ts';
  *
  * The timer is this process's. Without it, until a successor has come, nothing is ready, and a read would wait just so. The store keeps
  * the epoll file for the successor; it is also watched itself, with the session's number, which so lasts as long as the run does. A
- * stand-in whose session has ended is ready for good: the store can always be written to.
+ * stand-in whose session has ended is ready for good: the store can always be written to. And as it always watches something, nobody can
+ * put more epoll files above it than there may be above what a successor adds (fs/eventpoll.c: path_limits).
  */
 export class PolledDataFd {
   readonly #store: FdStore;

@@ -274,6 +274,21 @@ describeWithCompiler('poll(2) of the data fd of a presented mlx5', () => {
     expect(value(await read(device, fd))).toBe(24);
   });
 
+  it('is told by a successor, however many epoll files the VM has put above it', async () => {
+    const device = await open(`size=16K,${NEVER}`);
+    const { puppet } = device.user;
+    const fd = await drained(device, V2.STOP_COPY);
+    await puppet.memory('event', 16);
+    const nest = `${callText('epoll_create1', [0])}; ${callText('epoll_ctl', ['$', EPOLL_CTL_ADD, fd, '$event'])}`;
+    const last = await puppet.script(Array.from({ length: 600 }, () => nest).join('; '));
+    expect(last.errno, 'more than the kernel lets there be').toBe('EINVAL');
+    await takeOver(device);
+    expect(await poll(device, fd)).toBe(0);
+    expect((await read(device, fd)).errno).toBe('EAGAIN');
+    await setState(device, V2.RUNNING);
+    expect(await poll(device, fd)).toBe(READY);
+  });
+
   it('makes no data fd of an epoll file of the VM’s own, at whatever number', async () => {
     const device = await open(`size=16K,${NEVER}`);
     const { puppet } = device.user;
