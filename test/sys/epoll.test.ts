@@ -42,7 +42,7 @@ describe('a file that watches others', () => {
     expect(watchedData(epoll.number)).toEqual([2n ** 64n - 1n]);
     watch(epoll.number, there.number, POLLOUT, 7n);
     expect(poll(epoll)).toBe(POLLIN | POLLRDNORM);
-    expect(watchedData(epoll.number).toSorted()).toEqual([2n ** 64n - 1n, 7n].toSorted());
+    expect(new Set(watchedData(epoll.number))).toEqual(new Set([2n ** 64n - 1n, 7n]));
     unwatch(epoll.number, there.number);
     expect(poll(epoll)).toBe(0);
     there.close();
