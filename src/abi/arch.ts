@@ -27,6 +27,8 @@ export interface Arch {
   readonly originalNumberOffset: number | undefined;
   /** The instruction that makes a system call, which `pc` has passed while the call is blocked. */
   readonly syscallInstruction: readonly number[];
+  /** `struct epoll_event` (linux/eventpoll.h), which x86-64 alone packs. */
+  readonly epollEvent: Struct<{ readonly events: readonly ['u32', 0]; readonly data: readonly ['u64', 4 | 8] }>;
   /** Flags of open(2) whose numbers differ (asm/fcntl.h); the others are in fcntl.ts. */
   readonly openFlags: {
     readonly O_DIRECTORY: number;
@@ -58,6 +60,7 @@ export const ARCH: Readonly<Record<ArchName, Arch>> = {
     }),
     originalNumberOffset: x.orig_rax[1],
     syscallInstruction: [0x0f, 0x05],
+    epollEvent: struct('epoll_event', 12, { events: ['u32', 0], data: ['u64', 4] }),
     openFlags: { O_DIRECTORY: 0o200000, O_NOFOLLOW: 0o400000, O_DIRECT: 0o40000, O_LARGEFILE: 0o100000 },
   },
   arm64: {
@@ -78,6 +81,7 @@ export const ARCH: Readonly<Record<ArchName, Arch>> = {
     }),
     originalNumberOffset: undefined,
     syscallInstruction: [0x01, 0x00, 0x00, 0xd4],
+    epollEvent: struct('epoll_event', 16, { events: ['u32', 0], data: ['u64', 8] }),
     openFlags: { O_DIRECTORY: 0o40000, O_NOFOLLOW: 0o100000, O_DIRECT: 0o200000, O_LARGEFILE: 0o400000 },
   },
 };

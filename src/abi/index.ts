@@ -1,6 +1,7 @@
 /** Names, numbers and layouts of the kernel's interfaces. */
 export * from './arch.ts';
 export * from './bpf.ts';
+export * from './epoll.ts';
 export * from './errno.ts';
 export * from './fcntl.ts';
 export * from './ioctl.ts';

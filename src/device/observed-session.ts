@@ -26,6 +26,10 @@ class ObservedSession implements V2DataSession {
     return this.#session.nonblockingErrno;
   }
 
+  get readableFrom(): (() => number) | undefined {
+    return this.#session.readableFrom;
+  }
+
   protected moved(direction: Direction, bytes: number): void {
     this.#sink({ time: this.#clock(), protocol: 'v2', call: 'data', direction, bytes });
   }

@@ -193,6 +193,11 @@ export class Mlx5Device implements V2Device {
     return isPreCopy(this.#now) && this.#my.file === File.PRE_COPY ? 'ENOMSG' : 'EAGAIN';
   }
 
+  /** @internal */
+  readableFrom(): number {
+    return this.#saver.readableFrom();
+  }
+
   /** @internal After an error the file takes no more, whatever the device has got (main.c: mlx5vf_mark_migf_error). */
   write(from: Uint8Array): number {
     const fault = this.#faults.beforeData('write');
@@ -257,11 +262,14 @@ class Mlx5Session implements V2DataSession {
   readonly #device: Mlx5Device;
   readonly #id: number;
   readonly #isSaving: boolean;
+  /** Of a file that is saved to alone: one that is resumed from has no poll (main.c: mlx5vf_resume_fops). */
+  readonly readableFrom: (() => number) | undefined;
 
   constructor(device: Mlx5Device, id: number, isSavingSession: boolean) {
     this.#device = device;
     this.#id = id;
     this.#isSaving = isSavingSession;
+    if (isSavingSession) this.readableFrom = () => device.readableFrom();
   }
 
   read(into: Uint8Array): number {

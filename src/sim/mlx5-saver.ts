@@ -150,6 +150,17 @@ export class Mlx5Saver {
     }
   }
 
+  /**
+   * What poll(2) says (main.c: mlx5vf_save_poll), as V2DataSession.readableFrom(): nothing where a read is ENOMSG, and what has failed is
+   * ready. A SAVE that is under way will have an image, or fail.
+   */
+  readableFrom(): number {
+    const { file, saving, due } = this.#my;
+    if (this.#first !== undefined || file === File.COMPLETE || file === File.ERROR) return 0;
+    if (saving === Save.NONE || this.#failureOfSave(saving) === File.PRE_COPY_ERROR) return Infinity;
+    return due;
+  }
+
   /** VFIO_MIG_GET_PRECOPY_INFO (main.c: mlx5vf_precopy_ioctl). It may start a SAVE; and it waits for the one that is under way. */
   precopyInfo(state: number): PrecopyInfo {
     const my = this.#my;
@@ -232,15 +243,22 @@ export class Mlx5Saver {
   #endSave(state: number): void {
     const my = this.#my;
     const { saving, due } = my;
+    const failure = this.#failureOfSave(saving);
     my.saving = Save.NONE;
     my.saves += 1;
-    const failed = this.#values.fwerr.find(({ command, nth }) => command === 'SAVE' && nth === my.saves);
-    if (failed !== undefined) {
-      my.file = failed.isState && saving === Save.PRE_COPY ? File.PRE_COPY_ERROR : File.ERROR;
+    if (failure !== undefined) {
+      my.file = failure;
       return;
     }
     if (saving === Save.PRE_COPY) this.#addPreCopyImage(state);
     else this.#addChunk(due, state);
+  }
+
+  /** What the file is once the SAVE that is under way has ended, if that fails. */
+  #failureOfSave(saving: number): number | undefined {
+    const failed = this.#values.fwerr.find(({ command, nth }) => command === 'SAVE' && nth === this.#my.saves + 1);
+    if (failed === undefined) return undefined;
+    return failed.isState && saving === Save.PRE_COPY ? File.PRE_COPY_ERROR : File.ERROR;
   }
 
   #addPreCopyImage(state: number): void {

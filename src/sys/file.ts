@@ -55,12 +55,18 @@ export function inodeOfOwn(fd: number): number {
 
 /**
  * The inode of the shared memory behind a descriptor of another process, by a thread of it: `ELSEWHERE` if the file is
- * something else, `undefined` if it has no such descriptor. The descriptor is taken once, and looked at here. Throws if that is
- * not allowed: what cannot be told is not another file.
+ * something else, `undefined` if it has no such descriptor. The descriptor is taken once, and looked at here, by `find`. Throws if that
+ * is not allowed: what cannot be told is not another file.
  */
-export function inodeOf(tid: number, fd: number): number | undefined {
+export function inodeOf(tid: number, fd: number, find = inodeOfOwn): number | undefined {
   using own = fd < 0 ? undefined : duplicateFd(tid, fd);
-  return own === undefined ? undefined : inodeOfOwn(own.number);
+  return own === undefined ? undefined : find(own.number);
+}
+
+/** True for files of no type, which the kernel makes for calls as epoll_create(2), all with one inode. */
+export function isAnonymous(fd: number): boolean {
+  look(fd);
+  return (view.stx_mode & constants.S_IFMT) === 0;
 }
 
 /** The flags of the open file behind a descriptor of another process (fcntl(2): F_GETFL); `undefined` if it has no such descriptor. */

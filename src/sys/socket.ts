@@ -113,6 +113,11 @@ export class FdStore {
     this.#out = out;
   }
 
+  /** A descriptor of this process that poll(2) calls writable as long as the place is there. */
+  get end(): number {
+    return this.#in;
+  }
+
   /** Replaces what is there. A process that is killed meanwhile leaves nothing, or the new file. */
   put(number: number, fd: OwnedFd): void {
     this.clear();

@@ -30,6 +30,11 @@ export interface V2DataSession {
    */
   readonly nonblockingErrno?: (() => ErrnoName) | undefined;
   /**
+   * From when on poll(2) calls the data fd readable, in microseconds of `CLOCK_MONOTONIC`, if nobody makes a call on the device until
+   * then: 0 is now, `Infinity` not before a call. Absent if the driver has no poll, as none has but mlx5: then it is always ready.
+   */
+  readonly readableFrom?: (() => number) | undefined;
+  /**
    * The memory where the next bytes lie, at most `length` of them and none at the end of the stream: whoever takes them from
    * there and then says so with consume() spares a copy. `undefined` if there is none; throws as read() does. It shows the
    * same bytes until they are consumed.

@@ -105,8 +105,13 @@ export const commonClaims: readonly Claim[] = some((name) => !x64Only.has(name) 
 
 /** Claims about one architecture, from its own headers. */
 export const archClaims: Readonly<Record<abi.ArchName, readonly Claim[]>> = {
-  x64: [...some((name) => x64Only.has(name)), ...openFlags('x64'), ...syscalls(abi.x64Syscalls)],
-  arm64: [...some((name) => arm64Only.has(name)), ...openFlags('arm64')],
+  x64: [
+    ...some((name) => x64Only.has(name)),
+    ...openFlags('x64'),
+    ...structClaims(abi.ARCH.x64.epollEvent),
+    ...syscalls(abi.x64Syscalls),
+  ],
+  arm64: [...some((name) => arm64Only.has(name)), ...openFlags('arm64'), ...structClaims(abi.ARCH.arm64.epollEvent)],
 };
 
 /** aarch64 has the generic table, which every system's headers hold. */

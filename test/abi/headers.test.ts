@@ -17,6 +17,7 @@ const headers = [
   'linux/close_range.h',
   'linux/elf.h',
   'linux/errno.h',
+  'linux/eventpoll.h',
   'linux/fcntl.h',
   'linux/filter.h',
   'linux/fs.h',
@@ -29,6 +30,8 @@ const headers = [
   'linux/resource.h',
   'linux/seccomp.h',
   'linux/stat.h',
+  'linux/time.h',
+  'linux/timerfd.h',
   'linux/uio.h',
   'linux/vfio.h',
   'linux/wait.h',
@@ -120,8 +123,8 @@ describe('the installed kernel headers', () => {
   });
 
   for (const [arch, archHeaders] of [
-    ['x64', ['asm/unistd.h', 'linux/fcntl.h', 'linux/ptrace.h', 'asm/ptrace.h', 'sys/user.h']],
-    ['arm64', ['linux/fcntl.h', 'asm/ptrace.h']],
+    ['x64', ['asm/unistd.h', 'linux/eventpoll.h', 'linux/fcntl.h', 'linux/ptrace.h', 'asm/ptrace.h', 'sys/user.h']],
+    ['arm64', ['linux/eventpoll.h', 'linux/fcntl.h', 'asm/ptrace.h']],
   ] as const) {
     const found = reason === '' ? headersOf(arch) : undefined;
     const why = reason === '' && found === undefined ? ` (skipped: no ${arch} headers)` : reason;

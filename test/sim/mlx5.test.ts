@@ -406,4 +406,70 @@ describe('mlx5, whatever is read and written when', () => {
       { numRuns: 60 },
     );
   });
+
+  test('poll says when a read ends at once, and by nothing but time until then', () => {
+    const options = fc.record({
+      delay: fc.constantFrom(0, 3),
+      kernel: fc.constantFrom('6.12', '7.1'),
+      fwerr: fc.constantFrom(
+        '',
+        ',fwerr=SAVE@1',
+        ',fwerr=SAVE@1:state',
+        ',fwerr=SAVE@2',
+        ',fwerr=SAVE@2:state',
+        ',fwerr=SAVE@3',
+      ),
+    });
+    const steps = fc.array(fc.oneof(step, fc.record({ kind: fc.constant('stop' as const) })), { maxLength: 40 });
+    const seen = new Set<string>();
+    const readAll = { kind: 'read' as const, size: MIB };
+    fc.assert(
+      fc.property(options, steps, ({ delay, kernel, fwerr }, all) => {
+        const made = mlx5(`size=170K,chunk=64K,initial=50K,delay=${delay},kernel=${kernel}${fwerr}`);
+        const session = begin(made.device, V2.PRE_COPY);
+        /** How a read of a byte would end at a time. */
+        const readAt = (time: number): string => {
+          const { state, bar, kept } = made.memory;
+          const memory = { ...made.memory, state: state.slice(), bar: bar.slice(), kept: kept.slice() };
+          const copy = new Mlx5Device(made.spec, memory, () => time);
+          return outcome(() => copy.openSession()?.read(new Uint8Array(1)));
+        };
+        const check = (): void => {
+          const from = session.readableFrom?.() ?? NaN;
+          const before = Math.min(from - 1, made.clock.now + 3600 * 1000 * MS);
+          const waits = from <= made.clock.now ? undefined : readAt(before);
+          if (waits !== undefined) expect(['EAGAIN', 'ENOMSG']).toContain(waits);
+          const ends = from === Infinity ? undefined : readAt(Math.max(from, made.clock.now));
+          if (ends !== undefined) expect(['OK', 'ENODEV']).toContain(ends);
+          seen.add(`${waits} ${ends}`);
+        };
+        check();
+        outcome(() => session.read(new Uint8Array(FIRST_RECORD_SIZE)));
+        check();
+        for (const now of all) {
+          if (now.kind === 'read') outcome(() => session.read(new Uint8Array(now.size)));
+          else if (now.kind === 'write') made.bar.fill(now.value, now.page * 4096, now.page * 4096 + 100);
+          else if (now.kind === 'info') outcome(() => session.precopyInfo());
+          else if (now.kind === 'time') made.clock.now += now.ms * MS;
+          else if (now.kind === 'stop') outcome(() => made.device.setState(V2.STOP_COPY));
+          check();
+        }
+      }),
+      {
+        numRuns: 60,
+        examples: [
+          [{ delay: 3, kernel: '6.12', fwerr: '' }, []],
+          [{ delay: 3, kernel: '6.12', fwerr: ',fwerr=SAVE@1' }, []],
+          [{ delay: 0, kernel: '6.12', fwerr: '' }, [readAll]],
+        ],
+      },
+    );
+    // every kind was met: data, an error, a wait for either, and no data now
+    for (const kind of ['undefined OK', 'undefined ENODEV', 'EAGAIN OK', 'EAGAIN ENODEV', 'ENOMSG undefined'])
+      expect(seen).toContain(kind);
+  });
+
+  test('a file that is resumed from has no poll', () => {
+    expect(begin(mlx5().device, V2.RESUMING).readableFrom).toBeUndefined();
+  });
 });

@@ -78,7 +78,7 @@ export class Bridging implements Devices {
 
   /** Of data fds alone: a device of the kernel is told by its mark. */
   whose(inode: number): Descriptor | undefined {
-    const place = this.#devices.findIndex((device) => device?.dataFds?.inode === inode);
+    const place = this.#devices.findIndex((device) => device?.dataFds?.file === inode);
     return place >= 0 ? { kind: 'data fd', place } : undefined;
   }
 

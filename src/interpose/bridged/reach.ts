@@ -38,5 +38,5 @@ export const kernelReach: Reach = {
   container: (fd) => new KernelContainer(fd),
   port: (device, sessions) => new FdPort(device, sessions),
   map: (place, part, size) => mapSharedMemory(PARTS_FD, size, partOffset(place, part)),
-  fdStore: (place) => new FdStore(...fdStoreFds(place)),
+  fdStore: (place) => new FdStore(...fdStoreFds({ devices: [] }, place)),
 };

@@ -8,6 +8,7 @@ import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { pciConfig } from '../../sim/pci.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
+import type { FdStore } from '../../sys/socket.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { emulatedRegions } from './emulated-regions.ts';
@@ -31,6 +32,7 @@ export function emulatedDevice(
   index: number,
   ledger: Ledger,
   files: DeviceFiles,
+  dataFdStore: FdStore | undefined,
   options: ServeOptions,
 ): EmulatedDevice {
   const { dataSection } = plan;
@@ -54,6 +56,7 @@ export function emulatedDevice(
     protocol,
     shows: { region: options.present !== 'v2', v2: options.present === 'v2' || options.present === 'auto' },
     dirty: noDma,
+    dataFdStore,
   };
   // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
   const innermost = (): Uint8Array => {

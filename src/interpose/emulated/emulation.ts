@@ -2,6 +2,7 @@ import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { errnoNameOrEio, hasErrno } from '../../error.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
+import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
@@ -28,6 +29,8 @@ export interface EmulationMemory {
   readonly journal: Uint8Array;
   readonly ledgers: Ledgers;
   readonly filesOf: (device: number) => DeviceFiles;
+  /** Without it, all drivers have data fds as those without poll. */
+  readonly storeOf?: (device: number) => FdStore;
 }
 
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
@@ -37,9 +40,9 @@ export class Emulation implements Devices {
   readonly #paths: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
 
-  constructor(plan: Plan, { layout, journal, ledgers, filesOf }: EmulationMemory, options: ServeOptions) {
+  constructor(plan: Plan, { layout, journal, ledgers, filesOf, storeOf }: EmulationMemory, options: ServeOptions) {
     this.#devices = plan.devices.map((device, n) =>
-      emulatedDevice(device, n, layout.deviceLedger(journal, ledgers, n), filesOf(n), options),
+      emulatedDevice(device, n, layout.deviceLedger(journal, ledgers, n), filesOf(n), storeOf?.(n), options),
     );
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
@@ -59,7 +62,7 @@ export class Emulation implements Devices {
   whose(inode: number): Descriptor | undefined {
     const device = this.#deviceInodes.indexOf(inode);
     if (device >= 0) return { kind: 'device', place: device };
-    const place = this.#devices.findIndex(({ dataFds }) => dataFds?.inode === inode);
+    const place = this.#devices.findIndex(({ dataFds }) => dataFds?.file === inode);
     return place >= 0 ? { kind: 'data fd', place } : this.#nodes.whose(inode);
   }
 
@@ -87,9 +90,13 @@ export class Emulation implements Devices {
     if (device === undefined) return CONTINUE;
     turn.touch(device.ledger);
     device.counted();
-    return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
-      device.openDataFd(turn, resuming, tell),
-    );
+    try {
+      return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+        device.openDataFd(turn, resuming, tell),
+      );
+    } finally {
+      device.leave();
+    }
   }
 
   open(turn: Turn): number {

@@ -1,9 +1,9 @@
-import { BRIDGED, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
+import { BRIDGED, placesOf, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
  * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, if devices are emulated,
- * the files of each; or, for devices of the kernel, one file for all of them and a pair of sockets for each. Every number follows from
- * what is declared here.
+ * the files of each; or, for devices of the kernel, one file for all of them; and a pair of sockets for each device of either kind. Every
+ * number follows from what is declared here.
  */
 
 /** A file of shared memory. */
@@ -82,20 +82,15 @@ export function filesOf(device: PlannedDevice): SharedFile[] {
   return EMULATED_FILES.map((file) => EMULATED[file](device));
 }
 
-/** How many pairs of sockets a run has, behind the shared files: an fd store for the data fd of each bridged device. */
-export function fdStoresOf({ devices }: Devices): number {
-  return devices.length === 0 ? BRIDGED : 0;
-}
-
-/** The two ends of the n-th bridged device's fd store. */
-export function fdStoreFds(device: number): readonly [into: number, out: number] {
-  const first = PARTS_FD + 1 + 2 * device;
+/** The two ends of the n-th device's fd store, for its data fd: behind the shared files. */
+export function fdStoreFds(plan: Devices, device: number): readonly [into: number, out: number] {
+  const first = JOURNAL_FD + sharedFiles(plan, 0).length + 2 * device;
   return [first, first + 1];
 }
 
 /** The descriptor behind all that the keeper hands to a supervisor. */
 export function firstFreeFd(plan: Devices): number {
-  return JOURNAL_FD + sharedFiles(plan, 0).length + 2 * fdStoresOf(plan);
+  return fdStoreFds(plan, placesOf(plan))[0];
 }
 
 function pages(bytes: number): number {

@@ -8,7 +8,7 @@ import { becomeSessionLeader } from '../../sys/process.ts';
 import { receiveFd, socketPair } from '../../sys/socket.ts';
 import { JournalLayout } from '../memory/journal.ts';
 import { logTo, messageOf, warn } from '../run/log.ts';
-import { firstFreeFd, sharedFiles, fdStoresOf } from '../memory/inherited.ts';
+import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
 import { handOn, LAUNCHER_FD, parsePlan, placesOf, type Plan } from '../run/plan.ts';
 import { NODE, SupervisorProgram } from './supervisor-program.ts';
 import { removeSysfs } from './sysfs.ts';
@@ -66,7 +66,7 @@ export async function start(text: string | undefined): Promise<void> {
 function prepare(plan: Plan): Kept | undefined {
   const layout = new JournalLayout(placesOf(plan));
   const files = sharedFiles(plan, layout.size).map(({ name, size }) => createSharedMemory(name, size).number);
-  const fdStores = Array.from({ length: fdStoresOf(plan) }, () => socketPair().map(({ number }) => number)).flat();
+  const fdStores = Array.from({ length: placesOf(plan) }, () => socketPair().map(({ number }) => number)).flat();
   const begun = layout.begun(mapSharedMemory(files[0] ?? -1, layout.size).bytes);
   const program = new SupervisorProgram();
   const listener = receiveFd(LAUNCHER_FD);

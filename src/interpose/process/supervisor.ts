@@ -6,6 +6,7 @@ import { Outlet } from '../../sys/outlet.ts';
 import { OwnedFd } from '../../sys/fd.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { Listener } from '../../sys/seccomp.ts';
+import { FdStore } from '../../sys/socket.ts';
 import { Bridging } from '../bridged/bridging.ts';
 import { Call } from '../trap/call.ts';
 import { Emulation } from '../emulated/emulation.ts';
@@ -14,7 +15,7 @@ import { Findings } from '../bridged/findings.ts';
 import { JournalLayout, MAX_PARKED } from '../memory/journal.ts';
 import { Ledgers } from '../memory/ledger.ts';
 import { messageOf, serving, warn } from '../run/log.ts';
-import { inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
+import { fdStoreFds, inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
 import { Parked } from '../memory/parked.ts';
 import { BRIDGED, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
@@ -100,7 +101,8 @@ export class Supervisor {
     const trace = this.#trace;
     const options = { ...plan, peers: this.#p2p, warn, log: plan.verbose ? warn : undefined };
     if (plan.devices.length > 0) {
-      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles }, options);
+      const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));
+      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles, storeOf }, options);
     }
     const toTrace = trace === undefined ? undefined : trace.device.bind(trace);
     const gone = (report: DeviceReport): void => this.#sendReport(report);

@@ -3,6 +3,7 @@ import { struct } from '../../abi/struct.ts';
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../abi/vfio.ts';
 import { VFIO_PRECOPY_INFO_REINIT, vfio_precopy_info } from '../../abi/vfio-v2.ts';
 import { isNotReady } from '../../error.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
 import { addressOf, withAddress } from '../../sys/libc.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
@@ -10,20 +11,21 @@ import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Call } from '../trap/call.ts';
 import type { FdWindow } from '../run/plan.ts';
+import type { PolledDataFd } from './polled-data-fd.ts';
 import { createStandIn, freeNumber, give } from '../trap/stand-in.ts';
 import { TargetBuffer } from '../trap/target-buffer.ts';
 
 /*
  * The data fds of a v2 device. The target gets a stand-in, a descriptor in a reserved window of numbers: the filter traps the calls
- * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone.
+ * on these numbers, and they are served here, as the kernel serves them for a driver that has read and write alone, or poll as well.
  */
 
 /** The most that one call reads, or writes by a copy, in bytes: what QEMU 10 asks for. */
 const PIECE = 1024 * 1024;
 
 const data_fd = struct('data_fd', 64, {
-  /** The file of the session that goes on; its inode is what tells it from those of earlier ones. */
-  inode: ['count', 0],
+  /** What tells the file of the session that goes on from those of earlier ones (polled-file.ts). */
+  file: ['count', 0],
 });
 
 /** What a device's data fd needs to know of it. */
@@ -38,26 +40,48 @@ export class DataFds {
   readonly #device: DataFdDevice;
   readonly #window: FdWindow;
   readonly #my: ReturnType<typeof data_fd.view>;
+  readonly #polled: PolledDataFd | undefined;
   #readsAhead = false;
 
-  constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array) {
+  /** Without `polled`, all drivers have data fds as those without poll. */
+  constructor(device: DataFdDevice, window: FdWindow, state: Uint8Array, polled?: PolledDataFd) {
     this.#device = device;
     this.#window = window;
     this.#my = data_fd.view(state);
+    this.#polled = polled;
+    polled?.adopt();
+    this.showReadiness();
   }
 
-  get inode(): number {
-    return this.#my.inode;
+  /** The number of the file of the session that goes on, as fileNumber(). */
+  get file(): number {
+    return this.#my.file;
+  }
+
+  /** A call on the device is ending: what it has changed shows in the target's poll(2) before the target has the answer. */
+  showReadiness(): void {
+    const polled = this.#polled;
+    if (polled?.goesOn === true) polled.show(this.#device.v2?.openSession()?.readableFrom?.());
   }
 
   /** Gives the target a data fd for a session that has just begun, once it has been told its number. */
   open(call: Call, listener: NotificationReply, resuming: boolean, tell: (fd: number) => void): void {
-    using file = createStandIn();
-    using open = openAnew(file.number, resuming ? O_RDONLY : O_WRONLY);
-    this.#my.inode = inodeOfOwn(file.number); // whatever follows, those of earlier sessions are at their end
+    using file = this.#begin(resuming); // whatever follows, those of earlier sessions are at their end
     const fd = freeNumber(call, this.#window);
     tell(fd);
-    give(call, listener, open, fd, true);
+    give(call, listener, file, fd, true);
+  }
+
+  #begin(resuming: boolean): OwnedFd {
+    const polled = this.#device.v2?.openSession()?.readableFrom === undefined ? undefined : this.#polled;
+    if (polled !== undefined) {
+      const { file, number } = polled.begin();
+      this.#my.file = number;
+      return file;
+    }
+    using file = createStandIn();
+    this.#my.file = inodeOfOwn(file.number);
+    return openAnew(file.number, resuming ? O_RDONLY : O_WRONLY);
   }
 
   #session(): V2DataSession {

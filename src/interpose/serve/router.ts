@@ -52,7 +52,7 @@ export class Router {
     } catch (error) {
       if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
     } finally {
-      device.driver.leave();
+      device.leave();
     }
     return true;
   }
@@ -133,7 +133,7 @@ export class Router {
       if (isRead) return device.read(turn, offset);
       return call.nr === numbers.pwrite64 ? device.write(turn, offset) : this.#map(turn, device, offset);
     } finally {
-      device.driver.leave();
+      device.leave();
     }
   }
 
@@ -175,7 +175,7 @@ export class Router {
       device.counted();
       return serve(dataFds, device);
     } finally {
-      device.driver.leave();
+      device.leave();
     }
   }
 

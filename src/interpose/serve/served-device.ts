@@ -5,6 +5,7 @@ import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
+import type { FdStore } from '../../sys/socket.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
 import { DraftAccess } from '../../v1/drafts/registers.ts';
@@ -14,6 +15,7 @@ import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
+import { PolledDataFd } from './polled-data-fd.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import { mapSection } from '../trap/map-section.ts';
@@ -67,6 +69,8 @@ export interface ServedParts {
   readonly shows: { readonly region: boolean; readonly v2: boolean };
   /** Who knows which memory the device has written to. */
   readonly dirty: DirtyPages | undefined;
+  /** Where the stand-in of a data fd is kept that has a poll of its own; none if no driver can have one. */
+  readonly dataFdStore?: FdStore | undefined;
 }
 
 /** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
@@ -90,7 +94,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #last = new Map<number, Register>();
 
   constructor(parts: ServedParts, options: ServeOptions, makeDriver: (sink: DeviceSink) => D) {
-    const { name, ledger, section, memory, protocol, shows, dirty } = parts;
+    const { name, ledger, section, memory, protocol, shows, dirty, dataFdStore } = parts;
     this.name = name;
     this.ledger = ledger;
     this.section = section;
@@ -120,7 +124,10 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.#outermost = presentations.outermost;
     if (shows.region) this.region = presentations.region;
     if (shows.v2) this.v2 = presentations.v2;
-    if (shows.v2 && options.dataFds !== undefined) this.dataFds = new DataFds(this, options.dataFds, at('dataFd'));
+    if (shows.v2 && options.dataFds !== undefined) {
+      const polled = dataFdStore && new PolledDataFd(dataFdStore);
+      this.dataFds = new DataFds(this, options.dataFds, at('dataFd'), polled);
+    }
   }
 
   /** A thread has opened the device, or asks it for a state. */
@@ -133,6 +140,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.usedBy(turn.call.tid);
     this.#counter.counts.reset_due = 1;
     turn.touch(this.ledger);
+  }
+
+  /** Ends a call on the device, or on something that belongs to it. */
+  leave(): void {
+    this.dataFds?.showReadiness();
+    this.driver.leave();
   }
 
   /** Gives the target a data fd for a session that has begun; `tell` gets its number there, before the target has it. */

@@ -1,6 +1,7 @@
 import { hasErrno } from '../../error.ts';
 import { inodeOf } from '../../sys/file.ts';
 import { callTime } from './call-time.ts';
+import { fileNumber } from './polled-file.ts';
 import { messageOf, warn } from '../run/log.ts';
 
 /*
@@ -16,11 +17,11 @@ const HOLDS_AT_OFFSET = 20;
 const last = { tid: 0, fd: -1, inode: undefined as number | undefined, at: -Infinity };
 let hasWarned = false;
 
-/** As inodeOf(). A process that may not be looked into is told so by its calls, and the operator here, once. */
+/** As inodeOf(), and as fileNumber(). A process that may not be looked into is told so by its calls, and the operator here, once. */
 export function fileNow(tid: number, fd: number): number | undefined {
   forgetFile();
   try {
-    last.inode = inodeOf(tid, fd);
+    last.inode = inodeOf(tid, fd, fileNumber);
   } catch (error) {
     if (!hasErrno(error, 'ESRCH') && !hasWarned) {
       hasWarned = true;

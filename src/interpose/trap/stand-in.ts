@@ -9,17 +9,20 @@ import { duplicateFd } from '../../sys/pidfd.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from './call.ts';
+import { polledNumber } from './polled-file.ts';
 import type { FdWindow } from '../run/plan.ts';
 
 /*
- * The files that stand in for data fds: empty, and open the wrong way round, so that they can neither be read nor written. One
- * that ends up elsewhere (passed over a socket) fails with EBADF and never ends a stream.
+ * The files that stand in for data fds: shared memory that is empty, and open the wrong way round, or, of a driver that has a poll, an
+ * epoll file (polled-file.ts). Neither can be read or written: one that ends up elsewhere (passed over a socket) fails with EBADF or
+ * EINVAL, and never ends a stream.
  */
 
 const FILE_NAME = 'vfio-shim-migration';
 const numbers = arch.syscalls;
 const dup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 
+/** As of a driver without poll: always ready. */
 export function createStandIn(): OwnedFd {
   return createSharedMemory(FILE_NAME, 0);
 }
@@ -33,12 +36,11 @@ export function takeStandIn(tid: number, fd: number): OwnedFd | undefined {
   const own = fd < 0 ? undefined : duplicateFd(tid, fd);
   if (own === undefined) return undefined;
   try {
-    if (
-      inodeOfOwn(own.number) !== ELSEWHERE &&
-      readlinkSync(`/proc/self/fd/${own.number}`).startsWith(`/memfd:${FILE_NAME}`)
-    ) {
-      return own;
-    }
+    const isOurs =
+      inodeOfOwn(own.number) === ELSEWHERE
+        ? polledNumber(own.number) !== undefined
+        : readlinkSync(`/proc/self/fd/${own.number}`).startsWith(`/memfd:${FILE_NAME}`);
+    if (isOurs) return own;
   } catch (error) {
     own.close();
     throw error;
@@ -119,9 +121,12 @@ export function duplicate(call: Call, listener: NotificationReply, window: FdWin
   }
 }
 
-/** The flags that the data fd would have: the access mode of a stand-in's file is the opposite of the session's. */
+/**
+ * The flags that the data fd would have. The access mode of a stand-in's file is the opposite of the session's; an epoll file, which has
+ * both, stands for one that is read.
+ */
 function asOfDataFd(flags: number): number {
-  return (flags & ~O_ACCMODE) | ((flags & O_ACCMODE) === O_WRONLY ? O_RDONLY : O_WRONLY);
+  return (flags & ~O_ACCMODE) | ((flags & O_ACCMODE) === O_RDONLY ? O_WRONLY : O_RDONLY);
 }
 
 /** The first number of the window that is free in the target. */
