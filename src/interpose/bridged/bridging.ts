@@ -89,6 +89,11 @@ export class Bridging implements Devices {
     return CONTINUE;
   }
 
+  /** The kernel's devices do what they do by themselves. */
+  work(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
   ioctl(turn: Turn, command: number): number {
     const { call } = turn;
     switch (command) {

@@ -78,11 +78,11 @@ export class Parked {
     this.#others[place] = fd;
   }
 
-  /** Waits until one of the watched descriptors has events, or a call is to be tried again. */
-  wait(): void {
+  /** Waits until one of the watched descriptors has events, or a call is to be tried again, and not longer than `until`. */
+  wait(until = Infinity): void {
     for (let n = 0; n < OTHERS; n += 1)
       this.#poll.set(n, n === 0 && !this.hasRoom ? -1 : (this.#others[n] ?? -1), POLLIN);
-    let next = Infinity;
+    let next = until;
     for (const [n, { readiness, due }] of this.#waiting.entries()) {
       this.#poll.set(OTHERS + n, readiness?.fd ?? -1, readiness?.events ?? 0);
       next = Math.min(next, due);

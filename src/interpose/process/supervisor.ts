@@ -63,6 +63,8 @@ export class Supervisor {
   #rehearsal: Rehearsal | undefined;
   #hasRehearsed = false;
   #interruptions = 0;
+  /** When devices have something to do by themselves. */
+  #workDue = Number.POSITIVE_INFINITY;
   /** Nobody has called for a while. */
   #isQuiet = false;
 
@@ -109,13 +111,24 @@ export class Supervisor {
     this.#takeOver();
     this.#begun[0] = 1;
     for (;;) {
+      this.#workDue = this.#router.devices.work(performance.now());
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
-      if (this.#parked.count > 0 || !this.#listener.endsWaiting || this.#lastWords !== undefined) {
+      if (this.#hasToPoll) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
     }
     this.#conclude();
+  }
+
+  /** There is something to wait for besides the next call. */
+  get #hasToPoll(): boolean {
+    return (
+      this.#parked.count > 0 ||
+      !this.#listener.endsWaiting ||
+      this.#lastWords !== undefined ||
+      this.#workDue < Number.POSITIVE_INFINITY
+    );
   }
 
   /** The target has ended: what is said now goes to the log, or where its stderr was when it was launched. */
@@ -161,9 +174,9 @@ export class Supervisor {
     return true;
   }
 
-  /** Serves what comes while calls wait for their device; false if nobody is left that could call. */
+  /** Serves what comes while there is something else to wait for; false if nobody is left that could call. */
   #wait(): boolean {
-    this.#parked.wait();
+    this.#parked.wait(this.#workDue);
     const events = this.#parked.events(0);
     if ((events & POLLIN) !== 0) {
       if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake();

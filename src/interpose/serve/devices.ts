@@ -14,4 +14,6 @@ export interface Devices extends FileOwner {
   ioctl(turn: Turn, command: number): number;
   /** A trapped openat or open. */
   open(turn: Turn): number;
+  /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
+  work(now: number): number;
 }

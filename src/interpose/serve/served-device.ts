@@ -13,6 +13,7 @@ import { V1 } from '../../v1/states.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { DataFds } from './data-fd.ts';
+import type { DeviceLog } from '../../vfio/server/device-log.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
@@ -49,6 +50,8 @@ export interface Driver {
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
+  /** Another user gets the device. */
+  opened?(): void;
   /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
@@ -64,6 +67,8 @@ export interface ServedParts {
   readonly shows: { readonly region: boolean; readonly v2: boolean };
   /** Who knows which memory the device has written to. */
   readonly dirty: DirtyPages | undefined;
+  /** What an emulated device tells of its DMA by itself, in v2. */
+  readonly dmaLog?: DeviceLog | undefined;
 }
 
 /** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
@@ -77,6 +82,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
+  readonly dmaLog: DeviceLog | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
@@ -90,6 +96,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.name = name;
     this.ledger = ledger;
     this.section = section;
+    this.dmaLog = parts.dmaLog;
     const at = (part: 'report' | 'dataFd'): Uint8Array => {
       const { offset, size } = deviceArena[part];
       return ledger.arena.subarray(offset, offset + size);
@@ -116,6 +123,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** A user gets the device's fd. */
   opened(turn: Turn): void {
     this.#counter.counts.reset_due = 1;
+    this.driver.opened?.();
     turn.touch(this.ledger);
   }
 

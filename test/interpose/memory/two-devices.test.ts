@@ -87,6 +87,7 @@ describe('a call that changes two devices', () => {
       rehearsalDrivers: () => [],
       ioctl: () => 0,
       open: () => 0,
+      work: () => Infinity,
     };
     const answers = new Answered();
     const router = new Router(both, undefined);

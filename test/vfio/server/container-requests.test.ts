@@ -39,6 +39,7 @@ import {
   type ContainerState,
 } from '../../../src/vfio/server/container-requests.ts';
 import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import type { WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { outcome } from '../../support/errno.ts';
 import { capabilities } from '../../support/capabilities.ts';
 import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
@@ -52,11 +53,13 @@ const memory = new UserMemory();
 let container: ContainerState;
 let calls = 0n;
 let host: ContainerHost & { mappings: DmaMappings; groups: boolean };
+let logs: WindowLog[];
 
 beforeEach(() => {
   container = { inode: 5, iommu: VFIO_TYPE1v2_IOMMU, logging: false };
   const mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
-  host = { mappings, groups: true, hasGroup: () => host.groups };
+  logs = [];
+  host = { mappings, groups: true, hasGroup: () => host.groups, mapper: () => 77n, logs: () => logs };
 });
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
