@@ -14,12 +14,13 @@ const windowOption: Option<DmaWindow | undefined> = {
     if (second !== undefined) throw wrong('is given twice');
     const [, address = '', length = ''] = /^(0x[0-9a-f]{1,12}|\d+[KMGT]?)\+(\w+)$/i.exec(text) ?? [];
     if (length === '') throw wrong('is not ADDRESS+SIZE', text);
-    const number = (part: string): number => parseSize(part, (why) => wrong(`: ${part} ${why}`, text));
-    const at = /^0x/i.test(address) ? Number(address) : number(address);
-    const size = number(length);
+    const number = (what: string, part: string): number =>
+      parseSize(part, (why) => wrong(`has ${what} that ${why}`, text));
+    const at = /^0x/i.test(address) ? Number(address) : number('an ADDRESS', address);
+    const size = number('a SIZE', length);
     if (at % DMA_PAGE !== 0 || size % DMA_PAGE !== 0) throw wrong(`is not whole pages of ${DMA_PAGE} bytes`, text);
     if (size === 0 || size > DMA_WINDOW_LIMIT)
-      throw wrong(`has not between a page and ${formatSize(DMA_WINDOW_LIMIT)}`, text);
+      throw wrong(`has not between one page and ${formatSize(DMA_WINDOW_LIMIT)}`, text);
     if (at + size > ADDRESSES) throw wrong(`ends behind ${formatSize(ADDRESSES)}`, text);
     return { at, size };
   },
