@@ -110,7 +110,7 @@ export class EmulatedDma {
 
   /** Until when the device does no DMA, if it does none now. */
   #obstacle(now: number, reach: DmaReach): number | undefined {
-    if (!this.#isInitiating()) return Number.POSITIVE_INFINITY;
+    if (!reach.mappings.has(reach.container) || !this.#isInitiating()) return Number.POSITIVE_INFINITY;
     if (!this.#parts.isBusMaster()) return now + LOOK;
     return this.#parts.memory.my.pages > 0 || this.#chooseWindow(reach) ? undefined : Number.POSITIVE_INFINITY;
   }
@@ -124,7 +124,7 @@ export class EmulatedDma {
     }
   }
 
-  /** False if nothing is mapped yet. */
+  /** False if nothing is mapped that devices may write to. */
   #chooseWindow({ container, mappings }: DmaReach): boolean {
     const largest = mappings.largestWritable(container);
     if (largest === undefined) return false;

@@ -92,6 +92,10 @@ export class DmaMappings {
     list.splice(at, 0, { iova, size, place, ...memory });
   }
 
+  has(container: bigint): boolean {
+    return (this.#byContainer.get(container)?.length ?? 0) > 0;
+  }
+
   /** The mapping that has an address, if one has. */
   at(container: bigint, iova: bigint): Mapping | undefined {
     const list = this.#byContainer.get(container) ?? [];
