@@ -57,8 +57,8 @@ export function defaultWindow({ at, size }: DmaWindow): DmaWindow {
   return { at: at + pagesDown(size / 2), size: Math.min(DMA_WINDOW_LIMIT, pagesDown(size / 4)) };
 }
 
-/** Pages that are written between two looks at the clock, in milliseconds at least. */
-const TICK = 1;
+/** Milliseconds from one burst to the next, at least: each wakes the supervisor. */
+const TICK = 2;
 /** The most pages of one burst: a call of the VMM's may have to wait for it. */
 const MOST = 256;
 /** A burst makes up for so many milliseconds at most; what is late beyond that is left out. */

@@ -124,7 +124,7 @@ describe('the pace of a device', () => {
     }
   });
 
-  it('is asked again when a page is due, and not within a millisecond', () => {
+  it('is asked again when a page is due, and not within two milliseconds', () => {
     const slow = new DmaPace(10);
     slow.due(0);
     expect(slow.next(0)).toBe(100);
@@ -132,9 +132,9 @@ describe('the pace of a device', () => {
     expect(slow.next(150)).toBe(200);
     const fast = new DmaPace(100_000);
     fast.due(0);
-    expect(fast.next(0)).toBe(1);
-    expect(fast.due(1)).toBe(100);
-    expect(fast.next(1)).toBe(2);
+    expect(fast.next(0)).toBe(2);
+    expect(fast.due(2)).toBe(200);
+    expect(fast.next(2)).toBe(4);
   });
 
   it('owes nothing for a pause', () => {

@@ -56,13 +56,14 @@ export function differingPages(one: GuestRam, other: GuestRam): number[] {
   });
 }
 
-const CONFIG_ADDRESS = 0xcf8;
-const CONFIG_DATA = 0xcfc;
-/** COMMAND of config space: I/O, memory, bus master (linux/pci_regs.h). */
+/** COMMAND of config space: its offset, and the bits I/O, memory and bus master (linux/pci_regs.h). */
 const COMMAND = { at: 4, all: 7 } as const;
 
-/** Lets a device do DMA, as a guest's driver does; the firmware does not. */
+/** Lets a device do DMA, by ports as a guest's driver would; the firmware does not. */
 export async function makeBusMaster(vm: Vm, slot: number): Promise<void> {
-  await vm.memory.outl(CONFIG_ADDRESS, 0x8000_0000 + slot * 0x800 + COMMAND.at);
-  await vm.memory.outl(CONFIG_DATA, COMMAND.all);
+  const address = 0x8000_0000 + slot * 0x800 + COMMAND.at;
+  for (const line of [`o /w 0xcf8 0x${address.toString(16)}`, `o /w 0xcfc ${COMMAND.all}`]) {
+    const answer = await vm.qmp.execute<string>('human-monitor-command', { 'command-line': line });
+    if (answer !== '') throw new Error(`QEMU's monitor: ${line}: ${answer}`);
+  }
 }

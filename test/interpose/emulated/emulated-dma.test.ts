@@ -95,7 +95,7 @@ const sorted = (pages: Iterable<number>): number[] => [...pages].toSorted((a, b)
 describe('a device that does DMA', () => {
   it('writes its records to its window, page after page as drawn', () => {
     const dma = dmaOf('', 3);
-    expect(work(dma)).toBe(now + 1);
+    expect(work(dma)).toBe(now + 2);
     const expected = new Map<number, number>();
     for (let counter = 0; counter < 100; counter += 1) {
       expected.set(PAGES / 2 + dmaPage({ seed: 0, device: 3 }, counter, WINDOW.pages), counter);
