@@ -78,7 +78,7 @@ function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
     regions: regionsOf(spec, sim),
     irqs: VFIO_PCI_NUM_IRQS,
-    dmaLogging: false,
+    dmaLogging: sim.protocol === 'v2' && spec.dma > 0,
     identity: { bus: 'pci', ...pciIdOf(pciConfig(spec)), driver: `sim:${driver}`, ...own },
   };
 }

@@ -1,4 +1,5 @@
 import { ShimError } from '../error.ts';
+import { checkDma } from './dma-options.ts';
 import { DRIVERS, driversWith, isDriver, kindOf, optionsOf, type DriverName, type SimSpec } from './drivers.ts';
 import type { Wrong } from './option.ts';
 
@@ -24,7 +25,7 @@ export function parseSpec(text: string): SimSpec {
   const explicit = values.filter(([name]) => given.has(name));
   const initial = { driver, ...Object.fromEntries(values) } as SimSpec;
   const spec = { ...initial, ...kindOf(initial).defaults?.(initial), ...Object.fromEntries(explicit) } as SimSpec;
-  const why = kindOf(spec).check?.(spec);
+  const why = checkDma(spec) ?? kindOf(spec).check?.(spec);
   if (why !== undefined) throw bad(why);
   return spec;
 }

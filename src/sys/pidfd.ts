@@ -72,3 +72,28 @@ export function processOf(tid: number): number | undefined {
     return undefined;
   }
 }
+
+/**
+ * A thread's process as a number that no other process of this boot has, whoever gets its id later: above the id, when it was started,
+ * in clock ticks (proc_pid_stat(5): starttime). `undefined` if the thread is gone.
+ */
+export function identityOf(tid: number): bigint | undefined {
+  const pid = processOf(tid);
+  if (pid === undefined) return undefined;
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[STARTTIME - 3]; // behind the name, which may have anything in it
+    return (BigInt(started ?? 0) << PID_BITS) | BigInt(pid);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The process id in the number of `identityOf()`. */
+export function pidOf(identity: bigint): number {
+  return Number(BigInt.asUintN(Number(PID_BITS), identity));
+}
+
+const STARTTIME = 22;
+/** No id is larger (linux/threads.h: PID_MAX_LIMIT). */
+const PID_BITS = 22n;

@@ -10,12 +10,18 @@ export interface Argument {
   write(bytes: Uint8Array, skip?: number): void;
 }
 
-/** The argument of a request to a container, which may also be a number, or a struct that points elsewhere. */
-export interface ContainerArgument extends Argument {
+/** The argument of a request whose struct may point elsewhere. */
+export interface PointingArgument extends Argument {
+  /** Reads from an address that the struct has named. Throws `EFAULT`. */
+  readAt(address: bigint, size: number): Uint8Array;
+  /** Writes to an address that the struct has named. Throws `EFAULT`. */
+  writeAt(address: bigint, bytes: Uint8Array): void;
+}
+
+/** The argument of a request to a container, which may also be a number. */
+export interface ContainerArgument extends PointingArgument {
   /** Names the request. A process that takes over serves a request once more, under the same id, and finds what it has done. */
   readonly id: bigint;
   /** The argument itself, for requests that take a number; `Infinity` if it is too large for one. */
   readonly value: number;
-  /** Writes to an address that the struct has named. Throws `EFAULT`. */
-  writeAt(address: bigint, bytes: Uint8Array): void;
 }

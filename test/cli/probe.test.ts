@@ -147,6 +147,13 @@ describe('vfio-shim probe', () => {
     expect(stdout).not.toContain('migrationFlags');
   });
 
+  it('tells of the log that a v2 device has of its DMA', async () => {
+    const logging = async (spec: string): Promise<unknown> =>
+      (JSON.parse((await runCli(['probe', `sim:${spec}`, '--json'])).stdout) as { dmaLogging: unknown }).dmaLogging;
+    expect(await logging('qat,dma=2000')).toBe('offered');
+    expect(await logging('vendor-v1,dma=2000')).toBe('no');
+  });
+
   it('tells which draft a device speaks', async () => {
     const { stdout } = await runCli(['probe', 'sim:draft-2018,section=1M']);
     expect(stdout).toMatch(/^protocol +draft-2018$/m);

@@ -15,12 +15,16 @@ import { formatSpec, parseSpec, smallSpec } from '../../src/sim/spec.ts';
 import { specHelp } from '../../src/sim/spec-help.ts';
 
 /** One of these is another value than the default of any option, unless it takes one value only, as the size of mtty does. */
-const VALUES = ['2', '1', '8K', '64K', 'read@3:EIO!', 'SAVE@2:state', '7.1'];
+const VALUES = ['2', '1', '8K', '64K', 'read@3:EIO!', 'SAVE@2:state', '7.1', 'off', '0x2000000+16M'];
+
+/** A SPEC with this option, and what it is not taken without. */
+const specWith = (driver: DriverName, part: string): string =>
+  [driver, ...(part.startsWith('dma-') ? ['dma=2'] : []), part].join(',');
 
 function otherThanDefault(driver: DriverName, option: string): string | undefined {
   return VALUES.map((value) => `${option}=${value}`).find((part) => {
     try {
-      return formatSpec(parseSpec(`${driver},${part}`)) !== driver;
+      return formatSpec(parseSpec(specWith(driver, part))).includes(part);
     } catch {
       return false;
     }
@@ -58,7 +62,7 @@ describe.each(DRIVERS)('the driver %s', (driver) => {
     const options = Object.keys(optionsOf(driver));
     const parts = options.flatMap((option) => otherThanDefault(driver, option) ?? []);
     expect(parts.length).toBeGreaterThanOrEqual(options.length - 1);
-    for (const text of [...parts, parts.join()].map((options) => `${driver},${options}`)) {
+    for (const text of [...parts.map((part) => specWith(driver, part)), [driver, ...parts].join(',')]) {
       expect(formatSpec(parseSpec(text))).toBe(text);
       expectCreated(parseSpec(text));
     }

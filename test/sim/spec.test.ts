@@ -5,7 +5,7 @@ import { formatSpec, parseSpec } from '../../src/sim/spec.ts';
 import { thrownBy } from '../support/errno.ts';
 import { numRuns } from '../support/runs.ts';
 
-const common = { seed: 0, fault: [], block: 0 };
+const common = { seed: 0, fault: [], block: 0, dma: 0, 'dma-at': undefined, 'dma-log': 'on' };
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
 const block = { size: 65_536, ...common, ...stream, ...compatibility, real: false };
@@ -51,6 +51,11 @@ describe('parseSpec', () => {
       { size: 2 ** 26, section: 8192, dirty: 3, strict: true },
     ],
     ['vendor-v1,strict=0,libvfio=1', 'vendor-v1', { libvfio: true }],
+    ['qat,dma=2000', 'qat', { dma: 2000 }],
+    ['qat,dma=100000,dma-log=off', 'qat', { dma: 100_000, 'dma-log': 'off' }],
+    ['mtty,dma=1,dma-at=0xA0000+4k', 'mtty', { dma: 1, 'dma-at': { at: 0xa_0000, size: 4096 } }],
+    ['vendor-v1,dma=1,dma-at=32M+4G', 'vendor-v1', { dma: 1, 'dma-at': { at: 2 ** 25, size: 2 ** 32 } }],
+    ['qat,dma=1,dma-at=0xfffffffff000+4096', 'qat', { dma: 1, 'dma-at': { at: 2 ** 48 - 4096, size: 4096 } }],
     ['qat,fault=read@3:EIO', 'qat', { fault: [{ step: 'read', nth: 3, errno: 'EIO', fatal: false }] }],
     [
       'qat,fault=STOP_COPY@1:EBUSY!,fault=write@20:ENOTSUPP',
@@ -74,7 +79,7 @@ describe('parseSpec', () => {
     ['QAT', 'no driver "QAT"'],
     ['qat ', 'no driver "qat "'],
     ['toString', 'no driver "toString"'],
-    ['qat,', 'no option "" of qat; there are size, seed, fault, block, short, compat, version'],
+    ['qat,', 'no option "" of qat; there are size, seed, fault, block, dma, dma-at, dma-log, short, compat, version'],
     ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
     ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],
     ['pds,recovery=2', 'recovery is for real=1'],
@@ -135,6 +140,23 @@ describe('parseSpec', () => {
     ['qat,version=4G', 'version=4G does not fit 32 bits'],
     ['qat,block=4G', 'block=4G does not fit 32 bits'],
     ['vendor-v1,dirty=4G', 'dirty=4G does not fit 32 bits'],
+    ['qat,dma=100001', 'dma=100001 is not within 0 and 100000'],
+    ['qat,dma=-1', 'dma=-1 is not a whole number from 0 on'],
+    ['qat,dma=1,dma-log=no', 'dma-log=no is not on or off'],
+    ['qat,dma-log=off', 'dma-log is for dma=RATE'],
+    ['qat,dma-at=0+4K', 'dma-at is for dma=RATE'],
+    ['qat,dma=1,dma-at=', 'dma-at= is not ADDRESS+SIZE'],
+    ['qat,dma=1,dma-at=0x1000', 'dma-at=0x1000 is not ADDRESS+SIZE'],
+    ['qat,dma=1,dma-at=0x+4K', 'dma-at=0x+4K is not ADDRESS+SIZE'],
+    ['qat,dma=1,dma-at=0x1000-4K', 'dma-at=0x1000-4K is not ADDRESS+SIZE'],
+    ['qat,dma=1,dma-at=0+0x1000', 'dma-at=0+0x1000 has a SIZE that is not a whole number from 0 on'],
+    ['qat,dma=1,dma-at=0x800+4K', 'dma-at=0x800+4K is not whole pages of 4096 bytes'],
+    ['qat,dma=1,dma-at=0+100', 'dma-at=0+100 is not whole pages of 4096 bytes'],
+    ['qat,dma=1,dma-at=0+0', 'dma-at=0+0 has not between one page and 4G'],
+    ['qat,dma=1,dma-at=0+8G', 'dma-at=0+8G has not between one page and 4G'],
+    ['qat,dma=1,dma-at=0xfffffffff000+8K', 'dma-at=0xfffffffff000+8K ends behind 256T'],
+    ['qat,dma=1,dma-at=9007199254740991T+4K', 'dma-at=9007199254740991T+4K has an ADDRESS that is too large'],
+    ['qat,dma=1,dma-at=0+4K,dma-at=0+4K', 'dma-at is given twice'],
     ['qat,fault', 'fault= is not STEP@N:ERRNO[!]'],
     ['qat,fault=read:EIO', 'fault=read:EIO is not STEP@N:ERRNO[!]'],
     ['qat,fault=read@0:EIO', 'fault=read@0:EIO is not STEP@N:ERRNO[!]'],

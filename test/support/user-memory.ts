@@ -37,6 +37,7 @@ export class UserMemory {
       value: address > Number.MAX_SAFE_INTEGER ? Infinity : Number(address),
       read: (size) => this.#at(address, size).slice(),
       write: (bytes, skip = 0) => this.#at(address + BigInt(skip), bytes.length).set(bytes),
+      readAt: (place, size) => this.#at(place, size).slice(),
       writeAt: (place, bytes) => this.#at(place, bytes.length).set(bytes),
     };
   }

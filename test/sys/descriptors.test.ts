@@ -11,7 +11,7 @@ import { kernelIsAtLeast } from '../../src/sys/kernel.ts';
 import { trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory } from '../../src/sys/memory.ts';
 import { PollSet } from '../../src/sys/poll.ts';
-import { duplicateFd, processOf } from '../../src/sys/pidfd.ts';
+import { duplicateFd, identityOf, pidOf, processOf } from '../../src/sys/pidfd.ts';
 import { connectTo, FdStore, receiveFd, sendFd, SOCK_STREAM, socketPair } from '../../src/sys/socket.ts';
 import { Child } from '../../src/vmm/child.ts';
 import { outcome } from '../support/errno.ts';
@@ -248,6 +248,19 @@ describe('duplicateFd and marks', () => {
     }
     expect(outcome(() => markFile(file.number, 65, pid))).toBe('EINVAL');
     expect(outcome(() => markFile(file.number, 1, 2 ** 22 + 1))).toBe('ESRCH');
+  });
+
+  it('a process has one number by all its threads, which has its id in it and is no other’s', async () => {
+    const mine = identityOf(pid) ?? 0n;
+    expect(pidOf(mine)).toBe(pid);
+    for (const thread of readdirSync('/proc/self/task').map(Number)) expect(identityOf(thread)).toBe(mine);
+    const child = new Child(['sh', '-c', 'exec -a "a) b ( c" sleep 1000']);
+    const theirs = identityOf(child.pid ?? 0) ?? 0n;
+    expect(pidOf(theirs)).toBe(child.pid);
+    expect(theirs >> 22n).toBeGreaterThan(mine >> 22n);
+    child.kill();
+    await child.exited;
+    expect(identityOf(child.pid ?? 0)).toBeUndefined();
   });
 
   it('a mark by a process that has ended has no owner', async () => {

@@ -21,6 +21,10 @@ export interface DeviceOptions {
   readonly libvfio?: boolean;
   /** vendor-v1: pages that it dirties itself with every buffer. */
   readonly dirty?: number;
+  /** Pages of the guest's memory that it writes to in a second. */
+  readonly dma?: number;
+  /** Tells nobody of these. */
+  readonly dmaLog?: 'off';
 }
 
 /** How a VM is run: its devices are presented in the protocol it knows unless told otherwise. */
@@ -41,6 +45,8 @@ function deviceSpec({
   strict,
   libvfio,
   dirty,
+  dma,
+  dmaLog,
 }: DeviceOptions = {}): string {
   const options = [
     `size=${size}`,
@@ -50,6 +56,8 @@ function deviceSpec({
     ...(strict === true ? ['strict=1'] : []),
     ...(libvfio === true ? ['libvfio=1'] : []),
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
+    ...(dma === undefined ? [] : [`dma=${dma}`]),
+    ...(dmaLog === undefined ? [] : [`dma-log=${dmaLog}`]),
   ];
   return [driver, ...options].join(',');
 }

@@ -97,8 +97,9 @@ export class Bridging implements Devices {
     return CONTINUE;
   }
 
+  /** The kernel's devices do what they do by themselves. */
   work(): number {
-    return Infinity;
+    return Number.POSITIVE_INFINITY;
   }
 
   ioctl(turn: Turn, command: number): number {

@@ -1,7 +1,7 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
-import { createSim, simMemorySizes } from '../../sim/create.ts';
+import { createSim, simMemorySizes, type Sim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { storeOf, type ByteStore } from '../../sim/byte-store.ts';
 import { fillPattern, type SimMemory } from '../../sim/memory.ts';
@@ -11,8 +11,12 @@ import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
+import { EmulatedDma, type DmaParts } from './emulated-dma.ts';
 import { emulatedRegions } from './emulated-regions.ts';
+import type { MappedProcesses } from './mapped-processes.ts';
+import { PciConfig } from './pci-config.ts';
 import { isFile } from '../trap/file-look.ts';
+import { DMA_MEMORY_SIZE, dmaMemory } from '../memory/dma-memory.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
@@ -21,18 +25,24 @@ import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-de
 
 const CONFIG_AT = 7 * REGION_SPAN;
 
-/** Simulated devices write to no memory. */
+/** Of a device that writes to no memory. */
 const noDma: DirtyPages = { begin: () => {}, end: () => {}, readAndClear: () => {} };
 
 export type EmulatedDevice = ServedDevice<EmulatedDriver>;
 
-/** The n-th emulated device, over memory that outlives us. */
+/** What an emulated device lies in, which outlives us, and who has mapped memory for it. */
+interface EmulatedParts {
+  readonly ledger: Ledger;
+  readonly files: DeviceFiles;
+  readonly dataFdStore: FdStore | undefined;
+  readonly processes: MappedProcesses;
+}
+
+/** The n-th emulated device. */
 export function emulatedDevice(
   plan: PlannedDevice,
   index: number,
-  ledger: Ledger,
-  files: DeviceFiles,
-  dataFdStore: FdStore | undefined,
+  { ledger, files, dataFdStore, processes }: EmulatedParts,
   options: ServeOptions,
 ): EmulatedDevice {
   const { dataSection } = plan;
@@ -41,6 +51,14 @@ export function emulatedDevice(
   const { protocol } = kindOf(plan.spec);
   const isInside = options.roundTrip || isDraft(options.present);
   const isDrivers = protocol === 'v1' && !isInside;
+  // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
+  const innermost = (): Uint8Array => {
+    const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
+    return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
+  };
+  const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
+  const sim = makeSim(plan, files, ledger, innermost(), config);
+  const dma = makeDma(plan, index, ledger, files, { sim, config, processes, warn: options.warn });
   const parts = {
     name: plan.name,
     ledger,
@@ -55,19 +73,46 @@ export function emulatedDevice(
     },
     protocol,
     shows: { region: options.present !== 'v2', v2: options.present === 'v2' || options.present === 'auto' },
-    dirty: noDma,
+    dirty: dma?.dirtyPages ?? noDma,
+    dmaLog: protocol === 'v2' ? dma?.deviceLog : undefined,
     dataFdStore,
   };
-  // the outermost region has the data section that the VMM maps; a driver's, inside a round trip or a draft, is another
-  const innermost = (): Uint8Array => {
-    const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
-    return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
-  };
-  return new ServedDevice(
-    parts,
-    options,
-    (sink) => new EmulatedDriver({ plan, index, files, ledger, section: innermost() }, sink),
-  );
+  return new ServedDevice(parts, options, (sink) => new EmulatedDriver({ plan, index, files, sim, config, dma }, sink));
+}
+
+/** The simulated device, over memory that is filled if it is fresh. */
+function makeSim(plan: PlannedDevice, files: DeviceFiles, ledger: Ledger, section: Uint8Array, config: PciConfig): Sim {
+  const { spec } = plan;
+  const guest = new SharedStore(files.device, spec.size);
+  const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
+  if (ledger.isFresh) {
+    // through the mapping, if there is one: the pages are in place when the first migration begins
+    fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
+    config.fill(pciConfig(spec));
+  }
+  const { offset, size } = deviceArena.driver;
+  return createSim(spec, { ...memory, state: ledger.arena.subarray(offset, offset + size), section });
+}
+
+function makeDma(
+  { name, spec }: PlannedDevice,
+  place: number,
+  ledger: Ledger,
+  files: DeviceFiles,
+  { sim, config, processes, warn }: Pick<DmaParts, 'processes' | 'warn'> & { sim: Sim; config: PciConfig },
+): EmulatedDma | undefined {
+  if (spec.dma === 0) return undefined;
+  const { offset, size } = deviceArena.dmaLog;
+  return new EmulatedDma({
+    spec,
+    place,
+    memory: dmaMemory(mapSharedMemory(files.dma, DMA_MEMORY_SIZE).bytes),
+    arena: ledger.arena.subarray(offset, offset + size),
+    device: sim,
+    isBusMaster: () => config.isBusMaster,
+    processes,
+    warn: (message) => warn(`${name}: ${message}`),
+  });
 }
 
 type Memory = Pick<SimMemory, 'bar' | 'kept' | 'pieces'>;
@@ -97,28 +142,36 @@ export class EmulatedDriver implements Driver {
   /** Of the device's file. */
   readonly inode: number;
 
+  readonly dma: EmulatedDma | undefined;
+  readonly #config: PciConfig;
+
   constructor(
-    parts: { plan: PlannedDevice; index: number; files: DeviceFiles; ledger: Ledger; section: Uint8Array },
+    parts: {
+      plan: PlannedDevice;
+      index: number;
+      files: DeviceFiles;
+      sim: Sim;
+      config: PciConfig;
+      dma: EmulatedDma | undefined;
+    },
     sink: DeviceSink,
   ) {
-    const { plan, index, files, ledger, section } = parts;
-    const { spec } = plan;
-    const guest = new SharedStore(files.device, spec.size);
-    const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
-    if (ledger.isFresh) {
-      // through the mapping, if there is one: the pages are in place when the first migration begins
-      fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
-      mapSharedMemory(files.device, 4096, CONFIG_AT).bytes.set(pciConfig(spec));
-    }
-    const { offset, size } = deviceArena.driver;
-    const state = ledger.arena.subarray(offset, offset + size);
+    const { plan, index, files, sim, config, dma } = parts;
     this.plan = plan;
     this.regions = emulatedRegions(plan, index);
     this.files = files;
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
-    this.guestMemory = guest;
-    this.backend = observe(createSim(spec, { ...memory, state, section }), sink, untimed);
+    this.guestMemory = sim.guest;
+    this.dma = dma;
+    this.#config = config;
+    this.backend = observe(sim, sink, untimed);
+  }
+
+  /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable). */
+  opened(): void {
+    this.#config.clearBusMaster();
+    this.dma?.opened();
   }
 
   enter(tid: number, fd?: number): boolean {

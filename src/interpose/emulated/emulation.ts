@@ -9,7 +9,9 @@ import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { Devices } from '../serve/devices.ts';
+import type { EmulatedDma } from './emulated-dma.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import { MappedProcesses } from './mapped-processes.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { VfioNodes } from './vfio-nodes.ts';
 import { forgetFile } from '../trap/file-look.ts';
@@ -36,14 +38,23 @@ export interface EmulationMemory {
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
 export class Emulation implements Devices {
   readonly #devices: readonly EmulatedDevice[];
+  /** The devices that do DMA. */
+  readonly #working: readonly { readonly dma: EmulatedDma; readonly place: number }[];
   readonly #nodes: VfioNodes;
   readonly #paths: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
 
   constructor(plan: Plan, { layout, journal, ledgers, filesOf, storeOf }: EmulationMemory, options: ServeOptions) {
+    const processes = new MappedProcesses();
     this.#devices = plan.devices.map((device, n) =>
-      emulatedDevice(device, n, layout.deviceLedger(journal, ledgers, n), filesOf(n), storeOf?.(n), options),
+      emulatedDevice(
+        device,
+        n,
+        { ledger: layout.deviceLedger(journal, ledgers, n), files: filesOf(n), dataFdStore: storeOf?.(n), processes },
+        options,
+      ),
     );
+    this.#working = this.#devices.flatMap(({ driver: { dma } }, place) => (dma === undefined ? [] : [{ dma, place }]));
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
     this.#nodes = new VfioNodes(this.#devices, layout.nodesLedger(journal, ledgers), mappings, sendFd);
@@ -75,8 +86,10 @@ export class Emulation implements Devices {
     return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
   }
 
-  work(): number {
-    return Infinity;
+  work(now: number): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { dma, place } of this.#working) next = Math.min(next, dma.work(now, this.#nodes.reachOf(place)));
+    return next;
   }
 
   ioctl(turn: Turn, command: number): number {

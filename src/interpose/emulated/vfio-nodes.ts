@@ -12,11 +12,13 @@ import { O_RDWR } from '../../abi/fcntl.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
+import { identityOf } from '../../sys/pidfd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
-import { containerRequest, type ContainerHost, type ContainerState } from '../../vfio/server/container-requests.ts';
+import { containerRequest, type ContainerState } from '../../vfio/server/container-requests.ts';
 import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import type { DmaReach, EmulatedDma } from './emulated-dma.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
@@ -33,7 +35,11 @@ interface NodesState {
 /** A device, as far as its group and its users' descriptors go. */
 export interface NodeDevice {
   readonly name: string;
-  readonly driver: { readonly files: { readonly device: number; readonly group: number } };
+  readonly driver: {
+    readonly files: { readonly device: number; readonly group: number };
+    /** Of a device that writes to memory. */
+    readonly dma?: EmulatedDma | undefined;
+  };
   /** A user gets the device's fd, and is the only one that has it. */
   opened(turn: Turn): void;
 }
@@ -47,12 +53,14 @@ export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
  * A lock on its file tells whether a group or a device is open somewhere: each user gets an open file of his own, which has the lock,
  * so it ends when the last of that file's descriptors is closed, whoever has got one and whatever has become of us.
  */
-export class VfioNodes implements ContainerHost {
+export class VfioNodes {
   readonly mappings: DmaMappings;
   readonly ledger: Ledger;
   readonly #devices: readonly NodeDevice[];
   readonly #groupInodes: readonly number[];
   readonly #send: SendFd;
+  /** There is a device that writes to memory. */
+  readonly #doDma: boolean;
   readonly #state: NodesState;
 
   constructor(devices: readonly NodeDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
@@ -61,6 +69,7 @@ export class VfioNodes implements ContainerHost {
     this.#devices = devices;
     this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
     this.#send = send;
+    this.#doDma = devices.some(({ driver }) => driver.dma !== undefined);
     this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
   }
 
@@ -148,9 +157,33 @@ export class VfioNodes implements ContainerHost {
   }
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
-    const result = containerRequest(new CallArgument(call), command, container, this);
+    const result = containerRequest(new CallArgument(call), command, container, {
+      mappings: this.mappings,
+      hasGroup: (of) => this.hasGroup(of),
+      mapper: () => (this.#doDma ? (identityOf(call.tid) ?? 0n) : 0n),
+      logs: (of) => this.#dmaIn(of).map(({ containerLog }) => containerLog),
+    });
     this.save();
     return result;
+  }
+
+  /** What the device of a group may write to; `undefined` if that is nothing. */
+  reachOf(group: number): DmaReach | undefined {
+    const container = this.container(this.#state.groups[group] ?? 0);
+    if (container === undefined || container.iommu === 0) return undefined;
+    return {
+      container: BigInt(container.inode),
+      isLogging: container.logging,
+      mappings: this.mappings,
+      isOpen: () => isOpen(this.#device(group).driver.files.device),
+    };
+  }
+
+  #dmaIn(container: ContainerState): EmulatedDma[] {
+    const { groups } = this.#state;
+    return this.#devices.flatMap(({ driver }, group) =>
+      driver.dma !== undefined && groups[group] === container.inode ? [driver.dma] : [],
+    );
   }
 
   groupIoctl(turn: Turn, command: number, group: number): number {
@@ -173,6 +206,7 @@ export class VfioNodes implements ContainerHost {
         const target = what?.kind === 'container' ? this.container(what.inode) : undefined;
         if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
         groups[group] = target.inode;
+        this.#device(group).driver.dma?.containerLog.clear(); // it may have been in another
         this.save();
         return 0;
       }

@@ -1,3 +1,4 @@
+import { DMA_MEMORY_SIZE } from './dma-memory.ts';
 import { BRIDGED, placesOf, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
@@ -34,6 +35,8 @@ const EMULATED = {
   inner: ({ name, dataSection }) => ({ name: `vfio-${name}-inner`, size: dataSection }),
   carry: ({ name, dataSection }) => ({ name: `vfio-${name}-carry`, size: dataSection }),
   carryOuter: ({ name, dataSection }) => ({ name: `vfio-${name}-carry-outer`, size: dataSection }),
+  /** What a device that does DMA has written to. */
+  dma: ({ name, spec }) => ({ name: `vfio-${name}-dma`, size: spec.dma > 0 ? DMA_MEMORY_SIZE : 0 }),
 } as const satisfies Readonly<Record<string, (device: PlannedDevice) => SharedFile>>;
 
 type EmulatedFile = keyof typeof EMULATED;

@@ -14,6 +14,7 @@ import { V1 } from '../../v1/states.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { DataFds } from './data-fd.ts';
+import type { DeviceLog } from '../../vfio/server/device-log.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
 import { PolledDataFd } from './polled-data-fd.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
@@ -54,6 +55,8 @@ export interface Driver {
    */
   enter(tid: number, fd?: number): boolean;
   leave(): void;
+  /** Another user gets the device. */
+  opened?(): void;
   /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
@@ -71,6 +74,8 @@ export interface ServedParts {
   readonly dirty: DirtyPages | undefined;
   /** Where the stand-in of a data fd is kept that has a poll of its own; none if no driver can have one. */
   readonly dataFdStore?: FdStore | undefined;
+  /** What an emulated device tells of its DMA by itself, in v2. */
+  readonly dmaLog?: DeviceLog | undefined;
 }
 
 /** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
@@ -85,6 +90,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
   readonly #p2p: P2P | undefined;
+  readonly dmaLog: DeviceLog | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
@@ -99,6 +105,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.ledger = ledger;
     this.section = section;
     this.#p2p = options.peers;
+    this.dmaLog = parts.dmaLog;
     const at = (part: 'report' | 'dataFd' | 'p2p'): Uint8Array => {
       const { offset, size } = deviceArena[part];
       return ledger.arena.subarray(offset, offset + size);
@@ -139,6 +146,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   opened(turn: Turn): void {
     this.usedBy(turn.call.tid);
     this.#counter.counts.reset_due = 1;
+    this.driver.opened?.();
     turn.touch(this.ledger);
   }
 

@@ -25,6 +25,13 @@ export class CallArgument implements ContainerArgument {
     this.#call.writeArg(ARGUMENT, bytes, skip);
   }
 
+  readAt(address: bigint, size: number): Uint8Array {
+    const bytes = new Uint8Array(size);
+    // SAFETY: the length is that of `bytes`
+    withAddress(bytes, (at) => this.#call.readTo(Number(address), at, size));
+    return bytes;
+  }
+
   writeAt(address: bigint, bytes: Uint8Array): void {
     // SAFETY: the length is that of `bytes`
     withAddress(bytes, (at) => this.#call.writeFrom(Number(address), at, bytes.length));

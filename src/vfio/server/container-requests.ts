@@ -34,8 +34,10 @@ import {
   vfio_iova_range,
 } from '../../abi/vfio.ts';
 import type { ContainerArgument } from '../argument.ts';
+import type { IovaRange } from '../dma-log.ts';
 import { refuse } from './refuse.ts';
 import type { DmaMappings } from './dma-mappings.ts';
+import type { WindowLog } from './window-log.ts';
 
 const PAGE = 4096n;
 const PAGE_SIZES = 0xffff_ffff_ffff_f000n;
@@ -56,12 +58,13 @@ export interface ContainerState {
 export interface ContainerHost {
   readonly mappings: DmaMappings;
   hasGroup(container: ContainerState): boolean;
+  /** The process that makes the request, as a number by which its memory is found later; 0 if nobody will look for it. */
+  mapper(): bigint;
+  /** What each device in the container that does DMA has written to. */
+  logs(container: ContainerState): readonly WindowLog[];
 }
 
-/**
- * Requests to an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Emulated devices do no DMA, so no
- * page ever gets dirty by them.
- */
+/** Requests to an emulated container with a type1 IOMMU, as Linux 6.12 answers them. Dirty are the pages that devices wrote to. */
 export function containerRequest(
   argument: ContainerArgument,
   command: number,
@@ -161,7 +164,8 @@ function mapDma(argument: ContainerArgument, container: ContainerState, host: Co
   }
   if (iova + size - 1n > LAST_IOVA)
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: 0x${iova.toString(16)} is out of range`);
-  host.mappings.map(BigInt(container.inode), iova, size, argument.id);
+  const writable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
+  host.mappings.map(BigInt(container.inode), iova, size, argument.id, { process: host.mapper(), vaddr, writable });
   return 0;
 }
 
@@ -187,8 +191,8 @@ function unmapDma(argument: ContainerArgument, container: ContainerState, host: 
         throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a dirty bitmap needs argsz for it, and logging');
       }
       const whole = argument.read(24 + vfio_bitmap.size);
-      const bitmap = vfio_bitmap.decode(whole, 24);
-      writeCleanBitmap(argument, bitmap.pgsize, bitmap.size, bitmap.data, size);
+      host.mappings.checkWhole(owner, iova, size); // what is told is unmapped
+      writeDirtyBitmap(argument, vfio_bitmap.decode(whole, 24), { iova, length: size }, host.logs(container));
     }
     bytes = host.mappings.unmap(owner, iova, size, argument.id);
   }
@@ -202,6 +206,7 @@ function dirtyPages(argument: ContainerArgument, container: ContainerState, host
   if (argsz < 8) throw refuse('EINVAL', `VFIO_IOMMU_DIRTY_PAGES: argsz ${argsz}`);
   switch (flags) {
     case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
+      if (!container.logging) for (const log of host.logs(container)) log.clear();
       container.logging = true;
       return 0;
     case VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP:
@@ -212,12 +217,12 @@ function dirtyPages(argument: ContainerArgument, container: ContainerState, host
         throw refuse('EINVAL', 'VFIO_IOMMU_DIRTY_PAGES: GET_BITMAP needs argsz for it, and logging');
       }
       const whole = argument.read(8 + vfio_iommu_type1_dirty_bitmap_get.size);
-      const range = vfio_iommu_type1_dirty_bitmap_get.decode(whole, 8);
-      const { iova, size } = range;
+      const { iova, size, ...bitmap } = vfio_iommu_type1_dirty_bitmap_get.decode(whole, 8);
       if (size === 0n || (iova | size) % PAGE !== 0n || iova + size > U64)
         throw refuse('EINVAL', 'GET_BITMAP: bad range');
       host.mappings.checkWhole(BigInt(container.inode), iova, size);
-      writeCleanBitmap(argument, range.bitmap_pgsize, range.bitmap_size, range.bitmap_data, size);
+      const into = { pgsize: bitmap.bitmap_pgsize, size: bitmap.bitmap_size, data: bitmap.bitmap_data };
+      writeDirtyBitmap(argument, into, { iova, length: size }, host.logs(container));
       return 0;
     }
     default:
@@ -225,23 +230,37 @@ function dirtyPages(argument: ContainerArgument, container: ContainerState, host
   }
 }
 
-const zeros = new Uint8Array(1024 * 1024);
+/** Of a bitmap, what is made at once. */
+const PIECE = 1024 * 1024;
 
-/** Writes the bitmap of a range without dirty pages, in pieces of our own size. */
-function writeCleanBitmap(
+/** Writes the bitmap of a range, in pieces of our own size. What could not be told is told the next time. */
+function writeDirtyBitmap(
   argument: ContainerArgument,
-  pageSize: bigint,
-  size: bigint,
-  data: bigint,
-  range: bigint,
+  { pgsize, size, data }: ReturnType<typeof vfio_bitmap.decode>,
+  range: IovaRange,
+  logs: readonly WindowLog[],
 ): void {
-  const needed = ((range / PAGE + 63n) / 64n) * 8n;
-  if (pageSize !== PAGE || size < needed || size > MAX_BITMAP) {
-    throw refuse('EINVAL', `dirty bitmap: ${size} bytes for ${range} with pages of ${pageSize}`);
+  const needed = ((range.length / PAGE + 63n) / 64n) * 8n;
+  if (pgsize !== PAGE || size < needed || size > MAX_BITMAP) {
+    throw refuse('EINVAL', `dirty bitmap: ${size} bytes for ${range.length} with pages of ${pgsize}`);
   }
-  const bytes = Number(needed);
-  for (let done = 0; done < bytes; done += zeros.length) {
-    argument.writeAt(data + BigInt(done), zeros.subarray(0, bytes - done));
+  for (const log of logs) log.collect(range);
+  const bits = new Uint8Array(Math.min(PIECE, Number(needed)));
+  try {
+    for (let done = 0n; done < needed; done += BigInt(bits.length)) {
+      const left = needed - done;
+      const piece = left < bits.length ? bits.subarray(0, Number(left)) : bits;
+      const skipped = done * 8n * PAGE;
+      const rest = range.length - skipped;
+      const whole = BigInt(piece.length) * 8n * PAGE;
+      piece.fill(0);
+      const part = { iova: range.iova + skipped, length: rest < whole ? rest : whole };
+      for (const log of logs) log.tell(part, { pageSize: PAGE, bits: piece });
+      argument.writeAt(data + done, piece);
+    }
+  } catch (error) {
+    for (const log of logs) log.giveBack();
+    throw error;
   }
 }
 

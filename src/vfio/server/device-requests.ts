@@ -29,7 +29,8 @@ import {
 import type { V1Device } from '../../v1/device.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
-import type { Argument } from '../argument.ts';
+import type { Argument, PointingArgument } from '../argument.ts';
+import type { DeviceLog } from './device-log.ts';
 import { refuse } from './refuse.ts';
 import { deviceFeature, type OpenDataFd } from './feature-request.ts';
 import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
@@ -55,6 +56,8 @@ export interface DeviceHost {
   /** The migration region, if one is presented. */
   readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
+  /** What the device knows of its DMA, if it does any and tells of it by itself. */
+  readonly dmaLog?: DeviceLog | undefined;
   /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
   reset(): void;
@@ -62,7 +65,7 @@ export interface DeviceHost {
 
 /** Requests to an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
 export function deviceRequest(
-  argument: Argument,
+  argument: PointingArgument,
   command: number,
   host: DeviceHost,
   regions: DeviceRegions,
@@ -82,7 +85,7 @@ export function deviceRequest(
       return 0;
     case VFIO_DEVICE_FEATURE:
       if (host.v2 === undefined) throw refuse('ENOTTY', 'VFIO_DEVICE_FEATURE: v2 is not presented');
-      return deviceFeature(argument, host.v2, openDataFd);
+      return deviceFeature(argument, host.v2, openDataFd, host.dmaLog);
     default:
       throw refuse('ENOTTY', `device: no ioctl 0x${command.toString(16)}`);
   }

@@ -2,7 +2,7 @@ import { struct } from '../../abi/struct.ts';
 import { refuse } from './refuse.ts';
 
 export const MAX_MAPPINGS = 65535;
-export const MAPPING_STRIDE = 32;
+export const MAPPING_STRIDE = 64;
 
 /** One mapping in memory that outlives this process. `container` is written last: 0 is a place that never held one. */
 const mapping = struct('mapping', MAPPING_STRIDE, {
@@ -11,23 +11,40 @@ const mapping = struct('mapping', MAPPING_STRIDE, {
   container: ['u64', 16],
   /** The request that made it, or that removed it: one that is served again finds what it has done. */
   request: ['u64', 24],
+  /** Where it is in the memory of whom. */
+  vaddr: ['u64', 32],
+  process: ['u64', 40],
+  writable: ['u32', 48],
 });
 /** In `container`: the mapping has been removed, its place is free. */
 const REMOVED = 2n ** 63n;
 
-interface Mapping {
+/** The memory behind a mapping: at an address of a process, which whoever maps has a number for. */
+export interface MappedMemory {
+  readonly process: bigint;
+  readonly vaddr: bigint;
+  readonly writable: boolean;
+}
+
+export interface Mapping extends MappedMemory {
   readonly iova: bigint;
   readonly size: bigint;
+}
+
+interface Entry extends Mapping {
   readonly place: number;
 }
 
+/** Of a mapping that nobody writes to. */
+const NO_MEMORY: MappedMemory = { process: 0n, vaddr: 0n, writable: false };
+
 /**
  * The DMA mappings of all containers: what type1 checks when a VMM maps and unmaps (drivers/vfio/vfio_iommu_type1.c,
- * Linux 6.12). Emulated devices do no DMA, so nothing else is done with them.
+ * Linux 6.12), and where a device that writes to memory finds it.
  */
 export class DmaMappings {
   readonly #memory: Uint8Array;
-  readonly #byContainer = new Map<bigint, Mapping[]>();
+  readonly #byContainer = new Map<bigint, Entry[]>();
   readonly #free: number[] = [];
   /** The bytes that each request had removed when this process took over, which may have to serve one of them again. */
   readonly #removedBefore = new Map<bigint, bigint>();
@@ -36,12 +53,12 @@ export class DmaMappings {
   constructor(memory: Uint8Array) {
     this.#memory = memory;
     for (let place = 0; place < MAX_MAPPINGS; place += 1) {
-      const { iova, size, container, request } = mapping.decode(memory, place * MAPPING_STRIDE);
+      const { iova, size, container, request, ...behind } = mapping.decode(memory, place * MAPPING_STRIDE);
       if (container === 0n) break;
       if ((container & REMOVED) !== 0n) {
         this.#free.push(place);
         if (request !== 0n) this.#removedBefore.set(request, (this.#removedBefore.get(request) ?? 0n) + size);
-      } else this.#insert(container, { iova, size, place });
+      } else this.#insert(container, { iova, size, place, ...behind, writable: behind.writable === 1 });
       this.#end = place + 1;
     }
   }
@@ -52,7 +69,7 @@ export class DmaMappings {
   }
 
   /** Throws `EEXIST` if the range overlaps a mapping, `ENOSPC` if there are too many. */
-  map(container: bigint, iova: bigint, size: bigint, request: bigint): void {
+  map(container: bigint, iova: bigint, size: bigint, request: bigint, memory: MappedMemory = NO_MEMORY): void {
     const list = this.#list(container);
     const at = firstEndingAfter(list, iova);
     const next = list[at];
@@ -68,8 +85,31 @@ export class DmaMappings {
     entry.iova = iova;
     entry.size = size;
     entry.request = request;
+    entry.vaddr = memory.vaddr;
+    entry.process = memory.process;
+    entry.writable = memory.writable ? 1 : 0;
     entry.container = container;
-    list.splice(at, 0, { iova, size, place });
+    list.splice(at, 0, { iova, size, place, ...memory });
+  }
+
+  has(container: bigint): boolean {
+    return (this.#byContainer.get(container)?.length ?? 0) > 0;
+  }
+
+  /** The mapping that has an address, if one has. */
+  at(container: bigint, iova: bigint): Mapping | undefined {
+    const list = this.#byContainer.get(container) ?? [];
+    const entry = list[firstEndingAfter(list, iova)];
+    return entry !== undefined && entry.iova <= iova ? entry : undefined;
+  }
+
+  /** The largest mapping of a container that devices may write to; the first of several. */
+  largestWritable(container: bigint): Mapping | undefined {
+    let largest: Mapping | undefined;
+    for (const entry of this.#byContainer.get(container) ?? []) {
+      if (entry.writable && (largest === undefined || entry.size > largest.size)) largest = entry;
+    }
+    return largest;
   }
 
   /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` if the range would cut one. */
@@ -91,7 +131,7 @@ export class DmaMappings {
   }
 
   /** Returns the bytes that the request has removed, those of an attempt that was cut off included. */
-  #remove(entries: readonly Mapping[], request: bigint): bigint {
+  #remove(entries: readonly Entry[], request: bigint): bigint {
     let bytes = this.#removedBefore.get(request) ?? 0n;
     for (const { place, size } of entries) {
       const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
@@ -118,7 +158,7 @@ export class DmaMappings {
     return [from, to];
   }
 
-  #list(container: bigint): Mapping[] {
+  #list(container: bigint): Entry[] {
     let list = this.#byContainer.get(container);
     if (list === undefined) {
       list = [];
@@ -127,14 +167,14 @@ export class DmaMappings {
     return list;
   }
 
-  #insert(container: bigint, entry: Mapping): void {
+  #insert(container: bigint, entry: Entry): void {
     const list = this.#list(container);
     list.splice(firstEndingAfter(list, entry.iova), 0, entry);
   }
 }
 
 /** The place of the first mapping that does not end before `iova`, in a list that is sorted by address. */
-function firstEndingAfter(list: readonly Mapping[], iova: bigint): number {
+function firstEndingAfter(list: readonly Entry[], iova: bigint): number {
   let low = 0;
   let high = list.length;
   while (low < high) {

@@ -12,6 +12,8 @@ import {
   VFIO_DEVICE_FEATURE_SET,
   VFIO_MIGRATION_PRE_COPY,
   vfio_device_feature,
+  vfio_device_feature_dma_logging_control,
+  vfio_device_feature_dma_logging_report,
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
@@ -19,7 +21,9 @@ import {
 import { isNotReady, type ShimError } from '../../error.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { isV2State, V2 } from '../../v2/states.ts';
-import type { Argument } from '../argument.ts';
+import type { Argument, PointingArgument } from '../argument.ts';
+import type { DeviceLog } from './device-log.ts';
+import { reportDirty, startLogging } from './dma-logging.ts';
 import { refuse } from './refuse.ts';
 
 const HEADER = vfio_device_feature.size;
@@ -58,9 +62,14 @@ export type OpenDataFd = (resuming: boolean, tell: (fd: number) => void) => void
 
 /**
  * `VFIO_DEVICE_FEATURE` of a presented v2 device, answered as drivers/vfio/vfio_main.c of Linux 6.12 answers it: which
- * operations exist, what argsz has to hold, and `ENOTTY` for features that a driver lacks.
+ * operations exist, what argsz has to hold, and `ENOTTY` for features that a driver lacks: of DMA logging, if there is no `log`.
  */
-export function deviceFeature(argument: Argument, device: V2Device, openDataFd: OpenDataFd): number {
+export function deviceFeature(
+  argument: PointingArgument,
+  device: V2Device,
+  openDataFd: OpenDataFd,
+  log?: DeviceLog,
+): number {
   const { argsz, flags } = vfio_device_feature.decode(argument.read(HEADER));
   if (argsz < HEADER) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: argsz ${argsz}`);
   const known = VFIO_DEVICE_FEATURE_MASK | BOTH | VFIO_DEVICE_FEATURE_PROBE;
@@ -105,6 +114,18 @@ export function deviceFeature(argument: Argument, device: V2Device, openDataFd: 
       }
       if (wanted(VFIO_DEVICE_FEATURE_SET, 0)) device.precopyInfoV2(true);
       return 0;
+    case VFIO_DEVICE_FEATURE_DMA_LOGGING_START:
+      if (log === undefined) throw noFeature(feature);
+      if (!wanted(VFIO_DEVICE_FEATURE_SET, vfio_device_feature_dma_logging_control.size)) return 0;
+      return startLogging(argument, log);
+    case VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP:
+      if (log === undefined) throw noFeature(feature);
+      if (wanted(VFIO_DEVICE_FEATURE_SET, 0)) log.stop();
+      return 0;
+    case VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT:
+      if (log === undefined) throw noFeature(feature);
+      if (!wanted(VFIO_DEVICE_FEATURE_GET, vfio_device_feature_dma_logging_report.size)) return 0;
+      return reportDirty(argument, log);
     default:
       throw noFeature(feature);
   }

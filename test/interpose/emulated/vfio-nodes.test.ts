@@ -10,22 +10,35 @@ import {
   VFIO_GROUP_GET_STATUS,
   VFIO_GROUP_SET_CONTAINER,
   VFIO_GROUP_UNSET_CONTAINER,
+  VFIO_IOMMU_DIRTY_PAGES,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+  VFIO_IOMMU_DIRTY_PAGES_FLAG_START,
   VFIO_IOMMU_MAP_DMA,
   VFIO_SET_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   vfio_group_status,
+  vfio_iommu_type1_dirty_bitmap,
+  vfio_iommu_type1_dirty_bitmap_get,
   vfio_iommu_type1_dma_map,
 } from '../../../src/abi/vfio.ts';
 import { ANSWERED } from '../../../src/interpose/trap/call.ts';
+import { EmulatedDma } from '../../../src/interpose/emulated/emulated-dma.ts';
+import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
 import { VfioNodes, type NodeDevice } from '../../../src/interpose/emulated/vfio-nodes.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { DMA_MEMORY_SIZE, dmaMemory } from '../../../src/interpose/memory/dma-memory.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
 import type { Turn } from '../../../src/interpose/memory/turn.ts';
+import { createSim } from '../../../src/sim/create.ts';
+import { parseSpec } from '../../../src/sim/spec.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../../src/sys/file.ts';
 import { trySyscall } from '../../../src/sys/libc.ts';
 import { createSharedMemory } from '../../../src/sys/memory.ts';
+import { identityOf } from '../../../src/sys/pidfd.ts';
+import { device_log } from '../../../src/vfio/server/device-log.ts';
+import type { WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { crashes } from '../../support/crashes.ts';
 import { failure, outcome } from '../../support/errno.ts';
 import { GuardedMemory, selfCall, selfIoctl } from '../../support/self-call.ts';
@@ -107,6 +120,30 @@ function onContainer(fd: number, command: number, argument: number | Uint8Array,
   if (container === undefined) return 'no container';
   const at = typeof argument === 'number' ? argument : memory.put(argument);
   return outcome(() => nodes.containerIoctl(selfIoctl(command, at, id), command, container));
+}
+
+/** The first device writes to memory from now on: its log for the container. */
+function withDma(): WindowLog {
+  const shared = dmaMemory(new Uint8Array(DMA_MEMORY_SIZE));
+  shared.my.pages = 1;
+  const dma = new EmulatedDma({
+    spec: parseSpec('qat,dma=1'),
+    place: 0,
+    memory: shared,
+    arena: new Uint8Array(device_log.size),
+    device: createSim(parseSpec('qat')),
+    isBusMaster: () => true,
+    processes: new MappedProcesses(),
+    warn: () => {},
+  });
+  devices = devices.map((device, n) => (n > 0 ? device : { ...device, driver: { ...device.driver, dma } }));
+  journal = new Uint8Array(layout.size);
+  mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
+  for (const file of files.splice(4)) file.close();
+  nodes = nodesOf(journal);
+  nodes.save();
+  ledgers.commit([nodes.ledger]);
+  return dma.containerLog;
 }
 
 const int = (value: number): Uint8Array => new Uint8Array(new Int32Array([value]).buffer);
@@ -266,6 +303,70 @@ describe('a container', () => {
     refuseToSend = true;
     for (let n = 0; n < 100; n += 1) expect(outcome(() => nodes.openContainer(open(), false))).toBe('EMFILE');
     expect(nodes.container(inodeOfOwn(mine))).toBeDefined();
+  });
+});
+
+describe('what a device may write to', () => {
+  it('is what its container has mapped, as long as somebody has it open', () => {
+    expect(nodes.reachOf(0)).toBeUndefined();
+    const container = openContainer();
+    openGroup();
+    onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container));
+    expect(nodes.reachOf(0), 'without an IOMMU').toBeUndefined();
+    onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+    expect(nodes.reachOf(1), 'of another device').toBeUndefined();
+    const [reach, inode] = [nodes.reachOf(0), BigInt(inodeOfOwn(container))];
+    expect(reach).toMatchObject({ container: inode, isLogging: false, mappings: nodes.mappings });
+    expect(reach?.isOpen()).toBe(false);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('OK');
+    expect(reach?.isOpen()).toBe(true);
+    closeLast();
+    expect(reach?.isOpen()).toBe(false);
+    const begin = vfio_iommu_type1_dirty_bitmap.encode({ argsz: 8, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_START });
+    expect(onContainer(container, VFIO_IOMMU_DIRTY_PAGES, begin)).toBe('OK');
+    expect(nodes.reachOf(0)?.isLogging).toBe(true);
+  });
+
+  const map = vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 3, size: 4096n });
+
+  it('is known with the process that mapped it, if there is a device that writes to memory', () => {
+    let container = attached();
+    onContainer(container, VFIO_IOMMU_MAP_DMA, map);
+    expect(nodes.mappings.at(BigInt(inodeOfOwn(container)), 0n)?.process).toBe(0n);
+    const log = withDma();
+    container = attached();
+    onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n);
+    expect(nodes.mappings.at(BigInt(inodeOfOwn(container)), 0n)?.process).toBe(identityOf(process.pid));
+    expect(log.within({ iova: 0n, length: 2n ** 40n }).length).toBe(4096n);
+  });
+
+  it('is told by the container in which it is, of no other', () => {
+    const log = withDma();
+    log.note(0);
+    const container = attached();
+    const size = { bitmap_pgsize: 4096n, bitmap_size: 8n };
+    const get = new Uint8Array(8 + vfio_iommu_type1_dirty_bitmap_get.size);
+    const flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
+    vfio_iommu_type1_dirty_bitmap.encode({ argsz: get.length, flags }, get);
+    const at = { iova: 0n, size: 4096n, bitmap_data: BigInt(memory.address) };
+    vfio_iommu_type1_dirty_bitmap_get.encode({ ...at, ...size }, get, 8);
+    const told = (): number => {
+      expect(onContainer(container, VFIO_IOMMU_DIRTY_PAGES, get)).toBe('OK');
+      return memory.bytes[0] ?? -1;
+    };
+    const begin = vfio_iommu_type1_dirty_bitmap.encode({ argsz: 8, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_START });
+    onContainer(container, VFIO_IOMMU_DIRTY_PAGES, begin);
+    expect(told()).toBe(0);
+    log.note(0);
+    expect([told(), told()]).toEqual([1, 0]);
+    // another group keeps the container as it is
+    openGroup(1);
+    expect(onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('OK');
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
+    log.note(0);
+    expect(told()).toBe(0);
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('OK');
+    expect(told()).toBe(0);
   });
 });
 

@@ -44,6 +44,19 @@ describe('calls that wait', () => {
     expect(parked.has(1)).toBe(true);
   });
 
+  it('are waited for no longer than somebody else wants to wait', () => {
+    const parked = new Parked();
+    const [here, there] = pair();
+    parked.watch(0, here);
+    const until = performance.now() + 5;
+    parked.wait(until);
+    expect(performance.now()).toBeGreaterThanOrEqual(until - 0.1);
+    expect(parked.events(0)).toBe(0);
+    writeSync(there, 'x');
+    parked.wait(Infinity);
+    expect(parked.events(0)).toBe(POLLIN);
+  });
+
   it('go by the clock when their descriptor says ready and they are not, as of a driver without poll', () => {
     const parked = new Parked();
     const file = openSync('/proc/self/exe', 'r');

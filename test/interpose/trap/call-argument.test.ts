@@ -13,7 +13,10 @@ it('the argument of a trapped ioctl lies in the memory of its caller', () => {
   expect([...memory.end(4)]).toEqual([1, 2, 8, 9]);
   argument.writeAt(BigInt(memory.address), Uint8Array.of(5));
   expect([...memory.bytes.subarray(0, 2)]).toEqual([5, FILLER]);
+  expect([...argument.readAt(BigInt(memory.address), 2)]).toEqual([5, FILLER]);
   const refused = [
+    () => argument.readAt(BAD_ADDRESS, 1),
+    () => argument.readAt(2n ** 64n - 8n, 8),
     () => argument.read(5),
     () => argument.write(new Uint8Array(2), 3),
     () => argument.writeAt(BAD_ADDRESS, new Uint8Array(1)),

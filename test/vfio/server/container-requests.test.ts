@@ -39,6 +39,7 @@ import {
   type ContainerState,
 } from '../../../src/vfio/server/container-requests.ts';
 import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { WINDOW_LOG_SIZE, WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { outcome } from '../../support/errno.ts';
 import { capabilities } from '../../support/capabilities.ts';
 import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
@@ -52,11 +53,13 @@ const memory = new UserMemory();
 let container: ContainerState;
 let calls = 0n;
 let host: ContainerHost & { mappings: DmaMappings; groups: boolean };
+let logs: WindowLog[];
 
 beforeEach(() => {
   container = { inode: 5, iommu: VFIO_TYPE1v2_IOMMU, logging: false };
   const mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
-  host = { mappings, groups: true, hasGroup: () => host.groups };
+  logs = [];
+  host = { mappings, groups: true, hasGroup: () => host.groups, mapper: () => 77n, logs: () => logs };
 });
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
@@ -210,6 +213,8 @@ describe('VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA', () => {
     expect(map({ iova: LAST + 1n - PAGE, flags: VFIO_DMA_MAP_FLAG_READ })).toBe('OK');
     expect(map({ iova: PAGE, size: LAST + 1n - 2n * PAGE })).toBe('OK');
     expect(map({ iova: 5n * PAGE })).toBe('EEXIST');
+    expect(host.mappings.at(5n, 0n)).toMatchObject({ process: 77n, vaddr: 2n ** 64n - PAGE, writable: true });
+    expect(host.mappings.at(5n, LAST)).toMatchObject({ writable: false });
     expect(plain(VFIO_IOMMU_MAP_DMA, BAD_ADDRESS)).toBe('EFAULT');
     expect(ioctl(VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32 }), 31)).toBe('EFAULT');
   });
@@ -326,6 +331,70 @@ describe('VFIO_IOMMU_DIRTY_PAGES', () => {
     expect(getBitmap({})).toBe('EINVAL');
   });
 
+  /** Two devices' logs: of 64 pages from page 16 on, and of as many from page 100 on. */
+  function addLogs(): [WindowLog, WindowLog] {
+    const log = (page: number): WindowLog =>
+      new WindowLog(new Uint8Array(WINDOW_LOG_SIZE), { iova: page * 4096, pages: 64 });
+    const both: [WindowLog, WindowLog] = [log(16), log(100)];
+    logs = both;
+    return both;
+  }
+
+  /** The bits that are set in the bitmap that was asked for. */
+  const bits = (bytes: number): number[] =>
+    Array.from({ length: bytes * 8 }, (_, n) => n).filter((n) => (((memory.bytes[n >> 3] ?? 0) >> (n & 7)) & 1) === 1);
+
+  it('tells what any device has written to since it was asked last, of the range alone', () => {
+    const [one, other] = addLogs();
+    one.note(1);
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    for (const page of [0, 4, 63]) one.note(page);
+    for (const page of [0, 20]) other.note(page);
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START); // it is on: nothing is forgotten
+    expect(getBitmap({ size: 79n * PAGE, bytes: 16n })).toBe('OK');
+    expect(bits(16)).toEqual([16, 20]);
+    expect(getBitmap({ iova: 79n * PAGE, size: 30n * PAGE })).toBe('OK');
+    expect(bits(8)).toEqual([0, 21]);
+    expect(getBitmap({ size: 128n * PAGE, bytes: 16n })).toBe('OK');
+    expect(bits(16)).toEqual([120]);
+    expect(getBitmap({ size: 128n * PAGE, bytes: 16n })).toBe('OK');
+    expect(bits(16)).toEqual([]);
+  });
+
+  it('tells later what could not be told', () => {
+    const [one, other] = addLogs();
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    one.note(4);
+    other.note(20);
+    expect(getBitmap({ size: 128n * PAGE, bytes: 16n, data: BAD_ADDRESS })).toBe('EFAULT');
+    expect(getBitmap({ size: 128n * PAGE, bytes: 16n })).toBe('OK');
+    expect(bits(16)).toEqual([20, 120]);
+  });
+
+  it('tells of pages far into a bitmap, which is written in pieces', () => {
+    const far = 9 * 1024 * 1024; // pages: behind the first MiB of the bitmap
+    logs = [new WindowLog(new Uint8Array(WINDOW_LOG_SIZE), { iova: far * 4096, pages: 64 })];
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    logs[0]?.note(33);
+    const wide = new Map<bigint, Uint8Array>();
+    const size = BigInt(far + 64) * PAGE;
+    const bytes = new Uint8Array(8 + vfio_iommu_type1_dirty_bitmap_get.size);
+    vfio_iommu_type1_dirty_bitmap.encode({ argsz: bytes.length, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP }, bytes);
+    const range = { iova: 0n, size, bitmap_pgsize: PAGE, bitmap_size: size / PAGE / 8n, bitmap_data: 0n };
+    vfio_iommu_type1_dirty_bitmap_get.encode(range, bytes, 8);
+    const argument = memory.argument(memory.put(bytes));
+    const writeAt = (at: bigint, piece: Uint8Array): void => void wide.set(at, piece.slice());
+    expect(containerRequest({ ...argument, writeAt }, VFIO_IOMMU_DIRTY_PAGES, container, host)).toBe(0);
+    expect([...wide].map(([at, piece]) => [at, piece.length])).toEqual([
+      [0n, 2 ** 20],
+      [BigInt(2 ** 20), far / 8 + 8 - 2 ** 20],
+    ]);
+    const last = wide.get(BigInt(2 ** 20)) ?? new Uint8Array(0);
+    expect(last.subarray(-8)).toBeBytes(Uint8Array.of(0, 0, 0, 0, 2, 0, 0, 0));
+    expect(last.subarray(0, -8).every((byte) => byte === 0)).toBe(true);
+    expect(wide.get(0n)?.every((byte) => byte === 0)).toBe(true);
+  });
+
   it('refuses absurd ranges and bitmaps', () => {
     dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
     host.mappings.map(5n, 8n * PAGE, 4n * PAGE, 1n);
@@ -356,14 +425,30 @@ describe('VFIO_IOMMU_DIRTY_PAGES', () => {
     expect(getBitmap({ size, bytes: size / PAGE / 8n })).toBe('EFAULT');
   });
 
+  /** UNMAP of some of the first pages, with a bitmap. */
+  function unmap(bitmap: { pgsize?: bigint; size?: bigint; data?: bigint }, argsz = 48, pages = 4n): string {
+    const bytes = new Uint8Array(48);
+    const flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+    vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova: 0n, size: pages * PAGE }, bytes);
+    vfio_bitmap.encode({ pgsize: PAGE, size: 8n, data: BigInt(memory.address), ...bitmap }, bytes, 24);
+    return ioctl(VFIO_IOMMU_UNMAP_DMA, bytes);
+  }
+
+  it('comes with an unmap, and is told once if that is done', () => {
+    const [one] = addLogs();
+    host.mappings.map(5n, 0n, 32n * PAGE, 1n);
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    one.note(2);
+    one.note(20);
+    expect(unmap({}, 48, 31n)).toBe('EINVAL');
+    expect(unmap({ data: BAD_ADDRESS }, 48, 32n)).toBe('EFAULT');
+    expect(unmap({}, 48, 32n)).toBe('OK');
+    expect(bits(8)).toEqual([18]);
+    expect(getBitmap({ size: 64n * PAGE })).toBe('OK');
+    expect(bits(8)).toEqual([36]);
+  });
+
   it('comes with an unmap, while it is logged', () => {
-    const unmap = (bitmap: { pgsize?: bigint; size?: bigint; data?: bigint }, argsz = 48): string => {
-      const bytes = new Uint8Array(48);
-      const flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
-      vfio_iommu_type1_dma_unmap.encode({ argsz, flags, iova: 0n, size: 4n * PAGE }, bytes);
-      vfio_bitmap.encode({ pgsize: PAGE, size: 8n, data: BigInt(memory.address), ...bitmap }, bytes, 24);
-      return ioctl(VFIO_IOMMU_UNMAP_DMA, bytes);
-    };
     host.mappings.map(5n, 0n, 4n * PAGE, 1n);
     expect(unmap({})).toBe('EINVAL');
     dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS, type MappedMemory } from '../../../src/vfio/server/dma-mappings.ts';
 import { crashes } from '../../support/crashes.ts';
 import { outcome } from '../../support/errno.ts';
 
@@ -46,6 +46,31 @@ describe('DmaMappings', () => {
     expect(answer(mappings, (m) => m.map(1n, 0n, 2n * PAGE, 4n))).toBe(0n);
     expect(answer(mappings, (m) => m.map(1n, 6n * PAGE, PAGE, 5n))).toBe(0n);
     expect(mappings.available).toBe(MAX_MAPPINGS - 4);
+  });
+
+  it('finds the memory behind an address, and the largest that may be written to, for a successor too', () => {
+    const memory = new Uint8Array(SIZE);
+    const mappings = new DmaMappings(memory);
+    const behind = (vaddr: bigint, writable = true): MappedMemory => ({ process: 2n ** 60n, vaddr, writable });
+    expect([mappings.has(1n), mappings.largestWritable(1n)]).toEqual([false, undefined]);
+    mappings.map(1n, 0n, PAGE, 1n, behind(100n * PAGE));
+    mappings.map(1n, 8n * PAGE, 4n * PAGE, 2n, behind(200n * PAGE));
+    mappings.map(1n, 16n * PAGE, 4n * PAGE, 3n, behind(300n * PAGE));
+    mappings.map(1n, 32n * PAGE, 99n * PAGE, 4n, behind(400n * PAGE, false));
+    mappings.map(2n, 0n, 999n * PAGE, 5n);
+    for (const each of [mappings, new DmaMappings(memory)]) {
+      expect(each.at(1n, 11n * PAGE)).toMatchObject({ iova: 8n * PAGE, size: 4n * PAGE, ...behind(200n * PAGE) });
+      expect(each.at(1n, 12n * PAGE - 1n)?.iova).toBe(8n * PAGE);
+      expect(each.at(1n, 40n * PAGE)).toMatchObject(behind(400n * PAGE, false));
+      expect([each.at(1n, PAGE), each.at(1n, 12n * PAGE), each.at(1n, 2n ** 47n), each.at(3n, 0n)]).toEqual(
+        Array.from({ length: 4 }, () => undefined),
+      );
+      expect(each.largestWritable(1n)).toMatchObject({ iova: 8n * PAGE });
+      expect(each.largestWritable(2n)).toBeUndefined();
+      expect([each.has(1n), each.has(2n), each.has(3n)]).toEqual([true, true, false]);
+    }
+    mappings.unmapAll(1n, 6n);
+    expect(mappings.has(1n)).toBe(false);
   });
 
   it('removes whole mappings, several at once, and says how many bytes', () => {

@@ -1,0 +1,169 @@
+import type { DirtyPages } from '../../bridge/draft-dirty.ts';
+import { stateName, type MigratableDevice } from '../../device/migratable.ts';
+import { isNotReady } from '../../error.ts';
+import { defaultWindow, DMA_PAGE, dma_record, dmaPage, DmaPace, encodeDmaRecord } from '../../sim/dma.ts';
+import type { SimSpec } from '../../sim/drivers.ts';
+import { addressOf } from '../../sys/libc.ts';
+import { device_log, DeviceLog } from '../../vfio/server/device-log.ts';
+import type { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import { WindowLog } from '../../vfio/server/window-log.ts';
+import type { DmaMemory } from '../memory/dma-memory.ts';
+import { messageOf } from '../run/log.ts';
+import type { MappedProcesses } from './mapped-processes.ts';
+
+/** The states in which a device may begin DMA, of all protocols, by their names. */
+const INITIATING: ReadonlySet<string> = new Set(['RUNNING', 'PRE_COPY', 'MIGRATION_SETUP', 'MIGRATION_PRECOPY']);
+
+/** What nothing tells of, as a register that is in mapped memory, is looked at so often: in milliseconds. */
+const LOOK = 20;
+
+/** What a device may write to: a container's mappings. */
+export interface DmaReach {
+  readonly container: bigint;
+  /** The container logs dirty pages. */
+  readonly isLogging: boolean;
+  readonly mappings: DmaMappings;
+  /** Somebody has the device open, without whom there is no DMA. It costs some system calls to find out. */
+  isOpen(): boolean;
+}
+
+/** What the DMA of a device takes. */
+export interface DmaParts {
+  readonly spec: SimSpec;
+  /** The device's place in the run. */
+  readonly place: number;
+  readonly memory: DmaMemory;
+  /** What is committed with the device's state. */
+  readonly arena: Uint8Array;
+  /** The device itself: to ask for its state is nobody's call. */
+  readonly device: MigratableDevice;
+  readonly isBusMaster: () => boolean;
+  readonly processes: MappedProcesses;
+  readonly warn: (message: string) => void;
+}
+
+/**
+ * The DMA of an emulated device, which the supervisor has it do between two calls: so the call that stops the device ends it. A write
+ * is in the logs before it is made.
+ */
+export class EmulatedDma {
+  /** What the container tells of this device. */
+  readonly containerLog: WindowLog;
+  /** What the device tells by itself. */
+  readonly deviceLog: DeviceLog;
+  readonly #parts: DmaParts;
+  readonly #pace: DmaPace;
+  readonly #record = new Uint8Array(dma_record.size);
+  readonly #recordAt = addressOf(this.#record); // SAFETY: this object references it as long as it writes
+  #hasWarned = false;
+
+  constructor(parts: DmaParts) {
+    const { memory, arena, spec } = parts;
+    this.#parts = parts;
+    this.#pace = new DmaPace(spec.dma);
+    this.containerLog = new WindowLog(memory.containerLog, memory.my);
+    this.deviceLog = new DeviceLog(new WindowLog(memory.deviceLog, memory.my), memory.ranges, device_log.view(arena));
+  }
+
+  /** A draft's user asks for pages through the device, wherever they are. */
+  get dirtyPages(): DirtyPages {
+    const { deviceLog } = this;
+    return {
+      begin: () => {
+        deviceLog.stop(); // a reset does not
+        deviceLog.start([{ iova: 0n, length: 2n ** 63n }]);
+      },
+      end: () => deviceLog.stop(),
+      readAndClear: (range, into) => deviceLog.readAndClear(range, into),
+    };
+  }
+
+  /** Another user gets the device: it begins anew, and is no bus master yet. */
+  opened(): void {
+    this.deviceLog.stop();
+    const { my } = this.#parts.memory;
+    my.pages = 0;
+    my.counter = 0;
+    this.containerLog.clear();
+    this.deviceLog.window.clear();
+  }
+
+  /** Writes what is due. Returns when there is more to do, if no call comes before. */
+  work(now: number, reach: DmaReach | undefined): number {
+    if (reach === undefined) return this.#rest(Number.POSITIVE_INFINITY);
+    const until = this.#obstacle(now, reach);
+    if (until !== undefined) return this.#rest(until);
+    const due = this.#pace.due(now);
+    if (due > 0 && !reach.isOpen()) return this.#rest(Number.POSITIVE_INFINITY);
+    try {
+      this.#write(due, reach);
+    } catch (error) {
+      this.#tellOnce(error);
+    }
+    return this.#pace.next(now);
+  }
+
+  #rest(until: number): number {
+    this.#pace.pause();
+    return until;
+  }
+
+  /** Until when the device does no DMA, if it does none now. */
+  #obstacle(now: number, reach: DmaReach): number | undefined {
+    if (!reach.mappings.has(reach.container) || !this.#isInitiating()) return Number.POSITIVE_INFINITY;
+    if (!this.#parts.isBusMaster()) return now + LOOK;
+    return this.#parts.memory.my.pages > 0 || this.#chooseWindow(reach) ? undefined : Number.POSITIVE_INFINITY;
+  }
+
+  #isInitiating(): boolean {
+    try {
+      return INITIATING.has(stateName(this.#parts.device));
+    } catch (error) {
+      if (isNotReady(error)) return false;
+      throw error;
+    }
+  }
+
+  /** False if nothing is mapped that devices may write to. */
+  #chooseWindow({ container, mappings }: DmaReach): boolean {
+    const largest = mappings.largestWritable(container);
+    if (largest === undefined) return false;
+    const given = this.#parts.spec['dma-at'];
+    const { at, size } = given ?? defaultWindow({ at: Number(largest.iova), size: Number(largest.size) });
+    const { my } = this.#parts.memory;
+    my.iova = at;
+    my.pages = size / DMA_PAGE;
+    return size > 0;
+  }
+
+  #write(count: number, reach: DmaReach): void {
+    const { spec, place, processes, memory } = this.#parts;
+    const { my } = memory;
+    const writer = { seed: spec.seed, device: place };
+    const { iova: first, pages } = my;
+    const isTold = spec['dma-log'] !== 'off';
+    for (let n = 0; n < count; n += 1) {
+      const { counter } = my;
+      const page = dmaPage(writer, counter, pages);
+      const iova = first + page * DMA_PAGE;
+      const mapping = reach.mappings.at(reach.container, BigInt(iova));
+      my.counter = counter + 1;
+      if (mapping?.writable !== true) continue; // an IOMMU would not let it through
+      if (isTold) this.#note(page, iova, reach);
+      encodeDmaRecord(writer, counter, iova, this.#record);
+      const address = Number(mapping.vaddr) + (iova - Number(mapping.iova));
+      if (!processes.write(mapping.process, address, this.#recordAt, dma_record.size)) return;
+    }
+  }
+
+  #note(page: number, iova: number, reach: DmaReach): void {
+    if (reach.isLogging) this.containerLog.note(page);
+    this.deviceLog.note(page, iova);
+  }
+
+  #tellOnce(error: unknown): void {
+    if (this.#hasWarned) return;
+    this.#hasWarned = true;
+    this.#parts.warn(`the device cannot write to memory that is mapped for it: ${messageOf(error)}`);
+  }
+}

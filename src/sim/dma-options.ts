@@ -1,0 +1,49 @@
+import { DMA_PAGE, DMA_WINDOW_LIMIT, type DmaWindow } from './dma.ts';
+import { choice, count, within, type Option, type ValuesOf } from './option.ts';
+import { formatSize, parseSize } from './size.ts';
+
+/** Behind the last address that the emulated container maps. */
+const ADDRESSES = 2 ** 48;
+
+/** `ADDRESS+SIZE`, whole pages both. */
+const windowOption: Option<DmaWindow | undefined> = {
+  meaning: 'ADDRESS+SIZE, e.g. 0x2000000+16M: where, if not in the third quarter of the largest mapping',
+  initial: undefined,
+  parse: (texts, wrong) => {
+    const [text = '', second] = texts;
+    if (second !== undefined) throw wrong('is given twice');
+    const [, address = '', length = ''] = /^(0x[0-9a-f]{1,12}|\d+[KMGT]?)\+(\w+)$/i.exec(text) ?? [];
+    if (length === '') throw wrong('is not ADDRESS+SIZE', text);
+    const number = (what: string, part: string): number =>
+      parseSize(part, (why) => wrong(`has ${what} that ${why}`, text));
+    const at = /^0x/i.test(address) ? Number(address) : number('an ADDRESS', address);
+    const size = number('a SIZE', length);
+    if (at % DMA_PAGE !== 0 || size % DMA_PAGE !== 0) throw wrong(`is not whole pages of ${DMA_PAGE} bytes`, text);
+    if (size === 0 || size > DMA_WINDOW_LIMIT)
+      throw wrong(`has not between one page and ${formatSize(DMA_WINDOW_LIMIT)}`, text);
+    if (at + size > ADDRESSES) throw wrong(`ends behind ${formatSize(ADDRESSES)}`, text);
+    return { at, size };
+  },
+  format: (window) => (window === undefined ? [] : [`0x${window.at.toString(16)}+${formatSize(window.size)}`]),
+};
+
+/** Of every driver, under `run`: the DMA that its device does. */
+export const dmaOptions = {
+  dma: count(
+    "run: pages of the VMM's memory that the device writes to in a second, while it runs",
+    0,
+    within(0, 100_000),
+  ),
+  'dma-at': windowOption,
+  'dma-log': choice('with dma, off tells nobody which pages were written to, so that a migration loses them', [
+    'on',
+    'off',
+  ]),
+};
+
+/** What is wrong with options that do not go together. */
+export function checkDma(values: ValuesOf<typeof dmaOptions>): string | undefined {
+  if (values.dma > 0) return undefined;
+  if (values['dma-at'] !== undefined) return 'dma-at is for dma=RATE';
+  return values['dma-log'] === 'off' ? 'dma-log is for dma=RATE' : undefined;
+}

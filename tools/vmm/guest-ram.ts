@@ -1,0 +1,69 @@
+import { readFileSync, rmSync } from 'node:fs';
+import { DMA_MAGIC, DMA_PAGE, dma_record } from '../../src/sim/dma.ts';
+import { MEMORY_MIB } from '../../src/vmm/qemu-command.ts';
+import type { Vm } from '../../src/vmm/vm.ts';
+import type { TestBed } from './test-bed.ts';
+
+/** What a PC has as memory, without what lies between: VGA, ROMs, and pages that firmware maps as it likes. */
+const PARTS = [
+  { at: 0, end: 640 * 1024 },
+  { at: 1024 * 1024, end: MEMORY_MIB * 1024 * 1024 },
+] as const;
+
+/** A stopped guest's memory, by where its parts begin. */
+export type GuestRam = ReadonlyMap<number, Uint8Array>;
+
+/** Has QEMU save the memory of a stopped guest, part by part. */
+export async function guestRam(bed: TestBed, vm: Vm): Promise<GuestRam> {
+  const parts = new Map<number, Uint8Array>();
+  for (const { at, end } of PARTS) {
+    const filename = bed.path(`${vm.name}.${at}.ram`);
+    await vm.qmp.execute('pmemsave', { val: at, size: end - at, filename });
+    parts.set(at, readFileSync(filename));
+    rmSync(filename);
+  }
+  return parts;
+}
+
+/** A page that a device wrote to, by what it holds. */
+export interface WrittenPage {
+  readonly iova: number;
+  readonly counter: number;
+  readonly device: number;
+}
+
+/** The pages in a guest's memory that hold a record of DMA, which must name the page that it is in. */
+export function writtenPages(ram: GuestRam): WrittenPage[] {
+  const found: WrittenPage[] = [];
+  for (const [begin, bytes] of ram) {
+    for (let at = 0; at < bytes.length; at += DMA_PAGE) {
+      const { magic, iova, counter, device } = dma_record.decode(bytes, at);
+      if (magic !== DMA_MAGIC) continue;
+      if (iova !== begin + at) throw new Error(`the page at ${begin + at} holds the record of ${iova}`);
+      found.push({ iova, counter, device });
+    }
+  }
+  return found;
+}
+
+/** The addresses of pages in which two guests' memories differ. */
+export function differingPages(one: GuestRam, other: GuestRam): number[] {
+  return Array.from(one).flatMap(([begin, bytes]) => {
+    const theirs = other.get(begin) ?? new Uint8Array(0);
+    const pages = Array.from({ length: Math.ceil(bytes.length / DMA_PAGE) }, (_, n) => n * DMA_PAGE);
+    const page = (of: Uint8Array, at: number): Uint8Array => of.subarray(at, at + DMA_PAGE);
+    return pages.filter((at) => Buffer.compare(page(bytes, at), page(theirs, at)) !== 0).map((at) => begin + at);
+  });
+}
+
+/** COMMAND of config space: its offset, and the bits I/O, memory and bus master (linux/pci_regs.h). */
+const COMMAND = { at: 4, all: 7 } as const;
+
+/** Lets a device do DMA, by ports as a guest's driver would; the firmware does not. */
+export async function makeBusMaster(vm: Vm, slot: number): Promise<void> {
+  const address = 0x8000_0000 + slot * 0x800 + COMMAND.at;
+  for (const line of [`o /w 0xcf8 0x${address.toString(16)}`, `o /w 0xcfc ${COMMAND.all}`]) {
+    const answer = await vm.qmp.execute<string>('human-monitor-command', { 'command-line': line });
+    if (answer !== '') throw new Error(`QEMU's monitor: ${line}: ${answer}`);
+  }
+}
