@@ -1,4 +1,5 @@
 import type { Benchmark } from './benchmark.ts';
+import { dirty } from './dirty.ts';
 import { median, type Sample } from './paired.ts';
 import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
 import { vmm } from './vmm.ts';
@@ -157,4 +158,4 @@ const startUp: Benchmark = {
   }),
 };
 
-export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, untrapped, startUp, ...vmm];
+export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, ...vmm];

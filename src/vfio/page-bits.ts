@@ -39,18 +39,23 @@ export class PageBits {
       const word = words[n] ?? 0;
       words[n] = word & (wordAt(others, n * WORD + shift) | ~maskOf(from - n * WORD, to - n * WORD));
     }
-    const place = Math.floor(shift / WORD);
-    const right = shift - place * WORD;
-    if (right === 0) {
-      for (let n = first + 1; n < last; n += 1) words[n] = (words[n] ?? 0) & (others[n + place] ?? 0);
+    this.#andWords(other, first + 1, last, shift);
+  }
+
+  /** The same of whole words, of which the other's begin `shift` bits further on. */
+  #andWords(other: PageBits, first: number, end: number, shift: number): void {
+    if (shift % 8 !== 0) {
+      andShifted(this.#words, other.#words, first, end, shift);
       return;
     }
-    const left = WORD - right;
-    let low = others[first + 1 + place] ?? 0;
-    for (let n = first + 1; n < last; n += 1) {
-      const high = others[n + place + 1] ?? 0;
-      words[n] = (words[n] ?? 0) & ((low >>> right) | (high << left));
-      low = high;
+    // a container often has all bits of a piece set, and then nothing is to be merged
+    for (let n = first; n < end; n += PIECE) {
+      const piece = Math.min(PIECE, end - n);
+      const mine = this.bytes.subarray(n * BYTES, (n + piece) * BYTES);
+      const begin = n * BYTES + shift / 8;
+      if (Buffer.compare(mine, ones.subarray(0, mine.length)) === 0)
+        mine.set(other.bytes.subarray(begin, begin + mine.length));
+      else andShifted(this.#words, other.#words, n, n + piece, shift);
     }
   }
 
@@ -75,6 +80,23 @@ export class PageBits {
 }
 
 const WORD = 32;
+const BYTES = WORD / 8;
+/** Words that are merged at once: 64 KiB. */
+const PIECE = 16_384;
+const ones = new Uint8Array(PIECE * BYTES).fill(255);
+
+/** Leaves in words, from one to before another, the bits that others have `shift` bits further on. */
+function andShifted(words: Uint32Array, others: Uint32Array, first: number, end: number, shift: number): void {
+  const place = Math.floor(shift / WORD);
+  const right = shift - place * WORD;
+  const left = WORD - right;
+  let low = others[first + place] ?? 0;
+  for (let n = first; n < end; n += 1) {
+    const high = others[n + place + 1] ?? 0;
+    words[n] = (words[n] ?? 0) & (right === 0 ? low : (low >>> right) | (high << left));
+    low = high;
+  }
+}
 
 /** The 32 bits that begin at bit `at`, which may lie before the words or behind them. */
 function wordAt(words: Uint32Array, at: number): number {

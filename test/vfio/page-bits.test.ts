@@ -44,6 +44,27 @@ describe('PageBits', () => {
     );
   });
 
+  it.each([0, 8, 24, 32, 13])('does so piece by piece, all of whose bits may be set, %i pages apart', (apart) => {
+    const length = 3 * 64 * 1024 * 8 + 100; // three pieces and a bit
+    const mine = new PageBits({ first: 1000 + apart, end: 1000 + apart + length });
+    const other = new PageBits({ first: 1000, end: 1000 + apart + length });
+    mine.bytes.fill(255);
+    for (let n = 80_000; n < 100_000; n += 3) mine.bytes[n] = n & 255; // in the second piece
+    for (let n = 0; n < other.bytes.length; n += 1) other.bytes[n] = (n * 7919) >> 5;
+    const bitOf = ({ bytes, range }: PageBits, page: number): number => {
+      const n = page - range.first;
+      return ((bytes[n >> 3] ?? 0) >> (n & 7)) & 1;
+    };
+    const expected = new Uint8Array(mine.bytes);
+    const pages = { first: mine.range.first + 5, end: mine.range.end - 9 };
+    for (let page = pages.first; page < pages.end; page += 1) {
+      const n = page - mine.range.first;
+      if (bitOf(other, page) === 0) expected[n >> 3] = (expected[n >> 3] ?? 0) & ~(1 << (n & 7));
+    }
+    mine.and(other, pages);
+    expect(mine.bytes).toBeBytes(expected);
+  });
+
   it('lists the pages that are set, of some', () => {
     fc.assert(
       fc.property(bitmap(300), fc.nat(), fc.nat(), (bits, from, length) => {
