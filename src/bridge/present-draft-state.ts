@@ -44,6 +44,10 @@ export const present_draft_state = struct('present_draft_state', 128, {
   dirty_total: ['u64', 80],
   dirty_page: ['u64', 88],
   dirty_cursor: ['u64', 96],
+  /** The v1 buffer that is being copied aside, and how much of it is there. */
+  buffer_offset: ['count', 104],
+  buffer_size: ['count', 112],
+  copied: ['count', 120],
 });
 
 export type PresentDraftState = ReturnType<typeof present_draft_state.view>;
@@ -56,4 +60,6 @@ export const Asked = {
   PENDING: 1,
   /** data_offset may have been read: until the buffer is known, a read of pending_bytes would acknowledge it unread. */
   BUFFER: 2,
+  /** The buffer is known, and is being read: what was read is not read again, as there are drivers that count it (HiSilicon's). */
+  COPYING: 3,
 } as const;
