@@ -120,6 +120,14 @@ class Presented2019 implements DraftRegisters<'draft-2019'> {
     }
   }
 
+  /**
+   * What the published VMM does with a buffer if it has not mapped the section: it writes the bytes behind the registers, and their
+   * size before them (QEMU patches, version 3: hw/vfio/migration.c: vfio_load_state). With that the device has taken what lay in the section.
+   */
+  strayWrite(): void {
+    if (this.#session.sync() === V1.RESUMING) this.#session.writer.refuse('EINVAL');
+  }
+
   reset(): void {
     this.#session.reset();
   }

@@ -420,6 +420,27 @@ describe.each(GENERATIONS)('a reset behind the back of a VMM of %s', (draft) => 
   });
 });
 
+test.each([65, 64, 4095])(
+  'a buffer that is written at %d, behind its size, is refused, and the device does not run',
+  (at) => {
+    const spy = device();
+    const presented = presentDraft('draft-2019', spy);
+    const registers = new DraftAccess(presented, 'draft-2019');
+    setState(presented, 0);
+    registers.write('data_offset', 4096);
+    registers.write('data_size', 0);
+    expect(outcome(() => presented.write(at, new Uint8Array(100)))).toBe('EINVAL');
+    expect([setState(presented, 1), setState(presented, 0), setState(presented, 1)]).toEqual([
+      'EINVAL',
+      'OK',
+      'EINVAL',
+    ]);
+    expect(outcome(() => registers.write('data_size', 32))).toBe('EINVAL');
+    presented.reset();
+    expect([setState(presented, 1), setState(presented, 3)]).toEqual(['OK', 'OK']);
+  },
+);
+
 test('a state that was refused stays refused', () => {
   const spy = device();
   const presented = presentDraft('draft-2018', spy);
