@@ -51,6 +51,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       inner: () => map('inner').bytes,
       carry: () => map('carry').bytes,
       carryOuter: () => map('carryOuter').bytes,
+      twin: () => map('twin').bytes,
       arena: ledger.arena,
       live: isV2 ? undefined : ledger.live,
     },

@@ -27,7 +27,7 @@ function laidOut<const P extends string>(
 
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
- * more around them), those from and to a draft; what the report says; and its data fd.
+ * more around them), those from and to a draft, and to and from its twin in a round trip; what the report says; and its data fd.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -36,6 +36,8 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['outer', Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE)],
   ['fromDraft', FROM_DRAFT_STATE_SIZE],
   ['presentDraft', PRESENT_DRAFT_STATE_SIZE],
+  ['fromTwin', FROM_DRAFT_STATE_SIZE],
+  ['presentTwin', PRESENT_DRAFT_STATE_SIZE],
   ['report', 256],
   ['dataFd', 64],
 ]);

@@ -27,8 +27,9 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     draft: string,
     device: string,
     args: readonly string[],
+    more: readonly string[] = [],
   ): Promise<{ done: Done; states: readonly string[]; bytes: number; hash: string | null }> {
-    const options = { devices: [device], options: ['--present', draft, '--data-size', '64K'], json: true };
+    const options = { devices: [device], options: ['--present', draft, '--data-size', '64K', ...more], json: true };
     const run = start([compiled('drafter'), draft.slice(-4), ...args], options);
     run.end();
     const exit = await run.ended();
@@ -77,6 +78,16 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     const destination = await drafter(draft, device, ['load', file, 'break']);
     expect(destination.done.bytes).toBe(source.done.bytes);
     expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
+  });
+
+  it.each(cases)('%s: migrates %s through the draft and back, once broken off', async (draft, device, size) => {
+    const file = join(directory, `${draft}-${device}-there-and-back`);
+    const source = await drafter(draft, `${device},seed=7`, ['save', file, 'break'], ['--round-trip']);
+    const destination = await drafter(draft, device, ['load', file, 'break'], ['--round-trip']);
+    expect(source.done.bytes).toBeGreaterThan(size);
+    expect(destination.done.bytes).toBe(source.done.bytes);
+    expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
+    expect([source.states.at(-1), destination.states.at(-1)]).toEqual(['RUNNING', 'RUNNING']);
   });
 
   it.each(GENERATIONS)('%s: saves a device of a paused VM', async (draft) => {
