@@ -4,7 +4,7 @@ import { struct } from '../abi/struct.ts';
  * All that a presented draft remembers, besides the buffer that is set aside. It lives in memory that the caller may share, so that another
  * process can go on where this one was stopped.
  */
-export const present_draft_state = struct('present_draft_state', 128, {
+export const present_draft_state = struct('present_draft_state', 136, {
   /** device_state of the v1 device as it was left, plus one: another one means that it has changed behind the user's back. 0 at first. */
   v1_plus_one: ['u8', 0],
   /** device_state as the user sees it, if that is not what the v1 device says (2018). */
@@ -48,6 +48,8 @@ export const present_draft_state = struct('present_draft_state', 128, {
   buffer_offset: ['count', 104],
   buffer_size: ['count', 112],
   copied: ['count', 120],
+  /** It is known which pages of the range are dirty: of any other, all are told. */
+  dirty_known: ['u8', 128],
 });
 
 export type PresentDraftState = ReturnType<typeof present_draft_state.view>;

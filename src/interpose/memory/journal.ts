@@ -4,6 +4,7 @@ import { PRESENT_DRAFT_STATE_SIZE } from '../../bridge/present-draft-state.ts';
 import { PRESENT_V1_STATE_SIZE } from '../../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
+import { LOGGED_PAGES_STATE_SIZE } from '../../vfio/client/logged-pages.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
@@ -27,7 +28,8 @@ function laidOut<const P extends string>(
 
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
- * more around them), those from and to a draft, and to and from its twin in a round trip; what the report says; and its data fd.
+ * more around them), those from and to a draft, and to and from its twin in a round trip; which memory a driver of the kernel logs
+ * for a draft; what the report says; and its data fd.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -38,6 +40,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['presentDraft', PRESENT_DRAFT_STATE_SIZE],
   ['fromTwin', FROM_DRAFT_STATE_SIZE],
   ['presentTwin', PRESENT_DRAFT_STATE_SIZE],
+  ['loggedPages', LOGGED_PAGES_STATE_SIZE],
   ['report', 256],
   ['dataFd', 64],
 ]);

@@ -55,7 +55,7 @@ export interface Presentations {
 }
 
 /** The bridges' memory in an arena. */
-type Part = Exclude<keyof typeof deviceArena, 'driver' | 'report' | 'dataFd'>;
+type Part = Exclude<keyof typeof deviceArena, 'driver' | 'loggedPages' | 'report' | 'dataFd'>;
 
 export function makePresentations(
   backend: MigratableDevice,
