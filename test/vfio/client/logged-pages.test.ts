@@ -15,8 +15,6 @@ const PAGE = 4096n;
 const SECTION = 8192;
 const MOST = mostPages(SECTION);
 
-class Killed extends Error {}
-
 /** A device that logs its DMA by pages of 4096 bytes. As mlx5, it refuses a second start (mlx5vf_start_page_tracker, Linux 6.12). */
 class LoggingDevice implements DmaLog {
   readonly asked: string[] = [];
@@ -94,8 +92,23 @@ class Bed {
 
   readonly #find: () => DmaLog | undefined;
 
+  /** What a process that was killed has left in live memory. */
+  #left: Uint8Array | undefined;
+
+  /** Kills the process that is in a call: whatever it would still do is not done. */
+  kill(): never {
+    this.#left ??= this.#live.slice();
+    this.driver.refuse = () => {
+      throw new Error('killed');
+    };
+    throw new Error('killed');
+  }
+
   /** A process goes on from what was committed. */
   #begin(): void {
+    this.#left = undefined;
+    this.driver.refuse = () => {};
+    this.driver.after = () => {};
     const [state, pages] = (this.#working = [this.#committed[0].slice(), this.#committed[1].slice()] as const);
     this.#device = presentDraft(this.#draft, this.#v1, {
       dataSection: this.#section,
@@ -128,13 +141,16 @@ class Bed {
     for (;;) {
       try {
         serve(this.#device);
+      } catch (error) {
+        if (this.#left === undefined) throw error;
+      }
+      if (this.#left === undefined) {
         this.#committed[0].set(this.#working[0]);
         this.#committed[1].set(this.#working[1]);
         return;
-      } catch (error) {
-        if (!(error instanceof Killed)) throw error;
-        this.#begin();
       }
+      this.#live.set(this.#left);
+      this.#begin();
     }
   }
 
@@ -241,6 +257,16 @@ describe.each(GENERATIONS)('the log of a device that is shown as %s', (draft) =>
     },
   );
 
+  it('was told to a process that was killed before its user knew: all is dirty', () => {
+    const bed = new Bed(draft);
+    bed.setState(3);
+    bed.dirty(LOW);
+    bed.driver.write(5);
+    bed.driver.after = () => bed.kill();
+    expect(bed.dirty(LOW)).toEqual(all(LOW));
+    expect(bed.driver.asked.slice(-2)).toEqual(['start 0+160', 'report']);
+  });
+
   it('is not there: all is dirty', () => {
     const bed = new Bed(draft, () => undefined);
     bed.setState(3);
@@ -282,7 +308,7 @@ describe.each(GENERATIONS)('the log of a device that is shown as %s', (draft) =>
             let left = each.kill?.at ?? -1;
             const die = (): void => {
               left -= 1;
-              if (left === -1) throw new Killed();
+              if (left === -1) bed.kill();
             };
             if (each.kill?.after === true) driver.after = die;
             else driver.refuse = die;
