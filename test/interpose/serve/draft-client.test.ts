@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { storeOf } from '../../../src/sim/byte-store.ts';
 import { fillPattern } from '../../../src/sim/memory.ts';
+import { ambush } from '../../support/ambush.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
+import { SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND } from '../../../src/abi/seccomp.ts';
 import { sha256 } from '../../support/bytes.ts';
 import { compiled, describeRunsWithCompiler } from '../../support/compiler.ts';
-import { useShimRuns } from '../../support/shim-run.ts';
+import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { GENERATIONS } from '../../support/drafts.ts';
 
 /** What drafter.c prints. */
@@ -16,6 +19,9 @@ interface Done {
   readonly compatible: number;
   readonly dirty: number;
 }
+
+/** Many processes, one after the other, on a machine that may be busy. */
+const BUSY = 120_000;
 
 describeRunsWithCompiler('a VMM of a draft, in C', () => {
   const start = useShimRuns();
@@ -28,11 +34,12 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     device: string,
     args: readonly string[],
     more: readonly string[] = [],
+    meanwhile: (run: ShimRun) => Promise<void> = () => Promise.resolve(),
   ): Promise<{ done: Done; states: readonly string[]; bytes: number; hash: string | null }> {
     const options = { devices: [device], options: ['--present', draft, '--data-size', '64K', ...more], json: true };
     const run = start([compiled('drafter'), draft.slice(-4), ...args], options);
     run.end();
-    const exit = await run.ended();
+    const [exit] = await Promise.all([run.ended(BUSY), meanwhile(run)]);
     const said = run.stderr.split('\n').filter((line) => line.startsWith('drafter'));
     expect([exit, said]).toEqual([{ code: 0, signal: null }, []]);
     const done = JSON.parse(run.stdout.split('\n').find((line) => line.startsWith('{"bytes"')) ?? '') as Done;
@@ -89,6 +96,49 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
     expect([source.states.at(-1), destination.states.at(-1)]).toEqual(['RUNNING', 'RUNNING']);
   });
+
+  /** Kills one supervisor after the other, each at the same place of serving a call, until the VMM has ended. Returns how many. */
+  async function killEach(run: ShimRun, when: string, request: number): Promise<number> {
+    let kills = 0;
+    try {
+      for (let pid = await run.supervisor(); run.exit === undefined; pid = await run.supervisor(pid)) {
+        await ambush(pid, when, request);
+        await poll(() => (run.cast().supervisor?.pid === pid ? undefined : true), BUSY, 'the supervisor lives');
+        kills += 1;
+      }
+    } catch (error) {
+      if (run.exit === undefined) throw error;
+    }
+    return kills;
+  }
+
+  const killed = GENERATIONS.flatMap((draft) =>
+    (['qat,size=20K', 'vendor-v1,size=20K,section=8K'] as const).flatMap((device) =>
+      (
+        [
+          ['before it has received a call', 'kill-at-entry', SECCOMP_IOCTL_NOTIF_RECV],
+          ['once it has received a call', 'kill-at-exit', SECCOMP_IOCTL_NOTIF_RECV],
+          ['before it answers a call', 'kill-at-entry', SECCOMP_IOCTL_NOTIF_SEND],
+          ['once it has answered a call', 'kill-at-exit', SECCOMP_IOCTL_NOTIF_SEND],
+        ] as const
+      ).map(([place, when, request]) => ({ draft, device, place, when, request })),
+    ),
+  );
+  it.each(killed)(
+    '$draft: migrates $device, each supervisor killed $place',
+    { timeout: BUSY },
+    async ({ draft, device, when, request }) => {
+      const file = join(directory, `${draft}-${device}-${when}-${request}`);
+      const source = await drafter(draft, `${device},seed=7`, ['save', file], [], async (run) => {
+        expect(await killEach(run, when, request)).toBeGreaterThan(5);
+      });
+      const destination = await drafter(draft, device, ['load', file], [], async (run) => {
+        expect(await killEach(run, when, request)).toBeGreaterThan(3);
+      });
+      expect([source.bytes, destination.done.bytes, destination.bytes]).toEqual(Array(3).fill(source.done.bytes));
+      expect([source.hash, destination.hash]).toEqual([seeded(20 * 1024), seeded(20 * 1024)]);
+    },
+  );
 
   it.each(GENERATIONS)('%s: saves a device of a paused VM', async (draft) => {
     const file = join(directory, `${draft}-paused`);
