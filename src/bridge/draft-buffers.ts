@@ -31,30 +31,27 @@ export class DraftBuffers {
     this.#my = my;
   }
 
-  /** Sets the next buffer aside, if none is and the device has one now. */
+  /** Sets the next buffer aside, if none is and the device has one now. What has failed midway goes on where it was. */
   fetch(): void {
     const my = this.#my;
     if (my.staged > 0 || (my.asked === Asked.NO && this.#readPending() === 0)) return;
-    my.asked = Asked.BUFFER;
-    const { offset, size } = this.#registers.dataBuffer();
-    if (size > this.#aside.length) {
-      throw new ShimError(
-        'ERR_DEVICE',
-        `v1 driver: a buffer of ${size} bytes, the data section has ${this.#aside.length}`,
-        { errno: 'EIO' },
-      );
-    }
-    this.#copyFromRegion(offset, this.#aside.subarray(0, size));
+    if (my.asked !== Asked.COPYING) this.#ask();
+    this.#copy();
     my.asked = Asked.NO;
-    my.staged = size;
+    my.staged = my.buffer_size;
     my.in_section = 0;
+  }
+
+  /** Has all of a buffer that was begun: a driver that leaves the state may have another one there. */
+  finish(): void {
+    if (this.#my.asked >= Asked.BUFFER) this.fetch();
   }
 
   /** The device's pending_bytes, which acknowledges what was taken; it is not asked again while a buffer is not taken. */
   pending(): number {
     const my = this.#my;
     if (my.staged > 0) return Math.max(my.staged, my.pending);
-    return my.asked === Asked.BUFFER ? my.pending : this.#readPending();
+    return my.asked >= Asked.BUFFER ? my.pending : this.#readPending();
   }
 
   /** Puts the buffer that is set aside to where the user looks for it. */
@@ -82,17 +79,36 @@ export class DraftBuffers {
     return my.pending;
   }
 
-  #copyFromRegion(begin: number, into: Uint8Array): void {
-    const bytes = wholeMappedAt(this.#device, begin, into.length);
+  #ask(): void {
+    const my = this.#my;
+    my.asked = Asked.BUFFER;
+    const { offset, size } = this.#registers.dataBuffer();
+    if (size > this.#aside.length) {
+      throw new ShimError(
+        'ERR_DEVICE',
+        `v1 driver: a buffer of ${size} bytes, the data section has ${this.#aside.length}`,
+        { errno: 'EIO' },
+      );
+    }
+    my.buffer_offset = offset;
+    my.buffer_size = size;
+    my.copied = 0;
+    my.asked = Asked.COPYING;
+  }
+
+  #copy(): void {
+    const my = this.#my;
+    const { buffer_offset: begin, buffer_size: size } = my;
+    const bytes = wholeMappedAt(this.#device, begin, size);
     if (bytes !== undefined) {
-      into.set(bytes);
+      this.#aside.set(bytes);
       return;
     }
-    for (let done = 0; done < into.length;) {
-      const offset = begin + done;
-      const piece = into.subarray(done, done + pieceAt(offset, begin, into.length - done));
-      this.#device.read(offset, piece);
-      done += piece.length;
+    while (my.copied < size) {
+      const offset = begin + my.copied;
+      const length = pieceAt(offset, begin, size - my.copied);
+      this.#device.read(offset, this.#aside.subarray(my.copied, my.copied + length));
+      my.copied += length;
     }
   }
 }

@@ -3,16 +3,26 @@ import { mostPages } from '../v1/drafts/dirty.ts';
 import type { PresentDraftState } from './present-draft-state.ts';
 import type { Warn } from './warn.ts';
 
+/** A range of memory as the device knows it, in bytes. */
+export interface DirtyRange {
+  readonly iova: bigint;
+  readonly length: bigint;
+}
+
 /** Who knows which memory a device has written to: a log of its DMA, or the container. */
 export interface DirtyPages {
   /** Writes are to be noted from now on. */
   begin(): void;
   end(): void;
+  /**
+   * The user asks about a range, in pieces that follow. False if it is not known what was written to there: all of it then counts
+   * as dirty. Absent if all of the memory is known.
+   */
+  covers?(range: DirtyRange): boolean;
+  /** The user was told that all of a range is dirty, to its last piece. */
+  toldAll?(range: DirtyRange): void;
   /** Sets the bits of pages that were written to since this was last asked, and clears none. If it throws, all pages may be dirty. */
-  readAndClear(
-    range: { readonly iova: bigint; readonly length: bigint },
-    into: { readonly pageSize: bigint; readonly bits: Uint8Array },
-  ): void;
+  readAndClear(range: DirtyRange, into: { readonly pageSize: bigint; readonly bits: Uint8Array }): void;
 }
 
 const ADDRESSES = 2n ** 64n;
@@ -79,18 +89,31 @@ export class DraftDirty {
     const most = BigInt(mostPages(this.#section.length));
     const pages = left < most ? left : most;
     if (pages === 0n) return 0n;
+    const whole = { iova: first, length: total * page };
+    if (my.dirty_cursor === 0n) my.dirty_known = this.#isKnown(whole) ? 1 : 0;
     const bits = this.#section.subarray(0, Number((pages + 63n) / 64n) * 8);
     my.in_section = 0; // what lay there was set aside
     bits.fill(0);
     this.#read({ iova: first + my.dirty_cursor * page, length: pages * page }, { pageSize: page, bits }, Number(pages));
     my.dirty_cursor += pages;
+    if (my.dirty_cursor === total && my.dirty_known === 0) this.#pages?.toldAll?.(whole);
     const isClean = bits.every((byte) => byte === 0);
     return isClean && my.dirty_cursor === total ? 0n : pages;
   }
 
-  #read(range: { iova: bigint; length: bigint }, into: { pageSize: bigint; bits: Uint8Array }, pages: number): void {
-    const my = this.#my;
-    if (this.#pages !== undefined && my.log_lost === 0) {
+  #isKnown(range: DirtyRange): boolean {
+    const pages = this.#pages;
+    if (pages === undefined || this.#my.log_lost === 1) return false;
+    try {
+      return pages.covers?.(range) ?? true;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
+  }
+
+  #read(range: DirtyRange, into: { pageSize: bigint; bits: Uint8Array }, pages: number): void {
+    if (this.#pages !== undefined && this.#my.dirty_known === 1) {
       try {
         this.#pages.readAndClear(range, into);
         return;
@@ -106,6 +129,7 @@ export class DraftDirty {
 
   #fail(error: unknown): void {
     this.#my.log_lost = 1;
+    this.#my.dirty_known = 0;
     this.#warn?.(`dirty pages are not logged, all of the memory counts as dirty: ${textOf(error)}`);
   }
 }

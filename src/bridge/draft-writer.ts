@@ -1,3 +1,4 @@
+import { errnoNumber, type ErrnoName } from '../abi/errno.ts';
 import { errnoOf, isNotReady, ShimError } from '../error.ts';
 import { wholeMappedAt } from '../v1/data-section.ts';
 import type { V1Device } from '../v1/device.ts';
@@ -37,6 +38,13 @@ export class DraftWriter {
       throw error;
     }
     my.pushed = 0;
+  }
+
+  /** The bytes of a buffer are not where its size said that they are: whatever the device took of it, it has not got its state. */
+  refuse(errno: ErrnoName): void {
+    this.#my.moved = 1;
+    this.#my.pushed = 0;
+    this.#my.refused_errno = errnoNumber(errno);
   }
 
   #bytes(offset: bigint, size: bigint): Uint8Array {

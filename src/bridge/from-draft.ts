@@ -88,7 +88,7 @@ class FromDraft implements V1Registers {
         },
       );
     }
-    if (value === from) return;
+    if (value === from && value !== V1.RUNNING) return; // who was told of a loss acknowledges it by that
     this.#driver.bring(from, value, this.#my);
     this.#arrive(value);
   }
@@ -178,7 +178,7 @@ const meaning2018: Readonly<Record<State2018, V1State>> = {
  * stop-and-copy, and nothing is read. A text says why there is no way.
  */
 const writes2018: Readonly<Record<Place2018, Readonly<Record<Exclude<V1State, 6>, Way<State2018>>>>> = {
-  [V1.RUNNING]: { 0: [4], 1: [], 2: [4], 3: [2, 3], 4: [6] },
+  [V1.RUNNING]: { 0: [4], 1: [1], 2: [4], 3: [2, 3], 4: [6] },
   [V1.PRE_COPY]: { 0: [4, 5], 1: [9, 1], 2: [4], 3: [], 4: NOT_V1 },
   [V1.STOP_COPY]: { 0: [5], 1: [9, 1], 2: [], 3: NOT_V1, 4: NOT_V1 },
   [V1.RESUMING]: { 0: [7], 1: [7, 1], 2: NOT_V1, 3: NOT_V1, 4: [] },
@@ -245,7 +245,7 @@ class Driver2018 implements DraftDriver {
 
 /** What is written to a driver of February 2019. */
 const writes2019: Readonly<Record<Exclude<V1State, 6>, Readonly<Record<Exclude<V1State, 6>, Way<State2019>>>>> = {
-  [V1.RUNNING]: { 0: [2, 0], 1: [], 2: [2], 3: [3], 4: [0] },
+  [V1.RUNNING]: { 0: [2, 0], 1: [1], 2: [2], 3: [3], 4: [0] },
   [V1.PRE_COPY]: { 0: [2, 0], 1: [1], 2: [2], 3: [], 4: NOT_V1 },
   [V1.STOP_COPY]: { 0: [0], 1: [1], 2: [], 3: NOT_V1, 4: NOT_V1 },
   [V1.RESUMING]: { 0: NEVER_RUN, 1: [1], 2: NOT_V1, 3: NOT_V1, 4: [] },

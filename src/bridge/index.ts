@@ -1,4 +1,4 @@
-export type { DirtyPages } from './draft-dirty.ts';
+export type { DirtyPages, DirtyRange } from './draft-dirty.ts';
 export { FROM_DRAFT_STATE_SIZE } from './from-draft-state.ts';
 export { fromDraft, type FromDraftOptions } from './from-draft.ts';
 export { PRESENT_DRAFT_STATE_SIZE } from './present-draft-state.ts';

@@ -120,6 +120,14 @@ class Presented2019 implements DraftRegisters<'draft-2019'> {
     }
   }
 
+  /**
+   * What the published VMM does with a buffer if it has not mapped the section: it writes the bytes behind the registers, and their
+   * size before them (QEMU patches, version 3: hw/vfio/migration.c: vfio_load_state). With that the device has taken what lay in the section.
+   */
+  strayWrite(): void {
+    if (this.#session.sync() === V1.RESUMING) this.#session.writer.refuse('EINVAL');
+  }
+
   reset(): void {
     this.#session.reset();
   }
@@ -136,7 +144,6 @@ class Presented2019 implements DraftRegisters<'draft-2019'> {
     if (!isSavingV1(v1)) return 0;
     const { my, buffers } = session;
     if (my.offset_read === 1) buffers.take();
-    else if (my.staged > 0) return my.told;
     buffers.fetch();
     // a full section: the user takes that much, and is told here again what is left then
     const isFull = v1 === V1.PRE_COPY && my.staged === session.section.length;
@@ -149,21 +156,23 @@ class Presented2019 implements DraftRegisters<'draft-2019'> {
     session.refuseDataAfterLoss();
     if (!isSavingV1(v1)) return;
     const { my, buffers } = session;
-    if (my.offset_read === 1 && my.told > my.staged) this.#next();
-    if (my.staged === 0) return;
+    if (my.offset_read === 1 && my.told > my.staged) {
+      my.told -= my.staged;
+      buffers.take();
+    }
+    if (my.told === 0) return;
+    if (my.offset_read === 0) this.#fetchTold();
     buffers.show();
     my.offset_read = 1;
   }
 
-  /** The user goes on by what it was told before. It would take as much as that says, so there must be as much. */
-  #next(): void {
+  /** The user goes by what it was told before. It would take as much as that says, so there must be as much. */
+  #fetchTold(): void {
     const { my, buffers, section } = this.#session;
-    const rest = my.told - my.staged;
-    buffers.take();
     buffers.fetch();
-    const expected = Math.min(rest, section.length);
-    my.told = my.staged === expected ? rest : my.staged;
+    const expected = Math.min(my.told, section.length);
     if (my.staged === expected) return;
+    my.told = my.staged;
     throw new ShimError(
       'ERR_ACCESS',
       `migration region: data_offset: the next buffer has ${my.staged} bytes, not ${expected}: read pending_bytes first`,

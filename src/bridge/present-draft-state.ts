@@ -4,7 +4,7 @@ import { struct } from '../abi/struct.ts';
  * All that a presented draft remembers, besides the buffer that is set aside. It lives in memory that the caller may share, so that another
  * process can go on where this one was stopped.
  */
-export const present_draft_state = struct('present_draft_state', 128, {
+export const present_draft_state = struct('present_draft_state', 136, {
   /** device_state of the v1 device as it was left, plus one: another one means that it has changed behind the user's back. 0 at first. */
   v1_plus_one: ['u8', 0],
   /** device_state as the user sees it, if that is not what the v1 device says (2018). */
@@ -44,6 +44,12 @@ export const present_draft_state = struct('present_draft_state', 128, {
   dirty_total: ['u64', 80],
   dirty_page: ['u64', 88],
   dirty_cursor: ['u64', 96],
+  /** The v1 buffer that is being copied aside, and how much of it is there. */
+  buffer_offset: ['count', 104],
+  buffer_size: ['count', 112],
+  copied: ['count', 120],
+  /** It is known which pages of the range are dirty: of any other, all are told. */
+  dirty_known: ['u8', 128],
 });
 
 export type PresentDraftState = ReturnType<typeof present_draft_state.view>;
@@ -56,4 +62,6 @@ export const Asked = {
   PENDING: 1,
   /** data_offset may have been read: until the buffer is known, a read of pending_bytes would acknowledge it unread. */
   BUFFER: 2,
+  /** The buffer is known, and is being read: what was read is not read again, as there are drivers that count it (HiSilicon's). */
+  COPYING: 3,
 } as const;

@@ -74,6 +74,7 @@ export class DraftSession {
 
   /** Writes device_state. If that fails, the user learns it from the failure, and is where the device is. */
   write(target: V1State): void {
+    if (target === V1.STOP_COPY) this.buffers.finish();
     try {
       this.#registers.setDeviceState(target);
     } catch (error) {

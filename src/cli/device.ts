@@ -4,6 +4,7 @@ import { ShimError } from '../error.ts';
 import type { Identity } from '../state-file/identity.ts';
 import { stateName, type MigratableDevice } from '../device/migratable.ts';
 import type { DeviceName } from './device-name.ts';
+import { whyUnknown } from '../vfio/client/identify.ts';
 import { openKernel } from './device-kernel.ts';
 import { openSim } from './device-sim.ts';
 import type { DeviceFacts } from './opened.ts';
@@ -51,13 +52,9 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
 }
 
 /** The device in the protocol that it speaks. Throws `ERR_FEATURE_UNSUPPORTED` if it speaks none. */
-export function migratableOf({ text, migratable }: OpenDevice): MigratableDevice {
+export function migratableOf({ text, migratable, facts }: OpenDevice): MigratableDevice {
   if (migratable !== undefined) return migratable;
-  throw new ShimError(
-    'ERR_FEATURE_UNSUPPORTED',
-    `${text}: its driver does not support migration: it has neither VFIO_DEVICE_FEATURE_MIGRATION nor a migration region`,
-    { errno: 'ENOTTY' },
-  );
+  throw new ShimError('ERR_FEATURE_UNSUPPORTED', `${text}: ${whyUnknown(facts.regions)}`, { errno: 'ENOTTY' });
 }
 
 /** Everything that tells a device from one that its state is not for. */

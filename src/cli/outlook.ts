@@ -8,6 +8,8 @@ export interface Capabilities {
   readonly migrationFlags: number;
   /** The driver offers a log of DMA. */
   readonly dmaLogging: boolean;
+  /** Why a driver is not known, if it is not because it does not support migration. */
+  readonly unknown?: string;
 }
 
 /** Whether a kind of VMM can migrate the device, and why, or why not. */
@@ -25,7 +27,7 @@ const NO_DRIVER = 'the driver does not support migration';
  * Old VMMs speak v1 only, new ones v2 only (QEMU: hw/vfio/migration.c up to 7.2 and from 8.0 on), and none that was released a draft;
  * `vfio-shim run` presents each as the others. It translates what a driver offers and adds nothing: no P2P, no log of DMA.
  */
-export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities): Outlook[] {
+export function outlook({ protocol, migrationFlags, dmaLogging, unknown = NO_DRIVER }: Capabilities): Outlook[] {
   const speaks = { old: protocol === 'v1', new: protocol === 'v2' };
   const oldWay = 'needs x-enable-migration=on';
   const newWay = dmaLogging
@@ -48,7 +50,7 @@ export function outlook({ protocol, migrationFlags, dmaLogging }: Capabilities):
     shimmed(NEW, speaks.new, newWay),
     several(protocol, migrationFlags),
   ];
-  return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: NO_DRIVER })) : all;
+  return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: unknown })) : all;
 }
 
 /** QEMU 10 migrates a VM with several VFIO devices only if each of them can stop its DMA to the others first. */

@@ -7,6 +7,7 @@ import {
 import { VFIO_REGION_SUBTYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
 import type { RegionInfo } from '../vfio/client/device-info.ts';
+import { whyUnknown } from '../vfio/client/identify.ts';
 import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { openDevice, type OpenDevice } from './device.ts';
@@ -55,7 +56,12 @@ function probe(device: OpenDevice) {
     irqs: facts.irqs,
     // whether a log can be read is not known before a device logs, which would change it
     dmaLogging: facts.dmaLogging ? 'offered' : 'no',
-    migration: outlook({ protocol, migrationFlags, dmaLogging: facts.dmaLogging }),
+    migration: outlook({
+      protocol,
+      migrationFlags,
+      dmaLogging: facts.dmaLogging,
+      ...(protocol === 'none' && { unknown: whyUnknown(facts.regions) }),
+    }),
   };
 }
 

@@ -9,7 +9,6 @@ import { kindOf } from '../sim/drivers.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
-import { isDraft } from '../v1/drafts/device.ts';
 import { dieOf } from './die.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
@@ -101,7 +100,10 @@ export function add(program: Command): void {
         .choices(['auto', 'off'])
         .default('auto'),
     )
-    .option('--round-trip', 'present each device in the other protocol and back: both halves of the bridge at work')
+    .option(
+      '--round-trip',
+      'present each device in the other protocol, or the draft, and back: both halves of the bridge at work',
+    )
     .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
@@ -124,9 +126,6 @@ Examples:
 
 async function run(command: string[], options: RunOptions): Promise<void> {
   const dataSection = dataSectionOf(options);
-  if (options.roundTrip === true && isDraft(options.present)) {
-    throw new ShimError('ERR_ARGUMENT', `--round-trip: is for v1 and v2, not for ${options.present}`);
-  }
   const devices = planned(options, dataSection);
   const reportFd = process.env[REPORT_FD];
   if (options.json === true && reportFd === undefined) {

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { PRESENT_DRAFT_STATE_SIZE } from '../../src/bridge/present-draft-state.ts';
 import { presentV1 } from '../../src/bridge/present-v1.ts';
 import { createSim, parseSpec } from '../../src/sim/index.ts';
 import type { V1Device } from '../../src/v1/device.ts';
@@ -25,7 +26,7 @@ class Bed {
   readonly #isV2: boolean;
   readonly #section = new Uint8Array(16 * 1024);
   readonly #aside = new Uint8Array(16 * 1024);
-  readonly #state = new Uint8Array(128);
+  readonly #state = new Uint8Array(PRESENT_DRAFT_STATE_SIZE);
   readonly #draft: Draft;
   device: DraftDevice;
 

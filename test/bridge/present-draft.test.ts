@@ -4,8 +4,10 @@ import { S2018 } from '../../src/v1/drafts/states.ts';
 import { DraftAccess } from '../../src/v1/drafts/registers.ts';
 import { mostPages, readDirtyPages } from '../../src/v1/drafts/dirty.ts';
 import type { Draft, DraftDevice } from '../../src/v1/drafts/device.ts';
-import { failure, outcome } from '../support/errno.ts';
-import { GENERATIONS, presentDraft } from '../support/drafts.ts';
+import { DraftRestore } from '../../src/v1/drafts/restore.ts';
+import type { V1Device } from '../../src/v1/device.ts';
+import { failure, notYet, outcome } from '../support/errno.ts';
+import { draftSave, GENERATIONS, presentDraft } from '../support/drafts.ts';
 import { v1Sim } from '../support/sims.ts';
 import { SpyV1 } from '../support/spy-v1.ts';
 
@@ -303,6 +305,98 @@ describe.each(GENERATIONS)('a VMM of %s that writes what it should not', (draft)
   });
 });
 
+describe.each(GENERATIONS)('a buffer of which a read has failed, in %s', (draft) => {
+  const SIZE = 20_000;
+
+  /** hisi-v1, which counts each byte that is read: what would be read twice ends no save. `refuse` is asked before each read of data. */
+  function bed(refuse: () => void): {
+    source: DraftDevice;
+    bar: Uint8Array;
+    destination: DraftDevice;
+    loaded: Uint8Array;
+  } {
+    const text = `hisi-v1,size=${SIZE}`;
+    const { device: driver, bar } = v1Sim(`${text},seed=5`);
+    const failing: V1Device = {
+      regionSize: driver.regionSize,
+      dataSection: driver.dataSection,
+      mapped: undefined,
+      read(offset, into) {
+        if (offset >= driver.dataSection.offset) refuse();
+        driver.read(offset, into);
+      },
+      write: (offset, from) => driver.write(offset, from),
+      reset: () => driver.reset(),
+    };
+    const { device: other, bar: loaded } = v1Sim(text);
+    return { source: presentDraft(draft, failing), bar, destination: presentDraft(draft, other), loaded };
+  }
+
+  /** What a read of data does that is made in pieces: the n-th of all fails once, with that. */
+  function failingAt(n: number, error: () => Error): () => void {
+    let reads = 0;
+    return () => {
+      reads += 1;
+      if (reads === n) throw error();
+    };
+  }
+
+  const pieces = [1, 2, 3, 4, 5, 6, 7];
+
+  it.each(pieces)('goes on where it was, if the driver needs time at piece %d', (n) => {
+    const { source, bar, destination, loaded } = bed(failingAt(n, notYet));
+    let waits = 0;
+    let buffers = 0;
+    const restore = new DraftRestore(destination);
+    restore.setup();
+    const save = draftSave(
+      source,
+      (buffer) => {
+        expect((buffers += 1)).toBeLessThan(10); // a driver that has counted wrong never ends
+        restore.load(buffer.slice());
+      },
+      () => (waits += 1),
+    );
+    save.setup();
+    while (save.pending() > 0) save.iterate();
+    save.complete();
+    restore.complete();
+    expect(waits).toBe(1);
+    expect(loaded).toBeBytes(bar);
+  });
+
+  it.each(pieces)('goes on where it was, if piece %d is an error and the VMM asks again', (n) => {
+    const { source, bar, destination, loaded } = bed(failingAt(n, () => failure('EIO')));
+    const registers = access(source);
+    const restore = new DraftRestore(destination);
+    restore.setup();
+    const [pending, save] = draft === 'draft-2018' ? ['pending_postcopy_only', 4] : ['pending_bytes', 2];
+    /** Reads until there is an answer. */
+    const read = (register: string): number => {
+      const answer: { value?: number } = {};
+      const ask = (): unknown => (answer.value = registers.count(register as 'data_offset'));
+      const outcomes = [outcome(ask), ...(answer.value === undefined ? [outcome(ask)] : [])];
+      expect(outcomes.at(-1)).toBe('OK');
+      return answer.value ?? Number.NaN;
+    };
+    if (n === 1) {
+      // in pre-copy, the buffer is had before it changes to stop-and-copy
+      setState(source, 3);
+      const first = draft === 'draft-2018' ? 'data_size' : 'pending_bytes';
+      expect(outcome(() => registers.count(first))).toBe('EIO');
+    }
+    expect(setState(source, save)).toBe('OK');
+    for (let left = read(pending), rounds = 0; left > 0; left = read(pending), rounds += 1) {
+      expect(rounds).toBeLessThan(10);
+      const at = read('data_offset') - source.dataSection.offset;
+      const size = draft === 'draft-2018' ? read('data_size') : left;
+      restore.load(source.mapped.slice(at, at + size));
+    }
+    restore.complete();
+    expect(loaded).toBeBytes(bar);
+  });
+});
+
 describe.each(GENERATIONS)('a reset behind the back of a VMM of %s', (draft) => {
   it('is an error that it sees, and ends with what it does then', () => {
     const spy = device();
@@ -325,6 +419,27 @@ describe.each(GENERATIONS)('a reset behind the back of a VMM of %s', (draft) => 
     expect([setState(presented, 1), setState(presented, 3)]).toEqual(['OK', 'OK']);
   });
 });
+
+test.each([65, 64, 4095])(
+  'a buffer that is written at %d, behind its size, is refused, and the device does not run',
+  (at) => {
+    const spy = device();
+    const presented = presentDraft('draft-2019', spy);
+    const registers = new DraftAccess(presented, 'draft-2019');
+    setState(presented, 0);
+    registers.write('data_offset', 4096);
+    registers.write('data_size', 0);
+    expect(outcome(() => presented.write(at, new Uint8Array(100)))).toBe('EINVAL');
+    expect([setState(presented, 1), setState(presented, 0), setState(presented, 1)]).toEqual([
+      'EINVAL',
+      'OK',
+      'EINVAL',
+    ]);
+    expect(outcome(() => registers.write('data_size', 32))).toBe('EINVAL');
+    presented.reset();
+    expect([setState(presented, 1), setState(presented, 3)]).toEqual(['OK', 'OK']);
+  },
+);
 
 test('a state that was refused stays refused', () => {
   const spy = device();

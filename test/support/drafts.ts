@@ -8,6 +8,7 @@ import type { V1Device } from '../../src/v1/device.ts';
 import type { Draft, DraftDevice } from '../../src/v1/drafts/device.ts';
 import { Draft2018Save } from '../../src/v1/drafts/save-2018.ts';
 import { Draft2019Save } from '../../src/v1/drafts/save-2019.ts';
+import type { WaitForDevice } from '../../src/wait.ts';
 
 export const GENERATIONS = ['draft-2018', 'draft-2019'] as const satisfies readonly Draft[];
 
@@ -15,8 +16,12 @@ export function presentDraft(draft: Draft, device: V1Device, options: PresentDra
   return draft === 'draft-2018' ? presentDraft2018(device, options) : presentDraft2019(device, options);
 }
 
-export function draftSave(device: DraftDevice, sink: (buffer: Uint8Array) => void): Draft2018Save | Draft2019Save {
-  return device.draft === 'draft-2018' ? new Draft2018Save(device, sink) : new Draft2019Save(device, sink);
+export function draftSave(
+  device: DraftDevice,
+  sink: (buffer: Uint8Array) => void,
+  wait?: WaitForDevice,
+): Draft2018Save | Draft2019Save {
+  return device.draft === 'draft-2018' ? new Draft2018Save(device, sink, wait) : new Draft2019Save(device, sink, wait);
 }
 
 /** A simulated device of any protocol, as a v1 device: with presentV1 or fromDraft in between, if it is none. */

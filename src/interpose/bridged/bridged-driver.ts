@@ -3,6 +3,11 @@ import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import type { RegionInfo } from '../../vfio/client/device-info.ts';
 import { FdSessions } from '../../kernel/fd-sessions.ts';
+import { KERNEL_LIVE_SIZE } from '../../kernel/session-state.ts';
+import type { DmaLog } from '../../vfio/dma-log.ts';
+import { deviceArena } from '../memory/journal.ts';
+import { LoggedPages } from '../../vfio/client/logged-pages.ts';
+import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
 import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
 import { PortV2Device } from '../../vfio/client/port-v2-device.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
@@ -51,6 +56,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       inner: () => map('inner').bytes,
       carry: () => map('carry').bytes,
       carryOuter: () => map('carryOuter').bytes,
+      twin: () => map('twin').bytes,
       arena: ledger.arena,
       live: isV2 ? undefined : ledger.live,
     },
@@ -60,9 +66,20 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
       region: isV2 && present !== 'v2',
       v2: (!isV2 || roundTrip) && (present === 'v2' || present === 'auto'),
     },
-    dirty: undefined, // the target's mappings are the kernel's business, and a log needs them
+    dirty: isV2 ? loggedPages(ledger, () => dmaLogOf(device.driver.port)) : undefined,
   };
-  return new ServedDevice(parts, options, (sink) => new BridgedDriver(place, ledger, sink, options));
+  const device: BridgedDevice = new ServedDevice(
+    parts,
+    options,
+    (sink) => new BridgedDriver(place, ledger, sink, options),
+  );
+  return device;
+}
+
+/** The live memory of a ledger has room behind what the sessions have there. */
+function loggedPages({ arena, live }: Ledger, find: () => DmaLog | undefined): LoggedPages {
+  const { offset, size } = deviceArena.loggedPages;
+  return new LoggedPages(find, arena.subarray(offset, offset + size), live.subarray(KERNEL_LIVE_SIZE));
 }
 
 /** A driver of the kernel, reached through the target's own descriptor. */

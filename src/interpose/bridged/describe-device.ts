@@ -1,5 +1,7 @@
 import { ShimError } from '../../error.ts';
-import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
+import { VFIO_REGION_TYPE_MIGRATION } from '../../abi/vfio-v1.ts';
+import { deviceInfo, migrationRegionAmong, regionsOf } from '../../vfio/client/device-info.ts';
+import { whyUnknown } from '../../vfio/client/identify.ts';
 import type { DeviceHandle } from '../../kernel/handle.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import { PortV1Device } from '../../vfio/client/port-v1-device.ts';
@@ -30,8 +32,9 @@ export function describeDevice(
     facts.used = 1;
     return undefined;
   }
-  const region = findMigrationRegion(port);
-  if (region === undefined) return 'its driver does not support migration';
+  const regions = [...regionsOf(port, deviceInfo(port).regions)];
+  const region = migrationRegionAmong(regions, VFIO_REGION_TYPE_MIGRATION);
+  if (region === undefined) return whyUnknown(regions);
   if (isDraft(present)) return 'speaks v1, and only v2 drivers are presented as a draft';
   if (present === 'v1') {
     if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);

@@ -68,6 +68,7 @@ export function emulatedDevice(
       inner: () => map(files.inner),
       carry: () => map(files.carry),
       carryOuter: () => map(files.carryOuter),
+      twin: () => map(files.twin),
       arena: ledger.arena,
       live: undefined, // a simulated driver's own state is in the arena
     },

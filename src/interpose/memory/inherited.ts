@@ -37,6 +37,8 @@ const EMULATED = {
   carryOuter: ({ name, dataSection }) => ({ name: `vfio-${name}-carry-outer`, size: dataSection }),
   /** What a device that does DMA has written to. */
   dma: ({ name, spec }) => ({ name: `vfio-${name}-dma`, size: spec.dma > 0 ? DMA_MEMORY_SIZE : 0 }),
+  /** The data section of a draft inside a round trip. */
+  twin: ({ name, dataSection }) => ({ name: `vfio-${name}-twin`, size: dataSection }),
 } as const satisfies Readonly<Record<string, (device: PlannedDevice) => SharedFile>>;
 
 type EmulatedFile = keyof typeof EMULATED;
@@ -57,7 +59,7 @@ export function inheritedFiles(n: number): DeviceFiles {
 }
 
 /** The parts of one bridged device in the file that all share: its data section, the one inside a round trip, what bridges carry. */
-const PARTS = ['section', 'inner', 'carry', 'carryOuter'] as const;
+const PARTS = ['section', 'inner', 'carry', 'carryOuter', 'twin'] as const;
 export type Part = (typeof PARTS)[number];
 
 /** Bytes from one part to the next: the largest data section. The file is sparse. */

@@ -5,6 +5,7 @@ import { PRESENT_V1_STATE_SIZE } from '../../bridge/present-v1-state.ts';
 import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { device_log } from '../../vfio/server/device-log.ts';
+import { LOGGED_PAGES_STATE_SIZE } from '../../vfio/client/logged-pages.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
 import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
 import { DIRTY_STATE_SIZE } from './dirty-state.ts';
@@ -31,8 +32,8 @@ function laidOut<const P extends string>(
 
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
- * more around them), those from and to a draft; what the report says; its data fd; what other devices have to do with it; and its log of
- * DMA.
+ * more around them), those from and to a draft, and to and from its twin in a round trip; which memory a driver of the kernel logs
+ * for a draft; what the report says; its data fd; what other devices have to do with it; and its log of DMA.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -41,6 +42,9 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['outer', Math.max(PRESENT_V1_STATE_SIZE, PRESENT_V2_STATE_SIZE)],
   ['fromDraft', FROM_DRAFT_STATE_SIZE],
   ['presentDraft', PRESENT_DRAFT_STATE_SIZE],
+  ['fromTwin', FROM_DRAFT_STATE_SIZE],
+  ['presentTwin', PRESENT_DRAFT_STATE_SIZE],
+  ['loggedPages', LOGGED_PAGES_STATE_SIZE],
   ['report', 256],
   ['dataFd', 64],
   ['p2p', p2p_state.size],

@@ -20,6 +20,8 @@ export interface PresentationMemory {
   readonly inner: () => Uint8Array;
   readonly carry: () => Uint8Array;
   readonly carryOuter: () => Uint8Array;
+  /** The data section of a draft inside a round trip. */
+  readonly twin: () => Uint8Array;
   readonly arena: Uint8Array;
   /** Memory that counts at once, for a v1 driver of the kernel: it does not forget, with the arena, what it was asked. */
   readonly live: Uint8Array | undefined;
@@ -54,13 +56,16 @@ export interface Presentations {
   readonly outermost: V1Device | V2Device | DraftDevice;
 }
 
+/** The bridges' memory in an arena. */
+type Part = Exclude<keyof typeof deviceArena, 'driver' | 'loggedPages' | 'report' | 'dataFd'>;
+
 export function makePresentations(
   backend: MigratableDevice,
   memory: PresentationMemory,
   options: PresentationOptions,
 ): Presentations {
   const { roundTrip, segmentation, offerP2P, countStopCopy, holdPrecopy, onError, v1: habits, warn } = options;
-  const part = (name: 'presentV1' | 'presentV2' | 'outer' | 'fromDraft' | 'presentDraft'): Uint8Array => {
+  const part = (name: Part): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
   };
@@ -108,11 +113,24 @@ export function makePresentations(
         })
       : inV1(backend, part);
     const present = draft === 'draft-2018' ? presentDraft2018 : presentDraft2019;
-    const region = present(observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device, {
+    const loadsOnStop = isV2 || (backend.protocol === 'v1' ? habits.stopAfterLoad : backend.protocol === 'draft-2018');
+    const twin = (): V1Device =>
+      fromDraft(
+        present(v1, {
+          dataSection: memory.twin(),
+          aside: memory.carryOuter(),
+          state: part('presentTwin'),
+          stopAfterLoad: loadsOnStop,
+          warn,
+        }),
+        { state: part('fromTwin'), warn },
+      );
+    const below = roundTrip ? twin() : v1;
+    const region = present(observe({ protocol: 'v1', device: below }, options.sink, untimed).device, {
       dataSection: memory.section(),
       aside: memory.carry(),
       state: part('presentDraft'),
-      stopAfterLoad: isV2 || (backend.protocol === 'v1' ? habits.stopAfterLoad : backend.protocol === 'draft-2018'),
+      stopAfterLoad: roundTrip ? draft === 'draft-2018' : loadsOnStop,
       warn,
       ...(options.dirty && { dirty: options.dirty }),
     });
@@ -139,7 +157,7 @@ export function makePresentations(
 /** A device with a migration region in v1. */
 function inV1(
   backend: Exclude<MigratableDevice, { readonly protocol: 'v2' }>,
-  part: (name: 'fromDraft') => Uint8Array,
+  part: (name: Part) => Uint8Array,
 ): V1Device {
   return backend.protocol === 'v1' ? backend.device : fromDraft(backend.device, { state: part('fromDraft') });
 }

@@ -9,6 +9,8 @@ export interface DraftRegisters<D extends Draft> {
   readRegister(register: RegisterOf<D>): number | bigint;
   /** Throws `EINVAL` for a register that is only read. */
   writeRegister(register: RegisterOf<D>, value: bigint): void;
+  /** The user has written bytes where no register is. It is refused, whatever this does. */
+  strayWrite?(): void;
   reset(): void;
 }
 
@@ -52,10 +54,11 @@ export class DraftRegion<D extends Draft> implements DraftDevice {
     return this.mapped.subarray(offset - DATA_OFFSET, offset - DATA_OFFSET + length);
   }
 
-  #registerOf(access: string, offset: number, length: number): RegisterOf<D> {
+  #registerOf(access: 'read' | 'write', offset: number, length: number): RegisterOf<D> {
     const table = draftRegisters[this.draft];
     const register = table.at(offset, length);
     if (register !== undefined) return register as RegisterOf<D>;
+    if (access === 'write' && offset >= table.size) this.#registers.strayWrite?.();
     const place = table.beginningAt(offset);
     const reason = place === undefined ? 'no register begins there' : `${place.name} is ${place.width} bytes wide`;
     throw badAccess(`${access} of ${length} bytes at ${offset}`, reason);

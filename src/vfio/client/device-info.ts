@@ -101,9 +101,13 @@ export function* regionsOf(port: VfioPort, count: number): Generator<RegionInfo>
 
 /** The v1 migration region (linux/vfio.h, 5.8), if the device has one. */
 export function findMigrationRegion(port: VfioPort): RegionInfo | undefined {
-  for (const region of regionsOf(port, deviceInfo(port).regions)) {
-    const { type, subtype } = region.type ?? {};
-    if (type === VFIO_REGION_TYPE_MIGRATION && subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
+  return migrationRegionAmong(regionsOf(port, deviceInfo(port).regions), VFIO_REGION_TYPE_MIGRATION);
+}
+
+/** The first migration region of a type: that of v1, or of the drafts. */
+export function migrationRegionAmong(regions: Iterable<RegionInfo>, type: number): RegionInfo | undefined {
+  for (const region of regions) {
+    if (region.type?.type === type && region.type.subtype === VFIO_REGION_SUBTYPE_MIGRATION) return region;
   }
   return undefined;
 }

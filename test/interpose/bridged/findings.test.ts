@@ -133,6 +133,14 @@ function speaksV1(): void {
   fake.regions.set(9, { size: 131_072n, offset: 9n << 40n, caps: typeCap(3, 1) });
 }
 
+/** The same, of a draft. */
+function speaksDraft(): void {
+  fake.regions.set(9, { size: 2n ** 24n, offset: 9n << 40n, caps: typeCap(2 ** 30, 1) });
+}
+
+const NEITHER =
+  'the driver does not support migration: it has neither VFIO_DEVICE_FEATURE_MIGRATION nor a migration region';
+
 beforeEach(() => {
   fake = new BytePort();
   fake.regions.set(7, { size: 256n });
@@ -150,7 +158,13 @@ describe('run -v', () => {
   it.each([
     ['speaks what is presented: v2', 'v2', speaksV2, 'speaks v2 already, left alone'],
     ['speaks what is presented: v1', 'v1', speaksV1, 'speaks v1 already, left alone'],
-    ['cannot be migrated', 'auto', () => {}, 'its driver does not support migration, left alone'],
+    ['cannot be migrated', 'auto', () => {}, `${NEITHER}, left alone`],
+    [
+      'has the region of a draft',
+      'draft-2019',
+      speaksDraft,
+      'the driver is not served: it has the migration region of a draft before v1, and which one of November 2018 and February 2019 cannot be told, left alone',
+    ],
   ] as const)('says, at once and at the end, of a device that %s', (_, present, prepare, why) => {
     prepare();
     const run = new Run(present);
@@ -172,7 +186,7 @@ describe('run -v', () => {
     };
     run.open('0000:02:00.0');
     expect(run.end()).toEqual([
-      'no device was bridged: 0000:01:00.0: its driver does not support migration, left alone; ' +
+      `no device was bridged: 0000:01:00.0: ${NEITHER}, left alone; ` +
         '0000:02:00.0: is not bridged: VFIO: ioctl failed with EIO',
     ]);
   });

@@ -5,7 +5,7 @@
  *   ROLE   save, paused (save a device of a VM that does not run), or load
  *   break  save: a first migration is cancelled in pre-copy; load: a first one fails after its first buffer
  *
- * FILE holds each buffer behind its size in 8 bytes. Prints one line of JSON. Every loop has an end: one that takes longer fails.
+ * Says "open" when it has the device, and begins when stdin ends. FILE holds each buffer behind its size in 8 bytes. Prints one line of JSON. Every loop has an end: one that takes longer fails.
  */
 #define _GNU_SOURCE
 #define V1_REGION_TYPE (1u << 30)
@@ -173,6 +173,9 @@ int main(int argc, char **argv) {
     if (device.size == 0) fail("the migration region is not mappable");
     section = mmap(NULL, device.size, PROT_READ | PROT_WRITE, MAP_SHARED, device.fd, (off_t)(device.region + device.data));
     if (section == MAP_FAILED) die("mmap of the data section");
+    printf("open\n");
+    fflush(stdout);
+    while (getchar() != EOF) continue;
     file = fopen(argv[3], saves ? "w" : "r");
     if (!file) die("%s", argv[3]);
     if (saves) {

@@ -43,11 +43,15 @@ function runToEnd(rehearsal: Rehearsal): number {
 }
 
 describe('a rehearsal', () => {
-  test.each(DRIVERS.flatMap((driver) => [false, true].map((roundTrip) => ({ driver, roundTrip }))))(
-    'of $driver, round trip $roundTrip, goes on in small steps and leaves no descriptor',
-    ({ driver, roundTrip }) => {
+  const presented = ['auto', 'draft-2018', 'draft-2019'] as const;
+  const all = DRIVERS.flatMap((driver) =>
+    presented.flatMap((present) => [false, true].map((roundTrip) => ({ driver, present, roundTrip }))),
+  );
+  test.each(all)(
+    'of $driver as $present, round trip $roundTrip, goes on in small steps and leaves no descriptor',
+    ({ driver, present, roundTrip }) => {
       const before = descriptors();
-      expect(runToEnd(new Rehearsal(plan({ roundTrip }), [driver]))).toBeGreaterThan(1);
+      expect(runToEnd(new Rehearsal(plan({ present, roundTrip }), [driver]))).toBeGreaterThan(1);
       expect(descriptors()).toEqual(before);
     },
   );

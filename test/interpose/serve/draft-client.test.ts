@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { storeOf } from '../../../src/sim/byte-store.ts';
 import { fillPattern } from '../../../src/sim/memory.ts';
+import { ambush } from '../../support/ambush.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
+import { SECCOMP_IOCTL_NOTIF_RECV } from '../../../src/abi/seccomp.ts';
 import { sha256 } from '../../support/bytes.ts';
 import { compiled, describeRunsWithCompiler } from '../../support/compiler.ts';
-import { useShimRuns } from '../../support/shim-run.ts';
+import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { GENERATIONS } from '../../support/drafts.ts';
 
 /** What drafter.c prints. */
@@ -16,6 +19,9 @@ interface Done {
   readonly compatible: number;
   readonly dirty: number;
 }
+
+/** Many processes, one after the other, on a machine that may be busy. */
+const BUSY = 120_000;
 
 describeRunsWithCompiler('a VMM of a draft, in C', () => {
   const start = useShimRuns();
@@ -27,11 +33,14 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     draft: string,
     device: string,
     args: readonly string[],
+    more: readonly string[] = [],
+    migrating: (run: ShimRun) => Promise<void> = (run) => Promise.resolve(run.end()),
   ): Promise<{ done: Done; states: readonly string[]; bytes: number; hash: string | null }> {
-    const options = { devices: [device], options: ['--present', draft, '--data-size', '64K'], json: true };
+    const options = { devices: [device], options: ['--present', draft, '--data-size', '64K', ...more], json: true };
     const run = start([compiled('drafter'), draft.slice(-4), ...args], options);
-    run.end();
-    const exit = await run.ended();
+    await poll(() => (run.stdout.startsWith('open') || run.exit !== undefined ? true : undefined), BUSY, 'no device');
+    await migrating(run);
+    const exit = await run.ended(BUSY);
     const said = run.stderr.split('\n').filter((line) => line.startsWith('drafter'));
     expect([exit, said]).toEqual([{ code: 0, signal: null }, []]);
     const done = JSON.parse(run.stdout.split('\n').find((line) => line.startsWith('{"bytes"')) ?? '') as Done;
@@ -78,6 +87,49 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     expect(destination.done.bytes).toBe(source.done.bytes);
     expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
   });
+
+  it.each(cases)('%s: migrates %s through the draft and back, once broken off', async (draft, device, size) => {
+    const file = join(directory, `${draft}-${device}-there-and-back`);
+    const source = await drafter(draft, `${device},seed=7`, ['save', file, 'break'], ['--round-trip']);
+    const destination = await drafter(draft, device, ['load', file, 'break'], ['--round-trip']);
+    expect(source.done.bytes).toBeGreaterThan(size);
+    expect(destination.done.bytes).toBe(source.done.bytes);
+    expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
+    expect([source.states.at(-1), destination.states.at(-1)]).toEqual(['RUNNING', 'RUNNING']);
+  });
+
+  /** Has a migration begin, and kills one supervisor after the other in it, each with a call that it has just received. */
+  const killing =
+    (kills: number) =>
+    async (run: ShimRun): Promise<void> => {
+      let pid = 0;
+      for (let n = 0; n < kills; n += 1) {
+        pid = await run.supervisor(pid);
+        await ambush(pid, 'kill-at-exit', SECCOMP_IOCTL_NOTIF_RECV);
+        if (n === 0) run.end();
+      }
+      const succeeded = (): number => run.stderr.match(/ended \(SIGKILL\), a successor takes over/g)?.length ?? 0;
+      await poll(
+        () => (succeeded() === kills ? true : undefined),
+        BUSY,
+        () => `${succeeded()} of ${kills} killed`,
+      );
+    };
+
+  const killed = GENERATIONS.flatMap((draft) =>
+    ['qat,size=20K', 'vendor-v1,size=20K,section=8K'].map((device) => [draft, device] as const),
+  );
+  it.each(killed)(
+    '%s: migrates %s, each supervisor killed with a call that it has received',
+    { timeout: BUSY },
+    async (draft, device) => {
+      const file = join(directory, `${draft}-${device}-killed`);
+      const source = await drafter(draft, `${device},seed=7`, ['save', file], [], killing(6));
+      const destination = await drafter(draft, device, ['load', file], [], killing(2));
+      expect([source.bytes, destination.done.bytes, destination.bytes]).toEqual(Array(3).fill(source.done.bytes));
+      expect([source.hash, destination.hash]).toEqual([seeded(20 * 1024), seeded(20 * 1024)]);
+    },
+  );
 
   it.each(GENERATIONS)('%s: saves a device of a paused VM', async (draft) => {
     const file = join(directory, `${draft}-paused`);

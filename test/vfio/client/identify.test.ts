@@ -25,6 +25,19 @@ describe('identify', () => {
     });
   });
 
+  it('does not take the region of a draft for one of the two, whatever its size', () => {
+    for (const size of [4096n, 20_480n, 2n ** 24n]) {
+      fake.regions.set(9, { size, caps: typeCap(2 ** 30, 1) });
+      expect(thrownBy(() => identify(fake))).toMatchObject({
+        code: 'ERR_FEATURE_UNSUPPORTED',
+        message: expect.stringMatching(
+          'draft before v1, and which one of November 2018 and February 2019 cannot be told',
+        ),
+      });
+    }
+    expect(fake.asked).not.toContain('pread64');
+  });
+
   it('maps the data section of a v1 device if it is told to', () => {
     fake = new BytePort(new Uint8Array(20_480));
     const type = typeCap(3, 1, 48);
