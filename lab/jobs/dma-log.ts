@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
@@ -7,6 +8,7 @@ import { cleanBitmap, type DmaLog, type IovaRange } from '../../src/vfio/dma-log
 import { dmaLogOf } from '../../src/vfio/client/port-dma-log.ts';
 import { identify } from '../../src/vfio/client/identify.ts';
 import type { VfioPort } from '../../src/vfio/port.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 import { check } from '../guest/check.ts';
 import { setBits, Type1 } from '../guest/type1.ts';
 import { FAULT, PAGE, PortRegisters, V2Log } from '../guest/v2log.ts';
@@ -69,6 +71,15 @@ await check('a REPORT tells the pages that were written to, each once, and no ot
     assert.deepEqual([bytes.readBigUInt64LE(0), bytes.readBigUInt64LE(8)], [BigInt(page), BigInt(page + 7)]);
   }
   device.log.stop();
+});
+
+await check('probe says that the log works, and leaves it ended', () => {
+  const { group, uuid } = new V2Log();
+  for (let time = 0; time < 2; time += 1) {
+    const line = [CLI, 'probe', `vfio:${group}:${uuid}`, '--json'];
+    const found = JSON.parse(execFileSync(process.execPath, line, { encoding: 'utf8' })) as object;
+    assert.deepEqual({ ...found, dmaLogging: 'works', state: 'RUNNING' }, found);
+  }
 });
 
 await check('only what START covers is logged', async () => {
