@@ -17,6 +17,7 @@ Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEM
   --long           with --all: those too
   --list           say which there are
   --shell          a console in the guest instead
+  --reporting      with --shell: of the guest in which DMA_LOGGING_REPORT reports
   --apart          a boot for each job, instead of one for all
   --silence S      kill a guest that says nothing for S seconds, 300 by default
   --results DIR    copy the results and the logs there`;
@@ -35,6 +36,7 @@ function parse(argv: readonly string[]) {
         long: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
         shell: { type: 'boolean', default: false },
+        reporting: { type: 'boolean', default: false },
         apart: { type: 'boolean', default: false },
         silence: { type: 'string', default: '300' },
         results: { type: 'string' },
@@ -73,10 +75,10 @@ async function runAll({ jobs, apart, silence, results }: Options): Promise<numbe
     using share = new Share();
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     let boots = 0;
-    await runJobs(jobs, apart, report, async (batch, onevent) => {
-      const paths = { project: share.project, results: share.results(++boots) };
-      const run = await runGuest(qemu, image, paths, batch, limits, onevent);
-      if (results !== undefined) cpSync(paths.results, `${results}/boot-${boots}`, { recursive: true });
+    await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
+      const guest = { kind, project: share.project, results: share.results(++boots) };
+      const run = await runGuest(qemu, image, guest, batch, limits, onevent);
+      if (results !== undefined) cpSync(guest.results, `${results}/boot-${boots}`, { recursive: true });
       return run;
     });
   } catch (error) {
@@ -99,7 +101,8 @@ async function main(argv: readonly string[]): Promise<number> {
   if (!options.shell) return runAll(options);
   const { qemu, image } = await prepare();
   using share = new Share();
-  await openShell(qemu, image, { project: share.project, results: share.results(0) });
+  const kind = options.reporting ? 'reporting' : 'stock';
+  await openShell(qemu, image, { kind, project: share.project, results: share.results(0) });
   return 0;
 }
 

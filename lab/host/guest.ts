@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EVENTS, JOBS, type LabEvent } from '../events.ts';
 import type { Image } from '../image/image.ts';
-import { guestCommand, type Qemu10 } from './qemu.ts';
+import { guestCommand, type GuestKind, type Qemu10 } from './qemu.ts';
 
 /** What a kernel says when it is broken. */
 const BROKEN = /^.*(\bBUG: |\bOops\b|Kernel panic|general protection fault|Internal error).*$/m;
@@ -30,14 +30,14 @@ export interface Limits {
 export async function runGuest(
   qemu: Qemu10,
   image: Image,
-  paths: { readonly project: string; readonly results: string },
+  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
   jobs: readonly string[],
   limits: Limits,
   onevent: (event: LabEvent) => void,
 ): Promise<GuestRun> {
-  const serial = join(paths.results, 'serial');
-  writeFileSync(join(paths.results, JOBS), JSON.stringify(jobs));
-  const command = guestCommand(qemu, image, { ...paths, serial });
+  const serial = join(options.results, 'serial');
+  writeFileSync(join(options.results, JOBS), JSON.stringify(jobs));
+  const command = guestCommand(qemu, image, { ...options, serial });
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: ['ignore', 'ignore', 'pipe'] });
   let complaints = '';
   const state: { ended?: string } = {};
@@ -49,7 +49,7 @@ export async function runGuest(
     );
   });
 
-  const news = new EventReader(join(paths.results, EVENTS));
+  const news = new EventReader(join(options.results, EVENTS));
   let deadline = Date.now() + limits.bootMs;
   let late: string | undefined;
   while (state.ended === undefined) {
@@ -67,8 +67,8 @@ export async function runGuest(
   for (const event of news.read()) onevent(event);
 
   const console = textOf(serial).replaceAll('\r', '');
-  const log = `${console}${textOf(join(paths.results, 'runner.log'))}${complaints}`;
-  const status = textOf(join(paths.results, 'status')).trim();
+  const log = `${console}${textOf(join(options.results, 'runner.log'))}${complaints}`;
+  const status = textOf(join(options.results, 'status')).trim();
   const unfinished = status === '0' ? undefined : `the runner ended with ${status === '' ? 'no status' : status}`;
   const problem = BROKEN.exec(console)?.[0] ?? late ?? (state.ended === '' ? unfinished : state.ended);
   return problem === undefined ? { log } : { log, problem };
@@ -78,9 +78,9 @@ export async function runGuest(
 export async function openShell(
   qemu: Qemu10,
   image: Image,
-  paths: { readonly project: string; readonly results: string },
+  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
 ): Promise<void> {
-  const command = guestCommand(qemu, image, { ...paths, serial: 'stdio', append: 'lab.shell' });
+  const command = guestCommand(qemu, image, { ...options, serial: 'stdio', append: 'lab.shell' });
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: 'inherit' });
   await new Promise((resolve, reject) => child.once('error', reject).once('close', resolve));
 }

@@ -2,12 +2,18 @@ import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { LabEvent } from '../events.ts';
 import type { GuestRun } from './guest.ts';
+import type { GuestKind } from './qemu.ts';
 import type { Report } from './report.ts';
 
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
 /** Jobs that take minutes: `--all` leaves them out. */
 const LONG: ReadonlySet<string> = new Set(['harassed', 'soak', 'speed']);
+
+/** Jobs whose guest is not a stock one. */
+const REPORTING: ReadonlySet<string> = new Set(['dma-log', 'type1', 'dma-migration']);
+
+const kindOf = (job: string): GuestKind => (REPORTING.has(job) ? 'reporting' : 'stock');
 
 /** The names of all jobs, or of those that do not take long. */
 export function allJobs(long = true): string[] {
@@ -19,20 +25,35 @@ export function allJobs(long = true): string[] {
 }
 
 /**
- * Runs jobs in as few boots as there can be: one, and another for the rest after each guest that broke. With `apart`, one boot
- * for each. A guest that breaks fails the job that it ran, or ran last, whatever that job's checks said.
+ * Runs jobs in as few boots as there can be: one for each kind of guest, and another for the rest after each guest that broke. With
+ * `apart`, one boot for each. A guest that breaks fails the job that it ran, or ran last, whatever that job's checks said.
  */
-export async function runJobs(
+export async function runJobs(names: readonly string[], apart: boolean, report: Report, boot: Boot): Promise<void> {
+  for (const kind of ['stock', 'reporting'] as const) {
+    await runJobsOf(
+      kind,
+      names.filter((name) => kindOf(name) === kind),
+      apart,
+      report,
+      boot,
+    );
+  }
+}
+
+type Boot = (kind: GuestKind, jobs: readonly string[], onevent: (event: LabEvent) => void) => Promise<GuestRun>;
+
+async function runJobsOf(
+  kind: GuestKind,
   names: readonly string[],
   apart: boolean,
   report: Report,
-  boot: (jobs: readonly string[], onevent: (event: LabEvent) => void) => Promise<GuestRun>,
+  boot: Boot,
 ): Promise<void> {
   let rest = [...names];
   while (rest.length > 0) {
     const batch = apart ? rest.slice(0, 1) : rest;
     let begun: string | undefined;
-    const { problem, log } = await boot(batch, (event) => {
+    const { problem, log } = await boot(kind, batch, (event) => {
       if (event.type === 'check') report.check(event);
       else if (event.type === 'note') report.note(event);
       else begun = event.job;

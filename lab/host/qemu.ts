@@ -22,8 +22,23 @@ export function findQemu10(): Qemu10 {
   return { command, root: join(dirname(command), 'root') };
 }
 
+/**
+ * What a guest has: a stock kernel, in which DMA_LOGGING_REPORT is refused; or one in which it reports, and whose devices, among them
+ * one of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU.
+ */
+export type GuestKind = 'stock' | 'reporting';
+
+const KINDS: Readonly<Record<GuestKind, { readonly append: string; readonly devices: readonly string[] }>> = {
+  stock: { append: '', devices: [] },
+  reporting: {
+    append: 'lab.reporting intel_iommu=on',
+    devices: ['-device', 'intel-iommu', '-device', 'edu'],
+  },
+};
+
 /** Shares and console of a guest. */
 export interface GuestOptions {
+  readonly kind: GuestKind;
   readonly project: string;
   readonly results: string;
   /** A file, or `stdio`. */
@@ -58,7 +73,8 @@ export function guestCommand(qemu: Qemu10, image: Image, options: GuestOptions):
     '-initrd',
     image.initramfs,
     '-append',
-    [KERNEL, options.append ?? ''].join(' ').trim(),
+    [KERNEL, KINDS[options.kind].append, options.append ?? ''].join(' '),
+    ...KINDS[options.kind].devices,
     '-drive',
     `if=none,id=root,file=${image.root},format=raw,readonly=on`,
     '-device',

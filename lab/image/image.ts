@@ -61,14 +61,14 @@ function keyOf(qemu10: string): string {
 
 async function fill(complete: string, scratch: string, qemu10: string, say: (text: string) => void): Promise<void> {
   const packages = await fetchPackages(join(scratch, 'apt'), say);
-  say('compiling mtty and v1mem');
-  const drivers = await buildDrivers(packages, scratch);
+  say('compiling mtty, v1mem, v2log and vfio');
+  const { drivers, reporting } = await buildDrivers(packages, scratch);
   say('making the initramfs and the root image');
   const linux = join(scratch, 'linux');
   const tree = join(scratch, 'root');
   for (const directory of [linux, tree]) mkdirSync(directory);
   await unpack([packages.kernel], linux);
-  const modules = await collectModules(join(linux, 'lib/modules', packages.release), drivers);
+  const modules = await collectModules(join(linux, 'lib/modules', packages.release), drivers, reporting);
   const versions = await makeRoot(tree, { debs: packages.programs, qemu10 });
   const contents = {
     vmlinuz: readFileSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/)),

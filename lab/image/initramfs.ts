@@ -5,15 +5,33 @@ import type { Module } from './modules.ts';
 
 const INIT = fileURLToPath(new URL('init.sh', import.meta.url));
 
-/** The initramfs: busybox, the modules and a list of their order. It is not compressed, since emulation would pay for that. */
+/** The initramfs: busybox, the modules and lists of their order. It is not compressed, since emulation would pay for that. */
 export function initramfs(busybox: string, modules: readonly Module[]): Buffer {
-  const directories = ['bin', 'dev', 'modules', 'proc', 'root', 'sys'];
+  const directories = ['bin', 'dev', 'modules', 'modules/reporting', 'proc', 'root', 'sys'];
   return cpio([
     ...directories.map((path): Entry => ({ path, kind: 'directory' })),
     { path: 'bin/busybox', kind: 'file', data: readFileSync(busybox), executable: true },
     { path: 'bin/sh', kind: 'link', target: 'busybox' },
     { path: 'init', kind: 'file', data: readFileSync(INIT), executable: true },
-    { path: 'modules/order', kind: 'file', data: Buffer.from(modules.map(({ name }) => `${name}\n`).join('')) },
-    ...modules.map(({ name, data }): Entry => ({ path: `modules/${name}.ko`, kind: 'file', data })),
+    orderOf(
+      'order',
+      modules.map(({ name }) => name),
+    ),
+    orderOf(
+      'reporting/order',
+      modules.map(({ name, reporting }) => (reporting === undefined ? name : `reporting/${name}`)),
+    ),
+    ...modules.flatMap(({ name, data, reporting }) => [
+      moduleFile(name, data),
+      ...(reporting === undefined ? [] : [moduleFile(`reporting/${name}`, reporting)]),
+    ]),
   ]);
 }
+
+const orderOf = (path: string, names: readonly string[]): Entry => ({
+  path: `modules/${path}`,
+  kind: 'file',
+  data: Buffer.from(names.map((name) => `${name}\n`).join('')),
+});
+
+const moduleFile = (name: string, data: Buffer): Entry => ({ path: `modules/${name}.ko`, kind: 'file', data });

@@ -6,14 +6,20 @@ import { run } from '../../scripts/lib/process.mjs';
 export interface Module {
   readonly name: string;
   readonly data: Buffer;
+  /** What takes its place in a guest in which DMA_LOGGING_REPORT reports. */
+  readonly reporting?: Buffer;
 }
 
 /** The guest's disk, its file systems, random numbers, VFIO; what these depend on comes of itself. */
 const WANTED = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4', '9p', '9pnet_virtio', 'virtio_rng'];
-const VFIO = ['vfio', 'vfio_iommu_type1', 'mdev', 'mtty', 'v1mem'];
+const VFIO = ['vfio', 'vfio_iommu_type1', 'vfio_pci', 'mdev', 'mtty', 'v1mem', 'v2log'];
 
 /** The modules that the guest loads, each after those it depends on. */
-export async function collectModules(tree: string, drivers: Readonly<Record<string, string>>): Promise<Module[]> {
+export async function collectModules(
+  tree: string,
+  drivers: Readonly<Record<string, string>>,
+  reporting: Readonly<Record<string, string>>,
+): Promise<Module[]> {
   const files = new Map(
     readdirSync(join(tree, 'kernel'), { recursive: true, encoding: 'utf8' })
       .filter((path) => /\.ko(\.xz)?$/.test(path))
@@ -28,7 +34,8 @@ export async function collectModules(tree: string, drivers: Readonly<Record<stri
     if (file === undefined) throw new Error(`the kernel package has no module ${name}`);
     const data = await readModule(file);
     for (const dependency of dependencies(data)) await add(dependency);
-    modules.set(name, { name, data });
+    const other = reporting[name];
+    modules.set(name, { name, data, ...(other !== undefined && { reporting: await readModule(other) }) });
   };
   for (const name of [...WANTED, ...VFIO]) await add(name);
   return [...modules.values()];

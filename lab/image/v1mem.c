@@ -5,10 +5,15 @@
  * It has a BAR of memory, and a migration region behind vfio-pci's own. Its stream is a record for pre-copy and one for
  * stop-and-copy, each a header and the whole BAR. It is strict where the protocol allows it: registers only at their native
  * width, a buffer consumed by a read of pending_bytes and by nothing else, RESUMING left towards RUNNING only.
+ *
+ * There are two types of it: the data section of v1mem-1 is read and written, that of v1mem-mapped is mapped and has no other
+ * way, as with NVIDIA's vGPU host driver for the uapi of Linux 5.8 (nvidia-vgpu-vfio.c: nv_vgpu_vfio_access). A device counts how
+ * often its data section was mapped and faulted in, in v1mem/maps and v1mem/faults of its directory in sysfs.
  */
 #include <linux/device.h>
 #include <linux/device/class.h>
 #include <linux/mdev.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
@@ -22,7 +27,7 @@
 #define MIGRATION_INDEX VFIO_PCI_NUM_REGIONS
 
 #define BAR_SIZE 8192
-#define SECTION_AT 4096
+#define SECTION_AT PAGE_SIZE
 #define SECTION_SIZE 3072
 #define CONFIG_SIZE 256
 #define MAGIC 0x314d454du /* MEM1 */
@@ -47,7 +52,11 @@ struct v1mem {
 	struct mutex lock;
 	u8 config[CONFIG_SIZE];
 	u8 bar[BAR_SIZE];
-	u8 section[SECTION_SIZE];
+	/* One page, of which the type that is mapped uses all. */
+	u8 *section;
+	u32 section_size;
+	bool mapped;
+	atomic_t maps, faults;
 	u32 device_state;
 	/* Saving: the record being sent, how much of it was consumed, the buffer that is in the section, whether it was shown. */
 	u8 out[RECORD_SIZE];
@@ -58,6 +67,8 @@ struct v1mem {
 	u32 in_length;
 	bool complete;
 };
+
+static struct mdev_type mapped_type = { .sysfs_name = "mapped", .pretty_name = "Memory, migration v1, mapped data" };
 
 static void begin_record(struct v1mem *m, bool last)
 {
@@ -143,7 +154,7 @@ static void show_buffer(struct v1mem *m)
 	if (m->device_state != PRE_COPY && m->device_state != STOP_COPY)
 		return;
 	if (!m->buffer) {
-		m->buffer = min_t(u32, SECTION_SIZE, m->out_length - m->out_position);
+		m->buffer = min_t(u32, m->section_size, m->out_length - m->out_position);
 		memcpy(m->section, m->out + m->out_position, m->buffer);
 	}
 	m->shown = m->buffer > 0;
@@ -155,7 +166,7 @@ static int take(struct v1mem *m, u64 length)
 	const struct record *header = (const struct record *)m->in;
 	u32 at = 0;
 
-	if (m->device_state != RESUMING || length > SECTION_SIZE)
+	if (m->device_state != RESUMING || length > m->section_size)
 		return -EINVAL;
 	while (at < length) {
 		bool in_header = m->in_length < sizeof(*header);
@@ -227,7 +238,7 @@ static void *memory_of(struct v1mem *m, u64 pos, size_t count)
 		return at <= CONFIG_SIZE && count <= CONFIG_SIZE - at ? m->config + at : NULL;
 	case MIGRATION_INDEX:
 		at -= SECTION_AT;
-		return at <= SECTION_SIZE && count <= SECTION_SIZE - at ? m->section + at : NULL;
+		return !m->mapped && at <= m->section_size && count <= m->section_size - at ? m->section + at : NULL;
 	default:
 		return NULL;
 	}
@@ -273,7 +284,35 @@ static ssize_t v1mem_write(struct vfio_device *vdev, const char __user *buf, siz
 	return v1mem_access(container_of(vdev, struct v1mem, vdev), (char __user *)buf, count, ppos, true);
 }
 
-static int get_region_info(void __user *arg)
+static vm_fault_t section_fault(struct vm_fault *fault)
+{
+	struct v1mem *m = fault->vma->vm_private_data;
+
+	if (fault->pgoff != (REGION_OFFSET(MIGRATION_INDEX) + SECTION_AT) >> PAGE_SHIFT)
+		return VM_FAULT_SIGBUS;
+	atomic_inc(&m->faults);
+	fault->page = virt_to_page(m->section);
+	get_page(fault->page);
+	return 0;
+}
+
+static const struct vm_operations_struct section_ops = { .fault = section_fault };
+
+static int v1mem_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
+{
+	struct v1mem *m = container_of(vdev, struct v1mem, vdev);
+
+	if (!m->mapped || vma->vm_end - vma->vm_start != PAGE_SIZE ||
+	    vma->vm_pgoff != (REGION_OFFSET(MIGRATION_INDEX) + SECTION_AT) >> PAGE_SHIFT)
+		return -EINVAL;
+	vma->vm_private_data = m;
+	vma->vm_ops = &section_ops;
+	atomic_inc(&m->maps);
+	return 0;
+}
+
+/* The migration region's type, and which part of it may be mapped. */
+static int add_capabilities(struct v1mem *m, struct vfio_info_cap *caps)
 {
 	struct vfio_region_info_cap_type type = {
 		.header.id = VFIO_REGION_INFO_CAP_TYPE,
@@ -281,6 +320,22 @@ static int get_region_info(void __user *arg)
 		.type = VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
 		.subtype = VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
 	};
+	struct {
+		struct vfio_region_info_cap_sparse_mmap header;
+		struct vfio_region_sparse_mmap_area area;
+	} sparse = {
+		.header.header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+		.header.header.version = 1,
+		.header.nr_areas = 1,
+		.area = { .offset = SECTION_AT, .size = m->section_size },
+	};
+	int ret = vfio_info_add_capability(caps, &type.header, sizeof(type));
+
+	return ret || !m->mapped ? ret : vfio_info_add_capability(caps, &sparse.header.header, sizeof(sparse));
+}
+
+static int get_region_info(struct v1mem *m, void __user *arg)
+{
 	struct vfio_info_cap caps = { .buf = NULL, .size = 0 };
 	struct vfio_region_info info;
 	int ret = 0;
@@ -293,13 +348,13 @@ static int get_region_info(void __user *arg)
 	info.cap_offset = 0;
 	info.size = info.index == VFIO_PCI_BAR0_REGION_INDEX ? BAR_SIZE :
 		    info.index == VFIO_PCI_CONFIG_REGION_INDEX ? CONFIG_SIZE :
-		    info.index == MIGRATION_INDEX ? SECTION_AT + SECTION_SIZE : 0;
+		    info.index == MIGRATION_INDEX ? SECTION_AT + m->section_size : 0;
 	info.flags = info.size ? VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE : 0;
 	if (info.index == MIGRATION_INDEX) {
-		ret = vfio_info_add_capability(&caps, &type.header, sizeof(type));
+		ret = add_capabilities(m, &caps);
 		if (ret)
 			return ret;
-		info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
+		info.flags |= VFIO_REGION_INFO_FLAG_CAPS | (m->mapped ? VFIO_REGION_INFO_FLAG_MMAP : 0);
 		if (info.argsz < sizeof(info) + caps.size) {
 			info.argsz = sizeof(info) + caps.size;
 		} else {
@@ -334,7 +389,7 @@ static long v1mem_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned lon
 		device.num_irqs = VFIO_PCI_NUM_IRQS;
 		return copy_to_user(arg, &device, least) ? -EFAULT : 0;
 	case VFIO_DEVICE_GET_REGION_INFO:
-		return get_region_info(arg);
+		return get_region_info(m, arg);
 	case VFIO_DEVICE_GET_IRQ_INFO:
 		if (copy_from_user(&irq, arg, sizeof(irq)))
 			return -EFAULT;
@@ -359,6 +414,11 @@ static int v1mem_init_dev(struct vfio_device *vdev)
 {
 	struct v1mem *m = container_of(vdev, struct v1mem, vdev);
 
+	m->section = (u8 *)get_zeroed_page(GFP_KERNEL);
+	if (!m->section)
+		return -ENOMEM;
+	m->mapped = to_mdev_device(vdev->dev)->type == &mapped_type;
+	m->section_size = m->mapped ? PAGE_SIZE : SECTION_SIZE;
 	mutex_init(&m->lock);
 	*(__le16 *)(m->config + PCI_VENDOR_ID) = cpu_to_le16(0x1234);
 	*(__le16 *)(m->config + PCI_DEVICE_ID) = cpu_to_le16(0x7631);
@@ -369,6 +429,7 @@ static int v1mem_init_dev(struct vfio_device *vdev)
 
 static void v1mem_release_dev(struct vfio_device *vdev)
 {
+	free_page((unsigned long)container_of(vdev, struct v1mem, vdev)->section);
 }
 
 static const struct vfio_device_ops v1mem_ops = {
@@ -377,6 +438,7 @@ static const struct vfio_device_ops v1mem_ops = {
 	.release = v1mem_release_dev,
 	.read = v1mem_read,
 	.write = v1mem_write,
+	.mmap = v1mem_mmap,
 	.ioctl = v1mem_ioctl,
 	.bind_iommufd = vfio_iommufd_emulated_bind,
 	.unbind_iommufd = vfio_iommufd_emulated_unbind,
@@ -413,21 +475,41 @@ static unsigned int v1mem_get_available(struct mdev_type *type)
 	return 16;
 }
 
+static ssize_t maps_show(struct device *dev, struct device_attribute *attribute, char *text)
+{
+	struct v1mem *m = dev_get_drvdata(dev);
+
+	return sysfs_emit(text, "%d\n", atomic_read(&m->maps));
+}
+static DEVICE_ATTR_RO(maps);
+
+static ssize_t faults_show(struct device *dev, struct device_attribute *attribute, char *text)
+{
+	struct v1mem *m = dev_get_drvdata(dev);
+
+	return sysfs_emit(text, "%d\n", atomic_read(&m->faults));
+}
+static DEVICE_ATTR_RO(faults);
+
+static struct attribute *v1mem_attributes[] = { &dev_attr_maps.attr, &dev_attr_faults.attr, NULL };
+static const struct attribute_group v1mem_group = { .name = "v1mem", .attrs = v1mem_attributes };
+static const struct attribute_group *v1mem_groups[] = { &v1mem_group, NULL };
+
 static struct mdev_driver v1mem_driver = {
 	.device_api = VFIO_DEVICE_API_PCI_STRING,
 	.driver = {
 		.name = "v1mem",
 		.owner = THIS_MODULE,
 		.mod_name = KBUILD_MODNAME,
-		.dev_groups = NULL,
+		.dev_groups = v1mem_groups,
 	},
 	.probe = v1mem_probe,
 	.remove = v1mem_remove,
 	.get_available = v1mem_get_available,
 };
 
-static struct mdev_type v1mem_type = { .sysfs_name = "1", .pretty_name = "Memory, migration v1" };
-static struct mdev_type *v1mem_types[] = { &v1mem_type };
+static struct mdev_type plain_type = { .sysfs_name = "1", .pretty_name = "Memory, migration v1" };
+static struct mdev_type *v1mem_types[] = { &plain_type, &mapped_type };
 static struct class *v1mem_class;
 static struct device *v1mem_device;
 static struct mdev_parent v1mem_parent;

@@ -17,8 +17,10 @@ import { withAddress } from '../../src/sys/libc.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import * as features from '../../src/abi/vfio-v2.ts';
 import { check } from '../guest/check.ts';
+import type { Mdev } from '../guest/mdev.ts';
 import { Mtty, type MttyType } from '../guest/mtty.ts';
 import { RawDevice, type StateName } from '../guest/raw-device.ts';
+import { V2Log } from '../guest/v2log.ts';
 
 /** The driver still does what test/vectors/mtty-linux-6.12-probe.txt recorded of it, which the simulated mtty is made after. */
 
@@ -85,7 +87,7 @@ await check('every transition is as recorded', () => {
   assert.deepEqual(seen, linesLike(transition, 63));
 });
 
-await check('DMA logging begins and ends as recorded, and cannot be reported; probe calls it offered', () => {
+await check('DMA logging begins and ends as recorded, and cannot be reported; probe says so', () => {
   const mtty = Mtty.create('mtty-1');
   {
     using device = new RawDevice(mtty);
@@ -107,12 +109,24 @@ await check('DMA logging begins and ends as recorded, and cannot be reported; pr
     const [line] = linesLike(/^START \d; REPORT /, 1);
     assert.equal(`START ${begun}; REPORT ${reported} bm0=${bitmap[0]}; STOP ${ended}`, line);
   }
-  const args = [CLI, 'probe', `vfio:${mtty.group}:${mtty.uuid}`];
-  const found = JSON.parse(execFileSync(process.execPath, [...args, '--json'], { encoding: 'utf8' })) as object;
-  assert.deepEqual({ ...found, dmaLogging: 'offered' }, found);
-  const words = execFileSync(process.execPath, args, { encoding: 'utf8' });
-  assert.match(words, /^dmaLogging +offered by the driver, not tried: /m);
+  assertRefused(mtty);
 });
+
+await check('a driver whose log works has none on this kernel either, and probe says so', () => {
+  assertRefused(new V2Log());
+});
+
+/** What `probe` says of a log that the kernel does not report. */
+function assertRefused({ group, uuid }: Mdev): void {
+  const args = [CLI, 'probe', `vfio:${group}:${uuid}`];
+  const found = JSON.parse(execFileSync(process.execPath, [...args, '--json'], { encoding: 'utf8' })) as object;
+  assert.deepEqual({ ...found, dmaLogging: 'offered, REPORT refused (EOPNOTSUPP)' }, found);
+  const words = execFileSync(process.execPath, args, { encoding: 'utf8' });
+  assert.match(
+    words,
+    /^dmaLogging +offered, REPORT refused \(EOPNOTSUPP\): all of the guest's memory may count as dirty$/m,
+  );
+}
 
 const SIZES: readonly (readonly [MttyType, number])[] = [
   ['mtty-1', 60],

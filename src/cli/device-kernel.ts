@@ -3,8 +3,8 @@ import { deviceInfo, regionsOf } from '../vfio/client/device-info.ts';
 import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
 import { pciId } from '../vfio/client/pci-id.ts';
-import { dmaLogOf } from '../vfio/client/port-dma-log.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
+import { tryDmaLog } from './dma-logging.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 import { sysfsFacts } from './sysfs-facts.ts';
 
@@ -16,6 +16,7 @@ export function openKernel(path: string, look: boolean): Opened {
       name: device.name,
       migratable: migratable(device, !look),
       facts: () => kernelFacts(device),
+      tryDmaLog: () => tryDmaLog(device.port),
       close: () => device.close(),
     };
   } catch (error) {
@@ -44,7 +45,6 @@ function kernelFacts(device: OpenedDevice): DeviceFacts {
     flags,
     regions,
     irqs,
-    dmaLogging: dmaLogOf(device.port) !== undefined,
     identity: {
       ...(bus !== undefined && mdevType === undefined && { bus }),
       ...pciId(device.port, regions),

@@ -30,6 +30,7 @@ export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
     migratable: sim,
     guestMemory: sim.guest,
     facts: () => simFacts(spec, sim),
+    tryDmaLog: () => (sim.protocol === 'v2' && spec.dma > 0 ? 'works' : 'no'),
     close: () => {},
   };
 }
@@ -78,7 +79,6 @@ function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
     regions: regionsOf(spec, sim),
     irqs: VFIO_PCI_NUM_IRQS,
-    dmaLogging: sim.protocol === 'v2' && spec.dma > 0,
     identity: { bus: 'pci', ...pciIdOf(pciConfig(spec)), driver: `sim:${driver}`, ...own },
   };
 }

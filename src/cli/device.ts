@@ -5,6 +5,7 @@ import type { Identity } from '../state-file/identity.ts';
 import { stateName, type MigratableDevice } from '../device/migratable.ts';
 import type { DeviceName } from './device-name.ts';
 import { whyUnknown } from '../vfio/client/identify.ts';
+import type { DmaLogging } from './dma-logging.ts';
 import { openKernel } from './device-kernel.ts';
 import { openSim } from './device-sim.ts';
 import type { DeviceFacts } from './opened.ts';
@@ -18,6 +19,7 @@ export interface OpenDevice extends Disposable {
   /** `undefined` if the driver does not support migration. */
   readonly migratable: MigratableDevice | undefined;
   readonly facts: DeviceFacts;
+  readonly tryDmaLog: () => DmaLogging;
   /** The state in which it was found, which is not RUNNING if a VMM died over it. */
   readonly foundIn: string | undefined;
   /** What the guest sees of a simulated device. */
@@ -42,6 +44,7 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
       migratable,
       foundIn,
       facts: opened.facts(),
+      tryDmaLog: () => opened.tryDmaLog(),
       guestMemory: opened.guestMemory,
       [Symbol.dispose]: () => opened.close(),
     };

@@ -2,6 +2,7 @@ import type { RegionInfo } from '../vfio/client/device-info.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { ByteStore } from '../sim/byte-store.ts';
 import type { Identity } from '../state-file/identity.ts';
+import type { DmaLogging } from './dma-logging.ts';
 import type { SysfsFacts } from './sysfs-facts.ts';
 
 /** What there is to know about a device without changing its state. */
@@ -13,8 +14,6 @@ export interface DeviceFacts {
   readonly flags: number;
   readonly regions: readonly RegionInfo[];
   readonly irqs: number;
-  /** The driver logs which memory its device writes to (features DMA_LOGGING_*). */
-  readonly dmaLogging: boolean;
   /** What its state file says of it, sizes apart. */
   readonly identity: Identity;
 }
@@ -25,5 +24,7 @@ export interface Opened {
   readonly migratable: MigratableDevice | undefined;
   readonly guestMemory?: ByteStore;
   facts(): DeviceFacts;
+  /** Whether its driver logs which memory the device writes to (features DMA_LOGGING_*), by trying. */
+  tryDmaLog(): DmaLogging;
   close(): void;
 }

@@ -1,13 +1,13 @@
 import { VFIO_MIGRATION_P2P } from '../abi/vfio-v2.ts';
 import type { Protocol } from '../device/migratable.ts';
+import type { DmaLogging } from './dma-logging.ts';
 
 /** What decides which VMM can migrate a device. */
 export interface Capabilities {
   readonly protocol: Protocol | 'none';
   /** `VFIO_MIGRATION_*`, 0 without v2. */
   readonly migrationFlags: number;
-  /** The driver offers a log of DMA. */
-  readonly dmaLogging: boolean;
+  readonly dmaLogging: DmaLogging;
   /** Why a driver is not known, if it is not because it does not support migration. */
   readonly unknown?: string;
 }
@@ -30,9 +30,7 @@ const NO_DRIVER = 'the driver does not support migration';
 export function outlook({ protocol, migrationFlags, dmaLogging, unknown = NO_DRIVER }: Capabilities): Outlook[] {
   const speaks = { old: protocol === 'v1', new: protocol === 'v2' };
   const oldWay = 'needs x-enable-migration=on';
-  const newWay = dmaLogging
-    ? 'uses the log of DMA, if the kernel reports it'
-    : 'needs enable-migration=on, as no DMA is logged';
+  const newWay = newWays(dmaLogging);
   const natively = (vmm: string, works: boolean, way: string): Outlook => ({
     vmm,
     works,
@@ -51,6 +49,13 @@ export function outlook({ protocol, migrationFlags, dmaLogging, unknown = NO_DRI
     several(protocol, migrationFlags),
   ];
   return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: unknown })) : all;
+}
+
+/** A VMM asks by PROBE alone whether a log is offered, and fails to migrate when it cannot be used (QEMU 10: native, in the lab). */
+function newWays(dmaLogging: DmaLogging): string {
+  if (dmaLogging === 'works') return 'uses the log of DMA';
+  if (dmaLogging === 'no') return 'needs enable-migration=on, as no DMA is logged';
+  return 'needs enable-migration=on,x-device-dirty-page-tracking=off, as the log of DMA is refused';
 }
 
 /** QEMU 10 migrates a VM with several VFIO devices only if each of them can stop its DMA to the others first. */

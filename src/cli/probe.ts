@@ -39,6 +39,7 @@ type Findings = ReturnType<typeof probe>;
 function probe(device: OpenDevice) {
   const { text, name, migratable, facts, foundIn } = device;
   const protocol = migratable?.protocol ?? 'none';
+  const dmaLogging = device.tryDmaLog();
   const migrationFlags = migratable?.protocol === 'v2' ? migratable.device.migrationFlags : 0;
   return {
     device: text,
@@ -54,12 +55,11 @@ function probe(device: OpenDevice) {
     dataSize: dataSize(migratable),
     regions: facts.regions.map(describeRegion),
     irqs: facts.irqs,
-    // whether a log can be read is not known before a device logs, which would change it
-    dmaLogging: facts.dmaLogging ? 'offered' : 'no',
+    dmaLogging,
     migration: outlook({
       protocol,
       migrationFlags,
-      dmaLogging: facts.dmaLogging,
+      dmaLogging,
       ...(protocol === 'none' && { unknown: whyUnknown(facts.regions) }),
     }),
   };
@@ -128,9 +128,7 @@ function inWords(found: Findings): string {
     ['irqs', String(found.irqs)],
     [
       'dmaLogging',
-      found.dmaLogging === 'offered'
-        ? 'offered by the driver, not tried: not every kernel reports what is logged'
-        : "no: all of the guest's memory may count as dirty",
+      found.dmaLogging === 'works' ? 'works' : `${found.dmaLogging}: all of the guest's memory may count as dirty`,
     ],
   ]);
   const verdicts = found.migration.map(({ vmm, works, why }) => [vmm, `${works ? 'yes' : 'no'}: ${why}`] as const);

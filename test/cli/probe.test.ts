@@ -12,7 +12,7 @@ import { thrownBy } from '../support/errno.ts';
 
 describe('outlook', () => {
   const verdicts = (capabilities: Partial<Capabilities>): string =>
-    outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: false, ...capabilities })
+    outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: 'no', ...capabilities })
       .map(({ works }) => (works ? 'yes' : 'no'))
       .join(' ');
 
@@ -31,13 +31,14 @@ describe('outlook', () => {
 
   it('says why', () => {
     const why = (capabilities: Partial<Capabilities>): string[] =>
-      outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: false, ...capabilities }).map((each) => each.why);
+      outlook({ protocol: 'v2', migrationFlags: 7, dmaLogging: 'no', ...capabilities }).map((each) => each.why);
     expect(why({})[0]).toBe('the VMM speaks v1 only, the driver v2 only');
     expect(why({})[1]).toMatch(/^v2 presented as v1; /);
     expect(why({ protocol: 'v1' })[2]).toBe('the VMM speaks v2 only, the driver v1 only');
     expect(why({ protocol: 'v1' })[4]).toBe('v1 has no P2P states; run --offer-p2p shows a full stop in their place');
     expect(why({})[2]).toMatch(/no DMA is logged/);
-    expect(why({ dmaLogging: true })[2]).toBe('uses the log of DMA, if the kernel reports it');
+    expect(why({ dmaLogging: 'works' })[2]).toBe('uses the log of DMA');
+    expect(why({ dmaLogging: 'offered, REPORT refused (EOPNOTSUPP)' })[2]).toMatch(/x-device-dirty-page-tracking=off/);
     expect(new Set(why({ protocol: 'none' }))).toEqual(new Set(['the driver does not support migration']));
   });
 });
