@@ -11,7 +11,7 @@ const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 const LONG: ReadonlySet<string> = new Set(['harassed', 'soak', 'speed']);
 
 /** Jobs whose guest is not a stock one. */
-const REPORTING: ReadonlySet<string> = new Set(['dma-log', 'type1', 'dma-migration']);
+const REPORTING: ReadonlySet<string> = new Set(['dma-log', 'type1', 'dma-migration', 'dirty-pages']);
 
 const kindOf = (job: string): GuestKind => (REPORTING.has(job) ? 'reporting' : 'stock');
 
