@@ -1,4 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { VFIO_IOMMU_DIRTY_PAGES, VFIO_IOMMU_MAP_DMA } from '../../src/abi/vfio.ts';
+import { arch } from '../../src/sys/libc.ts';
 import { killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import {
@@ -43,9 +46,25 @@ describeWithQemus(['5.2', '7.2', '10.0'], 'devices that do DMA', () => {
 
   /** Two VMs whose devices write to memory, the destination's once it runs. */
   async function start(qemu: Qemu, devices: readonly DeviceOptions[]): Promise<{ source: Vm; destination: Vm }> {
-    const pair = await startPair(bed(), devices, options(qemu), { ...options(qemu), paused: true });
+    const { run = [], ...others } = options(qemu);
+    const traced = { ...others, run: [...run, '--trace', bed().path('trace')] };
+    const pair = await startPair(bed(), devices, traced, { ...options(qemu), paused: true });
     for (const n of devices.keys()) await makeBusMaster(pair.source, VFIO_SLOT + n);
     return pair;
+  }
+
+  /** Whether the source has asked its container for dirty pages: the number is that of a device's features too. */
+  function asksContainer(): boolean {
+    const calls = readFileSync(bed().path('trace'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { readonly nr: number; readonly args: readonly string[] })
+      .filter(({ nr }) => nr === arch.syscalls.ioctl);
+    const made = (command: number): Set<string | undefined> =>
+      new Set(calls.filter(({ args }) => Number(args[1]) === command).map(({ args: [fd] }) => fd));
+    const [mapped, asked] = [made(VFIO_IOMMU_MAP_DMA), made(VFIO_IOMMU_DIRTY_PAGES)];
+    expect(mapped.size, 'containers').toBe(1);
+    return [...mapped].some((fd) => asked.has(fd));
   }
 
   async function syncs(vm: Vm, count: number): Promise<void> {
@@ -118,10 +137,11 @@ describeWithQemus(['5.2', '7.2', '10.0'], 'devices that do DMA', () => {
     await syncs(source, count);
   }
 
-  it.each(told)('migrate with all that they wrote: $title', { timeout: TIMEOUT }, async ({ qemu, devices }) => {
+  it.each(told)('migrate with all that they wrote: $title', { timeout: TIMEOUT }, async ({ title, qemu, devices }) => {
     const { source, destination } = await start(qemu, devices);
     await begin(source, destination, 4);
     await expectSame(source, destination, devices);
+    expect(asksContainer()).toBe(title.includes('container'));
   });
 
   it.each(told.slice(1))('lose pages if nobody is told: $title', { timeout: TIMEOUT }, async ({ qemu, devices }) => {

@@ -1,6 +1,6 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import { stateName, type MigratableDevice } from '../../device/migratable.ts';
-import { isNotReady } from '../../error.ts';
+import { ShimError } from '../../error.ts';
 import { defaultWindow, DMA_PAGE, dma_record, dmaPage, DmaPace, encodeDmaRecord } from '../../sim/dma.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
 import { addressOf } from '../../sys/libc.ts';
@@ -14,7 +14,7 @@ import type { MappedProcesses } from './mapped-processes.ts';
 /** The states in which a device may begin DMA, of all protocols, by their names. */
 const INITIATING: ReadonlySet<string> = new Set(['RUNNING', 'PRE_COPY', 'MIGRATION_SETUP', 'MIGRATION_PRECOPY']);
 
-/** What nothing tells of, as a register that is in mapped memory, is looked at so often: in milliseconds. */
+/** What no call tells of, as a register that the VMM writes without one, is looked at so often: in milliseconds. */
 const LOOK = 20;
 
 /** What a device may write to: a container's mappings. */
@@ -94,8 +94,8 @@ export class EmulatedDma {
     const until = this.#obstacle(now, reach);
     if (until !== undefined) return this.#rest(until);
     const due = this.#pace.due(now);
-    if (due > 0 && !reach.isOpen()) return this.#rest(Number.POSITIVE_INFINITY);
     try {
+      if (due > 0 && !reach.isOpen()) return this.#rest(Number.POSITIVE_INFINITY);
       this.#write(due, reach);
     } catch (error) {
       this.#tellOnce(error);
@@ -110,16 +110,19 @@ export class EmulatedDma {
 
   /** Until when the device does no DMA, if it does none now. */
   #obstacle(now: number, reach: DmaReach): number | undefined {
-    if (!reach.mappings.has(reach.container) || !this.#isInitiating()) return Number.POSITIVE_INFINITY;
-    if (!this.#parts.isBusMaster()) return now + LOOK;
+    if (!reach.mappings.has(reach.container)) return Number.POSITIVE_INFINITY;
+    const state = this.#state;
+    if (state !== undefined && !INITIATING.has(state)) return Number.POSITIVE_INFINITY;
+    if (state === undefined || !this.#parts.isBusMaster()) return now + LOOK;
     return this.#parts.memory.my.pages > 0 || this.#chooseWindow(reach) ? undefined : Number.POSITIVE_INFINITY;
   }
 
-  #isInitiating(): boolean {
+  /** `undefined` if the device does not say, or not yet. */
+  get #state(): string | undefined {
     try {
-      return INITIATING.has(stateName(this.#parts.device));
+      return stateName(this.#parts.device);
     } catch (error) {
-      if (isNotReady(error)) return false;
+      if (error instanceof ShimError) return undefined;
       throw error;
     }
   }

@@ -15,7 +15,7 @@ import { V2 } from '../../../src/v2/states.ts';
 import { cleanBitmap } from '../../../src/vfio/dma-log.ts';
 import { device_log } from '../../../src/vfio/server/device-log.ts';
 import { DmaMappings, MAPPING_STRIDE } from '../../../src/vfio/server/dma-mappings.ts';
-import { notYet } from '../../support/errno.ts';
+import { failure, notYet } from '../../support/errno.ts';
 import { GuardedMemory } from '../../support/self-call.ts';
 
 const CONTAINER = 5n;
@@ -176,6 +176,16 @@ describe('a device that does DMA', () => {
     expect(dmaMemory(shared.memory).my.counter).toBeGreaterThan(1);
   });
 
+  it('says once that it cannot find out whether it is open', () => {
+    reach.isOpen = () => {
+      throw failure('EMFILE');
+    };
+    const dma = dmaOf();
+    for (let n = 0; n < 5; n += 1) expect(work(dma)).toBe(now + 2);
+    expect(warnings).toHaveLength(1);
+    expect(records().size).toBe(0);
+  });
+
   it('leaves alone the process that has got the id of one that mapped memory', () => {
     mappings.unmapAll(CONTAINER, 2n);
     const other = (identityOf(process.pid) ?? 0n) - (1n << 22n); // started a moment before
@@ -237,15 +247,16 @@ describe('the states in which a device does DMA', () => {
     }
   });
 
-  it('are none of a device that does not say yet in which it is', () => {
-    expect(
-      writesIn(() => {
-        if (device.protocol !== 'v2') throw new Error('another driver');
-        device.device.getState = () => {
-          throw notYet();
-        };
-      }),
-    ).toBe(false);
+  it('are none of a device that does not say in which it is, which is looked at again', () => {
+    for (const error of [notYet(), failure('EIO')]) {
+      if (device.protocol !== 'v2') throw new Error('another driver');
+      device.device.getState = () => {
+        throw error;
+      };
+      const dma = dmaOf();
+      expect(work(dma)).toBe(now + 20);
+      expect(dmaMemory(shared.memory).my.counter).toBe(0);
+    }
   });
 
   it('include the first one of every driver', () => {
