@@ -31,6 +31,8 @@ export interface DmaMigration {
   readonly pagesPerSecond: number;
   /** Of the source's devices: FAULT, from when the migration begins. */
   readonly faults?: number;
+  /** The same, from when QEMU has looked for dirty memory twice. */
+  readonly lateFaults?: number;
   /** QEMU has to look for dirty memory so often before it may stop the VM. Default: 5. */
   readonly looks?: number;
   /** From then on, QEMU stops the VM if the rest takes less than these say. */
@@ -152,7 +154,7 @@ export class DmaPair {
 
   /** Migrates, or cancels a migration that does not come to its end. */
   async migrate(): Promise<DmaOutcome> {
-    const { faults = 0, looks = 5, parameters = MODERATE, limitMs = 30_000 } = this.#migration;
+    const { faults = 0, lateFaults = 0, looks = 5, parameters = MODERATE, limitMs = 30_000 } = this.#migration;
     const { vm, registers } = this.source;
     for (const each of registers) await each.setFaults(faults);
     const before = sum(await countersOf(this.source));
@@ -161,6 +163,10 @@ export class DmaPair {
       watch(vm, (info) => done(info) || performance.now() > begin + limitMs);
     const uri = await listen(this.destination.vm, this.#bed.path('migration'));
     await startMigration(vm, uri, { parameters: HARDLY, returnPath: true });
+    if (lateFaults !== 0) {
+      await until((info) => looksOf(info) >= 2);
+      for (const each of registers) await each.setFaults(faults | lateFaults);
+    }
     await until((info) => looksOf(info) >= looks);
     await setParameters(vm, parameters);
     let info = await until(() => false);

@@ -49,7 +49,7 @@ await check('the control: a page that each REPORT forgets is another at the dest
 });
 
 await check('a log that fails once is started again: nothing is lost', async (bed) => {
-  const pair = await DmaPair.start(bed, { ...UNDER_RUN, devices: 1, faults: FAULT.REPORT_ONCE });
+  const pair = await DmaPair.start(bed, { ...UNDER_RUN, devices: 1, lateFaults: FAULT.REPORT_ONCE });
   const outcome = await pair.migrate();
   const differing = await pair.differingPages();
   tell('failed once', outcome, differing);
