@@ -8,10 +8,16 @@ import type { Report } from './report.ts';
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
 /** Jobs that take minutes: `--all` leaves them out. */
-const LONG: ReadonlySet<string> = new Set(['harassed', 'soak', 'speed']);
+const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'harassed', 'soak', 'speed']);
 
 /** Jobs whose guest is not a stock one. */
-const REPORTING: ReadonlySet<string> = new Set(['dma-log', 'type1', 'dma-migration', 'dirty-pages']);
+const REPORTING: ReadonlySet<string> = new Set([
+  'dma-log',
+  'type1',
+  'dma-migration',
+  'dirty-pages',
+  'dirty-pages-long',
+]);
 
 const kindOf = (job: string): GuestKind => (REPORTING.has(job) ? 'reporting' : 'stock');
 
