@@ -87,6 +87,7 @@ export class Emulation implements Devices {
     if (device === undefined) return CONTINUE;
     turn.touch(device.ledger);
     device.counted();
+    device.usedBy(call.tid);
     return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
       device.openDataFd(turn, resuming, tell),
     );

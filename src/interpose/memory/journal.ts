@@ -42,6 +42,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['report', 256],
   ['dataFd', 64],
   ['p2p', p2p_state.size],
+  ['offeredP2P', p2p_state.size],
 ]);
 
 /** Bytes from one notification to the next. */
