@@ -10,7 +10,7 @@ import { Peers, type Peer } from './peers.ts';
  * stopped. So the devices of a VMM stop in a row, and start in a row:
  *
  *   - a device that is to enter a P2P state while others run is shown there, and its driver runs on. They all stop once the last of them
- *     is to stop, or before one of them enters a state that takes no writes from its peers in a v2 driver either.
+ *     is to stop, or before one that is to stop at once.
  *   - a device that is to run while others are stopped is shown as RUNNING, and its driver waits until the last of them is to run.
  *
  * A VMM may mean one device only, so neither is put off for longer than a while.
@@ -30,9 +30,8 @@ export class OfferedP2P extends Peers {
     const { my, device } = peer;
     const others = this.othersOf(peer);
     const now = device.getState();
-    const othersRun = others.some(([, state]) => runs(state));
     const meanwhile = runningAs[target];
-    if (meanwhile !== undefined && runs(now) && othersRun) {
+    if (meanwhile !== undefined && runs(now) && others.some(([, state]) => runs(state))) {
       const session = device.setState(meanwhile);
       this.#putOff(peer, { quiet: target, held: 0 });
       return session;
@@ -42,7 +41,7 @@ export class OfferedP2P extends Peers {
       this.#putOff(peer, { quiet: 0, held: 1 });
       return session;
     }
-    if (meanwhile === undefined ? isStopped(target) : !othersRun) this.#allThat('quiet', others);
+    if (isStopped(target)) this.#allThat('quiet', others);
     const session = device.setState(target);
     my.quiet = 0;
     my.held = 0;
@@ -61,12 +60,11 @@ export class OfferedP2P extends Peers {
 
   protected overdue(peer: Peer): void {
     const what = peer.my.held === 1 ? 'held' : 'quiet';
-    const all: [Peer, unknown][] = [[peer, undefined], ...this.othersOf(peer)];
     try {
-      this.#allThat(what, all);
+      this.#allThat(what, [[peer, undefined], ...this.othersOf(peer)]);
     } catch (error) {
       if (!isNotReady(error)) throw error;
-      for (const [{ my }] of all) if (my[what] !== 0) my.since = this.now(); // they are asked once more
+      peer.my.since = this.now(); // it is asked once more
     }
   }
 

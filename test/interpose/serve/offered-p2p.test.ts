@@ -278,9 +278,11 @@ describe('OfferedP2P', () => {
 
   it('stops a device whose VMM asks that of no other, after a while', () => {
     const host = new Host(3);
-    host.all([0, 1], PRE_COPY, PRE_COPY_P2P);
+    host.all([0, 1], PRE_COPY);
+    host.set(0, PRE_COPY_P2P);
     host.takeSteps();
     host.now += 1;
+    host.set(1, PRE_COPY_P2P);
     expect(host.p2p.work()).toBe(1999);
     host.begin(); // a successor knows of it
     host.now += 1998;
@@ -297,15 +299,75 @@ describe('OfferedP2P', () => {
   it('starts a device whose VMM starts no other, after a while', () => {
     const host = new Host(3);
     host.all([0, 1, 2], RUNNING_P2P, STOP);
-    host.all([0, 1], RUNNING);
+    host.set(0, RUNNING);
+    host.now += 1;
+    host.set(1, RUNNING);
     host.takeSteps();
     host.begin();
-    expect(host.p2p.work()).toBe(1000);
-    host.now += 1000;
+    expect(host.p2p.work()).toBe(999);
+    host.now += 999;
     expect(host.p2p.work()).toBe(Infinity);
     expect(host.takeSteps()).toEqual(['0 1', '1 1']);
     expect(host.shown()).toEqual(['RUNNING', 'RUNNING', 'STOP']);
     expect(host.committed).toEqual([0, 1]);
+  });
+
+  it('puts nothing off of a device that is where it is to be, whatever others do', () => {
+    const host = new Host(2);
+    host.set(1, STOP);
+    host.all([0], PRE_COPY, RUNNING, RUNNING); // a migration that is cancelled
+    expect(host.states()).toEqual([1, 0]);
+    host.set(1, RUNNING_P2P);
+    expect(host.states()).toEqual([1, 0]);
+    expect(host.p2p.work()).toBe(Infinity);
+  });
+
+  it('ends the session of a device whose start is put off', () => {
+    const host = new Host(2);
+    const session = host.call(0, (device) => device.setState(PRE_COPY_P2P));
+    host.all([1, 0], STOP, RUNNING);
+    host.all([1], STOP);
+    host.all([0], PRE_COPY, STOP_COPY);
+    expect(host.devices[0]?.openSession()).toBeDefined();
+    host.set(0, RUNNING);
+    expect([host.shown(), host.states()]).toEqual([
+      ['RUNNING', 'STOP'],
+      [0, 0],
+    ]);
+    expect(host.devices[0]?.openSession()).toBeUndefined();
+    expect(outcome(() => session?.read(new Uint8Array(1)))).toBe('ENODEV');
+  });
+
+  it('starts those that have waited when the last of the others enters pre-copy', () => {
+    const host = new Host(2);
+    host.all([0, 1], RUNNING_P2P, STOP);
+    host.set(0, RUNNING);
+    host.set(1, PRE_COPY);
+    expect(host.states()).toEqual([1, 3]);
+  });
+
+  it('shows a device in ERROR that has gone there while its stop or start was put off, and asks it nothing', () => {
+    for (const states of [[RUNNING_P2P], [STOP, RUNNING]]) {
+      const host = new Host(2);
+      host.set(1, states[0] === STOP ? STOP : RUNNING);
+      host.all([0], ...states);
+      (host.drivers[0] as TapeV1).state = 6;
+      expect(host.shown()[0]).toBe('ERROR');
+      host.now += 2000;
+      expect(host.p2p.work()).toBe(Infinity);
+      expect([host.shown()[0], host.warnings]).toEqual(['ERROR', []]);
+      expect(outcome(() => host.set(0, STOP))).toBe('EINVAL');
+    }
+  });
+
+  it('waits for no device in ERROR', () => {
+    const host = new Host(2);
+    host.all([0, 1], RUNNING_P2P);
+    (host.drivers[1] as TapeV1).state = 6;
+    host.set(0, RUNNING);
+    expect(host.states()).toEqual([1, 6]);
+    host.set(0, RUNNING_P2P);
+    expect(host.states()).toEqual([0, 6]);
   });
 
   it('stops those that were put off before a device that is stopped at once', () => {
@@ -331,15 +393,16 @@ describe('OfferedP2P', () => {
   });
 
   it('starts those that have waited for one that is reset, and forgets what that one was asked', () => {
-    const host = new Host(2);
-    host.all([0, 1], RUNNING_P2P, STOP);
+    const host = new Host(3);
+    host.all([0, 1, 2], RUNNING_P2P, STOP);
     host.set(0, RUNNING);
     host.takeSteps();
     host.call(1, (device) => device.reset());
-    expect(host.takeSteps()).toEqual(['1 reset', '0 1']);
+    host.call(2, (device) => device.reset());
+    expect(host.takeSteps()).toEqual(['1 reset', '2 reset', '0 1']);
     host.set(0, RUNNING_P2P);
     host.call(0, (device) => device.reset());
-    expect([host.shown(), host.p2p.work()]).toEqual([['RUNNING', 'RUNNING'], Infinity]);
+    expect([host.shown(), host.p2p.work()]).toEqual([['RUNNING', 'RUNNING', 'RUNNING'], Infinity]);
   });
 
   it("fails a device's own request, once, if its stop has failed in another's call, and shows that it runs", () => {
