@@ -36,7 +36,12 @@ await check(
 await check(
   'a log that fails once is started again: nothing is lost',
   async (bed) => {
-    const pair = await DmaPair.start(bed, { ...UNDER_RUN, devices: 1, lateFaults: FAULT.REPORT_ONCE });
+    const pair = await DmaPair.start(bed, {
+      ...UNDER_RUN,
+      devices: 1,
+      lateFaults: FAULT.REPORT_ONCE,
+      limitMs: 120_000,
+    });
     const outcome = await pair.migrate();
     const differing = await pair.differingPages();
     tell('failed once', outcome, differing);
@@ -68,7 +73,7 @@ await check(
 await check(
   'QEMU 7.2 under run to QEMU 10.0 without us',
   async (bed) => {
-    const pair = await DmaPair.start(bed, { ...UNDER_RUN, to: NEW });
+    const pair = await DmaPair.start(bed, { ...UNDER_RUN, to: NEW, limitMs: 120_000 });
     const outcome = await pair.migrate();
     const differing = await pair.differingPages();
     tell('to 10.0', outcome, differing);

@@ -10,7 +10,7 @@ import { FAULT } from '../guest/v2log.ts';
  * dirty at each look. QEMU 7.2, which knows of no driver's log, comes to the same end as QEMU 10.0, which reads it (dma-migration).
  */
 
-const UNDER_RUN: DmaMigration = { from: OLD, to: OLD, devices: 2, pagesPerSecond: 1000 };
+const UNDER_RUN: DmaMigration = { from: OLD, to: OLD, devices: 2, pagesPerSecond: 1000, limitMs: 120_000 };
 
 const tell = (what: string, outcome: DmaOutcome, differing: readonly number[]): void =>
   note(`${what}: ${JSON.stringify({ ...outcome, differing: differing.length })}`);
@@ -49,7 +49,7 @@ await check(
 await check(
   'supervisors that are killed while QEMU looks for dirty memory lose nothing',
   async (bed) => {
-    const pair = await DmaPair.start(bed, { ...UNDER_RUN, limitMs: 90_000 });
+    const pair = await DmaPair.start(bed, UNDER_RUN);
     const harass = async (): Promise<void> => {
       for (let kills = 0; kills < 3; kills += 1) await killSupervisor('source');
     };

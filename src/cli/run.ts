@@ -96,7 +96,10 @@ export function add(program: Command): void {
         .default('auto'),
     )
     .addOption(
-      new Option('--p2p <use>', 'devices that a v1 VMM stops one by one enter their P2P states first, all of them')
+      new Option(
+        '--p2p <use>',
+        'devices of a VM stop and start together: in their P2P states, or in a row if these are only offered',
+      )
         .choices(['auto', 'off'])
         .default('auto'),
     )
