@@ -86,8 +86,9 @@ export class Containers {
       if (groupName === undefined) return;
       call.check();
       for (const state of this.#used()) {
-        if (!state.groups.has(groupName)) continue;
         turn.touch(state.ledger);
+        if (name !== undefined) drop(state, (device) => device.name === name); // it may have been elsewhere before
+        if (!state.groups.has(groupName)) continue;
         const isNoted = name !== undefined && state.devices.put(name, UNSEEN);
         if (!isNoted) state.head.opaque = Math.max(state.head.opaque, Opaque.TOO_MANY);
       }
@@ -106,8 +107,7 @@ export class Containers {
   /** The device in a place has been closed: its log is gone, and so is what it may have known. */
   closed(turn: Turn, place: number): void {
     for (const state of this.#with(turn, place)) {
-      oweAll(state);
-      for (const { name, number } of state.devices.all()) if (number === place) state.devices.remove(name);
+      drop(state, ({ number }) => number === place);
     }
   }
 
@@ -326,6 +326,18 @@ export class Containers {
 
   #isOpen({ head }: DirtyState, n: number): boolean {
     return isHeld(this.#options.reach, head, BRIDGED + n);
+  }
+}
+
+/** Forgets devices: their logs are read no more, and what they may have had to tell is owed. */
+function drop(
+  state: DirtyState,
+  isGone: (device: { readonly name: string; readonly number: number }) => boolean,
+): void {
+  for (const device of state.devices.all().filter(isGone)) {
+    state.devices.remove(device.name);
+    if (device.number >= 0) state.head.devices &= ~(1 << device.number);
+    oweAll(state);
   }
 }
 

@@ -114,6 +114,22 @@ describe('a v1 VMM asks a container of the kernel for dirty pages', () => {
     expect(host.dirty(second, LOW)).toEqual({ pages: [2], fromKernel: false });
   });
 
+  it('reads no log for a container whose device is in another now', () => {
+    host = new DirtyHost(MAPPINGS);
+    const [stays, moves] = [new SimLog(), new SimLog()];
+    const first = host.open([device(0, stays), device(1, moves)]);
+    host.control(first.container, START);
+    host.close(first.devices[1] ?? -1);
+    const log = new SimLog();
+    const second = host.open([device(1, log)], host.openContainer(new HardwareContainer(MAPPINGS)));
+    host.control(second.container, START);
+    log.wrote(9);
+    expect(host.dirty(first.container, LOW).pages).toHaveLength(160);
+    stays.wrote(4);
+    expect(host.dirty(first.container, LOW)).toEqual({ pages: [4], fromKernel: false });
+    expect(host.dirty(second.container, LOW)).toEqual({ pages: [9], fromKernel: false });
+  });
+
   it('leaves it to the kernel if the VMM reads the logs itself, or the run is told so', () => {
     host = new DirtyHost(MAPPINGS, 'auto');
     const log = new SimLog();
