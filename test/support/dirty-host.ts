@@ -1,4 +1,5 @@
 import { fstatSync } from 'node:fs';
+import type { ErrnoName } from '../../src/abi/errno.ts';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
@@ -110,8 +111,12 @@ export class DirtyHost {
     this.#bridging = new Bridging(places, options);
   }
 
+  /** What every look into the VMM's descriptors ends with. */
+  fails: ErrnoName | undefined;
+
   readonly #reach: Reach = {
     duplicate: (_tid, fd) => {
+      if (this.fails !== undefined) throw failed(this.fails);
       const file = this.#files.get(fd);
       return file && new OwnedFd(trySyscall('dup', file.number));
     },

@@ -5,7 +5,7 @@ import {
   vfio_iommu_type1_dirty_bitmap,
   vfio_iommu_type1_dirty_bitmap_get,
 } from '../../abi/vfio.ts';
-import { ShimError } from '../../error.ts';
+import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { withAddress } from '../../sys/libc.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
@@ -23,6 +23,8 @@ import { DirtyState, LEFT_ALONE, Opaque, UNSEEN } from '../memory/dirty-state.ts
 import { isHeld } from './held.ts';
 import type { Reach } from './reach.ts';
 
+/** What the call itself fails with, or who has made it is gone: nothing comes of it. */
+const failsToo = ['EFAULT', 'ENOTTY', 'ESRCH', 'EINTR'] as const;
 /** Type1's own limit for the bitmap of a range, in pages. */
 const MAX_PAGES = 2 ** 31 - 1;
 const HEADER = vfio_iommu_type1_dirty_bitmap.size;
@@ -286,6 +288,7 @@ export class Containers {
       note();
     } catch (error) {
       if (!(error instanceof ShimError)) throw error;
+      if (failsToo.some((errno) => hasErrno(error, errno))) return;
       for (const { ledger, head } of this.#states) {
         turn.touch(ledger);
         head.opaque = Opaque.UNSEEN;

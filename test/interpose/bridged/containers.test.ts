@@ -191,6 +191,25 @@ describe('a v1 VMM asks a container of the kernel for dirty pages', () => {
     expect(host.dirty(container, LOW).pages).toHaveLength(160);
   });
 
+  it.each([
+    ['EPERM', true],
+    ['ESRCH', false],
+  ] as const)('whoever cannot be looked into may have put devices anywhere: %s, %s', (errno, fromKernel) => {
+    host = new DirtyHost(MAPPINGS);
+    const log = new SimLog();
+    const { container } = host.open([device(0, log)]);
+    host.control(container, START);
+    const group = host.openGroup(7);
+    host.fails = errno;
+    host.setContainer(group, container);
+    host.fails = undefined;
+    log.wrote(5);
+    const told = host.dirty(container, LOW);
+    expect(told.pages.length).toBe(fromKernel ? 160 : 1);
+    host.begin();
+    expect(host.dirty(container, LOW).pages.length).toBe(fromKernel ? 160 : 0);
+  });
+
   it('knows no more containers than there is room for', () => {
     host = new DirtyHost(MAPPINGS);
     const all = Array.from({ length: 9 }, (_, n) => {
