@@ -151,7 +151,7 @@ describe('vfio-shim probe', () => {
   it('tells of the log that a v2 device has of its DMA', async () => {
     const logging = async (spec: string): Promise<unknown> =>
       (JSON.parse((await runCli(['probe', `sim:${spec}`, '--json'])).stdout) as { dmaLogging: unknown }).dmaLogging;
-    expect(await logging('qat,dma=2000')).toBe('offered');
+    expect(await logging('qat,dma=2000')).toBe('works');
     expect(await logging('vendor-v1,dma=2000')).toBe('no');
   });
 

@@ -50,7 +50,7 @@ describe('under run', () => {
     const shell = typeof command === 'string' ? ['sh', '-ec', command] : [process.execPath, CLI, ...command];
     const started = start(shell, { json: true, ...options });
     started.end();
-    await started.ended();
+    await started.ended(100_000); // many commands, one after the other
     return started;
   }
 
@@ -63,7 +63,7 @@ describe('under run', () => {
   /** Without the line that says where the sysfsdev directories are. */
   const said = ({ stderr }: ShimRun): string => stderr.replace(/^vfio-shim: sysfsdev directories are in .*\n/m, '');
 
-  it('every driver, saved through either protocol, is restored through either', { timeout: 60_000 }, async () => {
+  it('every driver, saved through either protocol, is restored through either', { timeout: 120_000 }, async () => {
     const stateOf = (spec: string, presented: string): string => join(directory, `${spec.split(',')[0]}-${presented}`);
     const sources = await Promise.all(
       PRESENTED.map(async (presented) => {
