@@ -46,6 +46,8 @@ const fields = {
   refused_errno: ['u32', 128],
   /** pending_bytes of this driver is a mere yes or no. */
   pending_is_yes: ['u8', 132],
+  /** The session is in PRE_COPY, as its user was shown last. If device_state is 2, a predecessor was killed on the way from there. */
+  pre_copy: ['u8', 133],
 } as const;
 
 /** What does not end with a session. */

@@ -160,7 +160,9 @@ class PresentedV2 implements V2Device, SessionOwner {
   }
 
   /** What has to be written. Throws, before anything is done, if the kernel's state machine or the driver has no way. */
-  #way(v1: V1State, from: V2State, target: V2State): readonly Exclude<V1State, 6>[] {
+  #way(v1: V1State, found: V2State, target: V2State): readonly Exclude<V1State, 6>[] {
+    // a predecessor was killed once it had written 2 for PRE_COPY_P2P
+    const from = found === V2.STOP_COPY && this.#my.pre_copy === 1 ? V2.PRE_COPY : found;
     statePath(this.migrationFlags, from, target);
     const habits = this.#habits();
     // a predecessor was killed once it had written 2 as a stop
@@ -177,6 +179,7 @@ class PresentedV2 implements V2Device, SessionOwner {
     const isStop = state === V2.STOP || state === V2.RUNNING_P2P;
     my.stopped = isStop && v1 !== V1.STOP ? 1 : 0;
     this.#enterSession(sessionOf(state));
+    my.pre_copy = state === V2.PRE_COPY ? 1 : 0;
   }
 
   #enterSession(kind: number): void {

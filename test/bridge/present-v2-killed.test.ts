@@ -42,7 +42,7 @@ class Machine {
   #begin(): V2Device {
     this.#live.set(this.#left);
     this.#working = { state: this.#committed.state.slice(), carry: this.#committed.carry };
-    return presentV2(this.#driver(), { ...this.#working, live: this.#live });
+    return presentV2(this.#driver(), { ...this.#working, live: this.#live, offerP2P: true });
   }
 
   #driver(): V1Device {
@@ -103,7 +103,7 @@ class Machine {
   }
 }
 
-function save(machine: Machine): Uint8Array[] {
+function save(machine: Machine, way: readonly V2State[]): Uint8Array[] {
   const pieces: Uint8Array[] = [];
   const to = (state: V2State): void => machine.call((device) => void device.setState(state));
   const read = (): number => {
@@ -116,7 +116,7 @@ function save(machine: Machine): Uint8Array[] {
   to(V2.PRE_COPY);
   read();
   machine.call((device) => device.openSession()?.precopyInfo());
-  to(V2.STOP_COPY);
+  for (const state of way) to(state);
   while (read() > 0);
   to(V2.STOP);
   return pieces;
@@ -145,14 +145,19 @@ describe.each([true, false])('presentV2 over a driver of the kernel, data sectio
     run(machine);
     return machine.accesses;
   };
-  const count = accessesOf(save, source());
   const every = (n: number): number[] => Array.from({ length: n }, (_, k) => k + 1);
 
-  test.each([false, true])('loses and doubles nothing of a save, killed at any access, carried out: %s', (after) => {
+  test.each([
+    [false, [V2.STOP_COPY]],
+    [true, [V2.STOP_COPY]],
+    [false, [V2.PRE_COPY_P2P, V2.STOP_COPY]],
+    [true, [V2.PRE_COPY_P2P, V2.STOP_COPY]],
+  ])('loses and doubles nothing of a save, killed at any access, carried out: %s; states %j', (after, way) => {
+    const count = accessesOf((machine) => save(machine, way), source());
     expect(count).toBeGreaterThan(20);
     for (const killAt of every(count)) {
       const machine = new Machine(source(), mapped, killAt, after);
-      expect(save(machine), `killed at ${killAt}`).toBeBytes(buffers);
+      expect(save(machine, way), `killed at ${killAt}`).toBeBytes(buffers);
     }
   });
 

@@ -11,6 +11,12 @@ import { describeWithQemus } from './requirements.ts';
 
 const TIMEOUT = 90_000;
 
+/** What the drivers of a VM were asked for, all of them in one order: a letter for the device, and its state. */
+function asked({ child }: Vm): string[] {
+  const lines = child.stderr.matchAll(/0000:9([01]):00\.0: the device is in (\w+)/g);
+  return [...lines].map(([, device, state]) => `${device === '0' ? 'A' : 'B'} ${state}`);
+}
+
 describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
   const bed = useTestBed();
   const oldOnes: readonly DeviceOptions[] = [
@@ -46,6 +52,36 @@ describeWithQemus(['10.0'], 'several devices under QEMU 10.0', () => {
       expect(vfioStates(source, index)).toEqual(['pre-copy', 'pre-copy-p2p', 'stop-copy', 'stop']);
       expect(bytesOut).toBeGreaterThan(1024 * 1024);
     }
+  });
+
+  // QEMU asks A and B to start, and B and A to stop
+  const ONE_BY_ONE = {
+    start: ['A STOP', 'B STOP', 'A RUNNING', 'B RUNNING'],
+    load: ['A RESUMING', 'B RESUMING', 'A RUNNING', 'B RUNNING'],
+  };
+  const IN_A_ROW = {
+    start: ['A STOP', 'B STOP', 'B RUNNING', 'A RUNNING'],
+    load: ['A RESUMING', 'B RESUMING', 'B RUNNING', 'A RUNNING'],
+  };
+
+  it.each([
+    { title: 'in a row', run: [], ...IN_A_ROW },
+    { title: 'in a row in a round trip', run: ['--round-trip'], ...IN_A_ROW },
+    { title: 'one by one with --p2p off', run: ['--p2p', 'off'], ...ONE_BY_ONE },
+  ])('the drivers of two vendor-v1 start $title', { timeout: TIMEOUT }, async ({ run, start, load }) => {
+    const pair = await startPair(bed(), oldOnes, {
+      qemu: '10.0',
+      run: ['--present', 'v2', '--offer-p2p', '-v', ...run],
+    });
+    const { source, destination } = pair;
+    const marks = [await imprint(source, VFIO_SLOT), await imprint(source, VFIO_SLOT + 1)];
+    await migrateLive(source, destination, bed().path('migration'), { returnPath: true });
+    await expectDevices(pair, marks);
+    const opened = ['A RUNNING', 'B RUNNING'];
+    const down = ['A PRE_COPY', 'B PRE_COPY', 'B STOP_COPY', 'A STOP_COPY', 'A STOP', 'B STOP'];
+    expect(asked(source)).toEqual([...opened, ...start, ...down]);
+    const up = [...opened, ...load];
+    expect(asked(destination).slice(0, up.length)).toEqual(up);
   });
 
   it.each([
@@ -93,12 +129,6 @@ describeWithQemus(['7.2'], 'several devices under QEMU 7.2, which knows no P2P s
     { driver: 'qat', size: '4M' },
     { driver: 'qat', size: '1M' },
   ];
-
-  /** What the drivers of a VM were asked for, all of them in one order: a letter for the device, and its state. */
-  function asked({ child }: Vm): string[] {
-    const lines = child.stderr.matchAll(/0000:9([01]):00\.0: the device is in (\w+)/g);
-    return [...lines].map(([, device, state]) => `${device === '0' ? 'A' : 'B'} ${state}`);
-  }
 
   it.each([
     {

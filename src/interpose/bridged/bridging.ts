@@ -275,6 +275,7 @@ export class Bridging implements Devices {
     if (!isMigrationFeature(argument)) return CONTINUE;
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
+    device.usedBy(turn.call.tid);
     return deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell));
   }
 }

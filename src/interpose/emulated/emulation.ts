@@ -103,6 +103,7 @@ export class Emulation implements Devices {
     if (device === undefined) return CONTINUE;
     turn.touch(device.ledger);
     device.counted();
+    device.usedBy(call.tid);
     try {
       return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
         device.openDataFd(turn, resuming, tell),

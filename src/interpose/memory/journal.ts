@@ -49,6 +49,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['dataFd', 64],
   ['p2p', p2p_state.size],
   ['dmaLog', device_log.size],
+  ['offeredP2P', p2p_state.size],
 ]);
 
 /** Bytes from one notification to the next. */

@@ -21,9 +21,9 @@ import { BRIDGED, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { kernelReach } from '../bridged/reach.ts';
 import { Rehearsal } from '../rehearsal/rehearsal.ts';
-import { P2P } from '../serve/p2p.ts';
 import { Router } from '../serve/router.ts';
 import { serve } from '../serve/serve.ts';
+import { Together } from '../serve/together.ts';
 import { Trace } from '../serve/trace.ts';
 import { Turn } from '../memory/turn.ts';
 
@@ -48,7 +48,7 @@ export class Supervisor {
   readonly #ledgers: Ledgers;
   readonly #router: Router;
   /** None if devices are to have nothing to do with each other. */
-  readonly #p2p: P2P | undefined;
+  readonly #peers: Together | undefined;
   readonly #current: Call;
   readonly #turn: Turn;
   /** Of the listener alone. */
@@ -81,8 +81,8 @@ export class Supervisor {
     this.#listener.wakeOnThisCpu();
     this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
     this.#ledgers = new Ledgers(this.#layout.ledgers(this.#journal));
-    if (plan.p2p) this.#p2p = new P2P({ commit: (ledgers) => this.#ledgers.commit(ledgers), warn });
-    this.#router = new Router(this.#makeDevices(), plan.dataFds, this.#p2p);
+    if (plan.p2p) this.#peers = new Together({ commit: (ledgers) => this.#ledgers.commit(ledgers), warn });
+    this.#router = new Router(this.#makeDevices(), plan.dataFds, this.#peers);
     this.#current = new Call(this.#layout.notification(this.#journal, 0));
     this.#turn = new Turn(this.#listener, this.#ledgers, this.#current);
     this.#poll.set(0, LISTENER_FD, POLLIN);
@@ -99,7 +99,7 @@ export class Supervisor {
     const journal = this.#journal;
     const ledgers = this.#ledgers;
     const trace = this.#trace;
-    const options = { ...plan, peers: this.#p2p, warn, log: plan.verbose ? warn : undefined };
+    const options = { ...plan, peers: this.#peers, warn, log: plan.verbose ? warn : undefined };
     if (plan.devices.length > 0) {
       const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));
       return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles, storeOf }, options);
@@ -119,7 +119,7 @@ export class Supervisor {
     this.#begun[0] = 1;
     for (;;) {
       const now = performance.now();
-      this.#workDue = Math.min(this.#router.devices.work(now), now + (this.#p2p?.work() ?? Infinity));
+      this.#workDue = Math.min(this.#router.devices.work(now), now + (this.#peers?.work() ?? Infinity));
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
       if (this.#hasToPoll) {
         if (!this.#wait()) break;

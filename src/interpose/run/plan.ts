@@ -21,7 +21,7 @@ export interface Plan {
   readonly holdPrecopy: number;
   /** Where the stand-in data fds of presented v2 devices are put in the target; none if v2 is not presented. */
   readonly dataFds: FdWindow | undefined;
-  /** Devices that a v1 VMM stops and starts one by one are brought to their P2P states together. */
+  /** Devices that a v1 VMM stops and starts one by one are brought to their P2P states together; v1 devices that offer P2P stop together. */
   readonly p2p: boolean;
   /** A VMM that asks a container of the kernel for dirty pages is told what v2 drivers have logged. */
   readonly dirtyPages: boolean;

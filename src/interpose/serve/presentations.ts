@@ -41,6 +41,8 @@ export interface PresentationOptions {
   readonly dirty: DirtyPages | undefined;
   /** The v2 driver as a v1 user drives it, which knows nothing of P2P states. */
   readonly together: (device: V2Device) => V2Device;
+  /** The device that a v2 user drives, if its P2P states are what presentV2 offers. */
+  readonly offered: (device: V2Device) => V2Device;
   readonly warn: (message: string) => void;
   /** Is told of each call on what the VMM sees, without the time. */
   readonly sink: DeviceSink;
@@ -93,6 +95,7 @@ export function makePresentations(
       ...(live && { live }),
     });
   };
+  const inFront: typeof toV2 = (...of) => (offerP2P ? options.offered(toV2(...of)) : toV2(...of));
   const asSeen = (v1: V1Device, v2: V2Device): { region: V1Device; v2: V2Device } => ({
     region: observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device,
     v2: observe({ protocol: 'v2', device: v2 }, options.sink, untimed).device,
@@ -143,13 +146,15 @@ export function makePresentations(
     const driver = options.together(backend.device);
     const inside = (): V1Device =>
       presentV1(driver, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
-    const v2 = roundTrip ? toV2(inside(), memory.carry(), part('presentV2')) : backend.device;
+    const v2 = roundTrip ? inFront(inside(), memory.carry(), part('presentV2')) : backend.device;
     const seen = asSeen(shown(roundTrip ? v2 : driver, part('outer')), v2);
     return { ...seen, outermost: seen.region };
   }
   const driver = inV1(backend, part);
   const v1 = roundTrip ? shown(toV2(driver, memory.carry(), part('presentV2')), part('presentV1')) : driver;
-  const v2 = roundTrip ? toV2(v1, memory.carryOuter(), part('outer')) : toV2(v1, memory.carry(), part('presentV2'));
+  const v2 = roundTrip
+    ? inFront(v1, memory.carryOuter(), part('outer'))
+    : inFront(v1, memory.carry(), part('presentV2'));
   const seen = asSeen(v1, v2);
   return { ...seen, outermost: seen.v2 };
 }

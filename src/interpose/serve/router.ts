@@ -9,10 +9,10 @@ import { identify, identifyLately, type Descriptor } from './descriptor.ts';
 import type { Devices } from './devices.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import type { FdWindow } from '../run/plan.ts';
-import type { P2P } from './p2p.ts';
 import type { ServedDevice } from './served-device.ts';
 import { messageOf, warn } from '../run/log.ts';
 import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
+import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
 import { deviceInWindow, offsetInRegion } from '../run/window.ts';
 
@@ -25,15 +25,15 @@ const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
 export class Router {
   readonly devices: Devices;
-  readonly #p2p: P2P | undefined;
+  readonly #peers: Together | undefined;
   /** Where the stand-ins of data fds are. */
   readonly #window: FdWindow | undefined;
   /** The device whose data fd was read by the latest call. */
   #hasRead: ServedDevice | undefined;
 
-  constructor(devices: Devices, dataFds: FdWindow | undefined, p2p?: P2P) {
+  constructor(devices: Devices, dataFds: FdWindow | undefined, peers?: Together) {
     this.devices = devices;
-    this.#p2p = p2p;
+    this.#peers = peers;
     this.#window = dataFds;
   }
 
@@ -57,16 +57,13 @@ export class Router {
     return true;
   }
 
-  /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
-  dispatch(turn: Turn): number {
-    try {
-      return this.#dispatch(turn);
-    } finally {
-      for (const ledger of this.#p2p?.takeChanged() ?? []) turn.touch(ledger);
-    }
+  /** The call has been served, and may have changed other devices than its own. */
+  touchPeers(turn: Turn): void {
+    for (const ledger of this.#peers?.takeChanged() ?? []) turn.touch(ledger);
   }
 
-  #dispatch(turn: Turn): number {
+  /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
+  dispatch(turn: Turn): number {
     const { call } = turn;
     this.#hasRead = undefined;
     switch (call.nr) {

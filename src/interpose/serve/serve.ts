@@ -19,6 +19,7 @@ export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): Sh
     if (isNotReady(failure)) return failure;
     error = -errorNumber(failure);
   }
+  router.touchPeers(turn); // of a call that has to wait they stay noted
   const { words } = call;
   if (value === CONTINUE) answers.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
   else {

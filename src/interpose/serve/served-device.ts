@@ -23,9 +23,10 @@ import { mapSection } from '../trap/map-section.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
-import type { P2P } from './p2p.ts';
+import type { PeerDevice } from './peers.ts';
 import { ReportCounter, type DeviceReport } from './report.ts';
 import { readSection, writeSection, type Section } from './section.ts';
+import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
 
 export interface ServeOptions {
@@ -39,7 +40,7 @@ export interface ServeOptions {
   readonly v1: Plan['v1'];
   readonly dataFds: FdWindow | undefined;
   /** None if devices of one VMM are to have nothing to do with each other. */
-  readonly peers: P2P | undefined;
+  readonly peers: Together | undefined;
   readonly warn: (message: string) => void;
   /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
@@ -89,7 +90,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** The features that the VMM sees, if they are ours to show. */
   readonly v2: V2Device | undefined;
   readonly dataFds: DataFds | undefined;
-  readonly #p2p: P2P | undefined;
+  readonly #peers: Together | undefined;
   readonly dmaLog: DeviceLog | undefined;
   readonly #counter: ReportCounter;
   readonly #outermost: V1Device | V2Device | DraftDevice;
@@ -104,9 +105,9 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.name = name;
     this.ledger = ledger;
     this.section = section;
-    this.#p2p = options.peers;
+    this.#peers = options.peers;
     this.dmaLog = parts.dmaLog;
-    const at = (part: 'report' | 'dataFd' | 'p2p'): Uint8Array => {
+    const at = (part: 'report' | 'dataFd' | 'p2p' | 'offeredP2P'): Uint8Array => {
       const { offset, size } = deviceArena[part];
       return ledger.arena.subarray(offset, offset + size);
     };
@@ -117,14 +118,15 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       const entered = counter.ofDriver(event);
       if (entered !== undefined) log?.(`${name}: the device is in ${entered}`);
     });
+    const peer = (device: V2Device): PeerDevice => {
+      const { driver } = this;
+      return { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };
+    };
     const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
       dirty,
-      together: (device) => {
-        const { driver } = this;
-        const peer = { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };
-        return options.peers?.join(peer, at('p2p')) ?? device;
-      },
+      together: (device) => options.peers?.drivers.join(peer(device), at('p2p')) ?? device,
+      offered: (device) => options.peers?.offered.join(peer(device), at('offeredP2P')) ?? device,
       warn: (message) => options.warn(`${name}: ${message}`),
       sink: (event) => counter.ofVmm(event),
     });
@@ -137,9 +139,9 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     }
   }
 
-  /** A thread has opened the device, or asks it for a state. */
+  /** A thread has opened the device, or may ask it for a state. */
   usedBy(tid: number): void {
-    this.#p2p?.usedBy(this.ledger, tid);
+    this.#peers?.usedBy(this.ledger, tid);
   }
 
   /** A user gets the device's fd. */

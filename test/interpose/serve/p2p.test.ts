@@ -212,7 +212,7 @@ describe('P2P', () => {
 
   it.each([
     ['runs again', (host: Host) => host.write(0, V1.RUNNING)],
-    ['is reset', (host: Host) => void host.devices[0]?.reset()],
+    ['is reset', (host: Host) => host.devices[0]?.reset()],
   ])('lets devices go on that were stopped for one that %s', (_, act) => {
     const host = new Host([ALL, ALL]);
     host.write(0, V1.STOP);
