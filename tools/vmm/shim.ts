@@ -25,6 +25,8 @@ export interface DeviceOptions {
   readonly dma?: number;
   /** Tells nobody of these. */
   readonly dmaLog?: 'off';
+  /** Writes to the other devices too. */
+  readonly dmaPeers?: boolean;
 }
 
 /** How a VM is run: its devices are presented in the protocol it knows unless told otherwise. */
@@ -47,6 +49,7 @@ function deviceSpec({
   dirty,
   dma,
   dmaLog,
+  dmaPeers,
 }: DeviceOptions = {}): string {
   const options = [
     `size=${size}`,
@@ -58,6 +61,7 @@ function deviceSpec({
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
     ...(dma === undefined ? [] : [`dma=${dma}`]),
     ...(dmaLog === undefined ? [] : [`dma-log=${dmaLog}`]),
+    ...(dmaPeers === true ? ['dma-peers=1'] : []),
   ];
   return [driver, ...options].join(',');
 }

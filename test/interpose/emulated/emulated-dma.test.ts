@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { EmulatedDma, type DmaReach } from '../../../src/interpose/emulated/emulated-dma.ts';
+import { EmulatedDma, type DmaPeer, type DmaReach } from '../../../src/interpose/emulated/emulated-dma.ts';
 import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../../src/interpose/memory/dma-memory.ts';
 import { createSim, type Sim } from '../../../src/sim/create.ts';
@@ -31,6 +31,7 @@ let mappings: DmaMappings;
 let reach: DmaReach & { isLogging: boolean; isOpen: () => boolean };
 let shared: { memory: Uint8Array; arena: Uint8Array };
 let device: Sim;
+let peers: DmaPeer[];
 let isBusMaster: boolean;
 let warnings: string[];
 let now: number;
@@ -54,9 +55,10 @@ beforeEach(() => {
   const here = identityOf(process.pid) ?? 0n;
   const memory = { process: here, vaddr: BigInt(guest.address), writable: true };
   mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 1n, memory);
-  reach = { container: CONTAINER, isLogging: true, mappings, isOpen: () => true };
+  reach = { container: CONTAINER, isLogging: true, mappings, isOpen: () => true, peers: () => peers };
   shared = { memory: new Uint8Array(DMA_MEMORY_SIZE), arena: new Uint8Array(device_log.size) };
   device = createSim(parseSpec('qat,size=16K'));
+  peers = [];
   isBusMaster = true;
   warnings = [];
   now = 1000;

@@ -78,7 +78,10 @@ beforeEach(() => {
   const number = (n: number): number => files[n]?.number ?? -1;
   devices = [0, 1].map((n) => ({
     name: `0000:9${n}:00.0`,
-    driver: { files: { device: number(2 * n), group: number(2 * n + 1) } },
+    driver: {
+      files: { device: number(2 * n), group: number(2 * n + 1) },
+      sim: createSim(parseSpec('qat')),
+    },
     opened: () => opened.push(`0000:9${n}:00.0`),
   }));
   journal = new Uint8Array(layout.size);
