@@ -23,6 +23,8 @@ export interface DeviceOptions {
   readonly dirty?: number;
   /** Pages of the guest's memory that it writes to in a second. */
   readonly dma?: number;
+  /** Where, e.g. `32M+4K`. */
+  readonly dmaAt?: string;
   /** Tells nobody of these. */
   readonly dmaLog?: 'off';
   /** Writes to the other devices too. */
@@ -48,6 +50,7 @@ function deviceSpec({
   libvfio,
   dirty,
   dma,
+  dmaAt,
   dmaLog,
   dmaPeers,
 }: DeviceOptions = {}): string {
@@ -60,6 +63,7 @@ function deviceSpec({
     ...(libvfio === true ? ['libvfio=1'] : []),
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
     ...(dma === undefined ? [] : [`dma=${dma}`]),
+    ...(dmaAt === undefined ? [] : [`dma-at=${dmaAt}`]),
     ...(dmaLog === undefined ? [] : [`dma-log=${dmaLog}`]),
     ...(dmaPeers === true ? ['dma-peers=1'] : []),
   ];
