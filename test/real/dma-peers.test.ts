@@ -95,7 +95,7 @@ describe.each(['5.2', '7.2', '10.0', 'newest'] as const)('devices that write to 
       const { source, destination } = await live(devicesOf(driver, driver), 'off');
       for (const [vm, state] of [
         [source, 'STOP'],
-        [destination, 'RESUMING'],
+        [destination, isV2 ? 'STOP' : 'RESUMING'],
       ] as const) {
         const [first, last] = await quitAndReports(vm);
         // QEMU stops the last one first, and starts it last
