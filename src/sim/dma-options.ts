@@ -1,5 +1,5 @@
 import { DMA_PAGE, DMA_WINDOW_LIMIT, type DmaWindow } from './dma.ts';
-import { choice, count, within, type Option, type ValuesOf } from './option.ts';
+import { choice, count, flag, within, type Option, type ValuesOf } from './option.ts';
 import { formatSize, parseSize } from './size.ts';
 
 /** Behind the last address that the emulated container maps. */
@@ -39,11 +39,15 @@ export const dmaOptions = {
     'on',
     'off',
   ]),
+  'dma-peers': flag(
+    'with dma, 1 has each write go to the other devices of the run as well, and counts those to stopped ones',
+  ),
 };
 
 /** What is wrong with options that do not go together. */
 export function checkDma(values: ValuesOf<typeof dmaOptions>): string | undefined {
   if (values.dma > 0) return undefined;
   if (values['dma-at'] !== undefined) return 'dma-at is for dma=RATE';
-  return values['dma-log'] === 'off' ? 'dma-log is for dma=RATE' : undefined;
+  if (values['dma-log'] === 'off') return 'dma-log is for dma=RATE';
+  return values['dma-peers'] ? 'dma-peers is for dma=RATE' : undefined;
 }

@@ -5,7 +5,7 @@ import { formatSpec, parseSpec } from '../../src/sim/spec.ts';
 import { thrownBy } from '../support/errno.ts';
 import { numRuns } from '../support/runs.ts';
 
-const common = { seed: 0, fault: [], block: 0, dma: 0, 'dma-at': undefined, 'dma-log': 'on' };
+const common = { seed: 0, fault: [], block: 0, dma: 0, 'dma-at': undefined, 'dma-log': 'on', 'dma-peers': false };
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
 const block = { size: 65_536, ...common, ...stream, ...compatibility, real: false };
@@ -53,6 +53,7 @@ describe('parseSpec', () => {
     ['vendor-v1,strict=0,libvfio=1', 'vendor-v1', { libvfio: true }],
     ['qat,dma=2000', 'qat', { dma: 2000 }],
     ['qat,dma=100000,dma-log=off', 'qat', { dma: 100_000, 'dma-log': 'off' }],
+    ['pds,dma=1,dma-peers=1', 'pds', { dma: 1, 'dma-peers': true }],
     ['mtty,dma=1,dma-at=0xA0000+4k', 'mtty', { dma: 1, 'dma-at': { at: 0xa_0000, size: 4096 } }],
     ['vendor-v1,dma=1,dma-at=32M+4G', 'vendor-v1', { dma: 1, 'dma-at': { at: 2 ** 25, size: 2 ** 32 } }],
     ['qat,dma=1,dma-at=0xfffffffff000+4096', 'qat', { dma: 1, 'dma-at': { at: 2 ** 48 - 4096, size: 4096 } }],
@@ -79,7 +80,10 @@ describe('parseSpec', () => {
     ['QAT', 'no driver "QAT"'],
     ['qat ', 'no driver "qat "'],
     ['toString', 'no driver "toString"'],
-    ['qat,', 'no option "" of qat; there are size, seed, fault, block, dma, dma-at, dma-log, short, compat, version'],
+    [
+      'qat,',
+      'no option "" of qat; there are size, seed, fault, block, dma, dma-at, dma-log, dma-peers, short, compat, version',
+    ],
     ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
     ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],
     ['pds,recovery=2', 'recovery is for real=1'],
@@ -144,6 +148,8 @@ describe('parseSpec', () => {
     ['qat,dma=-1', 'dma=-1 is not a whole number from 0 on'],
     ['qat,dma=1,dma-log=no', 'dma-log=no is not on or off'],
     ['qat,dma-log=off', 'dma-log is for dma=RATE'],
+    ['qat,dma-peers=1', 'dma-peers is for dma=RATE'],
+    ['qat,dma=1,dma-peers=2', 'dma-peers=2 is neither 0 nor 1'],
     ['qat,dma-at=0+4K', 'dma-at is for dma=RATE'],
     ['qat,dma=1,dma-at=', 'dma-at= is not ADDRESS+SIZE'],
     ['qat,dma=1,dma-at=0x1000', 'dma-at=0x1000 is not ADDRESS+SIZE'],

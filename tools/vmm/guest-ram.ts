@@ -59,11 +59,21 @@ export function differingPages(one: GuestRam, other: GuestRam): number[] {
 /** COMMAND of config space: its offset, and the bits I/O, memory and bus master (linux/pci_regs.h). */
 const COMMAND = { at: 4, all: 7 } as const;
 
-/** Lets a device do DMA, by ports as a guest's driver would; the firmware does not. */
+/** Lets a device of a running VM do DMA, by ports as a guest's driver would; the firmware does not. */
 export async function makeBusMaster(vm: Vm, slot: number): Promise<void> {
   const address = 0x8000_0000 + slot * 0x800 + COMMAND.at;
-  for (const line of [`o /w 0xcf8 0x${address.toString(16)}`, `o /w 0xcfc ${COMMAND.all}`]) {
-    const answer = await vm.qmp.execute<string>('human-monitor-command', { 'command-line': line });
+  await vm.stop(); // the firmware may be about to use the ports, and finds them as it left them
+  const selected = await monitor(vm, 'i /w 0xcf8');
+  const [, before] = /= (0x[0-9a-f]{8})\s*$/.exec(selected) ?? [];
+  if (before === undefined) throw new Error(`QEMU's monitor says of a port: ${selected}`);
+  const lines = [`o /w 0xcf8 0x${address.toString(16)}`, `o /w 0xcfc ${COMMAND.all}`, `o /w 0xcf8 ${before}`];
+  for (const line of lines) {
+    const answer = await monitor(vm, line);
     if (answer !== '') throw new Error(`QEMU's monitor: ${line}: ${answer}`);
   }
+  await vm.cont();
+}
+
+async function monitor(vm: Vm, line: string): Promise<string> {
+  return vm.qmp.execute<string>('human-monitor-command', { 'command-line': line });
 }

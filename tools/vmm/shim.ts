@@ -23,8 +23,12 @@ export interface DeviceOptions {
   readonly dirty?: number;
   /** Pages of the guest's memory that it writes to in a second. */
   readonly dma?: number;
+  /** Where, e.g. `32M+4K`. */
+  readonly dmaAt?: string;
   /** Tells nobody of these. */
   readonly dmaLog?: 'off';
+  /** Writes to the other devices too. */
+  readonly dmaPeers?: boolean;
 }
 
 /** How a VM is run: its devices are presented in the protocol it knows unless told otherwise. */
@@ -46,7 +50,9 @@ function deviceSpec({
   libvfio,
   dirty,
   dma,
+  dmaAt,
   dmaLog,
+  dmaPeers,
 }: DeviceOptions = {}): string {
   const options = [
     `size=${size}`,
@@ -57,7 +63,9 @@ function deviceSpec({
     ...(libvfio === true ? ['libvfio=1'] : []),
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
     ...(dma === undefined ? [] : [`dma=${dma}`]),
+    ...(dmaAt === undefined ? [] : [`dma-at=${dmaAt}`]),
     ...(dmaLog === undefined ? [] : [`dma-log=${dmaLog}`]),
+    ...(dmaPeers === true ? ['dma-peers=1'] : []),
   ];
   return [driver, ...options].join(',');
 }

@@ -1,6 +1,5 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
-import { stateName, type MigratableDevice } from '../../device/migratable.ts';
-import { ShimError } from '../../error.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
 import { defaultWindow, DMA_PAGE, dma_record, dmaPage, DmaPace, encodeDmaRecord } from '../../sim/dma.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
 import { addressOf } from '../../sys/libc.ts';
@@ -9,10 +8,9 @@ import type { DmaMappings } from '../../vfio/server/dma-mappings.ts';
 import { WindowLog } from '../../vfio/server/window-log.ts';
 import type { DmaMemory } from '../memory/dma-memory.ts';
 import { messageOf } from '../run/log.ts';
+import type { PeerCounts } from '../serve/report.ts';
+import { ACCEPTING, INITIATING, stateOf } from './dma-states.ts';
 import type { MappedProcesses } from './mapped-processes.ts';
-
-/** The states in which a device may begin DMA, of all protocols, by their names. */
-const INITIATING: ReadonlySet<string> = new Set(['RUNNING', 'PRE_COPY', 'MIGRATION_SETUP', 'MIGRATION_PRECOPY']);
 
 /** What no call tells of, as a register that the VMM writes without one, is looked at so often: in milliseconds. */
 const LOOK = 20;
@@ -25,6 +23,14 @@ export interface DmaReach {
   readonly mappings: DmaMappings;
   /** Somebody has the device open, without whom there is no DMA. It costs some system calls to find out. */
   isOpen(): boolean;
+  /** The other devices of the container that somebody has open, at the same cost. */
+  peers(): readonly DmaPeer[];
+}
+
+/** A device that another one can reach. */
+export interface DmaPeer {
+  readonly name: string;
+  readonly device: MigratableDevice;
 }
 
 /** What the DMA of a device takes. */
@@ -63,6 +69,13 @@ export class EmulatedDma {
     this.#pace = new DmaPace(spec.dma);
     this.containerLog = new WindowLog(memory.containerLog, memory.my);
     this.deviceLog = new DeviceLog(new WindowLog(memory.deviceLog, memory.my), memory.ranges, device_log.view(arena));
+  }
+
+  /** What the device wrote to others of its container, in the whole run; `undefined` if it writes to none. */
+  get peerCounts(): PeerCounts | undefined {
+    const { spec, memory } = this.#parts;
+    if (!spec['dma-peers']) return undefined;
+    return { peerWrites: memory.my.peer_writes, violations: memory.my.violations };
   }
 
   /** A draft's user asks for pages through the device, wherever they are. */
@@ -111,20 +124,10 @@ export class EmulatedDma {
   /** Until when the device does no DMA, if it does none now. */
   #obstacle(now: number, reach: DmaReach): number | undefined {
     if (!reach.mappings.has(reach.container)) return Number.POSITIVE_INFINITY;
-    const state = this.#state;
+    const state = stateOf(this.#parts.device);
     if (state !== undefined && !INITIATING.has(state)) return Number.POSITIVE_INFINITY;
     if (state === undefined || !this.#parts.isBusMaster()) return now + LOOK;
     return this.#parts.memory.my.pages > 0 || this.#chooseWindow(reach) ? undefined : Number.POSITIVE_INFINITY;
-  }
-
-  /** `undefined` if the device does not say, or not yet. */
-  get #state(): string | undefined {
-    try {
-      return stateName(this.#parts.device);
-    } catch (error) {
-      if (error instanceof ShimError) return undefined;
-      throw error;
-    }
   }
 
   /** False if nothing is mapped that devices may write to. */
@@ -145,6 +148,8 @@ export class EmulatedDma {
     const writer = { seed: spec.seed, device: place };
     const { iova: first, pages } = my;
     const isTold = spec['dma-log'] !== 'off';
+    // no state changes during a burst
+    const peers = spec['dma-peers'] && count > 0 ? statesOf(reach.peers()) : [];
     for (let n = 0; n < count; n += 1) {
       const { counter } = my;
       const page = dmaPage(writer, counter, pages);
@@ -156,7 +161,19 @@ export class EmulatedDma {
       encodeDmaRecord(writer, counter, iova, this.#record);
       const address = Number(mapping.vaddr) + (iova - Number(mapping.iova));
       if (!processes.write(mapping.process, address, this.#recordAt, dma_record.size)) return;
+      for (const peer of peers) this.#reaches(peer);
     }
+  }
+
+  /** A write to another device is counted and not made: that device's memory stays what its guest and its migration make it. */
+  #reaches({ name, state }: PeerState): void {
+    const { my } = this.#parts.memory;
+    if (ACCEPTING.has(state)) {
+      my.peer_writes += 1;
+      return;
+    }
+    if (my.violations === 0) this.#parts.warn(`the device writes to ${name}, which is in ${state}`);
+    my.violations += 1;
   }
 
   #note(page: number, iova: number, reach: DmaReach): void {
@@ -169,4 +186,17 @@ export class EmulatedDma {
     this.#hasWarned = true;
     this.#parts.warn(`the device cannot write to memory that is mapped for it: ${messageOf(error)}`);
   }
+}
+
+interface PeerState {
+  readonly name: string;
+  readonly state: string;
+}
+
+/** Without those that do not say in which state they are. */
+function statesOf(peers: readonly DmaPeer[]): PeerState[] {
+  return peers.flatMap(({ name, device }) => {
+    const state = stateOf(device);
+    return state === undefined ? [] : [{ name, state }];
+  });
 }

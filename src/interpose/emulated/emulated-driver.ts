@@ -21,6 +21,7 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import type { PeerCounts } from '../serve/report.ts';
 import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
@@ -143,6 +144,8 @@ export class EmulatedDriver implements Driver {
   /** Of the device's file. */
   readonly inode: number;
 
+  /** The device itself: to ask for its state is nobody's call. */
+  readonly sim: MigratableDevice;
   readonly dma: EmulatedDma | undefined;
   readonly #config: PciConfig;
 
@@ -164,9 +167,14 @@ export class EmulatedDriver implements Driver {
     this.inode = inodeOfOwn(files.device);
     this.text = plan.text;
     this.guestMemory = sim.guest;
+    this.sim = sim;
     this.dma = dma;
     this.#config = config;
     this.backend = observe(sim, sink, untimed);
+  }
+
+  get peerCounts(): PeerCounts | undefined {
+    return this.dma?.peerCounts;
   }
 
   /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable). */

@@ -9,6 +9,7 @@ import {
   vfio_group_status,
 } from '../../abi/vfio.ts';
 import { O_RDWR } from '../../abi/fcntl.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
@@ -18,7 +19,7 @@ import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { containerRequest, type ContainerState } from '../../vfio/server/container-requests.ts';
 import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
-import type { DmaReach, EmulatedDma } from './emulated-dma.ts';
+import type { DmaPeer, DmaReach, EmulatedDma } from './emulated-dma.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
@@ -37,6 +38,7 @@ export interface NodeDevice {
   readonly name: string;
   readonly driver: {
     readonly files: { readonly device: number; readonly group: number };
+    readonly sim: MigratableDevice;
     /** Of a device that writes to memory. */
     readonly dma?: EmulatedDma | undefined;
   };
@@ -176,7 +178,15 @@ export class VfioNodes {
       isLogging: container.logging,
       mappings: this.mappings,
       isOpen: () => isOpen(this.#device(group).driver.files.device),
+      peers: () => this.#peersOf(group, container),
     };
+  }
+
+  #peersOf(group: number, { inode }: ContainerState): DmaPeer[] {
+    const { groups } = this.#state;
+    return this.#devices.flatMap(({ name, driver: { sim, files } }, other) =>
+      other !== group && groups[other] === inode && isOpen(files.device) ? [{ name, device: sim }] : [],
+    );
   }
 
   #dmaIn(container: ContainerState): EmulatedDma[] {

@@ -2,8 +2,16 @@ import { struct } from '../../abi/struct.ts';
 import { LOGGED_RANGES_SIZE } from '../../vfio/server/device-log.ts';
 import { WINDOW_LOG_SIZE } from '../../vfio/server/window-log.ts';
 
-/** Where a device writes, from its first write on until another user opens it, and how many pages it has begun to write. */
-const dma_state = struct('dma_state', 64, { iova: ['count', 0], pages: ['u32', 8], counter: ['count', 16] });
+const dma_state = struct('dma_state', 64, {
+  /** Where a device writes, from its first write on until another user opens it. */
+  iova: ['count', 0],
+  pages: ['u32', 8],
+  /** How many pages it has begun to write since then. */
+  counter: ['count', 16],
+  /** How often in the run it wrote to another device in a state that takes writes, and in one that does not. */
+  peer_writes: ['count', 24],
+  violations: ['count', 32],
+});
 
 const RANGES_AT = dma_state.size;
 const DEVICE_LOG_AT = RANGES_AT + LOGGED_RANGES_SIZE;

@@ -22,11 +22,17 @@ const device_report = struct('device_report', 64, {
   counted: ['u8', 45],
 });
 
+/** How often a device with `dma-peers` wrote to others: to such that take that in their state, and to such that do not. */
+export interface PeerCounts {
+  readonly peerWrites: number;
+  readonly violations: number;
+}
+
 /**
  * One line of `run --json`. Bytes and buffers are those of the migration data; `sha256` is of all guest-visible memory, null
  * for a device of the kernel, whose memory is not ours to see.
  */
-export interface DeviceReport {
+export interface DeviceReport extends Partial<PeerCounts> {
   readonly name: string;
   readonly device: string;
   readonly protocol: Protocol;

@@ -24,7 +24,7 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
 import type { PeerDevice } from './peers.ts';
-import { ReportCounter, type DeviceReport } from './report.ts';
+import { ReportCounter, type DeviceReport, type PeerCounts } from './report.ts';
 import { readSection, writeSection, type Section } from './section.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -61,6 +61,8 @@ export interface Driver {
   /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
+  /** For the report too, if the device writes to others. */
+  readonly peerCounts?: PeerCounts | undefined;
 }
 
 export interface ServedParts {
@@ -195,7 +197,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   }
 
   report(): DeviceReport {
-    return this.#counter.report(this.name, this.driver.text, this.driver.guestMemory);
+    const { text, guestMemory, peerCounts } = this.driver;
+    return { ...this.#counter.report(this.name, text, guestMemory), ...peerCounts };
   }
 
   reset(): void {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { EmulatedDma, type DmaReach } from '../../../src/interpose/emulated/emulated-dma.ts';
+import { EmulatedDma, type DmaPeer, type DmaReach } from '../../../src/interpose/emulated/emulated-dma.ts';
 import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../../src/interpose/memory/dma-memory.ts';
 import { createSim, type Sim } from '../../../src/sim/create.ts';
@@ -15,7 +15,7 @@ import { V2 } from '../../../src/v2/states.ts';
 import { cleanBitmap } from '../../../src/vfio/dma-log.ts';
 import { device_log } from '../../../src/vfio/server/device-log.ts';
 import { DmaMappings, MAPPING_STRIDE } from '../../../src/vfio/server/dma-mappings.ts';
-import { failure, notYet } from '../../support/errno.ts';
+import { failure, notYet, outcome } from '../../support/errno.ts';
 import { GuardedMemory } from '../../support/self-call.ts';
 
 const CONTAINER = 5n;
@@ -28,9 +28,10 @@ const WINDOW = { at: IOVA + (PAGES / 2) * DMA_PAGE, pages: PAGES / 4 };
 
 const guest = new GuardedMemory(PAGES);
 let mappings: DmaMappings;
-let reach: DmaReach & { isLogging: boolean; isOpen: () => boolean };
+let reach: DmaReach & { isLogging: boolean; isOpen: () => boolean; peers: DmaReach['peers'] };
 let shared: { memory: Uint8Array; arena: Uint8Array };
 let device: Sim;
+let peers: DmaPeer[];
 let isBusMaster: boolean;
 let warnings: string[];
 let now: number;
@@ -54,9 +55,10 @@ beforeEach(() => {
   const here = identityOf(process.pid) ?? 0n;
   const memory = { process: here, vaddr: BigInt(guest.address), writable: true };
   mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 1n, memory);
-  reach = { container: CONTAINER, isLogging: true, mappings, isOpen: () => true };
+  reach = { container: CONTAINER, isLogging: true, mappings, isOpen: () => true, peers: () => peers };
   shared = { memory: new Uint8Array(DMA_MEMORY_SIZE), arena: new Uint8Array(device_log.size) };
   device = createSim(parseSpec('qat,size=16K'));
+  peers = [];
   isBusMaster = true;
   warnings = [];
   now = 1000;
@@ -356,5 +358,103 @@ describe('what is told of DMA', () => {
     guest.bytes.fill(0);
     work(dma, 1);
     expect(records().get(PAGES / 2 + dmaPage({ seed: 0, device: 0 }, 9, WINDOW.pages))?.counter).toBe(9);
+  });
+});
+
+describe('writes to other devices', () => {
+  const counts = (dma: EmulatedDma): unknown => dma.peerCounts;
+  const peerOf = (spec: string): Sim => {
+    const sim = createSim(parseSpec(spec));
+    peers.push({ name: `${peers.length}`, device: sim });
+    return sim;
+  };
+
+  /** Whether a peer takes the writes of a device: each of them, or none. */
+  function takes(): boolean {
+    shared.memory = new Uint8Array(DMA_MEMORY_SIZE);
+    const dma = dmaOf(',dma-peers=1');
+    work(dma);
+    const { peerWrites = 0, violations = 0 } = dma.peerCounts ?? {};
+    expect([peerWrites, violations].toSorted((a, b) => a - b)).toEqual([0, 100]);
+    expect(warnings.splice(0).length).toBe(violations > 0 ? 1 : 0);
+    return peerWrites > 0;
+  }
+
+  it('find one stopped in v2 unless it runs or is in a P2P state', () => {
+    const taking = Object.entries(V2).filter(([, state]) => {
+      if (state === V2.ERROR) return false;
+      peers = [];
+      const sim = peerOf('qat,size=16K');
+      if (sim.protocol === 'v2') sim.device.setState(state);
+      return takes();
+    });
+    expect(taking.map(([name]) => name).toSorted()).toEqual(['PRE_COPY', 'PRE_COPY_P2P', 'RUNNING', 'RUNNING_P2P']);
+  });
+
+  it('find one stopped in v1 unless it runs', () => {
+    const taking = Object.entries(V1).filter(([, state]) => {
+      if (state === V1.ERROR) return false;
+      peers = [];
+      const sim = peerOf('vendor-v1,size=16K');
+      if (sim.protocol === 'v1') new V1RegisterAccess(sim.device).setDeviceState(state);
+      return takes();
+    });
+    expect(taking.map(([name]) => name)).toEqual(['RUNNING', 'PRE_COPY']);
+  });
+
+  it('find a failed one stopped', () => {
+    const sim = peerOf('qat,size=16K,fault=STOP@1:EIO!');
+    if (sim.protocol === 'v2') expect(outcome(() => sim.device.setState(V2.STOP))).toBe('EIO');
+    expect(takes()).toBe(false);
+  });
+
+  it('are counted by page and device, and not made', () => {
+    const [running, stopped, silent] = [peerOf('qat,size=16K'), peerOf('qat,size=16K'), peerOf('qat,size=16K')];
+    peerOf('vendor-v1,size=16K');
+    if (stopped.protocol === 'v2') stopped.device.setState(V2.STOP);
+    if (silent.protocol === 'v2') {
+      silent.device.getState = () => {
+        throw notYet();
+      };
+    }
+    const dma = dmaOf(',dma-peers=1');
+    work(dma);
+    expect(counts(dma)).toEqual({ peerWrites: 200, violations: 100 });
+    expect(warnings).toEqual(['the device writes to 1, which is in STOP']);
+    for (const { bar } of [running, stopped]) expect(bar).toBeBytes(new Uint8Array(16 * 1024));
+  });
+
+  it('are counted over all users and processes, with one warning', () => {
+    const sim = peerOf('qat,size=16K');
+    if (sim.protocol === 'v2') sim.device.setState(V2.STOP);
+    const first = dmaOf(',dma-peers=1');
+    work(first);
+    const successor = dmaOf(',dma-peers=1');
+    work(successor);
+    successor.opened();
+    work(successor);
+    expect(counts(successor)).toEqual({ peerWrites: 0, violations: 300 });
+    expect(warnings).toHaveLength(1);
+  });
+
+  it('are none while the device writes nothing', () => {
+    peerOf('qat,size=16K');
+    const dma = dmaOf(',dma-peers=1');
+    isBusMaster = false;
+    work(dma);
+    isBusMaster = true;
+    mappings.unmapAll(CONTAINER, 2n);
+    work(dma);
+    expect(counts(dma)).toEqual({ peerWrites: 0, violations: 0 });
+  });
+
+  it('are none without dma-peers, and not told of', () => {
+    reach.peers = () => {
+      throw new Error('somebody looks');
+    };
+    const dma = dmaOf();
+    work(dma);
+    expect(records().size).toBeGreaterThan(5);
+    expect(counts(dma)).toBeUndefined();
   });
 });

@@ -78,7 +78,10 @@ beforeEach(() => {
   const number = (n: number): number => files[n]?.number ?? -1;
   devices = [0, 1].map((n) => ({
     name: `0000:9${n}:00.0`,
-    driver: { files: { device: number(2 * n), group: number(2 * n + 1) } },
+    driver: {
+      files: { device: number(2 * n), group: number(2 * n + 1) },
+      sim: createSim(parseSpec('qat')),
+    },
     opened: () => opened.push(`0000:9${n}:00.0`),
   }));
   journal = new Uint8Array(layout.size);
@@ -325,6 +328,36 @@ describe('what a device may write to', () => {
     const begin = vfio_iommu_type1_dirty_bitmap.encode({ argsz: 8, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_START });
     expect(onContainer(container, VFIO_IOMMU_DIRTY_PAGES, begin)).toBe('OK');
     expect(nodes.reachOf(0)?.isLogging).toBe(true);
+  });
+
+  it('is any other device of the container that somebody has open', () => {
+    const container = attached();
+    const others = (of: number): string[] | undefined =>
+      nodes
+        .reachOf(of)
+        ?.peers()
+        .map((peer) => peer.name);
+    const openDevice = (n: number): string => onGroup(n, VFIO_GROUP_GET_DEVICE_FD, name(`0000:9${n}:00.0`));
+    expect(openDevice(0)).toBe('OK');
+    openGroup(1);
+    onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container));
+    expect([others(0), others(1)]).toEqual([[], ['0000:90:00.0']]);
+    expect(openDevice(1)).toBe('OK');
+    expect([others(0), others(1)]).toEqual([['0000:91:00.0'], ['0000:90:00.0']]);
+    expect(nodes.reachOf(0)?.peers()[0]?.device).toBe(devices[1]?.driver.sim);
+    closeLast();
+    expect(others(0)).toEqual([]);
+  });
+
+  it('is no device of another container', () => {
+    attached();
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('OK');
+    const container = openContainer();
+    openGroup(1);
+    onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container));
+    onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+    expect(onGroup(1, VFIO_GROUP_GET_DEVICE_FD, name('0000:91:00.0'))).toBe('OK');
+    expect([0, 1].map((n) => nodes.reachOf(n)?.peers())).toEqual([[], []]);
   });
 
   const map = vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 3, size: 4096n });
