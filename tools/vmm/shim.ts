@@ -23,6 +23,8 @@ export interface DeviceOptions {
   readonly dirty?: number;
   /** Pages of the guest's memory that it writes to in a second. */
   readonly dma?: number;
+  /** Where, as ADDRESS+SIZE. */
+  readonly dmaAt?: string;
   /** Tells nobody of these. */
   readonly dmaLog?: 'off';
 }
@@ -46,6 +48,7 @@ function deviceSpec({
   libvfio,
   dirty,
   dma,
+  dmaAt,
   dmaLog,
 }: DeviceOptions = {}): string {
   const options = [
@@ -57,6 +60,7 @@ function deviceSpec({
     ...(libvfio === true ? ['libvfio=1'] : []),
     ...(dirty === undefined ? [] : [`dirty=${dirty}`]),
     ...(dma === undefined ? [] : [`dma=${dma}`]),
+    ...(dmaAt === undefined ? [] : [`dma-at=${dmaAt}`]),
     ...(dmaLog === undefined ? [] : [`dma-log=${dmaLog}`]),
   ];
   return [driver, ...options].join(',');
