@@ -22,11 +22,14 @@ const UNTOLD = {
     'as 0 is the end of the stream. So QEMU 10 stops the VM, and then gets the whole state; as QEMU 7.2 does with `hisi-v1` natively.',
 } as const;
 
-/** At 100 MiB/s 30 MiB fit into the limit, at 128 KiB/s 38 KiB. The v1 driver that gives all after the stop has no mmap, and is slow. */
-/** A device that dirties 2 MiB/s while QEMU sends 4, or 16 MiB/s: then what is dirty is soon nearly all of the window, three times the limit. */
+/**
+ * Pages a second of a device beside which QEMU sends 4 MiB/s: 2 MiB/s, with which it comes to an end, and 16 MiB/s, with which nearly all of the
+ * device's window is dirty whenever it looks, three times what fits.
+ */
 const SLOW = 500;
 const FAST = 4000;
 
+/** At 100 MiB/s 30 MiB fit into the limit, at 128 KiB/s 38 KiB, at 4 MiB/s 1.2 MiB. The v1 driver that gives all after the stop has no mmap, and is slow. */
 export const cases: readonly Case[] = [
   { qemu: '7.2', pace: 'in pre-copy', size: MIB, bandwidth: 100 * MIB, expected: FITS },
   { qemu: '7.2', pace: 'in pre-copy', size: 64 * MIB, bandwidth: 100 * MIB, expected: FITS, quick: true },

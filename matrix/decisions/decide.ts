@@ -43,10 +43,10 @@ export async function decide(each: Case, end: End): Promise<Decision> {
       const before = info.vfio?.transferred;
       await vm.qmp.execute('migrate_cancel');
       await waitForMigration(vm, 'cancelled');
-      return { stopped: false, rounds, before, behind: 0, ...seenBy(vm) };
+      return { stopped: false, rounds, before, behind: 0, ...(await seenBy(vm)) };
     }
     await poll(() => (existsSync(file) ? true : undefined), MS, `${file} to be complete`);
-    return { stopped: true, rounds, ...sentBy(file), ...seenBy(vm) };
+    return { stopped: true, rounds, ...sentBy(file), ...(await seenBy(vm)) };
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${bed.describe()}`, { cause: error });
   } finally {
@@ -70,8 +70,9 @@ async function beginDma(vm: Vm): Promise<void> {
   await poll(isWritten, MS, () => `the device to write to 0x${first.toString(16)}${vm.child.lastWords}`);
 }
 
-/** What QEMU has looked at, by its own trace. */
-function seenBy(vm: Vm): Pick<Decision, 'last' | 'dirty'> {
+/** What QEMU has looked at, by its own trace, which is whole once QEMU has ended. */
+async function seenBy(vm: Vm): Promise<Pick<Decision, 'last' | 'dirty'>> {
+  await vm.quit(MS);
   const looks = looksIn(vm.child.stderr);
   const last = looks.at(-1);
   if (last === undefined) throw new Error('QEMU has traced no look at what is pending');

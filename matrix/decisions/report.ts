@@ -37,7 +37,7 @@ do not, the note says what the drivers tell.
 - **told**: what was left of the device by its own word when QEMU looked last: pending_bytes, or MIG_DATA_SIZE. It is from QEMU's trace
   (\`vfio_update_pending\`, \`vfio_state_pending_exact\`), as is what was pending in all, and what QEMU 7.2 took for fitting. The run fails if QEMU
   stopped the VM though what was pending in all did not fit, or did not stop it though it did. \`vendor-v1\` counts a buffer twice that is ready and was
-  not taken, and \`mlx5\` does not know of its records' headers.
+  not taken, and MIG_DATA_SIZE of \`mlx5\` leaves out the headers of records.
 - **DMA**: how many pages of the guest's memory the device writes to in a second while it runs, within
   ${inUnits(DMA_WINDOW.size)}. **dirty** is what QEMU had to send of the memory when it had looked, the median of all looks. QEMU 7.2 hears of these
   pages from the container; QEMU 10 from a device with a v2 driver, and from the container if the driver speaks v1. Whoever tells, it should be as

@@ -89,7 +89,7 @@ describe('a decision', () => {
       expect.arrayContaining([
         '- 7.2: QEMU seven',
         expect.stringMatching(
-          /vendor-v1: stops it within the limit; 3 rounds, 0 KiB before, 3 KiB after, told 3 KiB \|/,
+          /vendor-v1: stops it within the limit; 3 rounds, 0 KiB before, 3 KiB after, told 1 B +\|/,
         ),
         expect.stringMatching(/mlx5,initial=1048576: does not stop the VM; 9 rounds, 1 KiB sent, told 3 KiB +\|/),
       ]),
