@@ -1,14 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { memorySource, readVfioFile } from '../../src/qemu-stream/index.ts';
+import { DMA_MAGIC, DMA_PAGE, dma_record, dmaPage } from '../../src/sim/dma.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import { queryMigration, startMigration, waitForMigration, type MigrationInfo } from '../../src/vmm/migration.ts';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { protocolOf } from '../../tools/vmm/binaries.ts';
-import { startShimmedVm } from '../../tools/vmm/shim.ts';
+import { makeBusMaster } from '../../tools/vmm/guest-ram.ts';
+import { startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
 import { LOOKS, looksOf } from '../../tools/vmm/switchover.ts';
 import { TestBed } from '../../tools/vmm/test-bed.ts';
-import { DOWNTIME_LIMIT, driverOf, MIB, type Case, type Decision, type End } from './case.ts';
+import { DMA_WINDOW, DOWNTIME_LIMIT, driverOf, MIB, type Case, type Decision, type End } from './case.ts';
+import { looksIn, lookTraces } from './looks.ts';
 
 /**
  * Where the guest's memory is filled before, with what takes QEMU longer than the 100 ms in which it measures. If all of the memory is
@@ -23,30 +27,57 @@ const MS = 120_000;
 export async function decide(each: Case, end: End): Promise<Decision> {
   const bed = new TestBed();
   try {
-    const vm = await startShimmedVm(bed, 'vm', [{ driver: driverOf(each, end), size: String(each.size) }], {
+    const vm = await startShimmedVm(bed, 'vm', [deviceOf(each, end)], {
       qemu: each.qemu,
       run: ['--present', protocolOf(each.qemu)],
+      args: lookTraces(each.qemu).flatMap((event) => ['-trace', event]),
     });
     await vm.waitForFirmware();
+    if (each.dma !== undefined) await beginDma(vm);
     await vm.memory.write(FILLED, randomBytes(each.bandwidth * FILL_SECONDS));
     const file = bed.path('state');
     await startMigration(vm, `exec:cat > ${file}.part && mv ${file}.part ${file}`, { parameters: parametersOf(each) });
     const info = await waitForDecision(vm, each);
     const rounds = looksOf(info);
     if (info.status !== 'completed') {
-      const before = info.vfio?.transferred ?? 0;
+      const before = info.vfio?.transferred;
       await vm.qmp.execute('migrate_cancel');
       await waitForMigration(vm, 'cancelled');
-      return { stopped: false, rounds, before, behind: 0 };
+      return { stopped: false, rounds, before, behind: 0, ...(await seenBy(vm)) };
     }
     await poll(() => (existsSync(file) ? true : undefined), MS, `${file} to be complete`);
-    return { stopped: true, rounds, ...sentBy(file) };
+    return { stopped: true, rounds, ...sentBy(file), ...(await seenBy(vm)) };
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${bed.describe()}`, { cause: error });
   } finally {
     const left = await bed.cleanUp();
     if (left.length > 0) console.error(left.join('\n'));
   }
+}
+
+function deviceOf(each: Case, end: End): DeviceOptions {
+  const { at, size } = DMA_WINDOW;
+  const dma = each.dma === undefined ? {} : { dma: each.dma, dmaAt: `${at}+${size}` };
+  return { driver: driverOf(each, end), size: String(each.size), ...dma };
+}
+
+/** Lets the device write to memory, and waits until it does. */
+async function beginDma(vm: Vm): Promise<void> {
+  await makeBusMaster(vm, VFIO_SLOT);
+  const first = DMA_WINDOW.at + DMA_PAGE * dmaPage({ seed: 0, device: 0 }, 0, DMA_WINDOW.size / DMA_PAGE);
+  const isWritten = async (): Promise<true | undefined> =>
+    dma_record.decode(await vm.memory.read(first, dma_record.size)).magic === DMA_MAGIC ? true : undefined;
+  await poll(isWritten, MS, () => `the device to write to 0x${first.toString(16)}${vm.child.lastWords}`);
+}
+
+/** What QEMU has looked at, by its own trace, which is whole once QEMU has ended. */
+async function seenBy(vm: Vm): Promise<Pick<Decision, 'last' | 'dirty'>> {
+  await vm.quit(MS);
+  const looks = looksIn(vm.child.stderr);
+  const last = looks.at(-1);
+  if (last === undefined) throw new Error('QEMU has traced no look at what is pending');
+  const dirty = looks.map(({ pending, device }) => pending - device).toSorted((a, b) => a - b);
+  return { last, dirty: dirty[dirty.length >> 1] ?? 0 };
 }
 
 /** QEMU 10 is told the bandwidth by which it decides; QEMU 7.2 measures it. */
@@ -59,7 +90,7 @@ function parametersOf({ qemu, bandwidth }: Case) {
  * Waits until QEMU has completed, or has looked so often with nothing more to send that it is taken not to stop the VM. What it has sent
  * of a device QEMU 10 tells; QEMU 7.2 tells it at the end, and looks once for each buffer, which is a MiB or more.
  */
-async function waitForDecision(vm: Vm, { size }: Case): Promise<MigrationInfo> {
+async function waitForDecision(vm: Vm, { size, dma }: Case): Promise<MigrationInfo> {
   let since: MigrationInfo = {};
   let last: MigrationInfo = {};
   const ask = async (): Promise<MigrationInfo | undefined> => {
@@ -68,7 +99,8 @@ async function waitForDecision(vm: Vm, { size }: Case): Promise<MigrationInfo> {
     if (last.vfio?.transferred !== since.vfio?.transferred) since = last;
     const before = last.vfio === undefined ? 2 * Math.ceil(size / MIB) : looksOf(since);
     // an idle guest dirties a little of its memory now and then
-    return looksOf(last) >= before + LOOKS && last.ram?.remaining === 0 ? last : undefined;
+    const isIdle = dma !== undefined || last.ram?.remaining === 0;
+    return looksOf(last) >= before + LOOKS && isIdle ? last : undefined;
   };
   return poll(ask, MS, () => `QEMU to decide; ${JSON.stringify(last)}${vm.child.lastWords}`);
 }
