@@ -35,6 +35,7 @@ import type { Reach } from '../../src/interpose/bridged/reach.ts';
 import { JournalLayout } from '../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../src/interpose/memory/ledger.ts';
 import { BRIDGED } from '../../src/interpose/run/plan.ts';
+import { CONTINUE } from '../../src/interpose/trap/call.ts';
 import type { DeviceHandle } from '../../src/kernel/handle.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
 import { addressOf, trySyscall } from '../../src/sys/libc.ts';
@@ -253,7 +254,7 @@ export class DirtyHost {
     this.#id += 1n;
     const turn = turnOf(selfCall(16, [fd, command, addressOf(argument)], this.#id), this.#ledgers);
     const value = this.#bridging.ioctl(turn, command);
-    turn.commit(value, 0);
+    if (value !== CONTINUE) turn.commit(value, 0); // as serve()
     return value;
   }
 

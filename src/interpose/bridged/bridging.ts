@@ -211,10 +211,10 @@ export class Bridging implements Devices {
       device.driver.lend(call.tid, call.s32(0), fd);
       device.usedBy(call.tid);
       device.driver.begin(this.#options.warn);
+      if (known !== undefined) this.#containers?.found(turn, known, place);
       turn.settle();
       markPlace(fd.number, place); // last: what is marked has its place
       this.#devices[place] = device;
-      if (known !== undefined) this.#containers?.found(turn, known, place);
       this.#tellBridged(name, device);
       return device;
     } catch (error) {

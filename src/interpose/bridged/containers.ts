@@ -122,7 +122,9 @@ export class Containers {
 
   /** The VMM asks the device in a place for its log, and knows of the container what it wants to know. */
   readsLogs(turn: Turn, place: number): void {
-    for (const { head } of this.#with(turn, place)) head.reads_logs = 1;
+    const states = this.#with(turn, place).filter(({ head }) => head.reads_logs === 0);
+    for (const { head } of states) head.reads_logs = 1;
+    if (states.length > 0) turn.settle(); // most of what is asked of a log is the kernel's
   }
 
   /** `VFIO_IOMMU_DIRTY_PAGES`, if `fd` is a container that is known here. */
@@ -136,7 +138,12 @@ export class Containers {
     state.head.fd = call.s32(0);
     turn.touch(state.ledger);
     if (argsz < HEADER) return CONTINUE;
-    const container = this.#options.reach.container(fd.number);
+    const result = this.#serve(turn, state, flags, argsz, this.#options.reach.container(fd.number));
+    if (result === CONTINUE) turn.settle(); // what is the kernel's is not committed as a result
+    return result;
+  }
+
+  #serve(turn: Turn, state: DirtyState, flags: number, argsz: number, container: DirtyContainer): number {
     if (flags === VFIO_IOMMU_DIRTY_PAGES_FLAG_START) return this.#start(state, container);
     if (flags === VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP) return this.#stop(state);
     if (state.head.logging === 0) return CONTINUE;

@@ -40,6 +40,7 @@ describe('a v1 VMM asks a container of the kernel for dirty pages', () => {
     host = new DirtyHost(MAPPINGS);
     const log = new SimLog();
     const { container } = host.open([device(0, log)]);
+    host.begin();
     host.control(container, START);
     log.wrote(7);
     host.begin();
@@ -48,6 +49,11 @@ describe('a v1 VMM asks a container of the kernel for dirty pages', () => {
     host.begin();
     host.control(container, START); // QEMU 5.2 does so for each device
     expect(host.dirty(container, LOW)).toEqual({ pages: [8], fromKernel: false });
+    host.control(container, STOP);
+    host.begin();
+    host.control(container, START);
+    log.wrote(9);
+    expect(host.dirty(container, LOW)).toEqual({ pages: [9], fromKernel: false });
   });
 
   it('leaves it to the kernel if one of its devices cannot log', () => {
