@@ -49,8 +49,8 @@ async function start(bed: TestBed, name: string, side: Side, data: V1Data, optio
   return { vm, device };
 }
 
-/** The data of a migration: two records, each the BAR and 16 bytes, in buffers of a page at most. */
-const BUFFERS = 2 * (BAR_SIZE / 4096 + 1);
+/** The data of a migration is a record or two, each the BAR and 16 bytes, in buffers of a page at most. */
+const BUFFERS = BAR_SIZE / 4096 + 1;
 
 /**
  * Whether the device's data went through mapped memory. QEMU 7.2 maps the section once, by itself; the supervisor maps it for each
