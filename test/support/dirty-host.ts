@@ -29,7 +29,7 @@ import {
   vfio_device_feature_mig_state,
 } from '../../src/abi/vfio-v2.ts';
 import { ShimError } from '../../src/error.ts';
-import { Bridging, type BridgingOptions } from '../../src/interpose/bridged/bridging.ts';
+import { Bridging } from '../../src/interpose/bridged/bridging.ts';
 import { Findings } from '../../src/interpose/bridged/findings.ts';
 import type { Reach } from '../../src/interpose/bridged/reach.ts';
 import { JournalLayout } from '../../src/interpose/memory/journal.ts';
@@ -44,6 +44,7 @@ import { V2 } from '../../src/v2/states.ts';
 import { PageBits } from '../../src/vfio/page-bits.ts';
 import type { PageRange, PageSet } from '../../src/vfio/page-ranges.ts';
 import type { DmaLog } from '../../src/vfio/dma-log.ts';
+import { bridgingOptions } from './bridging-options.ts';
 import { BytePort, failed, u64, type FakeFeature } from './byte-port.ts';
 import { HardwareContainer, pagesIn, SimLog } from './dirty-world.ts';
 import { selfCall } from './self-call.ts';
@@ -88,26 +89,13 @@ export class DirtyHost {
     const warn = (message: string): void => {
       this.said.push(message);
     };
-    const options: BridgingOptions = {
+    const options = bridgingOptions({
       present,
-      roundTrip: false,
-      segmentation: 'raw',
-      offerP2P: false,
-      countStopCopy: false,
-      holdPrecopy: 0,
-      onError: 'reset',
-      v1: { stopBySaving: false, stopAfterLoad: false },
-      dataFds: undefined,
-      dataSection: 65_536,
       warn,
-      log: undefined,
-      peers: undefined,
-      trace: undefined,
       findings: new Findings(layout.findings(this.#journal), undefined),
       reach: this.#reach,
-      gone: () => {},
       containers: layout.containerLedgers(this.#journal, this.#ledgers),
-    };
+    });
     const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
     this.#bridging = new Bridging(places, options);
   }

@@ -156,7 +156,7 @@ export class Containers {
     if (head.reads_logs !== 0) return CONTINUE;
     const places = this.#devicesOf(state);
     if (typeof places === 'string') {
-      this.#logs(state, `the container's own log of dirty pages is used: ${places}`);
+      this.#once(state, `the container's own log of dirty pages is used: ${places}`, this.#options.log);
       this.#giveUp(state);
       head.started = 1;
       return CONTINUE;
@@ -172,8 +172,8 @@ export class Containers {
     const failure = this.#withLogs(places, (logs) => startLogs(state, container, logs));
     head.started = 1;
     head.devices = bits;
-    if (failure !== undefined) this.#tellUnused(state, failure);
-    else this.#logs(state, `dirty pages are those that ${places.length} devices have logged`);
+    if (failure !== undefined) this.#warnUnused(state, failure);
+    else this.#once(state, `dirty pages are those that ${places.length} devices have logged`, this.#options.log);
     return 0;
   }
 
@@ -207,7 +207,7 @@ export class Containers {
       return leftToKernel(error);
     }
     const why = this.#readLogs(state, container, answer);
-    if (why !== undefined) this.#tellUnread(state, why);
+    if (why !== undefined) this.#warnUnread(state, why);
     try {
       withAddress(answer.bytes, (at) => call.writeFrom(address, at, answer.bytes.length));
     } catch (error) {
@@ -266,27 +266,21 @@ export class Containers {
     }
   }
 
-  #tellUnused(state: DirtyState, why: string): void {
-    this.#tell(state, `devices' logs of DMA are not used, so all memory counts as dirty each time: ${why}`);
+  #warnUnused(state: DirtyState, why: string): void {
+    const message = `devices' logs of DMA are not used, so all memory counts as dirty each time: ${why}`;
+    this.#once(state, message, this.#options.warn);
   }
 
-  #tellUnread(state: DirtyState, why: string): void {
+  #warnUnread(state: DirtyState, why: string): void {
     const now = state.head.logging === 0 ? 'is not used any more' : 'was started again';
-    this.#tell(state, `the log of DMA could not be read and ${now}: ${why}`);
+    this.#once(state, `the log of DMA could not be read and ${now}: ${why}`, this.#options.warn);
   }
 
-  #tell(state: DirtyState, message: string): void {
-    const key = `${state.ledger.index} ${message}`;
+  #once({ ledger }: DirtyState, message: string, say: ((message: string) => void) | undefined): void {
+    const key = `${ledger.index} ${message}`;
     if (this.#said.has(key)) return;
     this.#said.add(key);
-    this.#options.warn(message);
-  }
-
-  #logs(state: DirtyState, message: string): void {
-    const key = `${state.ledger.index} ${message}`;
-    if (this.#said.has(key)) return;
-    this.#said.add(key);
-    this.#options.log?.(message);
+    say?.(message);
   }
 
   /** Notes something of a call that is the kernel's. If that fails, there may be devices in any container that are not known. */

@@ -14,7 +14,7 @@ import {
   vfio_device_feature,
   vfio_device_feature_mig_state,
 } from '../../../src/abi/vfio-v2.ts';
-import { Bridging, type BridgingOptions } from '../../../src/interpose/bridged/bridging.ts';
+import { Bridging } from '../../../src/interpose/bridged/bridging.ts';
 import { Findings } from '../../../src/interpose/bridged/findings.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
@@ -23,6 +23,7 @@ import type { Reach } from '../../../src/interpose/bridged/reach.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { trySyscall } from '../../../src/sys/libc.ts';
 import { V2 } from '../../../src/v2/states.ts';
+import { bridgingOptions } from '../../support/bridging-options.ts';
 import { BytePort, failed, typeCap, u64 } from '../../support/byte-port.ts';
 import { GuardedMemory, selfIoctl } from '../../support/self-call.ts';
 import { turnOf } from '../../support/self-turn.ts';
@@ -68,26 +69,7 @@ class Run {
       if (!message.includes('the device is in')) this.said.push(message);
     };
     this.#findings = new Findings(layout.findings(this.#journal), say);
-    const options: BridgingOptions = {
-      present,
-      roundTrip,
-      segmentation: 'raw',
-      offerP2P: false,
-      countStopCopy: false,
-      holdPrecopy: 0,
-      onError: 'reset',
-      v1: { stopBySaving: false, stopAfterLoad: false },
-      dataFds: undefined,
-      dataSection: 65_536,
-      warn: say,
-      log: say,
-      trace: undefined,
-      findings: this.#findings,
-      reach,
-      gone: () => {},
-      containers: [],
-      peers: undefined,
-    };
+    const options = bridgingOptions({ present, roundTrip, warn: say, log: say, findings: this.#findings, reach });
     const places = Array.from({ length: BRIDGED }, (_, n) => layout.deviceLedger(this.#journal, this.#ledgers, n));
     this.#bridging = new Bridging(places, options);
   }
