@@ -79,6 +79,18 @@ export class PageBits {
   }
 }
 
+/** Memory for a bitmap at a time, used again and again. */
+export class PageBitsRoom {
+  #room = new Uint8Array(0);
+
+  /** The bitmap of a range, with whatever is left there of the last one, which is not to be used any more. */
+  bitsOf(range: PageRange): PageBits {
+    const size = PageBits.sizeOf(range);
+    if (this.#room.length < size) this.#room = new Uint8Array(size);
+    return new PageBits(range, this.#room);
+  }
+}
+
 const WORD = 32;
 const BYTES = WORD / 8;
 /** Words that are merged at once: 64 KiB. */

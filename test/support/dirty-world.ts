@@ -1,6 +1,7 @@
 import { ShimError } from '../../src/error.ts';
 import { bitmapSize, type DirtyBitmap, type DmaLog, type IovaRange } from '../../src/vfio/dma-log.ts';
 import type { DirtyContainer } from '../../src/vfio/dirty-container.ts';
+import { setPage } from '../../src/vfio/page-bitmap.ts';
 import type { PageBits } from '../../src/vfio/page-bits.ts';
 import { union, within, type PageRange, type PageSet } from '../../src/vfio/page-ranges.ts';
 import { failed } from './byte-port.ts';
@@ -35,7 +36,7 @@ export class HardwareContainer implements DirtyContainer {
       if (inside === undefined) continue;
       if (inside.first !== mapping.first || inside.end !== mapping.end) throw failed('EINVAL');
     }
-    for (let page = first; page < end; page += 1) if (isIn(this.mappings, page)) setBit(into.bytes, page - first);
+    for (let page = first; page < end; page += 1) if (isIn(this.mappings, page)) setPage(into.bytes, page - first);
   }
 
   mapped(): PageSet {
@@ -107,7 +108,7 @@ export class SimLog implements DmaLog {
       const to = base + Math.ceil((asked.end - base) / word) * word;
       for (const page of this.dirty) {
         if (page < from || page >= to) continue;
-        if (page >= asked.first && page < asked.end) setBit(bits, page - asked.first);
+        if (page >= asked.first && page < asked.end) setPage(bits, page - asked.first);
         this.dirty.delete(page); // of neighbours too, of which nobody is told
       }
     });
@@ -125,10 +126,6 @@ export class SimLog implements DmaLog {
 
 export function isIn(pages: readonly PageRange[], page: number): boolean {
   return pages.some(({ first, end }) => first <= page && page < end);
-}
-
-export function setBit(bits: Uint8Array, n: number): void {
-  bits[n >> 3] = (bits[n >> 3] ?? 0) | (1 << (n & 7));
 }
 
 /** The pages whose bits are set. */

@@ -10,7 +10,7 @@ import type { OwnedFd } from '../../sys/fd.ts';
 import { withAddress } from '../../sys/libc.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
 import { DIRTY_PAGE, type DirtyContainer } from '../../vfio/dirty-container.ts';
-import { PageBits } from '../../vfio/page-bits.ts';
+import { PageBits, PageBitsRoom } from '../../vfio/page-bits.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -198,7 +198,7 @@ export class Containers {
     const request = requestOf(call, argsz);
     if (request === undefined) return CONTINUE; // which the kernel says what is wrong with
     const { first, end, address } = request;
-    const answer = new PageBits({ first, end }, answerRoom(PageBits.sizeOf({ first, end })));
+    const answer = answers.bitsOf({ first, end });
     try {
       call.prove(address, answer.bytes.length);
       withAddress(answer.bytes, (at) => call.readTo(address, at, answer.bytes.length)); // what is not mapped is left as it was
@@ -370,10 +370,4 @@ function placesIn(bits: number): number[] {
   return Array.from({ length: BRIDGED }, (_, place) => place).filter((place) => (bits & (1 << place)) !== 0);
 }
 
-/** Memory for answers, used again and again. */
-let answers = new Uint8Array(0);
-
-function answerRoom(size: number): Uint8Array {
-  if (answers.length < size) answers = new Uint8Array(size);
-  return answers;
-}
+const answers = new PageBitsRoom();

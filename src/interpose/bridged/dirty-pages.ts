@@ -1,7 +1,7 @@
 import { ShimError } from '../../error.ts';
 import type { DmaLog, IovaRange } from '../../vfio/dma-log.ts';
 import { DIRTY_PAGE, type DirtyContainer } from '../../vfio/dirty-container.ts';
-import { PageBits } from '../../vfio/page-bits.ts';
+import { PageBits, PageBitsRoom } from '../../vfio/page-bits.ts';
 import { coalesced, roundedOut, union, within, without, type PageRange, type PageSet } from '../../vfio/page-ranges.ts';
 import { MAX_RANGES, type DirtyState } from '../memory/dirty-state.ts';
 import { messageOf } from '../run/log.ts';
@@ -130,7 +130,7 @@ export function readDirty(
   const surplus: PageRange[] = [];
   let failure: string | undefined;
   for (const piece of pieces) {
-    const log = new PageBits(piece, roomFor(piece));
+    const log = told.bitsOf(piece);
     log.clear();
     failure = readLogs(logs, log);
     if (failure !== undefined) break;
@@ -213,11 +213,4 @@ function iovaRange({ first, end }: PageRange): IovaRange {
   return { iova: BigInt(first) * DIRTY_PAGE, length: BigInt(end - first) * DIRTY_PAGE };
 }
 
-/** Memory for the bitmaps of logs, used again and again. */
-let room = new Uint8Array(0);
-
-function roomFor(piece: PageRange): Uint8Array {
-  const size = PageBits.sizeOf(piece);
-  if (room.length < size) room = new Uint8Array(size);
-  return room;
-}
+const told = new PageBitsRoom();
