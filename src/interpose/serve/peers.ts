@@ -33,6 +33,8 @@ export interface PeersOptions {
   readonly processOf?: (tid: number) => number | undefined;
 }
 
+const none: readonly Ledger[] = [];
+
 const monotonic = (): number => Number(process.hrtime.bigint() / 1_000_000n);
 
 /** Devices of a run that have to do with each other if they are of one VMM. What that is, their arenas remember. */
@@ -88,7 +90,8 @@ export abstract class Peers {
   }
 
   /** The ledgers of devices that have changed since this was asked, for the sake of others. */
-  takeChanged(): Ledger[] {
+  takeChanged(): readonly Ledger[] {
+    if (this.#changed.size === 0) return none; // as after nearly every call
     const changed = [...this.#changed];
     this.#changed.clear();
     return changed;

@@ -26,8 +26,10 @@ export class Together {
   }
 
   /** The ledgers of devices that have changed since this was asked, for the sake of others. */
-  takeChanged(): Ledger[] {
-    return [...this.drivers.takeChanged(), ...this.offered.takeChanged()];
+  takeChanged(): readonly Ledger[] {
+    const drivers = this.drivers.takeChanged();
+    const offered = this.offered.takeChanged();
+    return offered.length === 0 ? drivers : [...drivers, ...offered];
   }
 
   /** Lets devices go on that have waited long enough. Returns in how many milliseconds there is more to do. */
