@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { fulfilled, poll } from '../src/vmm/deadline.ts';
-import { listen, migrateLive, startMigration, waitForMigration } from '../src/vmm/migration.ts';
+import { cancelMigration, listen, migrateLive, startMigration } from '../src/vmm/migration.ts';
 import { VFIO_SLOT } from '../src/vmm/qemu-command.ts';
 import type { Vm } from '../src/vmm/vm.ts';
 import { missingQemu, protocolOf, type QemuVersion } from '../tools/vmm/binaries.ts';
@@ -103,8 +103,7 @@ class Attempt {
     await startMigration(source, await listen(destination, this.#bed.path('migration')), { returnPath: true });
     assert.equal((await waitForLooks(source)).status, 'active');
     await this.#expectRunning(source);
-    await source.qmp.execute('migrate_cancel');
-    await waitForMigration(source, 'cancelled');
+    await cancelMigration(source);
     await this.#expectRunning(source);
     return why;
   }

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { poll } from '../../src/vmm/deadline.ts';
 import {
+  cancelMigration,
   FINAL,
   listen,
   queryMigration,
   setParameters,
   startMigration,
-  waitForMigration,
   type MigrationInfo,
   type MigrationParameters,
 } from '../../src/vmm/migration.ts';
@@ -171,8 +171,7 @@ export class DmaPair {
     await setParameters(vm, parameters);
     let info = await until(() => false);
     if (!isFinal(info)) {
-      await vm.qmp.execute('migrate_cancel');
-      info = { ...info, ...(await waitForMigration(vm, 'cancelled')) };
+      info = { ...info, ...(await cancelMigration(vm)) };
     }
     await assertPinned(this.source);
     const written = sum(await countersOf(this.source)) - before;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { CRAWL, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import { cancelMigration, CRAWL, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
 import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { check } from '../guest/check.ts';
@@ -27,8 +27,7 @@ async function cancel(bed: TestBed, target: LabVm, seed: number, path: string): 
   using sink = await startSink(bed.path(path));
   await startMigration(target.vm, sink.uri, { parameters: CRAWL });
   await waitForMigration(target.vm, 'active');
-  await target.vm.qmp.execute('migrate_cancel');
-  await waitForMigration(target.vm, 'cancelled');
+  await cancelMigration(target.vm);
   await assertRuns(target, seed);
 }
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { memorySource, readVfioFile } from '../../src/qemu-stream/index.ts';
 import { DMA_MAGIC, DMA_PAGE, dma_record, dmaPage } from '../../src/sim/dma.ts';
 import { poll } from '../../src/vmm/deadline.ts';
-import { queryMigration, startMigration, waitForMigration, type MigrationInfo } from '../../src/vmm/migration.ts';
+import { cancelMigration, queryMigration, startMigration, type MigrationInfo } from '../../src/vmm/migration.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { protocolOf } from '../../tools/vmm/binaries.ts';
@@ -41,8 +41,7 @@ export async function decide(each: Case, end: End): Promise<Decision> {
     const rounds = looksOf(info);
     if (info.status !== 'completed') {
       const before = info.vfio?.transferred;
-      await vm.qmp.execute('migrate_cancel');
-      await waitForMigration(vm, 'cancelled');
+      await cancelMigration(vm);
       return { stopped: false, rounds, before, behind: 0, ...(await seenBy(vm)) };
     }
     await poll(() => (existsSync(file) ? true : undefined), MS, `${file} to be complete`);

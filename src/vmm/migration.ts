@@ -27,13 +27,18 @@ export async function queryMigration(vm: Vm): Promise<MigrationInfo> {
   return vm.qmp.execute<MigrationInfo>('query-migrate');
 }
 
-/** Waits for one of the statuses; another final status is an error that quotes QEMU. */
-export async function waitForMigration(vm: Vm, wanted: string, ms = 40_000): Promise<MigrationInfo> {
+/** Waits for a status; a final one that is neither it nor what `orElse` takes is an error that quotes QEMU. */
+export async function waitForMigration(
+  vm: Vm,
+  wanted: string,
+  ms = 40_000,
+  orElse?: (info: MigrationInfo) => boolean,
+): Promise<MigrationInfo> {
   let last: MigrationInfo = {};
   return poll(
     async () => {
       last = await queryMigration(vm);
-      if (last.status === wanted) return last;
+      if (last.status === wanted || orElse?.(last) === true) return last;
       if (last.status === undefined || !FINAL.has(last.status)) return undefined;
       const why = last['error-desc'] ?? 'QEMU gives no reason';
       const text = `migration of VM ${vm.name} ${last.status}, not ${wanted}: ${why}${vm.child.lastWords}`;
@@ -43,6 +48,19 @@ export async function waitForMigration(vm: Vm, wanted: string, ms = 40_000): Pro
     () => `migration of VM ${vm.name} to be ${wanted}, it is ${JSON.stringify(last)}${vm.child.lastWords}`,
   );
 }
+
+/**
+ * Cancels a migration; the VM goes on. QEMU (migration_cancel() of migration/migration.c, 5.2 to 11) shuts its return path down, which
+ * may be the socket that its migration thread writes to, before it says CANCELLING: if the thread writes in between, the same end is
+ * called `failed`, with EPIPE.
+ */
+export async function cancelMigration(vm: Vm): Promise<MigrationInfo> {
+  await vm.qmp.execute('migrate_cancel');
+  return waitForMigration(vm, 'cancelled', undefined, cutOff);
+}
+
+const cutOff = ({ status, 'error-desc': why = '' }: MigrationInfo): boolean =>
+  status === 'failed' && why.includes('Broken pipe');
 
 /** Slow enough that a migration stays in pre-copy until it is given more, or cancelled. */
 export const CRAWL: MigrationParameters = { 'max-bandwidth': 4096, 'downtime-limit': 1 };

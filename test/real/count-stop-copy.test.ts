@@ -1,5 +1,12 @@
 import { expect, it } from 'vitest';
-import { listen, queryMigration, setParameters, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import {
+  cancelMigration,
+  listen,
+  queryMigration,
+  setParameters,
+  startMigration,
+  waitForMigration,
+} from '../../src/vmm/migration.ts';
 import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import { expectDevice, startPair, type Pair } from '../../tools/vmm/pair.ts';
 import { quitAndReport } from '../../tools/vmm/shim.ts';
@@ -67,8 +74,7 @@ describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', ()
     const mark = await imprint(source);
     await begin(pair);
     await waitForLooks(source);
-    await source.qmp.execute('migrate_cancel');
-    await waitForMigration(source, 'cancelled');
+    await cancelMigration(source);
     expect((await destination.waitForExit()).code).toBe(1);
     expect(await source.status()).toBe('running');
     await source.waitForTicks();

@@ -1,7 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { DMA_MAGIC, DMA_PAGE, dma_record } from '../../src/sim/dma.ts';
 import { poll } from '../../src/vmm/deadline.ts';
-import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import {
+  cancelMigration,
+  CRAWL,
+  listen,
+  migrateLive,
+  startMigration,
+  waitForMigration,
+} from '../../src/vmm/migration.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { protocolOf } from '../../tools/vmm/binaries.ts';
@@ -64,8 +71,7 @@ describe.each(['5.2', '7.2', '10.0', 'newest'] as const)('devices that write to 
       const uri = await listen(first, bed().path('cancelled.migration'));
       await startMigration(source, uri, { parameters: CRAWL, returnPath: true });
       await waitForMigration(source, 'active');
-      await source.qmp.execute('migrate_cancel');
-      await waitForMigration(source, 'cancelled');
+      await cancelMigration(source);
       await first.waitForExit();
       await untilWritten(source, devices);
 

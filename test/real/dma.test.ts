@@ -5,6 +5,7 @@ import { arch } from '../../src/sys/libc.ts';
 import { killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import {
+  cancelMigration,
   FULL_SPEED,
   listen,
   queryMigration,
@@ -159,8 +160,7 @@ describeWithQemus(['5.2', '7.2', '10.0'], 'devices that do DMA', () => {
     it('migrate after a migration that was cancelled', { timeout: TIMEOUT }, async () => {
       const { source, destination } = await start(qemu, qats);
       await begin(source, destination, 2);
-      await source.qmp.execute('migrate_cancel');
-      await waitForMigration(source, 'cancelled');
+      await cancelMigration(source);
       await destination.waitForExit();
       const incoming = { ...options(qemu), incoming: true, paused: true };
       const second = await startShimmedVm(bed(), 'second', qats, incoming);

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import {
+  cancelMigration,
   CRAWL,
   listen,
   migrateLive,
@@ -61,8 +62,7 @@ describeWithQemu('test bed with plain QEMU', () => {
     const first = await start('first', true);
     await startMigration(source, await listen(first, bed().path('m1')), { parameters: CRAWL });
     await waitForMigration(source, 'active');
-    await source.qmp.execute('migrate_cancel');
-    await waitForMigration(source, 'cancelled');
+    await cancelMigration(source);
     expect(await source.status()).toBe('running');
     await source.waitForTicks();
     const exit = await first.waitForExit();

@@ -1,5 +1,12 @@
 import { expect, it } from 'vitest';
-import { CRAWL, listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
+import {
+  cancelMigration,
+  CRAWL,
+  listen,
+  migrateLive,
+  startMigration,
+  waitForMigration,
+} from '../../src/vmm/migration.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
@@ -121,8 +128,7 @@ describeWithQemu('run under QEMU 7.2', () => {
     const first = await awaitMigration('first');
     await startMigration(source, await listen(first, bed().path('first.migration')), { parameters: CRAWL });
     await waitForMigration(source, 'active');
-    await source.qmp.execute('migrate_cancel');
-    await waitForMigration(source, 'cancelled');
+    await cancelMigration(source);
     expect(await outcome(source, mark)).toEqual(INTACT);
     expect((await first.waitForExit()).code).toBe(1);
     expect(await retry(source, mark)).toEqual(ARRIVED);
