@@ -2,7 +2,7 @@ import { ShimError } from '../error.ts';
 import { pieceAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1Device } from '../v1/device.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
-import { Asked, type PresentDraftState } from './present-draft-state.ts';
+import { Asked, type PresentDraftLive, type PresentDraftState } from './present-draft-state.ts';
 
 /** What a presented draft works on. */
 export interface DraftParts {
@@ -13,6 +13,7 @@ export interface DraftParts {
   /** As large: the buffer that was fetched and not taken. The section itself may get a bitmap of dirty pages at any time. */
   readonly aside: Uint8Array;
   readonly my: PresentDraftState;
+  readonly live: PresentDraftLive;
 }
 
 /** The saving half of a presented draft: v1 buffers, one for one. */
@@ -22,36 +23,51 @@ export class DraftBuffers {
   readonly #section: Uint8Array;
   readonly #aside: Uint8Array;
   readonly #my: PresentDraftState;
+  readonly #live: PresentDraftLive;
 
-  constructor({ device, registers, section, aside, my }: DraftParts) {
+  constructor({ device, registers, section, aside, my, live }: DraftParts) {
     this.#device = device;
     this.#registers = registers;
     this.#section = section;
     this.#aside = aside;
     this.#my = my;
+    this.#live = live;
   }
 
   /** Sets the next buffer aside, if none is and the device has one now. What has failed midway goes on where it was. */
   fetch(): void {
     const my = this.#my;
-    if (my.staged > 0 || (my.asked === Asked.NO && this.#readPending() === 0)) return;
-    if (my.asked !== Asked.COPYING) this.#ask();
-    this.#copy();
+    const live = this.#live;
+    const buffer = my.buffers + 1;
+    if (my.staged > 0) return;
+    if (live.kept !== buffer) {
+      if (!this.#isAsked && my.asked === Asked.NO && this.#readPending() === 0) return;
+      if (my.asked !== Asked.COPYING) this.#ask();
+      this.#copy();
+      live.kept_size = my.buffer_size;
+      live.kept = buffer;
+    }
+    my.buffers = buffer;
     my.asked = Asked.NO;
-    my.staged = my.buffer_size;
+    my.staged = live.kept_size;
     my.in_section = 0;
+  }
+
+  /** data_offset may have been read: until the buffer is known, a read of pending_bytes would acknowledge it unread. */
+  get #isAsked(): boolean {
+    return this.#live.asked > this.#my.buffers;
   }
 
   /** Has all of a buffer that was begun: a driver that leaves the state may have another one there. */
   finish(): void {
-    if (this.#my.asked >= Asked.BUFFER) this.fetch();
+    if (this.#isAsked) this.fetch();
   }
 
   /** The device's pending_bytes, which acknowledges what was taken; it is not asked again while a buffer is not taken. */
   pending(): number {
     const my = this.#my;
     if (my.staged > 0) return Math.max(my.staged, my.pending);
-    return my.asked >= Asked.BUFFER ? my.pending : this.#readPending();
+    return this.#isAsked ? my.pending : this.#readPending();
   }
 
   /** Puts the buffer that is set aside to where the user looks for it. */
@@ -72,6 +88,15 @@ export class DraftBuffers {
     my.size_read = 0;
   }
 
+  /** The session is over: what was asked for in it belongs to none that comes. */
+  forget(): void {
+    const my = this.#my;
+    this.take();
+    my.asked = Asked.NO;
+    my.pending = 0;
+    my.buffers = Math.max(my.buffers, this.#live.asked);
+  }
+
   #readPending(): number {
     const my = this.#my;
     my.pending = this.#registers.pendingBytes();
@@ -81,7 +106,7 @@ export class DraftBuffers {
 
   #ask(): void {
     const my = this.#my;
-    my.asked = Asked.BUFFER;
+    this.#live.asked = my.buffers + 1;
     const { offset, size } = this.#registers.dataBuffer();
     if (size > this.#aside.length) {
       throw new ShimError(

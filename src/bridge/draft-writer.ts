@@ -5,8 +5,9 @@ import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { DraftParts } from './draft-buffers.ts';
+import { handOver, isHanded } from './hand-over.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
-import type { PresentDraftState } from './present-draft-state.ts';
+import type { PresentDraftLive, PresentDraftState } from './present-draft-state.ts';
 
 /** The resuming half of a presented draft: buffers of its user, as v1 transactions. */
 export class DraftWriter {
@@ -14,12 +15,14 @@ export class DraftWriter {
   readonly #registers: V1RegisterAccess;
   readonly #section: Uint8Array;
   readonly #my: PresentDraftState;
+  readonly #live: PresentDraftLive;
 
-  constructor({ device, registers, section, my }: DraftParts) {
+  constructor({ device, registers, section, my, live }: DraftParts) {
     this.#device = device;
     this.#registers = registers;
     this.#section = section;
     this.#my = my;
+    this.#live = live;
   }
 
   /** Has the device take a buffer before it returns: one transaction, if the device has room for it at once. */
@@ -47,6 +50,16 @@ export class DraftWriter {
     this.#my.refused_errno = errnoNumber(errno);
   }
 
+  /** The session is over: what was begun in it belongs to none that comes. */
+  forget(): void {
+    const my = this.#my;
+    my.offset_written = 0;
+    my.size_written = 0;
+    my.pushed = 0;
+    my.refused_errno = 0;
+    my.transactions = Math.max(my.transactions, this.#live.handing);
+  }
+
   #bytes(offset: bigint, size: bigint): Uint8Array {
     const at = offset - BigInt(DATA_OFFSET);
     const { length } = this.#section;
@@ -63,10 +76,12 @@ export class DraftWriter {
   #transaction(bytes: Uint8Array): number {
     const { offset, size } = this.#registers.dataSpace();
     const piece = bytes.subarray(0, size);
-    const room = wholeMappedAt(this.#device, offset, piece.length);
-    if (room === undefined) this.#device.write(offset, piece);
-    else room.set(piece);
-    this.#registers.setDataSize(piece.length);
+    if (!isHanded(this.#my, this.#live)) {
+      const room = wholeMappedAt(this.#device, offset, piece.length);
+      if (room === undefined) this.#device.write(offset, piece);
+      else room.set(piece);
+    }
+    handOver(this.#my, this.#live, () => this.#registers.setDataSize(piece.length));
     return piece.length;
   }
 }

@@ -4,7 +4,7 @@ import { struct } from '../abi/struct.ts';
  * All that a presented draft remembers, besides the buffer that is set aside. It lives in memory that the caller may share, so that another
  * process can go on where this one was stopped.
  */
-export const present_draft_state = struct('present_draft_state', 136, {
+const fields = {
   /** device_state of the v1 device as it was left, plus one: another one means that it has changed behind the user's back. 0 at first. */
   v1_plus_one: ['u8', 0],
   /** device_state as the user sees it, if that is not what the v1 device says (2018). */
@@ -50,18 +50,45 @@ export const present_draft_state = struct('present_draft_state', 136, {
   copied: ['count', 120],
   /** It is known which pages of the range are dirty: of any other, all are told. */
   dirty_known: ['u8', 128],
-});
+  /** v1 buffers that have been set aside, and transactions that the device has taken. */
+  buffers: ['count', 136],
+  transactions: ['count', 144],
+} as const;
 
+/**
+ * How far an access has come that the v1 device does not forget, though the state above may be that of before the call. It counts buffers
+ * and transactions: a number that is one ahead of the state's tells what a killed predecessor had begun.
+ */
+export const present_draft_live = struct('present_draft_live', 48, {
+  /** Bytes are pending, and data_offset may have shown this buffer of them. */
+  asked: ['count', 0],
+  /** The device is being told to take this transaction; it has taken it. */
+  handing: ['count', 8],
+  handed: ['count', 16],
+  /** This buffer is set aside as a whole, of so many bytes: a change of state may have overwritten it in the region. */
+  kept: ['count', 24],
+  kept_size: ['count', 32],
+  /** The device_state that was written last, plus one. */
+  wrote: ['u8', 40],
+});
+export type PresentDraftLive = ReturnType<typeof present_draft_live.view>;
+export const PRESENT_DRAFT_LIVE_SIZE: number = present_draft_live.size;
+
+const LIVE_OFFSET = 152;
+export const present_draft_state = struct('present_draft_state', LIVE_OFFSET + PRESENT_DRAFT_LIVE_SIZE, fields);
 export type PresentDraftState = ReturnType<typeof present_draft_state.view>;
 export const PRESENT_DRAFT_STATE_SIZE: number = present_draft_state.size;
+
+/** Where `present_draft_live` is if the v1 device forgets with the rest, as a simulated one does. */
+export function draftLiveMemory(state: Uint8Array): Uint8Array {
+  return state.subarray(LIVE_OFFSET, LIVE_OFFSET + PRESENT_DRAFT_LIVE_SIZE);
+}
 
 /** How far a v1 buffer has been asked for. */
 export const Asked = {
   NO: 0,
   /** pending_bytes is known, and not 0. */
   PENDING: 1,
-  /** data_offset may have been read: until the buffer is known, a read of pending_bytes would acknowledge it unread. */
-  BUFFER: 2,
   /** The buffer is known, and is being read: what was read is not read again, as there are drivers that count it (HiSilicon's). */
-  COPYING: 3,
+  COPYING: 2,
 } as const;

@@ -5,7 +5,14 @@ import { V1, v1StateName, type V1State } from '../v1/states.ts';
 import { DraftBuffers, type DraftParts } from './draft-buffers.ts';
 import { DraftDirty, type DirtyPages } from './draft-dirty.ts';
 import { DraftWriter } from './draft-writer.ts';
-import { Asked, PRESENT_DRAFT_STATE_SIZE, present_draft_state, type PresentDraftState } from './present-draft-state.ts';
+import {
+  draftLiveMemory,
+  PRESENT_DRAFT_STATE_SIZE,
+  present_draft_live,
+  present_draft_state,
+  type PresentDraftLive,
+  type PresentDraftState,
+} from './present-draft-state.ts';
 import type { Warn } from './warn.ts';
 
 export interface PresentDraftOptions {
@@ -20,6 +27,11 @@ export interface PresentDraftOptions {
   readonly warn?: Warn;
   /** `PRESENT_DRAFT_STATE_SIZE` bytes: everything the bridge remembers besides `aside`. */
   readonly state?: Uint8Array;
+  /**
+   * `PRESENT_DRAFT_LIVE_SIZE` bytes of memory that counts at once, for a v1 device that does not forget what it was asked when `state` goes
+   * back to what it was before a call. Without it they are part of `state`.
+   */
+  readonly live?: Uint8Array;
 }
 
 /** What the two presented drafts have in common: a v1 device, its sessions as the user believes in them, and the halves of a migration. */
@@ -29,6 +41,7 @@ export class DraftSession {
   readonly buffers: DraftBuffers;
   readonly writer: DraftWriter;
   readonly dirty: DraftDirty;
+  readonly #live: PresentDraftLive;
   readonly #device: V1Device;
   readonly #registers: V1RegisterAccess;
   readonly #warn: Warn | undefined;
@@ -45,24 +58,30 @@ export class DraftSession {
         `data section: ${section.length} bytes, ${aside.length} aside, is no multiple of 4096 that holds a buffer of ${size}`,
       );
     }
-    this.my = present_draft_state.view(options.state ?? new Uint8Array(PRESENT_DRAFT_STATE_SIZE));
+    const state = options.state ?? new Uint8Array(PRESENT_DRAFT_STATE_SIZE);
+    this.my = present_draft_state.view(state);
+    this.#live = present_draft_live.view(options.live ?? draftLiveMemory(state));
     this.section = section;
     this.#device = device;
     this.#registers = new V1RegisterAccess(device);
     this.#warn = options.warn;
     this.#adopt = adopt;
-    const parts: DraftParts = { device, registers: this.#registers, section, aside, my: this.my };
+    const parts: DraftParts = { device, registers: this.#registers, section, aside, my: this.my, live: this.#live };
     this.buffers = new DraftBuffers(parts);
     this.writer = new DraftWriter(parts);
     this.dirty = new DraftDirty(section, this.my, options.dirty, options.warn);
   }
 
-  /** The v1 device's state. A session that has ended behind the user's back is lost. */
+  /**
+   * The v1 device's state. A session that has ended behind the user's back is lost. If a predecessor was killed over a write of device_state,
+   * it is still the state of before: the same call comes again.
+   */
   sync(): V1State {
     const { my } = this;
     const found = this.#registers.deviceState();
     if (found + 1 === my.v1_plus_one) return found;
     const before = my.v1_plus_one - 1;
+    if (before >= 0 && found + 1 === this.#live.wrote) return before as V1State;
     if (hasData(before)) {
       this.#warn?.(`the session has ended: the v1 device is in ${v1StateName(found)}`);
       my.lost = 1;
@@ -75,8 +94,9 @@ export class DraftSession {
   /** Writes device_state. If that fails, the user learns it from the failure, and is where the device is. */
   write(target: V1State): void {
     if (target === V1.STOP_COPY) this.buffers.finish();
+    this.#live.wrote = target + 1;
     try {
-      this.#registers.setDeviceState(target);
+      if (this.#registers.deviceState() !== target) this.#registers.setDeviceState(target);
     } catch (error) {
       this.#settle();
       throw error;
@@ -102,14 +122,9 @@ export class DraftSession {
 
   #forget(): void {
     const { my } = this;
-    this.buffers.take();
-    my.asked = Asked.NO;
-    my.pending = 0;
+    this.buffers.forget();
+    this.writer.forget();
     my.told = 0;
-    my.offset_written = 0;
-    my.size_written = 0;
-    my.pushed = 0;
-    my.refused_errno = 0;
     my.moved = 0;
   }
 

@@ -4,6 +4,7 @@ import { mappedAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
+import { checkHanded, handOver } from './hand-over.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
 import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
 
@@ -127,38 +128,8 @@ export class TransactionWriter {
   #finishTransaction(): void {
     const my = this.#my;
     if (my.filled === 0) return;
-    this.#handOver(my.filled);
+    handOver(my, this.#live, () => this.#registers.setDataSize(my.filled));
     my.filled = 0;
-  }
-
-  /** Has the driver take a transaction, once: a predecessor may have been killed over it. */
-  #handOver(size: number): void {
-    const my = this.#my;
-    const live = this.#live;
-    const transaction = my.transactions + 1;
-    if (live.handed !== transaction) {
-      this.#checkKnown();
-      live.handing = transaction;
-      try {
-        this.#registers.setDataSize(size);
-      } catch (error) {
-        live.handing = 0;
-        throw error;
-      }
-      live.handed = transaction;
-    }
-    my.transactions = transaction;
-  }
-
-  /** Throws `EIO`, until the device is reset, if a predecessor was killed in the one access of which nothing tells the end. */
-  #checkKnown(): void {
-    const { handing, handed } = this.#live;
-    if (handing <= this.#my.transactions || handed === handing) return;
-    throw new ShimError(
-      'ERR_SESSION_ENDED',
-      'data fd: a supervisor was killed while the driver took data; nobody can tell whether it did',
-      { errno: 'EIO' },
-    );
   }
 
   /** The end of the stream: hands over what is left. Throws `EINVAL` if it ends inside a frame, and more can come. */
@@ -174,7 +145,7 @@ export class TransactionWriter {
       );
     }
     this.#remembering(() => {
-      this.#checkKnown();
+      checkHanded(this.#my, this.#live);
       this.#finishTransaction();
     });
   }

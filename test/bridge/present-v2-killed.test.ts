@@ -1,107 +1,27 @@
 import { describe, expect, test } from 'vitest';
 import { PRESENT_V2_LIVE_SIZE, present_v2_live } from '../../src/bridge/present-v2-state.ts';
 import { PRESENT_V2_STATE_SIZE, presentV2 } from '../../src/bridge/index.ts';
-import type { V1Device } from '../../src/v1/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
 import { outcome, thrownBy } from '../support/errno.ts';
+import { everyAccess, KilledMachine, type Kill } from '../support/killed-machine.ts';
 import { TapeV1 } from '../support/tape-v1.ts';
-
-/*
- * A process that serves a v1 driver of the kernel is killed at any of its accesses, before or after the driver carried it
- * out. Its successor has the state of before the call, and repeats the call; the driver has forgotten nothing.
- */
-
-class Killed extends Error {}
 
 const buffers = [noise(3000, 1), noise(70, 2), noise(9000, 3), noise(1, 4)];
 const SECTION = 10_000;
 
-class Machine {
-  readonly tape: TapeV1;
-  readonly mapped: boolean;
-  accesses = 0;
-  /** The access at which the process is killed, and whether the driver has carried it out by then. */
-  readonly #killAt: number;
-  readonly #after: boolean;
-  readonly #committed = { state: new Uint8Array(PRESENT_V2_STATE_SIZE), carry: new Uint8Array(SECTION) };
-  readonly #left = new Uint8Array(PRESENT_V2_LIVE_SIZE);
-  readonly #live = new Uint8Array(PRESENT_V2_LIVE_SIZE);
-  #device: V2Device;
-  #working = { state: new Uint8Array(0), carry: new Uint8Array(0) };
+type Machine = KilledMachine<V2Device>;
 
-  constructor(tape: TapeV1, mapped: boolean, killAt: number, after: boolean) {
-    this.tape = tape;
-    this.mapped = mapped;
-    this.#killAt = killAt;
-    this.#after = after;
-    this.#device = this.#begin();
-  }
-
-  #begin(): V2Device {
-    this.#live.set(this.#left);
-    this.#working = { state: this.#committed.state.slice(), carry: this.#committed.carry };
-    return presentV2(this.#driver(), { ...this.#working, live: this.#live, offerP2P: true });
-  }
-
-  #driver(): V1Device {
-    const { device } = this.tape;
-    const access = (carryOut: () => void): void => {
-      this.accesses += 1;
-      const killed = this.accesses === this.#killAt;
-      if (killed && !this.#after) this.#die();
-      carryOut();
-      if (killed) this.#die();
-    };
-    return {
-      regionSize: device.regionSize,
-      dataSection: device.dataSection,
-      mapped: this.mapped ? device.mapped : undefined,
-      read: (offset, into) => access(() => device.read(offset, into)),
-      write: (offset, from) =>
-        access(() => {
-          device.write(offset, from);
-          if (offset === 0) this.tape.section.fill(0xee); // a change of state may reuse the data section
-        }),
-      reset: () => device.reset(),
-    };
-  }
-
-  /** Nothing that an exception would still do is done. */
-  #die(): never {
-    this.#left.set(this.#live);
-    throw new Killed();
-  }
-
-  /** A call of the VMM's: what it did is kept once it is done; a successor repeats it. */
-  call<T>(serve: (device: V2Device) => T): T {
-    for (;;) {
-      try {
-        const result = serve(this.#device);
-        this.#committed.state.set(this.#working.state);
-        return result;
-      } catch (error) {
-        if (!(error instanceof Killed)) {
-          this.#committed.state.set(this.#working.state);
-          throw error;
-        }
-        this.#device = this.#begin();
-      }
-    }
-  }
-
-  /** Something that is done between calls. */
-  aside(act: (device: V2Device) => void): void {
-    try {
-      act(this.#device);
-      this.#committed.state.set(this.#working.state);
-    } catch (error) {
-      if (!(error instanceof Killed)) throw error;
-      this.#device = this.#begin();
-    }
-  }
+function machineOf(tape: TapeV1, kill: Kill): Machine {
+  const carry = new Uint8Array(SECTION);
+  const sizes = { state: PRESENT_V2_STATE_SIZE, live: PRESENT_V2_LIVE_SIZE };
+  return new KilledMachine(tape, kill, sizes, (driver, memory) =>
+    presentV2(driver, { ...memory, carry, offerP2P: true }),
+  );
 }
+
+const NEVER = { at: 0, after: false };
 
 function save(machine: Machine, way: readonly V2State[]): Uint8Array[] {
   const pieces: Uint8Array[] = [];
@@ -140,44 +60,37 @@ function restore(machine: Machine): boolean {
 const source = (): TapeV1 => new TapeV1({ preCopy: buffers.slice(0, 2), stopCopy: buffers.slice(2), section: SECTION });
 
 describe.each([true, false])('presentV2 over a driver of the kernel, data section mapped: %s', (mapped) => {
-  const accessesOf = (run: (machine: Machine) => unknown, tape: TapeV1): number => {
-    const machine = new Machine(tape, mapped, 0, false);
-    run(machine);
-    return machine.accesses;
-  };
-  const every = (n: number): number[] => Array.from({ length: n }, (_, k) => k + 1);
-
   test.each([
     [false, [V2.STOP_COPY]],
     [true, [V2.STOP_COPY]],
     [false, [V2.PRE_COPY_P2P, V2.STOP_COPY]],
     [true, [V2.PRE_COPY_P2P, V2.STOP_COPY]],
   ])('loses and doubles nothing of a save, killed at any access, carried out: %s; states %j', (after, way) => {
-    const count = accessesOf((machine) => save(machine, way), source());
-    expect(count).toBeGreaterThan(20);
-    for (const killAt of every(count)) {
-      const machine = new Machine(source(), mapped, killAt, after);
-      expect(save(machine, way), `killed at ${killAt}`).toBeBytes(buffers);
+    const accesses = everyAccess(machineOf(source(), { mapped, ...NEVER }), (machine) => save(machine, way));
+    expect(accesses.length).toBeGreaterThan(20);
+    for (const at of accesses) {
+      const machine = machineOf(source(), { mapped, at, after });
+      expect(save(machine, way), `killed at ${at}`).toBeBytes(buffers);
     }
   });
 
   test.each([false, true])('takes each byte once, or says EIO, killed at any access, carried out: %s', (after) => {
-    const accesses = accessesOf(restore, new TapeV1({ section: SECTION }));
+    const accesses = everyAccess(machineOf(new TapeV1({ section: SECTION }), { mapped, ...NEVER }), restore);
     const refused: number[] = [];
-    for (const killAt of every(accesses)) {
+    for (const at of accesses) {
       const tape = new TapeV1({ section: SECTION });
-      const machine = new Machine(tape, mapped, killAt, after);
-      if (restore(machine)) expect(tape.loaded, `killed at ${killAt}`).toBeBytes(buffers);
-      else refused.push(killAt);
+      const machine = machineOf(tape, { mapped, at, after });
+      if (restore(machine)) expect(tape.loaded, `killed at ${at}`).toBeBytes(buffers);
+      else refused.push(at);
     }
     expect(refused.length).toBe(2); // in the write of data_size, of either transaction
   });
 
   test('says EIO until the device is reset', () => {
     const tape = new TapeV1({ section: SECTION });
-    const accesses = accessesOf(restore, new TapeV1({ section: SECTION }));
-    const machine = every(accesses)
-      .map((killAt) => new Machine(tape, mapped, killAt, true))
+    const accesses = everyAccess(machineOf(new TapeV1({ section: SECTION }), { mapped, ...NEVER }), restore);
+    const machine = accesses
+      .map((at) => machineOf(tape, { mapped, at, after: true }))
       .find((candidate) => !restore(candidate));
     expect(outcome(() => machine?.call((device) => device.setState(V2.STOP)))).toBe('EIO');
     expect(outcome(() => machine?.call((device) => device.setState(V2.STOP)))).toBe('EIO');

@@ -5,6 +5,7 @@ import type { RegionInfo } from '../../vfio/client/device-info.ts';
 import { FdSessions } from '../../kernel/fd-sessions.ts';
 import { KERNEL_LIVE_SIZE } from '../../kernel/session-state.ts';
 import type { DmaLog } from '../../vfio/dma-log.ts';
+import { isDraft } from '../../v1/drafts/device.ts';
 import { deviceArena } from '../memory/journal.ts';
 import { LoggedPages } from '../../vfio/client/logged-pages.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
@@ -36,11 +37,12 @@ export type BridgedDevice = ServedDevice<BridgedDriver>;
 export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOptions): BridgedDevice {
   const facts = bridgedFacts(ledger);
   const isV2 = facts.flags !== 0;
-  const size = isV2 ? options.dataSection : facts.section_size;
+  const { present, roundTrip } = options;
+  const hasDraft = isDraft(present);
+  const size = sectionSize(facts, options);
   const map = (part: Part): { bytes: Uint8Array; address: number } => options.reach.map(place, part, size);
   let mapped: { bytes: Uint8Array; address: number } | undefined;
   const section = (): { bytes: Uint8Array; address: number } => (mapped ??= map('section'));
-  const { present, roundTrip } = options;
   const parts = {
     name: bridgedName(ledger),
     ledger,
@@ -63,7 +65,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
     protocol: isV2 ? ('v2' as const) : ('v1' as const),
     // what the driver speaks itself is left to it, but for the features of a v2 driver in a round trip
     shows: {
-      region: isV2 && present !== 'v2',
+      region: hasDraft || (isV2 && present !== 'v2'),
       v2: (!isV2 || roundTrip) && (present === 'v2' || present === 'auto'),
     },
     dirty: isV2 ? loggedPages(ledger, () => dmaLogOf(device.driver.port)) : undefined,
@@ -74,6 +76,12 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
     (sink) => new BridgedDriver(place, ledger, sink, options),
   );
   return device;
+}
+
+/** Bytes of the data section that the VMM sees, or that the bridge works with: a draft's holds any buffer of a v1 driver. */
+function sectionSize({ flags, section_size }: BridgedFacts, { present, dataSection }: BridgeOptions): number {
+  if (flags !== 0) return dataSection;
+  return isDraft(present) ? Math.max(dataSection, Math.ceil(section_size / 4096) * 4096) : section_size;
 }
 
 /** The live memory of a ledger has room behind what the sessions have there. */

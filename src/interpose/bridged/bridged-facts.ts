@@ -9,9 +9,8 @@ const bridged = struct('bridged', 64, {
   used: ['u32', 0],
   /** `VFIO_MIGRATION_*` of a v2 driver, 0 of a v1 driver. */
   flags: ['u32', 4],
-  /** Index of the migration region: the one that is added (v2), or the driver's own (v1). */
+  /** Of a v1 driver's own migration region: index, `VFIO_REGION_INFO_FLAG_*`, size, offset in the descriptor, data section. */
   region: ['u32', 8],
-  /** Of a v1 driver's region: `VFIO_REGION_INFO_FLAG_*`, size, offset in the descriptor, data section. */
   region_flags: ['u32', 12],
   region_size: ['count', 16],
   region_offset: ['u64', 24],
@@ -20,6 +19,8 @@ const bridged = struct('bridged', 64, {
   /** Who was last seen to use it: a thread, and its descriptor. */
   tid: ['u32', 48],
   fd: ['s32', 52],
+  /** Index of the migration region that is added; 0, where no such region can be, if none is. */
+  added: ['u32', 56],
 });
 export type BridgedFacts = ReturnType<typeof bridged.view>;
 

@@ -227,9 +227,9 @@ export class Bridging implements Devices {
 
   #tellBridged(name: string, { driver, region, v2 }: BridgedDevice): void {
     const { present, findings } = this.#options;
-    const isV2 = driver.backend.protocol === 'v2';
-    if (isDraft(present)) findings.bridgedToDraft(name, present);
-    else findings.bridged(name, isV2 ? 'v2' : 'v1', (isV2 ? region : v2) !== undefined);
+    const protocol = driver.backend.protocol === 'v2' ? 'v2' : 'v1';
+    if (isDraft(present)) findings.bridgedToDraft(name, protocol, present);
+    else findings.bridged(name, protocol, (protocol === 'v2' ? region : v2) !== undefined);
   }
 
   /** Says why a device is left to the kernel that was to be bridged. */
@@ -258,14 +258,17 @@ export class Bridging implements Devices {
 
   #getRegionInfo(argument: Argument, { name, region, driver }: BridgedDevice): number {
     const { facts, place } = driver;
-    if (regionAskedFor(argument) !== facts.region) return CONTINUE;
     const { present, findings } = this.#options;
-    const generation = isDraft(present) ? present : 'v1';
+    const index = regionAskedFor(argument);
+    if (index === 0) return CONTINUE; // a BAR; none of the two is there
+    const isOwn = index === facts.region;
+    if (index !== facts.added && !isOwn) return CONTINUE;
+    const generation = isDraft(present) && !isOwn ? present : 'v1';
     findings.uses(name, generation);
-    if (region === undefined) return CONTINUE;
+    if (region === undefined || isOwn) return CONTINUE;
     const { dataSection } = region;
     const added: MigrationRegion = { generation, offset: regionOffset(place), dataSection, mappable: true };
-    return addedRegionInfo(argument, facts.region, added) ? 0 : CONTINUE;
+    return addedRegionInfo(argument, facts.added, added) ? 0 : CONTINUE;
   }
 
   #feature(turn: Turn, device: BridgedDevice): number {

@@ -28,14 +28,14 @@ export function describeDevice(
     if (present === 'v2' && !roundTrip) return 'speaks v2 already';
     const facts = startAnew(ledger, name);
     facts.flags = flags;
-    facts.region = deviceInfo(port).regions;
+    facts.added = deviceInfo(port).regions;
     facts.used = 1;
     return undefined;
   }
-  const regions = [...regionsOf(port, deviceInfo(port).regions)];
+  const { regions: count } = deviceInfo(port);
+  const regions = [...regionsOf(port, count)];
   const region = migrationRegionAmong(regions, VFIO_REGION_TYPE_MIGRATION);
   if (region === undefined) return whyUnknown(regions);
-  if (isDraft(present)) return 'speaks v1, and only v2 drivers are presented as a draft';
   if (present === 'v1') {
     if (roundTrip) warn(`${name}: has a migration region of its own, and is left alone`);
     return 'speaks v1 already';
@@ -51,6 +51,7 @@ export function describeDevice(
     );
   }
   const facts = startAnew(ledger, name);
+  if (isDraft(present)) facts.added = count;
   facts.region = region.index;
   facts.region_flags = region.flags;
   facts.region_size = region.size;

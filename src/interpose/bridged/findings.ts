@@ -35,10 +35,10 @@ export class Findings {
     this.#log?.(`${name}: speaks ${protocol}, and ${offered}`);
   }
 
-  /** A v2 driver is offered as a draft, and as nothing else of ours. */
-  bridgedToDraft(name: string, draft: Draft): void {
+  /** A driver is offered as a draft, and as nothing else of ours. */
+  bridgedToDraft(name: string, protocol: 'v1' | 'v2', draft: Draft): void {
     this.#header.bridged = 1;
-    this.#log?.(`${name}: speaks v2, and is offered in ${draft} as well`);
+    this.#log?.(`${name}: speaks ${protocol}, and is offered in ${draft} as well`);
   }
 
   /** The VMM has asked for what belongs to one protocol: the region of v1 or a draft, the features of v2. Said once. */

@@ -117,6 +117,7 @@ export function makePresentations(
       : inV1(backend, part);
     const present = draft === 'draft-2018' ? presentDraft2018 : presentDraft2019;
     const loadsOnStop = isV2 || (backend.protocol === 'v1' ? habits.stopAfterLoad : backend.protocol === 'draft-2018');
+    const live = backend.protocol === 'v1' ? memory.live : undefined; // of what stands on the driver itself
     const twin = (): V1Device =>
       fromDraft(
         present(v1, {
@@ -125,6 +126,7 @@ export function makePresentations(
           state: part('presentTwin'),
           stopAfterLoad: loadsOnStop,
           warn,
+          ...(live && { live }),
         }),
         { state: part('fromTwin'), warn },
       );
@@ -136,6 +138,7 @@ export function makePresentations(
       stopAfterLoad: roundTrip ? draft === 'draft-2018' : loadsOnStop,
       warn,
       ...(options.dirty && { dirty: options.dirty }),
+      ...(live && !roundTrip && { live }),
     });
     return { region, v2: undefined, outermost: region };
   };
