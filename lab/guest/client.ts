@@ -3,12 +3,14 @@ import { fileURLToPath } from 'node:url';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { identify } from '../../src/vfio/client/identify.ts';
 import { syscall, withAddress } from '../../src/sys/libc.ts';
+import type { Draft } from '../../src/v1/drafts/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
+import type { Mdev } from './mdev.ts';
 import type { Mtty } from './mtty.ts';
 import { imprintOf, Port, type PortState } from './uart.ts';
 import { underShim } from './vm.ts';
@@ -16,10 +18,11 @@ import { underShim } from './vm.ts';
 /** Programs of ours in the place of a VMM: v1 under the shim, v2 on the device itself. */
 
 const V1_CLIENT = fileURLToPath(new URL('./v1-client.js', import.meta.url));
+const DRAFT_CLIENT = fileURLToPath(new URL('./draft-client.js', import.meta.url));
 const V1_HEIR = fileURLToPath(new URL('./v1-heir.js', import.meta.url));
 
 /** `GROUP:UUID`, as the device is named for our own programs. */
-export const pathOf = ({ group, uuid }: Mtty): string => `${group}:${uuid}`;
+export const pathOf = ({ group, uuid }: Pick<Mdev, 'group' | 'uuid'>): string => `${group}:${uuid}`;
 
 interface V1ClientResult {
   readonly accesses?: number;
@@ -33,7 +36,24 @@ export async function runV1Client(
   args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
   mtty: Mtty,
 ): Promise<V1ClientResult & { readonly stderr: string }> {
-  const child = startUnderV1(bed, name, [V1_CLIENT, ...args, pathOf(mtty)]);
+  return resultOf(startUnderV1(bed, name, [V1_CLIENT, ...args, pathOf(mtty)]), name);
+}
+
+/** The same of a program of a draft, which has registers of its own. */
+export async function runDraftClient(
+  bed: TestBed,
+  name: string,
+  draft: Draft,
+  args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
+  device: Mdev,
+  run: readonly string[] = [],
+): Promise<V1ClientResult & { readonly stderr: string }> {
+  const [action, ...rest] = args;
+  const program = [process.execPath, DRAFT_CLIENT, action, draft, ...rest, pathOf(device)];
+  return resultOf(bed.spawn([...underShim(name, '--present', draft, ...run), ...program]), name);
+}
+
+async function resultOf(child: Child, name: string): Promise<V1ClientResult & { readonly stderr: string }> {
   const exit = await within(child.exited, 80_000, () => `${name} to end: ${child.stderr}`);
   assert.deepEqual(exit, { code: 0, signal: null }, child.stderr);
   return { ...(JSON.parse(child.stdout) as V1ClientResult), stderr: child.stderr };

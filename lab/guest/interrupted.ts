@@ -3,21 +3,24 @@ import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { killHard } from '../../src/vmm/child.ts';
 import { serving } from './serving.ts';
 
+/** A device with a migration region. */
+type RegionDevice<M> = Omit<V1Device, 'mapped'> & { readonly mapped: M };
+
 /**
- * A v1 device of a program under the shim, which kills its supervisor before each register access: each is served by another.
+ * Such a device of a program under the shim, which kills its supervisor before each register access: each is served by another.
  * Data may be moved without a supervisor.
  */
-export class Interrupted implements V1Device {
+export class Interrupted<M extends V1Device['mapped']> implements RegionDevice<M> {
   readonly regionSize: number;
   readonly dataSection: V1Device['dataSection'];
-  readonly mapped: Uint8Array | undefined;
+  readonly mapped: M;
   accesses = 0;
   /** The supervisors that were killed. */
   readonly killed: number[] = [];
-  readonly #device: V1Device;
+  readonly #device: RegionDevice<M>;
   readonly #name: string;
 
-  constructor(device: V1Device, name: string) {
+  constructor(device: RegionDevice<M>, name: string) {
     this.#device = device;
     this.#name = name;
     this.regionSize = device.regionSize;

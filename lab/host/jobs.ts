@@ -8,7 +8,7 @@ import type { Report } from './report.ts';
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
 /** Jobs that take minutes: `--all` leaves them out. */
-const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'harassed', 'soak', 'speed']);
+const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'drafts-killed', 'harassed', 'soak', 'speed']);
 
 /** Jobs whose guest is not a stock one. */
 const REPORTING: ReadonlySet<string> = new Set([
