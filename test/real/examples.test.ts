@@ -11,6 +11,7 @@ import { codeBlocks, documents, root } from '../docs/documents.ts';
 import { examples, onHardware, wrappers, type Example } from '../docs/scripts.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { inShort } from '../support/runs.ts';
 
 const TIMEOUT = 180_000;
 
@@ -86,7 +87,7 @@ describeWithQemus(['7.2', '10.0'], 'examples', () => {
     expect(leftBehind(bed())).toEqual([]);
   }
 
-  it.each(ways)(
+  it.each(inShort(ways, (_, n) => n === 1))(
     'save-and-load %s: the second device has the first one’s memory',
     { timeout: TIMEOUT },
     (_, command) => {
@@ -95,13 +96,17 @@ describeWithQemus(['7.2', '10.0'], 'examples', () => {
     },
   );
 
-  it.each(ways)('evacuate %s: QEMU 10.0 has the device of QEMU 7.2', { timeout: TIMEOUT }, (_, command) => {
-    const shown = example('evacuate');
-    return expectPrints(command(shown), shown.printed);
-  });
+  it.each(inShort(ways, (_, n) => n === 1))(
+    'evacuate %s: QEMU 10.0 has the device of QEMU 7.2',
+    { timeout: TIMEOUT },
+    (_, command) => {
+      const shown = example('evacuate');
+      return expectPrints(command(shown), shown.printed);
+    },
+  );
 
   const noImages = which('qemu-img') === '' ? ' (skipped, no qemu-img: install qemu-utils)' : '';
-  it.skipIf(noImages !== '' && !ci).each(ways)(
+  it.skipIf(noImages !== '' && !ci).each(inShort(ways, (_, n) => n === 1))(
     `snapshot %s: a VM starts with the device of its snapshot${noImages}`,
     { timeout: TIMEOUT },
     (_, command) => {
@@ -110,23 +115,28 @@ describeWithQemus(['7.2', '10.0'], 'examples', () => {
     },
   );
 
-  it.each([
+  const faults = [
     ['save-and-load', 'x-enable-migration=on', 'x-enable-migration=off', "VFIO device doesn't support migration"],
     ['save-and-load', 'exec:cat', 'exec:head -c 100000', 'load of migration failed'],
     ['evacuate', 'x-enable-migration=on', 'x-enable-migration=off', "VFIO device doesn't support migration"],
-  ])('%s with %s as %s fails, says why, and leaves nothing', { timeout: TIMEOUT }, async (name, from, to, why) => {
-    const broken = bed().path('broken');
-    mkdirSync(broken);
-    const qemu = join(broken, 'qemu-system-x86_64');
-    writeFileSync(qemu, `#!/bin/bash\nexec ${which(qemuBinary('7.2'))} "\${@/${from}/${to}}"\n`);
-    chmodSync(qemu, 0o755);
-    const child = start(bed(), ['bash', `examples/${name}.sh`], { path: [broken], env: qemu10() });
-    expect(await end(child)).toMatchObject({ signal: null });
-    expect(child.exit?.code).not.toBe(0);
-    expect(child.stderr).toContain(why);
-    expect(child.stderr).toMatch(new RegExp(`examples/${name}\\.sh: failed with status \\d+`));
-    expect(leftBehind(bed())).toEqual([]);
-  });
+  ] as const;
+  it.each(inShort(faults, (_, n) => n === 1))(
+    '%s with %s as %s fails, says why, and leaves nothing',
+    { timeout: TIMEOUT },
+    async (name, from, to, why) => {
+      const broken = bed().path('broken');
+      mkdirSync(broken);
+      const qemu = join(broken, 'qemu-system-x86_64');
+      writeFileSync(qemu, `#!/bin/bash\nexec ${which(qemuBinary('7.2'))} "\${@/${from}/${to}}"\n`);
+      chmodSync(qemu, 0o755);
+      const child = start(bed(), ['bash', `examples/${name}.sh`], { path: [broken], env: qemu10() });
+      expect(await end(child)).toMatchObject({ signal: null });
+      expect(child.exit?.code).not.toBe(0);
+      expect(child.stderr).toContain(why);
+      expect(child.stderr).toMatch(new RegExp(`examples/${name}\\.sh: failed with status \\d+`));
+      expect(leftBehind(bed())).toEqual([]);
+    },
+  );
 
   it.each(examples)(
     '$path copied from the document does not succeed where nothing runs',

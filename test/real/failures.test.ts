@@ -8,6 +8,7 @@ import { migrateToFile } from '../../tools/vmm/migration-file.ts';
 import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { inShort } from '../support/runs.ts';
 
 const TIMEOUT = 90_000;
 
@@ -26,7 +27,7 @@ const bridged: readonly Path[] = [
 describeWithQemus(['7.2', '10.0'], 'a migration that fails', () => {
   const bed = useTestBed();
 
-  describe.each(bridged)('$title', ({ driver, options }) => {
+  describe.each(inShort(bridged, (_, n) => n === 1))('$title', ({ driver, options }) => {
     const start = (name: string, device: DeviceOptions = {}, more: ShimOptions = {}): Promise<Vm> =>
       startShimmedVm(bed(), name, [{ driver, size: '16M', ...device }], { ...options, ...more });
     const awaitMigration = (name: string, device: DeviceOptions = {}): Promise<Vm> =>

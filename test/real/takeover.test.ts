@@ -17,16 +17,18 @@ import { expectDevice, startPair } from '../../tools/vmm/pair.ts';
 import { serving, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { inShort } from '../support/runs.ts';
 
 const TIMEOUT = 90_000;
 
 describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
   const bed = useTestBed();
 
-  describe.each([
+  const bridged = [
     { title: 'QEMU 7.2 on a v2 driver', driver: 'qat', qemu: '7.2' },
     { title: 'QEMU 10.0 on a v1 driver', driver: 'vendor-v1', qemu: '10.0' },
-  ] as const)('$title', ({ driver, qemu }) => {
+  ] as const;
+  describe.each(inShort(bridged, (_, n) => n === 0))('$title', ({ driver, qemu }) => {
     const device = { driver, size: '64M' };
     const start = (name: string, options = {}): Promise<Vm> =>
       startShimmedVm(bed(), name, [device], { qemu, ...options });

@@ -1,6 +1,14 @@
 /** True for the long run: `VFIO_SHIM_FULL=1`. */
 export const FULL = (process.env['VFIO_SHIM_FULL'] ?? '') !== '';
 
+/** True in CI (`npm run check`) and in the long run. What takes longest is done in fewer combinations otherwise: `npm test` has minutes. */
+export const AT_LENGTH = FULL || (process.env['VFIO_SHIM_AT_LENGTH'] ?? '') !== '';
+
+/** All cases at length, otherwise those of which `isKept` is true. */
+export function inShort<T>(cases: readonly T[], isKept: (each: T, n: number) => boolean): T[] {
+  return AT_LENGTH ? [...cases] : cases.filter(isKept);
+}
+
 /** True while mutants are tried: tests are run a thousand times over then. */
 const FEW = process.env['VFIO_SHIM_FEW'] === '1';
 

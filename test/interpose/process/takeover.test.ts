@@ -23,8 +23,8 @@ import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
+import { FULL, inShort } from '../../support/runs.ts';
 
-const full = process.env['VFIO_SHIM_FULL'] !== undefined;
 const TAKES_OVER = /the supervisor ended \(SIGKILL\), a successor takes over/g;
 
 /** What migrant.c prints. */
@@ -117,7 +117,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     },
   );
 
-  it.runIf(full)(
+  it.runIf(FULL)(
     'is succeeded at each call, and at any moment of it, with every driver',
     { timeout: 1_800_000 },
     async () => {
@@ -155,7 +155,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     },
   );
 
-  it.runIf(full)('leaves a mapping, or an error, wherever in mmap it is killed', { timeout: 600_000 }, async () => {
+  it.runIf(FULL)('leaves a mapping, or an error, wherever in mmap it is killed', { timeout: 600_000 }, async () => {
     let [mapped, kills] = [0, 0];
     for (let n = 0; n < 150; n += 1) {
       const args = 'kill=during every=1000 first=1 at_map=1'.split(' ');
@@ -183,7 +183,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, 'kill-at-entry'],
   ];
   const untraceable = lacksTracing();
-  it.skipIf(untraceable !== undefined).each(points)(
+  it.skipIf(untraceable !== undefined).each(inShort(points, (_, n) => n === 0))(
     `at each call, just when it %s${because(untraceable)}`,
     { timeout: 180_000 },
     async (_, request, when) => {
@@ -220,11 +220,12 @@ describeWithCompiler('a supervisor that is killed', () => {
     },
   );
 
-  it.skipIf(untraceable !== undefined).each([
+  const opening = [
     ['has received it', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_RECV, 'kill-at-exit'],
     ['is about to answer', SECCOMP_IOCTL_NOTIF_SEND, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-entry'],
     ['has given a descriptor', SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_ADDFD, 'kill-at-exit'],
-  ] as const)(
+  ] as const;
+  it.skipIf(untraceable !== undefined).each(inShort(opening, (_, n) => n === 2))(
     `at each call by which a VMM opens its devices, just when it %s${because(untraceable)}`,
     { timeout: BUSY },
     async (_, request, ofDescriptor, when) => {

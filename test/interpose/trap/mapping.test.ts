@@ -21,12 +21,13 @@ import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions } from '../../support/shim-run.ts';
 import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
+import { FULL } from '../../support/runs.ts';
 
 const { SIGCONT, SIGKILL, SIGSTOP, SIGUSR1 } = constants.signals;
 const SIGRTMIN = 34;
 const READ_WRITE = PROT_READ | PROT_WRITE;
 const REFUSED = 'is not mapped, migration will be slow';
-const many = process.env['VFIO_SHIM_FULL'] === undefined ? 1 : 20;
+const many = FULL ? 20 : 1;
 const patience = { timeout: 20_000 * (many + 1) };
 const section = 16 * 4096;
 
