@@ -119,7 +119,7 @@ describeWithCompiler('a supervisor that is killed', () => {
 
   it.runIf(FULL)(
     'is succeeded at each call, and at any moment of it, with every driver',
-    { timeout: 1_800_000 },
+    { timeout: 7_200_000 },
     async () => {
       let kills = 0;
       for (const driver of [
@@ -155,7 +155,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     },
   );
 
-  it.runIf(FULL)('leaves a mapping, or an error, wherever in mmap it is killed', { timeout: 600_000 }, async () => {
+  it.runIf(FULL)('leaves a mapping, or an error, wherever in mmap it is killed', { timeout: 3_600_000 }, async () => {
     let [mapped, kills] = [0, 0];
     for (let n = 0; n < 150; n += 1) {
       const args = 'kill=during every=1000 first=1 at_map=1'.split(' ');
