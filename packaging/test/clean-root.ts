@@ -17,6 +17,7 @@ const SUITES = ['bookworm', 'bookworm-security'];
 const PACKAGES = [
   ...[
     'base-files',
+    'apt',
     'dpkg',
     'tar',
     'xz-utils',
@@ -77,6 +78,9 @@ async function register(deb: string, root: string): Promise<string> {
   return control.replace(/^(Package: .*)$/m, '$1\nStatus: install ok installed');
 }
 
+/** What is the kernel's, and what dpkg and apt write for themselves. */
+const NOTES = ['/dev', '/proc', '/var/cache/apt', '/var/lib/apt', '/var/lib/dpkg', '/var/log'];
+
 export interface Entered {
   readonly status: number | null;
   readonly stdout: string;
@@ -120,13 +124,13 @@ export class CleanRoot {
     return { status, stdout, stderr };
   }
 
-  /** What the root holds: what is what, and of which size, mode and time; without what dpkg notes about itself. */
+  /** What the root holds: what is what, and of which size, mode and time; without what dpkg and apt note about themselves. */
   contents(): string[] {
     const found: string[] = [];
     const visit = (directory: string): void => {
       for (const name of readdirSync(join(this.path, directory)).toSorted()) {
         const path = join(directory, name);
-        if (['/dev', '/proc', '/var/lib/dpkg', '/var/log', ...this.#shown].includes(path)) continue;
+        if ([...NOTES, ...this.#shown].includes(path)) continue;
         const stat = lstatSync(join(this.path, path));
         if (stat.isDirectory()) {
           found.push(`${path}/ ${stat.mode.toString(8)}`);

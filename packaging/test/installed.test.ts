@@ -5,8 +5,10 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cachePath } from '../../scripts/lib/cache.mjs';
 import { run } from '../../scripts/lib/process.mjs';
+import { blocks, documents } from '../../test/docs/documents.ts';
 import { lacksForRun } from '../../test/support/host.ts';
 import { TESTED, testedNode } from '../npm.ts';
+import { SHELLS } from './shells.ts';
 import { CleanRoot, lacksRoots, type Entered } from './clean-root.ts';
 
 /*
@@ -33,6 +35,14 @@ async function makePackages(directory: string, env: Record<string, string>): Pro
 function packageOf(pattern: RegExp): string {
   const [name = ''] = names.filter((each) => pattern.test(each));
   return join(made, name);
+}
+
+/** How README.md installs the package that takes Debian's Node. */
+function documented(): string {
+  const text = documents.find(({ path }) => path === 'README.md')?.text ?? '';
+  const [only, ...more] = blocks(text).filter(({ mark }) => mark === 'install');
+  if (only === undefined || more.length > 0) throw new Error('README.md: not exactly one way to install');
+  return only.code;
 }
 
 /** What a command printed, if it has succeeded. */
@@ -88,9 +98,8 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
       const shown = [made, cachePath('npm'), cachePath('qemu-bookworm')];
       clean = await CleanRoot.make(join(work, name), shown, hidden);
       before = clean.contents();
-      const entered = clean.run(['dpkg', '--install', packageOf(pattern)]);
-      expect(entered.stderr).not.toMatch(/warning/);
-      succeeded(entered);
+      const install = name === 'vfio-shim' ? documented() : `dpkg --install ${packageOf(pattern)}`;
+      succeeded(clean.run(['bash', '-ec', `cd ${made}\n${install}`]));
     });
 
     it('is whole', () => {
@@ -116,6 +125,19 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
       const [saved, restored] = lines.map((line) => JSON.parse(line) as { sha256: string; bytes: number });
       expect(saved?.bytes).toBeGreaterThan(4 * 2 ** 20);
       expect(restored).toMatchObject({ sha256: saved?.sha256, bytes: saved?.bytes });
+    });
+
+    it.each(Object.keys(SHELLS))('is completed by %s', (shell) => {
+      const offered = (line: string): string[] => SHELLS[shell]?.(clean, line) ?? [];
+      // the word that bash completes begins behind the colon
+      const word = shell === 'bash' ? 'qat' : 'sim:qat';
+      expect(offered('vfio-shim s')).toEqual(['save', 'stream']);
+      expect(offered('vfio-shim run --pre')).toEqual(['--present']);
+      expect(offered('vfio-shim run --present draft')).toEqual(['draft-2018', 'draft-2019']);
+      expect(offered('vfio-shim run --device qat --device his')).toEqual(['hisi', 'hisi-v1']);
+      expect(offered('vfio-shim run --device qat -- truncat')).toEqual(['truncate']);
+      expect(offered('vfio-shim probe sim:q')).toEqual([word]);
+      expect(offered('vfio-shim fsm --flags 3 stop runn')).toEqual(['running', 'running-p2p']);
     });
 
     it('has pages in the manual, in which groff finds no mistake', () => {
