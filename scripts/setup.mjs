@@ -9,7 +9,7 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
-  console.error(`vfio-shim needs Node.js 20.19 or newer, this is ${process.version}`);
+  console.error(`vfio-shim is built with Node.js 20.19 or newer, this is ${process.version}`);
   process.exit(1);
 }
 
@@ -36,9 +36,15 @@ const newest = (directory) =>
   readdirSync(directory, { recursive: true })
     .map((name) => statSync(join(directory, name)).mtimeMs)
     .reduce((latest, time) => Math.max(latest, time), statSync(directory).mtimeMs);
-const inputs = ['tsconfig.json', 'tsconfig.build.json', 'rooms.json', 'package-lock.json', 'scripts/build.mjs'].map(
-  (file) => statSync(file).mtimeMs,
-);
+const inputs = [
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'rooms.json',
+  'package.json',
+  'package-lock.json',
+  'scripts/build.mjs',
+  'scripts/lib/bundle.mjs',
+].map((file) => statSync(file).mtimeMs);
 if (!existsSync('dist/.built') || statSync('dist/.built').mtimeMs < Math.max(newest('src'), ...inputs)) {
   run('build', process.execPath, ['scripts/build.mjs']);
 }

@@ -1,12 +1,4 @@
-import { carryOut, type Commands } from './program.ts';
+import { commands } from './commands.ts';
+import { carryOut } from './program.ts';
 
-const commands: Commands = new Map([
-  ['run', () => import('./run.ts')], // to be listed
-  ['probe', () => import('./probe.ts')],
-  ['save', () => import('./save.ts')],
-  ['restore', () => import('./restore.ts')],
-  ['stream', () => import('./stream.ts')],
-  ['fsm', () => import('./fsm.ts')],
-  ['demo', () => import('./demo.ts')],
-]);
 void carryOut(commands);

@@ -9,7 +9,7 @@ import { mib, milliseconds, type Story } from './story.ts';
 import type { VmmStep } from './vmm/steps.ts';
 
 const DEVICE = 'qat,size=32M';
-const VMM = join(import.meta.dirname, 'vmm/main.js');
+const VMM = join(import.meta.dirname, 'vmm-main.js');
 
 /** Part 1 without QEMU: two processes of a small v1 VMM, live over a socket that is descriptor 0 of both. */
 export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
@@ -19,7 +19,7 @@ export async function migrateWithSmallVmm(stage: Stage): Promise<PartResult> {
       name,
       device: DEVICE,
       command: () => [process.execPath, '--no-warnings', VMM, name],
-      shown: `node cli/vmm/main.js ${name}`,
+      shown: `node cli/vmm-main.js ${name}`,
       stdin,
       onOutput: (line) => {
         const step = JSON.parse(line) as VmmStep;

@@ -29,7 +29,8 @@ export class Program extends Child {
   }
 
   failure(): ShimError {
-    const line = this.#complaints.findLast((candidate) => candidate.startsWith(OURS)) ?? this.#complaints.at(-1);
+    const ours = this.#complaints.filter((candidate) => candidate.startsWith(OURS));
+    const line = ours.at(-1) ?? this.#complaints.at(-1);
     if (line !== undefined) return asError(this.name, line);
     const how = this.exit?.signal ?? `exit status ${this.exit?.code}`;
     return new ShimError('ERR_TARGET', `${this.name}: ended with ${how}`);

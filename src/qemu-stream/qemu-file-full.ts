@@ -18,7 +18,7 @@ export function readTail(source: ByteSource, { devices, end }: Walk): Tail {
   const full = devices
     .filter(({ layout }) => layout === '6.2')
     .map(({ start }) => findFull(source, start, end, description))
-    .toSorted((a, b) => a.offset - b.offset);
+    .sort((a, b) => a.offset - b.offset);
   return { full, description };
 }
 

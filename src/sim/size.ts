@@ -12,6 +12,7 @@ export function parseSize(text: string, error: (why: string) => Error): number {
 
 /** The shortest text from which `parseSize` makes this count. */
 export function formatSize(value: number): string {
-  const unit = UNITS.findLastIndex((_, n) => value > 0 && value % 1024 ** n === 0);
+  const dividing = UNITS.filter((_, n) => value > 0 && value % 1024 ** n === 0);
+  const unit = dividing.length - 1;
   return unit < 0 ? '0' : `${value / 1024 ** unit}${UNITS[unit]}`;
 }

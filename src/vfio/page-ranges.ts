@@ -48,14 +48,14 @@ export function roundedOut(set: PageSet, unit: number): PageSet {
 export function coalesced(set: PageSet, limit: number): PageSet {
   if (set.length <= limit) return set;
   const gaps = set.slice(1).map((range, n) => range.first - (set[n]?.end ?? 0));
-  const widest = gaps.toSorted((a, b) => a - b)[set.length - limit - 1] ?? 0;
+  const widest = gaps.sort((a, b) => a - b)[set.length - limit - 1] ?? 0;
   return joined(set, widest);
 }
 
 /** Joins ranges with a gap of at most that many pages between them. */
 function joined(ranges: readonly PageRange[], gap: number): PageSet {
   const set: PageRange[] = [];
-  for (const { first, end } of ranges.toSorted((a, b) => a.first - b.first)) {
+  for (const { first, end } of [...ranges].sort((a, b) => a.first - b.first)) {
     if (first >= end) continue;
     const last = set.at(-1);
     if (last === undefined || first > last.end + gap) set.push({ first, end });

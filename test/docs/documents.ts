@@ -20,7 +20,7 @@ export const documents: readonly Document[] = [
 /** A fenced block: ```` ```LANGUAGE MARK ````. */
 export interface Block {
   readonly language: string;
-  /** `hardware`: runs only where there is some; `fragment`: does not run by itself. */
+  /** `hardware`: runs only where there is some; `install`: as root, beside the packages; `fragment`: does not run by itself. */
   readonly mark: string;
   readonly code: string;
 }

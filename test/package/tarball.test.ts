@@ -104,13 +104,13 @@ describe('the packed package', () => {
       'transfer-worker',
       'keeper-main',
       'supervisor-main',
-      'vmm/main',
+      'vmm-main',
     ];
     const textOf = (program: string): string => readFileSync(join(installed, 'dist/cli', `${program}.js`), 'utf8');
 
     it('are all there is', () => {
       const files = readdirSync(join(installed, 'dist/cli'), { recursive: true, encoding: 'utf8' });
-      const others = ['LICENSES', 'package.json', 'vmm'];
+      const others = ['LICENSES', 'package.json'];
       expect(files.toSorted()).toEqual([...others, ...programs.map((program) => `${program}.js`)].toSorted());
     });
 

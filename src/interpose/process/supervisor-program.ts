@@ -33,12 +33,12 @@ export class SupervisorProgram {
   }
 }
 
-/** Runs the program as the body of a function, whose `require` has Node's own modules and koffi. */
+/** Runs the program as the body of a function, whose `require` has Node's own modules and koffi, by the names that the build gives it. */
 function bootstrap(program: number, koffi: number): string {
   return `for (const signal of ${JSON.stringify(IGNORED)}) process.on(signal, () => {});
 const koffi = { exports: {} };
 process.dlopen(koffi, '/proc/self/fd/${koffi}');
 const text = require('node:fs').readFileSync('/proc/self/fd/${program}', 'utf8');
 const main = require('node:vm').runInThisContext('(function (require) {' + text + '})', { filename: 'supervisor-main.js' });
-main((name) => (name === 'koffi' ? koffi.exports : require(name)));`;
+main((name) => (name === 'koffi' || name === './koffi.node' ? koffi.exports : require(name)));`;
 }

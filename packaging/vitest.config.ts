@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+/** What takes the packages: minutes, a network, and the right to enter a root. `npm test` leaves it out. */
+export default defineConfig({
+  test: {
+    name: 'packages',
+    include: ['packaging/test/*.test.ts'],
+    pool: 'forks',
+    testTimeout: 120_000,
+    hookTimeout: 600_000,
+  },
+});

@@ -1,0 +1,12 @@
+import type { Commands } from './program.ts';
+
+/** Every command, in the order in which they are listed. */
+export const commands: Commands = new Map([
+  ['run', () => import('./run.ts')],
+  ['probe', () => import('./probe.ts')],
+  ['save', () => import('./save.ts')],
+  ['restore', () => import('./restore.ts')],
+  ['stream', () => import('./stream.ts')],
+  ['fsm', () => import('./fsm.ts')],
+  ['demo', () => import('./demo.ts')],
+]);
