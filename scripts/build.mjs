@@ -48,6 +48,7 @@ function bundleCommand(directory) {
       'run-main': 'src/cli/run-main.ts',
       'commands-main': 'src/cli/commands-main.ts',
       'transfer-worker': 'src/cli/transfer-worker.ts',
+      'attempts-main': 'src/doctor/attempts-main.ts',
       'keeper-main': 'src/interpose/process/keeper-main.ts',
       'supervisor-main': 'src/interpose/process/supervisor-main.ts',
       'vmm/main': 'src/demo/vmm/main.ts',

@@ -2,6 +2,7 @@ import { carryOut, type Commands } from './program.ts';
 
 const commands: Commands = new Map([
   ['run', () => import('./run.ts')], // to be listed
+  ['doctor', () => import('./doctor.ts')],
   ['list', () => import('./list.ts')],
   ['probe', () => import('./probe.ts')],
   ['save', () => import('./save.ts')],

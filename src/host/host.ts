@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 
 /**
  * The files of a host that say what it has: /sys, /proc, /dev and /lib/modules, below a root of a test's own if it gives one. What is not
@@ -27,8 +27,7 @@ export class Host {
   }
 
   has(path: string): boolean {
-    const parent = path.slice(0, path.lastIndexOf('/'));
-    return this.names(parent).includes(basename(path));
+    return this.names(dirname(path)).includes(basename(path));
   }
 
   /** What a symbolic link names. */
