@@ -11,11 +11,14 @@ interface Meaning {
 const SANDBOX =
   'what this runs in refuses it: a container needs --cap-add SYS_PTRACE or a seccomp profile that allows it, a systemd unit no SystemCallFilter=~@debug';
 
+/** Of what is tried on another process: Yama's line says whether it is that. */
+const TRACING = `if it is not Yama, ${SANDBOX}`;
+
 /** Of a system call that Linux has had since then. */
 const since =
-  (version: string) =>
+  (version: string, otherwise = SANDBOX) =>
   ({ errno }: Outcome): string =>
-    errno === 'ENOSYS' ? `needs Linux ${version}, or a sandbox that knows the call` : SANDBOX;
+    errno === 'ENOSYS' ? `needs Linux ${version}, or a sandbox that knows the call` : otherwise;
 
 const MEANINGS: Readonly<Record<AttemptName, Meaning>> = {
   koffi: {
@@ -30,13 +33,13 @@ const MEANINGS: Readonly<Record<AttemptName, Meaning>> = {
     remedy: ({ errno }) => (errno === 'EFBIG' ? 'ulimit -f unlimited: the files are large, and empty' : SANDBOX),
   },
   pidfd_open: { what: 'pidfd_open', otherwise: 'fail', remedy: since('5.3') },
-  pidfd_getfd: { what: 'pidfd_getfd', otherwise: 'fail', remedy: since('5.6') },
+  pidfd_getfd: { what: 'pidfd_getfd', otherwise: 'fail', remedy: since('5.6', TRACING) },
   process_vm_readv: { what: 'process_vm_readv', otherwise: 'fail', remedy: since('3.2') },
   process_vm_writev: { what: 'process_vm_writev', otherwise: 'fail', remedy: since('3.2') },
   ptrace: {
     what: 'ptrace of a child',
     otherwise: 'warn',
-    remedy: () => `without it a VMM cannot map the data section, and migrates slowly; ${SANDBOX}`,
+    remedy: () => `without it a VMM cannot map the data section, and migrates slowly; ${TRACING}`,
   },
   seccomp: {
     what: 'seccomp user notification, SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV',
