@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { migrateLive } from '../../src/vmm/migration.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
+import { CLI } from '../../tools/vmm/cli.ts';
 import { check } from '../guest/check.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { assertArrived, OLD, startDestination, startSource } from '../guest/pair.ts';
@@ -56,6 +57,15 @@ await check(
     assert.match(child.stderr, /^vfio-shim: run needs CAP_SYS_PTRACE if kernel\.yama\.ptrace_scope is 2 .*\n$/);
   },
 );
+
+await check('doctor tells an ordinary user that ptrace_scope 2 is too strict', async (bed) => {
+  await setScope('2');
+  const child = bed.spawn([process.execPath, CLI, 'doctor', '--json']);
+  assert.deepEqual(await child.exited, { code: 1, signal: null });
+  const { checks } = JSON.parse(child.stdout) as { checks: { name: string; level: string }[] };
+  const failing = checks.filter(({ level }) => level === 'fail').map(({ name }) => name);
+  assert.deepEqual(failing, ['pidfd_getfd', 'yama', 'run', 'run --device']);
+});
 
 await setScope(before);
 await root.close();

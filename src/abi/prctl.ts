@@ -30,5 +30,6 @@ export const PIDFD_THREAD = 0o200;
 export const RLIMIT_FSIZE = 1;
 export const RLIMIT_NOFILE = 7;
 
-/** Capability that allows to trace any process (linux/capability.h). */
+/** Capabilities that allow to lock memory beyond the limit, and to trace any process (linux/capability.h). */
+export const CAP_IPC_LOCK = 14;
 export const CAP_SYS_PTRACE = 19;

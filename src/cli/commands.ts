@@ -3,6 +3,8 @@ import type { Commands } from './program.ts';
 /** Every command, in the order in which they are listed. */
 export const commands: Commands = new Map([
   ['run', () => import('./run.ts')],
+  ['doctor', () => import('./doctor.ts')],
+  ['list', () => import('./list.ts')],
   ['probe', () => import('./probe.ts')],
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],

@@ -6,7 +6,7 @@ import { pciId } from '../vfio/client/pci-id.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { tryDmaLog } from './dma-logging.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
-import { sysfsFacts } from './sysfs-facts.ts';
+import { sysfsFacts } from '../host/sysfs-facts.ts';
 
 /** A device behind /dev/vfio. */
 export function openKernel(path: string, look: boolean): Opened {

@@ -1,35 +1,39 @@
 import { ShimError } from '../error.ts';
+import { hostName, type HostName } from '../host/device-path.ts';
 import type { SimSpec } from '../sim/drivers.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
 
-/** DEVICE of a command: a simulated device, or one of the kernel. */
+/** DEVICE of a command: a simulated device, or one of the kernel, by the path that it is opened by or by a name of this host's. */
 export type DeviceName =
   | { readonly kind: 'sim'; readonly text: string; readonly spec: SimSpec }
-  | { readonly kind: 'vfio'; readonly text: string; readonly path: string };
+  | { readonly kind: 'vfio'; readonly text: string; readonly path: string }
+  | { readonly kind: 'host'; readonly text: string; readonly name: HostName };
 
-/** Takes DEVICE apart. Throws `ERR_ARGUMENT` or `ERR_SPEC`; nothing is opened. */
+/** Takes DEVICE apart. Throws `ERR_ARGUMENT` or `ERR_SPEC`; nothing is opened or looked for. */
 export function parseDevice(text: string): DeviceName {
-  const at = text.indexOf(':');
-  const [kind, rest] = [text.slice(0, Math.max(0, at)), text.slice(at + 1)];
-  if (kind === 'sim') return { kind, text, spec: parseSpec(rest) };
-  if (kind !== 'vfio') {
-    throw new ShimError('ERR_ARGUMENT', `device ${JSON.stringify(text)}: is neither sim:SPEC nor vfio:PATH`);
-  }
-  const isCdev = /^\/dev\/vfio\/devices\/[^/]+$/.test(rest);
-  if (!isCdev && !/^\/[^:]*:[^/]+$/.test(rest)) {
-    throw new ShimError(
-      'ERR_ARGUMENT',
-      `device ${JSON.stringify(text)}: give a group and a device in it, vfio:/dev/vfio/26:0000:01:00.0, or vfio:/dev/vfio/devices/vfio0`,
-    );
-  }
-  return { kind, text, path: rest };
+  if (text.startsWith('sim:')) return { kind: 'sim', text, spec: parseSpec(text.slice('sim:'.length)) };
+  const rest = text.replace(/^vfio:/, '');
+  const name = hostName(rest);
+  if (name !== undefined) return { kind: 'host', text, name };
+  if (CDEV.test(rest) || IN_GROUP.test(rest)) return { kind: 'vfio', text, path: rest };
+  throw new ShimError(
+    'ERR_ARGUMENT',
+    `device ${JSON.stringify(text)}: is neither sim:SPEC nor a device of the kernel: 0000:01:00.0, a UUID, /dev/vfio/26, /dev/vfio/26:0000:01:00.0 or /dev/vfio/devices/vfio0`,
+  );
 }
+
+const CDEV = /^\/dev\/vfio\/devices\/[^/]+$/;
+const IN_GROUP = /^\/[^:]*:[^/]+$/;
 
 export const deviceHelp = `
 DEVICE is one of
-  sim:SPEC                            a simulated device, which exists within this command only
-  vfio:/dev/vfio/GROUP:NAME           a device of the kernel, by its group, e.g. vfio:/dev/vfio/26:0000:01:00.0
-  vfio:/dev/vfio/devices/vfioN        a device of the kernel, by its own node (Linux 6.6, iommufd)
+  sim:SPEC                      a simulated device, which exists within this command only
+  0000:01:00.0, 01:00.0         a PCI device of the host, by its address
+  UUID                          a mediated device of the host
+  /dev/vfio/26                  the only device of a group
+  /dev/vfio/26:0000:01:00.0     a device by its group and name
+  /dev/vfio/devices/vfio0       a device by its own node (Linux 6.6, iommufd)
+Those of the kernel may have vfio: before them. "vfio-shim list" shows them.
 
 ${specHelp()}`;

@@ -2,6 +2,8 @@ import { VFIO_DEVICE_FLAGS_PCI, VFIO_PCI_ROM_REGION_INDEX } from '../abi/vfio-de
 import type { ByteStore } from '../sim/byte-store.ts';
 import { ShimError } from '../error.ts';
 import type { Identity } from '../state-file/identity.ts';
+import { devicePath } from '../host/device-path.ts';
+import { Host } from '../host/host.ts';
 import { stateName, type MigratableDevice } from '../device/migratable.ts';
 import type { DeviceName } from './device-name.ts';
 import { whyUnknown } from '../vfio/client/identify.ts';
@@ -34,7 +36,7 @@ export interface OpenOptions {
 /** Opens DEVICE. Its state is asked for before anything else. */
 export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDevice {
   const look = options.look === true;
-  const opened = name.kind === 'sim' ? openSim(name.spec, name.text, look) : openKernel(name.path, look);
+  const opened = name.kind === 'sim' ? openSim(name.spec, name.text, look) : openKernel(kernelPath(name), look);
   try {
     const { migratable } = opened;
     const foundIn = migratable === undefined ? undefined : stateName(migratable);
@@ -52,6 +54,10 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
     opened.close();
     throw error;
   }
+}
+
+function kernelPath(name: Exclude<DeviceName, { kind: 'sim' }>): string {
+  return name.kind === 'vfio' ? name.path : devicePath(new Host(), name.name);
 }
 
 /** The device in the protocol that it speaks. Throws `ERR_FEATURE_UNSUPPORTED` if it speaks none. */

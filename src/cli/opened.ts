@@ -3,7 +3,7 @@ import type { MigratableDevice } from '../device/migratable.ts';
 import type { ByteStore } from '../sim/byte-store.ts';
 import type { Identity } from '../state-file/identity.ts';
 import type { DmaLogging } from './dma-logging.ts';
-import type { SysfsFacts } from './sysfs-facts.ts';
+import type { SysfsFacts } from '../host/sysfs-facts.ts';
 
 /** What there is to know about a device without changing its state. */
 export interface DeviceFacts {

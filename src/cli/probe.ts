@@ -1,12 +1,17 @@
+import { release } from 'node:os';
 import { type Command } from 'commander';
 import {
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../abi/vfio-device.ts';
+import { VFIO_REGION_TYPE_MIGRATION_DRAFT } from '../abi/vfio-drafts.ts';
 import { VFIO_REGION_SUBTYPE_MIGRATION } from '../abi/vfio-v1.ts';
 import { VFIO_MIGRATION_P2P, VFIO_MIGRATION_PRE_COPY, VFIO_MIGRATION_STOP_COPY } from '../abi/vfio-v2.ts';
-import type { RegionInfo } from '../vfio/client/device-info.ts';
+import { Host } from '../host/host.ts';
+import { variantDriver } from '../host/variant-driver.ts';
+import { whyNone, type WhyNone } from '../host/why-none.ts';
+import { migrationRegionAmong, type RegionInfo } from '../vfio/client/device-info.ts';
 import { whyUnknown } from '../vfio/client/identify.ts';
 import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
@@ -56,6 +61,7 @@ function probe(device: OpenDevice) {
     regions: facts.regions.map(describeRegion),
     irqs: facts.irqs,
     dmaLogging,
+    whyNone: protocol === 'none' ? immobile(device) : null,
     migration: outlook({
       protocol,
       migrationFlags,
@@ -63,6 +69,14 @@ function probe(device: OpenDevice) {
       ...(protocol === 'none' && { unknown: whyUnknown(facts.regions) }),
     }),
   };
+}
+
+/** Why the device cannot migrate, and which driver of this kernel would. */
+function immobile({ facts }: OpenDevice): WhyNone | null {
+  if (migrationRegionAmong(facts.regions, VFIO_REGION_TYPE_MIGRATION_DRAFT) !== undefined) return null; // the verdicts say why
+  const { driver, modalias } = facts.sysfs;
+  const variant = variantDriver(new Host(), release(), modalias ?? '');
+  return whyNone({ driver, modalias, variant, release: release() });
 }
 
 const MIGRATION_FLAGS = [
@@ -115,6 +129,8 @@ function inWords(found: Findings): string {
     ['id', found.id ?? undefined],
     ['sysfs', sysfs.path],
     ['protocol', protocol],
+    ['why', found.whyNone?.reason],
+    ['remedy', found.whyNone?.remedy ?? undefined],
     ['migrationFlags', protocol === 'v2' ? flags : undefined],
     ['state', state === null ? undefined : `${state}${staleNote}`],
     ['dataSize', protocol === 'none' ? undefined : size],

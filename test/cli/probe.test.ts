@@ -1,10 +1,9 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseDevice } from '../../src/cli/device-name.ts';
 import { outlook, type Capabilities } from '../../src/cli/outlook.ts';
-import { sysfsFacts } from '../../src/cli/sysfs-facts.ts';
 import { requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
 import { because, lacksNobody, NOBODY } from '../support/host.ts';
@@ -44,11 +43,22 @@ describe('outlook', () => {
 });
 
 describe('parseDevice', () => {
+  const UUID = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
+
   it.each([
     ['sim:qat,size=64K', { kind: 'sim', spec: { driver: 'qat', size: 65_536 } }],
     ['vfio:/dev/vfio/26:0000:01:00.0', { kind: 'vfio', path: '/dev/vfio/26:0000:01:00.0' }],
+    ['/dev/vfio/26:0000:01:00.0', { kind: 'vfio', path: '/dev/vfio/26:0000:01:00.0' }],
     ['vfio:/dev/vfio/noiommu-0:a', { kind: 'vfio', path: '/dev/vfio/noiommu-0:a' }],
     ['vfio:/dev/vfio/devices/vfio0', { kind: 'vfio', path: '/dev/vfio/devices/vfio0' }],
+    ['/dev/vfio/devices/vfio0', { kind: 'vfio', path: '/dev/vfio/devices/vfio0' }],
+    ['0000:01:00.0', { kind: 'host', name: { by: 'pci', name: '0000:01:00.0' } }],
+    ['01:00.0', { kind: 'host', name: { by: 'pci', name: '0000:01:00.0' } }],
+    ['10000:E1:1F.7', { kind: 'host', name: { by: 'pci', name: '10000:e1:1f.7' } }],
+    ['vfio:01:00.0', { kind: 'host', name: { by: 'pci', name: '0000:01:00.0' } }],
+    ['/dev/vfio/26', { kind: 'host', name: { by: 'group', name: '26' } }],
+    ['vfio:/dev/vfio/noiommu-3', { kind: 'host', name: { by: 'group', name: 'noiommu-3' } }],
+    [UUID.toUpperCase(), { kind: 'host', name: { by: 'mdev', name: UUID } }],
   ])('takes %s', (text, parts) => {
     expect(parseDevice(text)).toMatchObject({ text, ...parts });
   });
@@ -58,56 +68,26 @@ describe('parseDevice', () => {
     'qat',
     'sim',
     'vfio:',
-    'vfio:/dev/vfio/26',
+    'vfio',
+    '/dev/vfio/vfio',
+    '/dev/vfio/devices/',
     'vfio:/dev/vfio/26:',
     'vfio:26:a',
     'vfio:/dev/vfio/26:../a',
+    '26',
+    '01:00',
+    '01:00.8',
+    '1:00.0',
+    '000:01:00.0',
+    '01:00.0 ',
+    UUID.slice(1),
+    `${UUID}0`,
   ])('refuses %j', (text) => {
     expect(thrownBy(() => parseDevice(text)).code).toBe('ERR_ARGUMENT');
   });
 
   it('refuses a SPEC as parseSpec() does', () => {
     expect(thrownBy(() => parseDevice('sim:nothing')).code).toBe('ERR_SPEC');
-  });
-});
-
-describe('sysfsFacts', () => {
-  const root = mkdtempSync(join(tmpdir(), 'vfio-shim-sysfs-'));
-  const uuid = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
-  afterAll(() => rmSync(root, { recursive: true }));
-  beforeAll(() => {
-    const make = (path: string): string => {
-      mkdirSync(join(root, path), { recursive: true });
-      return join(root, path);
-    };
-    const pci = make('devices/pci0000:00/0000:01:00.0');
-    symlinkSync(make('bus/pci/drivers/qat_vfio_pci'), join(pci, 'driver'));
-    symlinkSync(join(root, 'bus/pci'), join(pci, 'subsystem'));
-    symlinkSync(pci, join(make('bus/pci/devices'), '0000:01:00.0'));
-    symlinkSync(pci, join(make('class/vfio-dev/vfio0'), 'device'));
-    const mdev = make(`devices/virtual/mtty/mtty/${uuid}`);
-    const type = make('devices/virtual/mtty/mtty/mdev_supported_types/mtty-2');
-    writeFileSync(join(type, 'name'), 'Dual port serial\n');
-    symlinkSync(type, join(mdev, 'mdev_type'));
-    symlinkSync(make('bus/mdev/drivers/mtty'), join(mdev, 'driver'));
-    symlinkSync(mdev, join(make('bus/mdev/devices'), uuid));
-  });
-
-  it('finds a PCI device by its address and by its own node', () => {
-    const facts = { bus: 'pci', driver: 'qat_vfio_pci' };
-    expect(sysfsFacts('0000:01:00.0', root)).toEqual({ ...facts, path: join(root, 'bus/pci/devices/0000:01:00.0') });
-    expect(sysfsFacts('vfio0', root)).toEqual({ ...facts, path: join(root, 'devices/pci0000:00/0000:01:00.0') });
-  });
-
-  it('finds a mediated device and its type', () => {
-    const path = join(root, 'bus/mdev/devices', uuid);
-    const type = { mdevType: 'mtty-2', mdevTypeName: 'Dual port serial' };
-    expect(sysfsFacts(uuid, root)).toEqual({ path, bus: 'mdev', driver: 'mtty', ...type });
-  });
-
-  it('knows nothing of what is not there', () => {
-    for (const name of ['0000:02:00.0', '..', '.', '', '../pci', 'a/b']) expect(sysfsFacts(name, root)).toEqual({});
-    expect(sysfsFacts('0000:01:00.0', join(root, 'nowhere'))).toEqual({});
   });
 });
 
@@ -160,6 +140,26 @@ describe('vfio-shim probe', () => {
     expect(stdout).toMatch(/^protocol +draft-2018$/m);
     expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration, of a draft$/m);
     expect(stdout).toMatch(/under vfio-shim run +yes: draft-2018 presented as v1; /);
+  });
+
+  it('says in one line that this host has no such device', async () => {
+    const told = async (name: string): Promise<unknown> => {
+      const { exit, stdout, stderr } = await runCli(['probe', name]);
+      return [exit, stdout, stderr];
+    };
+    const none = '[ERR_DEVICE, ENODEV]\n';
+    expect(await told('ffff:ff:1f.7')).toEqual([
+      FAILED,
+      '',
+      `vfio-shim: ffff:ff:1f.7: this host has no such PCI device ${none}`,
+    ]);
+    expect(await told('/dev/vfio/999999')).toEqual([
+      FAILED,
+      '',
+      `vfio-shim: /dev/vfio/999999: no VFIO device is known to be in this group ${none}`,
+    ]);
+    const uuid = '00000000-0000-0000-0000-000000000000';
+    expect(await told(uuid)).toEqual([FAILED, '', `vfio-shim: ${uuid}: this host has no such mediated device ${none}`]);
   });
 
   it('says in one line why a node does not open', async () => {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { blocks, documents, root, type Block } from './documents.ts';
-import { examples, onHardware, wrappers } from './scripts.ts';
+import { examples, onHardware, onSysfs, wrappers } from './scripts.ts';
 
 /*
  * What is shown as a command can be copied and run. test/real/examples.test.ts runs the scripts, and what else takes a QEMU.
@@ -80,7 +80,7 @@ describe('what only a host with hardware or libvirt runs', () => {
     expect(wrappers.length).toBeGreaterThan(1);
   });
 
-  it.each(onHardware)('$path: commands have no mistake that bash sees', ({ code }) => {
+  it.each([...onHardware, ...onSysfs])('$path: commands have no mistake that bash sees', ({ code }) => {
     expect(complaints('bash', code)).toBe('');
   });
 

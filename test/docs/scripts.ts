@@ -30,10 +30,14 @@ export const examples: readonly Example[] = readdirSync(join(root, 'examples'))
 
 const everyBlock = documents.flatMap(({ path, text }) => blocks(text).map((block) => ({ path, ...block })));
 
-/** Commands that only a host with hardware carries out. */
-export const onHardware: readonly (Block & { readonly path: string })[] = everyBlock.filter(
-  ({ language, mark }) => language === 'bash' && mark === 'hardware',
-);
+const hardware = everyBlock.filter(({ language, mark }) => language === 'bash' && mark === 'hardware');
+const startsVmm = ({ code }: Block): boolean => code.includes('vfio-shim run ');
+
+/** Commands that only a host with hardware carries out: they start a VMM. */
+export const onHardware: readonly (Block & { readonly path: string })[] = hardware.filter(startsVmm);
+
+/** Commands that need nothing of a host but what is in sysfs, and modprobe. */
+export const onSysfs: readonly (Block & { readonly path: string })[] = hardware.filter((block) => !startsVmm(block));
 
 /** Programs that a host is given to start its VMs with: blocks that begin with `#!`. */
 export const wrappers: readonly (Block & { readonly path: string })[] = everyBlock.filter(({ code }) =>

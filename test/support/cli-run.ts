@@ -26,7 +26,7 @@ export async function runCli(
   return ended(cli(args, env, prefix));
 }
 
-export async function ended(child: Child): Promise<Ended> {
-  const exit = await within(child.exited, 20_000, () => `${child.command.join(' ')} does not end: ${child.stderr}`);
+export async function ended(child: Child, patience = 20_000): Promise<Ended> {
+  const exit = await within(child.exited, patience, () => `${child.command.join(' ')} does not end: ${child.stderr}`);
   return { exit, stdout: child.stdout, stderr: child.stderr };
 }

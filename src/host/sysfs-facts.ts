@@ -9,6 +9,8 @@ export interface SysfsFacts {
   readonly bus?: string;
   /** The kernel driver that the device is bound to. */
   readonly driver?: string;
+  /** What the device is, in the words by which drivers are found, e.g. pci:v00008086d00004941sv... */
+  readonly modalias?: string;
   /** Of a mediated device: its type's id, and the type's name in words. */
   readonly mdevType?: string;
   readonly mdevTypeName?: string;
@@ -24,6 +26,7 @@ export function sysfsFacts(name: string, root = '/sys'): SysfsFacts {
     path,
     bus: attempt(() => basename(readlinkSync(join(path, 'subsystem')))) ?? busOf(path),
     driver: attempt(() => basename(readlinkSync(join(path, 'driver')))),
+    modalias: attempt(() => readFileSync(join(path, 'modalias'), 'utf8').trim()),
     mdevType: type,
     mdevTypeName: attempt(() => readFileSync(join(path, 'mdev_type/name'), 'utf8').trim()),
   });
