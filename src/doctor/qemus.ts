@@ -15,7 +15,7 @@ export function qemus(path: string, arch: NodeJS.Architecture, version: (path: s
   const names = [NAMES[arch] ?? `qemu-system-${arch}`, 'qemu-kvm'];
   const directories = [...new Set([...path.split(delimiter), LIBEXEC].filter((directory) => directory !== ''))];
   const all = directories.flatMap((directory) => names.map((name) => join(directory, name))).filter(isProgram);
-  const found = new Map(all.toReversed().map((program) => [realpathSync(program), program])).values();
+  const found = new Map([...all].reverse().map((program) => [realpathSync(program), program])).values();
   if (all.length === 0) {
     return [
       {
@@ -26,7 +26,7 @@ export function qemus(path: string, arch: NodeJS.Architecture, version: (path: s
       },
     ];
   }
-  return Array.from(found, (program) => ofProgram(program, version)).toReversed();
+  return Array.from(found, (program) => ofProgram(program, version)).reverse();
 }
 
 function ofProgram(program: string, version: (path: string) => string): Check {

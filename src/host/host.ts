@@ -23,7 +23,7 @@ export class Host {
 
   /** The names in a directory, in order. */
   names(path: string): string[] {
-    return (attempt(() => readdirSync(this.at(path))) ?? []).toSorted(inOrder);
+    return (attempt(() => readdirSync(this.at(path))) ?? []).sort(inOrder);
   }
 
   has(path: string): boolean {

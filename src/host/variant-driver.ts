@@ -22,7 +22,7 @@ export function variantDriver(host: Host, release: string, modalias: string): Va
   const device = `vfio_${modalias}`;
   const [best] = all
     .filter(({ module, pattern }) => module !== 'vfio_pci' && matches(pattern, device))
-    .toSorted((a, b) => wildcards(a.pattern) - wildcards(b.pattern));
+    .sort((a, b) => wildcards(a.pattern) - wildcards(b.pattern));
   return { listed: true, module: best?.module };
 }
 
