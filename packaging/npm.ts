@@ -76,7 +76,7 @@ async function fetchPackage({ name, version, integrity }: Pinned, files: readonl
     isComplete,
     fill: async (complete, scratch) => {
       await run('npm', ['pack', `${name}@${version}`, '--silent', '--pack-destination', scratch]);
-      const [tarball = ''] = readdirSync(scratch).filter((entry) => entry.endsWith('.tgz'));
+      const tarball = readdirSync(scratch).find((entry) => entry.endsWith('.tgz')) ?? '';
       const path = join(scratch, tarball);
       const sum = `sha512-${createHash('sha512').update(readFileSync(path)).digest('base64')}`;
       if (sum !== integrity) throw new Failure(`${name}@${version}: its tarball has ${sum}, not ${integrity}`);

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PrivateApt, unpack } from '../../scripts/lib/apt.mjs';
@@ -15,30 +15,14 @@ import { run } from '../../scripts/lib/process.mjs';
 const SUITES = ['bookworm', 'bookworm-security'];
 /** What installs a package, Debian's Node, and what reads manuals and completions. */
 const PACKAGES = [
-  ...[
-    'base-files',
-    'apt',
-    'dpkg',
-    'tar',
-    'xz-utils',
-    'gzip',
-    'dash',
-    'bash',
-    'diffutils',
-    'libc-bin',
-    'usr-is-merged',
-    'coreutils',
-    'findutils',
-    'grep',
-    'sed',
-  ],
-  ...['nodejs', 'man-db', 'zsh', 'fish'],
-];
+  'base-files dpkg apt tar xz-utils gzip dash bash diffutils libc-bin usr-is-merged coreutils findutils grep sed',
+  'nodejs man-db zsh fish',
+].flatMap((names) => names.split(' '));
 
-/** The root in the cache, made first if it is not there; its packages are those of the day on which it was made. */
+/** The root in the cache, made first if it is not there. Its key is the recipe, this file; its packages are those of the day it was made. */
 async function pristineRoot(): Promise<string> {
   const key = createHash('sha256')
-    .update(JSON.stringify([SUITES, PACKAGES]))
+    .update(readFileSync(import.meta.filename))
     .digest('hex')
     .slice(0, 16);
   const home = cachePath(`root-bookworm-${key}`);
@@ -61,6 +45,7 @@ async function fill(root: string, scratch: string): Promise<void> {
   for (const name of ['dev', 'proc', 'tmp', 'var/lib/dpkg/info', 'var/lib/dpkg/updates', 'var/log']) {
     mkdirSync(join(root, name), { recursive: true });
   }
+  symlinkSync('mawk', join(root, 'usr/bin/awk')); // as update-alternatives makes it; fish calls it
   writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/tmp:/bin/sh\n');
   writeFileSync(join(root, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n');
   const entries = await Promise.all(debs.map((deb) => register(deb, root)));
@@ -147,10 +132,15 @@ export class CleanRoot {
 }
 
 /** Root of a user namespace suffices, if this is not root: what is installed belongs to nobody else. */
-const NAMESPACES = [
-  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
-  ...['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--net'],
-];
+const NAMESPACES = [...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'])].concat(
+  '--mount',
+  '--propagation',
+  'private',
+  '--pid',
+  '--fork',
+  '--kill-child',
+  '--net',
+);
 
 /** Why this host cannot enter a root, in words; `undefined` if it can. */
 export function lacksRoots(): string | undefined {

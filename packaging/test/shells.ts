@@ -10,14 +10,14 @@ export const SHELLS: Readonly<Record<string, (clean: CleanRoot, line: string) =>
     return printed(clean, ['bash', '-c', BASH, 'bash', line, ...words]);
   },
   zsh: (clean, line) => printed(clean, ['zsh', '-f', '-c', ZSH, 'zsh', line]),
-  fish: (clean, line) => printed(clean, ['fish', '-c', 'complete -C $argv[1] | string replace -r "\\t.*" ""', line]),
+  fish: (clean, line) => printed(clean, ['fish', '-c', 'complete -C $argv[1]', line]),
 };
 
 function printed(clean: CleanRoot, command: readonly string[]): string[] {
   const { status, stdout, stderr } = clean.run(command);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  const lines = stdout.split(/\r?\n/).filter((line) => line !== '');
-  return [...new Set(lines)].toSorted();
+  const lines = stdout.split('\n').map((line) => line.replace(/\t.*/, '')); // a description
+  return [...new Set(lines)].filter((line) => line !== '').toSorted();
 }
 
 /** Calls the function that bash would call. */

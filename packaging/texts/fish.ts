@@ -14,13 +14,23 @@ function __vfio_shim_target
     complete -C (string join ' ' -- (string escape -- $tokens) (commandline -ct))
 end
 
-# Whether it is the turn of an argument by its number: COMMAND NUMBER
+# Whether it is the turn of an argument by its number: COMMAND NUMBER [OPTION-WITH-VALUE...]
 function __vfio_shim_argument
     set -l tokens (commandline -opc)
     contains -- $argv[1] $tokens
     or return 1
-    set -l given (string match -v -- '-*' $tokens[2..-1])
-    test (count $given) -eq (math $argv[2] + 1)
+    set -l given -1
+    set -l is_value no
+    for token in $tokens[2..-1]
+        if test $is_value = yes
+            set is_value no
+        else if contains -- $token $argv[3..-1]
+            set is_value yes
+        else if not string match -q -- '-*' $token
+            set given (math $given + 1)
+        end
+    end
+    test $given -eq $argv[2]
 end
 
 function __vfio_shim_behind_dashes
@@ -36,10 +46,13 @@ ${commands.flatMap(linesOf).join('\n')}
 
 function linesOf({ name, options, arguments: list }: Definition): string[] {
   const condition = `'__fish_seen_subcommand_from ${name}; and not __vfio_shim_behind_dashes'`;
+  const valued = options
+    .filter(({ value }) => value !== undefined)
+    .flatMap(({ short, long }) => [short ?? [], long].flat());
   const positions = list.map(({ values }, n) =>
     values.kind === 'command'
       ? `complete -c vfio-shim -n '__fish_seen_subcommand_from ${name}; and __vfio_shim_behind_dashes' -a '(__vfio_shim_target)'`
-      : `complete -c vfio-shim -n '__vfio_shim_argument ${name} ${n}' ${valuesOf(values)}`,
+      : `complete -c vfio-shim -n '__vfio_shim_argument ${[name, n, ...valued].join(' ')}' ${valuesOf(values)}`,
   );
   return [...options.map((option) => complete(condition, option)), ...positions];
 }

@@ -62,5 +62,5 @@ export function bundleCommand(directory, { koffi }) {
 function packagesOf(inputs) {
   return [
     ...new Set(inputs.flatMap((input) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(input)?.[0] ?? [])),
-  ].toSorted();
+  ];
 }
