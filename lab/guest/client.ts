@@ -32,8 +32,9 @@ export async function runV1Client(
   name: string,
   args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
   mtty: Mtty,
+  path = pathOf(mtty),
 ): Promise<V1ClientResult & { readonly stderr: string }> {
-  const child = startUnderV1(bed, name, [V1_CLIENT, ...args, pathOf(mtty)]);
+  const child = startUnderV1(bed, name, [V1_CLIENT, ...args, path]);
   const exit = await within(child.exited, 80_000, () => `${name} to end: ${child.stderr}`);
   assert.deepEqual(exit, { code: 0, signal: null }, child.stderr);
   return { ...(JSON.parse(child.stdout) as V1ClientResult), stderr: child.stderr };
