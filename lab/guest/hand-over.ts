@@ -10,6 +10,8 @@ const PRE_COPY = 3;
 /** How a device is opened: what openKernelDevice() takes. */
 export type PathOf = (mtty: Mtty) => string;
 
+export const byCdev: PathOf = ({ cdev }) => cdev;
+
 /**
  * A run hands a device to another that has a device of its own, as a VMM does with its successor (QEMU's cpr-transfer). Both runs
  * serve: the one is in pre-copy while the other is saved, and both are saved whole.

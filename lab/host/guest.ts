@@ -28,7 +28,7 @@ export interface Limits {
  */
 export async function runGuest(
   guest: Guest,
-  options: { readonly project: string; readonly results: string },
+  options: { readonly project: string; readonly results: string; readonly append: string },
   jobs: readonly string[],
   limits: Limits,
   onevent: (event: LabEvent) => void,

@@ -26,6 +26,8 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['dirty-pages', 'reporting'],
   ['dirty-pages-long', 'reporting'],
   ['iommufd', 'iommufd'],
+  ['iommufd-drivers', 'iommufd'],
+  ['iommufd-handed-over', 'iommufd'],
   ['iommufd-newest', 'newest-qemu'],
   ['newest-kernel', 'newest-kernel'],
 ]);

@@ -57,9 +57,9 @@ function keyOf({ title, programs }: Recipe<unknown>): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-function writeManifest<V>(directory: string, versions: V): void {
+function writeManifest(directory: string, versions: unknown): void {
   const sizes = Object.fromEntries(readdirSync(directory).map((name) => [name, statSync(join(directory, name)).size]));
-  const manifest: Manifest<V> = { versions, sizes };
+  const manifest: Manifest<unknown> = { versions, sizes };
   writeFileSync(join(directory, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
 }
 

@@ -3,44 +3,50 @@ import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { migrateLive } from '../../src/vmm/migration.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
-import { check, note } from '../guest/check.ts';
+import { check } from '../guest/check.ts';
 import { assertNatively, imprintNatively, pathOf, runV1Client, saveNatively } from '../guest/client.ts';
 import { json, shim } from '../guest/command.ts';
 import { checkLive, checkThroughFile, type Crossing } from '../guest/crossing.ts';
-import { DmaPair } from '../guest/dma-migration.ts';
-import { assertHandedOver, type PathOf } from '../guest/hand-over.ts';
+import { byCdev } from '../guest/hand-over.ts';
 import { migrateHarassed } from '../guest/harass.ts';
 import { Mtty } from '../guest/mtty.ts';
-import { assertArrived, NEW, OLD, ROUND, ROUND_SMALL, startDestination, startSource, type End } from '../guest/pair.ts';
-import { assertCrosses, native10, old, young, type Side } from '../guest/v1mem-pair.ts';
-import { BY_CDEV, underShim } from '../guest/vm.ts';
+import {
+  assertArrived,
+  CDEV,
+  CDEV_AUTO,
+  CDEV_ROUND,
+  NEW,
+  OLD,
+  ROUND_SMALL,
+  startDestination,
+  startSource,
+} from '../guest/pair.ts';
+import { BY_CDEV } from '../guest/vm.ts';
 
 /** Devices that are opened by their own nodes, and bound to iommufd (Linux 6.6): by our commands, by programs, and by VMMs. */
 
-const CDEV: End = { ...NEW, options: BY_CDEV };
-const CDEV_AUTO: End = { ...CDEV, shim: [] };
-const CDEV_ROUND: End = { ...ROUND, options: BY_CDEV };
 const SAVED = ['RUNNING', 'PRE_COPY', 'PRE_COPY_P2P', 'STOP_COPY', 'STOP', 'RUNNING'];
-
-const byCdev: PathOf = ({ cdev }) => cdev;
 
 await check('the kernel has iommufd, and a device both a node of its own and a group', () => {
   const mtty = Mtty.create();
   assert.ok(existsSync('/dev/iommu') && existsSync(mtty.cdev) && existsSync(mtty.group));
 });
 
+/** What `probe` says of a device but for how it was named. */
+function probe(path: string): Record<string, unknown> {
+  const { name, device, sysfs, ...found } = json('probe', `vfio:${path}`);
+  assert.equal(device, `vfio:${path}`);
+  assert.equal(name, basename(path).split(':').at(-1));
+  const { path: place = '', ...facts } = sysfs as Record<string, string>;
+  return { ...found, ...facts, place: realpathSync(place) };
+}
+
 await check('probe tells the same of a device by its own node as by its group', () => {
   const mtty = Mtty.create();
-  const [cdev, group] = [byCdev(mtty), pathOf(mtty)].map((path) => {
-    const { name, ...found } = json('probe', `vfio:${path}`);
-    assert.equal(name, basename(path).split(':').at(-1));
-    const sysfs = found['sysfs'] as Record<string, string>;
-    return { ...found, sysfs: { ...sysfs, path: realpathSync(sysfs['path'] ?? '') } } as Record<string, unknown>;
-  });
-  assert.ok(cdev !== undefined);
-  assert.deepEqual([cdev['protocol'], cdev['migrationFlags'], cdev['state']], ['v2', 7, 'RUNNING']);
-  assert.deepEqual([cdev['dataSize'], cdev['driver'], cdev['dmaLogging']], [96, 'mtty', 'works']);
-  assert.deepEqual(cdev, group);
+  const found = probe(mtty.cdev);
+  assert.deepEqual([found['protocol'], found['migrationFlags'], found['state']], ['v2', 7, 'RUNNING']);
+  assert.deepEqual([found['dataSize'], found['driver'], found['dmaLogging']], [96, 'mtty', 'works']);
+  assert.deepEqual(found, probe(pathOf(mtty)));
 });
 
 await check('a state is saved by a node and restored by a node, and by a group', async (bed) => {
@@ -112,81 +118,3 @@ await check('two devices by their own nodes', async (bed) => {
 await check('10.0 under run by cdev: supervisors killed again and again, at both ends', (bed) =>
   migrateHarassed(bed, { ...ROUND_SMALL, options: BY_CDEV }, 4, 0x8c),
 );
-
-const HANDED: readonly (readonly [title: string, own: PathOf, lent: PathOf])[] = [
-  ['both by their own nodes', byCdev, byCdev],
-  ['one by its group, one by its own node', pathOf, byCdev],
-  ['one by its own node, one by its group', byCdev, pathOf],
-];
-for (const [title, own, lent] of HANDED) {
-  await check(`a device that another run hands over: ${title}`, (bed) => assertHandedOver(bed, own, lent));
-}
-
-/** A VMM that is started with the device's descriptor. It tells a mediated device by `sysfsdev`, which it does not open then. */
-const HANDED_FD = 20;
-const handed = (end: End, mtty: Mtty, name: string): End => ({
-  qemu: end.qemu,
-  options: {
-    ...BY_CDEV,
-    vfioProperties: [...(BY_CDEV.vfioProperties ?? []), `fd=${HANDED_FD}`],
-    prefix: [
-      ...['sh', '-c', `exec ${HANDED_FD}<>"$0"; exec "$@"`, mtty.cdev],
-      ...(end.shim === undefined ? ['env'] : underShim(name, ...end.shim)),
-    ],
-  },
-});
-for (const [title, end] of [
-  ['native', CDEV],
-  ['under run', CDEV_AUTO],
-  ['under run --round-trip', CDEV_ROUND],
-] as const) {
-  await check(`10.0 ${title} that gets its device as fd=, to the same`, async (bed) => {
-    const [from, to] = [Mtty.create(), Mtty.create()];
-    const [source, destination] = await Promise.all([
-      startSource(bed, handed(end, from, 'source'), 0x4e, 'source', [from]),
-      startDestination(bed, handed(end, to, 'destination'), 'destination', [to]),
-    ]);
-    await migrateLive(source.vm, destination.vm, bed.path('migration'), { returnPath: true });
-    await assertArrived(bed, source, destination, 0x4e);
-  });
-}
-
-const youngByCdev: Side = {
-  title: '10.0 under run by cdev',
-  options: (name) => ({
-    ...young.options(name),
-    ...BY_CDEV,
-    vfioProperties: [...(native10.vfioProperties ?? []), ...(BY_CDEV.vfioProperties ?? [])],
-  }),
-};
-for (const [from, to] of [
-  [youngByCdev, youngByCdev],
-  [youngByCdev, old],
-  [old, youngByCdev],
-] as const) {
-  await check(`a v1 driver, live, ${from.title} to ${to.title}`, (bed) => assertCrosses(bed, from, to, 'accessed'));
-}
-await check('a v1 driver whose data is mapped, live, 10.0 under run by cdev to the same', (bed) =>
-  assertCrosses(bed, youngByCdev, youngByCdev, 'mapped'),
-);
-
-for (const [title, from, to] of [
-  ['native 10.0 by cdev to the same', CDEV, CDEV],
-  ['10.0 under run --round-trip by cdev to native 10.0 by cdev', CDEV_ROUND, CDEV],
-  ['10.0 under run --round-trip by cdev to 7.2 under run', CDEV_ROUND, OLD],
-] as const) {
-  await check(
-    `a device that writes to memory which is pinned by iommufd, ${title}`,
-    async (bed) => {
-      const pair = await DmaPair.start(bed, { from, to, devices: 1, pagesPerSecond: 1000, limitMs: 120_000 });
-      const outcome = await pair.migrate();
-      const differing = await pair.differingPages();
-      note(`${title}: ${JSON.stringify({ ...outcome, differing: differing.length })}`);
-      assert.equal(outcome.status, 'completed', outcome.why);
-      assert.deepEqual(differing, []);
-      assert.ok(outcome.written > 0 && outcome.looks >= 5);
-      await pair.goOn();
-    },
-    { ms: 240_000 },
-  );
-}

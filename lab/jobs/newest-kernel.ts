@@ -16,11 +16,6 @@ import { askedOf, traced } from '../guest/trace.ts';
 /** Long, as it takes another kernel: the newest that Debian has, with the jobs of mtty and with what this kernel has besides. */
 
 note(`Linux ${release()}`);
-await import('./state-file.ts');
-await import('./bridged.ts');
-await import('./native.ts');
-await import('./handed-over.ts');
-await import('./v1-driver.ts');
 
 const SET_PRECOPY_INFO = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
 const NEWEST: End = { qemu: 'newest' };
@@ -32,6 +27,12 @@ await check('it has VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2', () => {
   assert.equal(device.feature(VFIO_DEVICE_FEATURE_PROBE | SET_PRECOPY_INFO, new Uint8Array(0)), '0');
   assert.equal(device.feature(SET_PRECOPY_INFO, new Uint8Array(0)), '0');
 });
+
+await import('./state-file.ts');
+await import('./bridged.ts');
+await import('./native.ts');
+await import('./handed-over.ts');
+await import('./v1-driver.ts');
 
 await checkLive([
   ['native newest to the same', NEWEST, NEWEST],
