@@ -2,23 +2,22 @@ import { cpSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { openShell, runGuest } from './host/guest.ts';
 import { allJobs, runJobs } from './host/jobs.ts';
-import { findQemu10 } from './host/qemu.ts';
+import { GUEST_KINDS, Guests } from './host/qemu.ts';
 import { Report } from './host/report.ts';
 import { Share } from './host/share.ts';
-import { prepareImage } from './image/image.ts';
 import { Unavailable } from './unavailable.ts';
-import { ci } from '../tools/vmm/binaries.ts';
 
 const usage = `npm run lab -- [options] JOB...
 
-Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEMU 10.0.
+Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEMU 10.0, or what a job needs in their place.
 
   --all            all jobs but those that take minutes
   --long           with --all: those too
   --list           say which there are
   --shell          a console in the guest instead
-  --reporting      with --shell: of the guest in which DMA_LOGGING_REPORT reports
+  --kind KIND      with --shell: of this kind of guest: ${GUEST_KINDS.join(', ')}
   --apart          a boot for each job, instead of one for all
+  --patience N     all waits of jobs are N times as long, 3 by default; for a machine that is very busy
   --silence S      kill a guest that says nothing for S seconds, 300 by default
   --results DIR    copy the results and the logs there`;
 
@@ -36,8 +35,9 @@ function parse(argv: readonly string[]) {
         long: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
         shell: { type: 'boolean', default: false },
-        reporting: { type: 'boolean', default: false },
+        kind: { type: 'string', default: 'stock' },
         apart: { type: 'boolean', default: false },
+        patience: { type: 'string', default: '3' },
         silence: { type: 'string', default: '300' },
         results: { type: 'string' },
         help: { type: 'boolean', default: false },
@@ -45,12 +45,16 @@ function parse(argv: readonly string[]) {
     });
     const silence = Number(values.silence);
     if (!(silence > 0)) throw new Error(`--silence is not a positive number: ${values.silence}`);
+    if (!/^[1-9]\d{0,2}$/.test(values.patience)) throw new Error(`--patience is not a number: ${values.patience}`);
     const known = allJobs();
     const unknown = positionals.find((name) => !known.includes(name));
     if (unknown !== undefined) throw new Error(`no such job: ${unknown}; there are ${known.join(', ')}`);
+    const kind = GUEST_KINDS.find((name) => name === values.kind);
+    if (kind === undefined)
+      throw new Error(`no such kind of guest: ${values.kind}; there are ${GUEST_KINDS.join(', ')}`);
     const jobs = values.all ? allJobs(values.long) : positionals;
     if (jobs.length === 0 && !values.list && !values.shell && !values.help) throw new Error(usage);
-    return { ...values, silence, jobs };
+    return { ...values, kind, silence, jobs };
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error), { cause: error });
   }
@@ -58,35 +62,23 @@ function parse(argv: readonly string[]) {
 
 type Options = ReturnType<typeof parse>;
 
-/** Everything that a guest needs; throws `Unavailable` if that cannot be had. */
-async function prepare() {
-  if (process.arch !== 'x64' || process.platform !== 'linux') throw new Unavailable('the lab needs Linux on x86-64');
-  const qemu = findQemu10();
-  const image = await prepareImage(qemu.root, say);
-  const { linux, qemu72, qemu10, node } = image.versions;
-  say(`Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
-  return { qemu, image };
-}
-
-async function runAll({ jobs, apart, silence, results }: Options): Promise<number> {
+async function runAll({ jobs, apart, patience, silence, results }: Options): Promise<number> {
   const report = new Report();
   try {
-    const { qemu, image } = await prepare();
+    const guests = await Guests.prepare(say);
     using share = new Share();
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     let boots = 0;
     await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
-      const guest = { kind, project: share.project, results: share.results(++boots) };
-      const run = await runGuest(qemu, image, guest, batch, limits, onevent);
-      if (results !== undefined) cpSync(guest.results, `${results}/boot-${boots}`, { recursive: true });
+      const guest = await guests.guest(kind);
+      const options = { project: share.project, results: share.results(++boots), append: `lab.patience=${patience}` };
+      const run = await runGuest(guest, options, batch, limits, onevent);
+      if (results !== undefined) cpSync(options.results, `${results}/boot-${boots}`, { recursive: true });
       return run;
     });
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
-    for (const job of jobs) {
-      if (ci) report.fail(job, error.message);
-      else report.skip(job, error.message);
-    }
+    report.unavailable(jobs, error.message);
   }
   report.close();
   return report.failed > 0 ? 1 : 0;
@@ -99,10 +91,9 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (!options.shell) return runAll(options);
-  const { qemu, image } = await prepare();
+  const guest = await (await Guests.prepare(say)).guest(options.kind);
   using share = new Share();
-  const kind = options.reporting ? 'reporting' : 'stock';
-  await openShell(qemu, image, { kind, project: share.project, results: share.results(0) });
+  await openShell(guest, { project: share.project, results: share.results(0) });
   return 0;
 }
 

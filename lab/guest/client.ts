@@ -35,8 +35,9 @@ export async function runV1Client(
   name: string,
   args: readonly [action: 'save' | 'restore', file: string, ...options: readonly string[]],
   mtty: Mtty,
+  path = pathOf(mtty),
 ): Promise<V1ClientResult & { readonly stderr: string }> {
-  return resultOf(startUnderV1(bed, name, [V1_CLIENT, ...args, pathOf(mtty)]), name);
+  return resultOf(startUnderV1(bed, name, [V1_CLIENT, ...args, path]), name);
 }
 
 /** The same of a program of a draft, which has registers of its own. */

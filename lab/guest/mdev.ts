@@ -24,6 +24,13 @@ export class Mdev {
     chownSync(this.group, uid, uid);
   }
 
+  /** `/dev/vfio/devices/vfioN`, its own node, which it has in a guest with iommufd. */
+  get cdev(): string {
+    const [name, ...more] = readdirSync(join(this.sysfs, 'vfio-dev'));
+    if (name === undefined || more.length > 0) throw new Error(`${this.sysfs}: not exactly one vfio-dev`);
+    return `/dev/vfio/devices/${name}`;
+  }
+
   /** Removes the device. Needs root; waits in the kernel, uninterruptibly, while somebody has it open. */
   remove(): void {
     writeFileSync(join(this.sysfs, 'remove'), '1');

@@ -5,7 +5,7 @@ import type { QemuVersion } from '../../tools/vmm/binaries.ts';
 import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import { Mtty, type MttyType } from './mtty.ts';
 import { hashOfMtty, imprintOf, Uart } from './uart.ts';
-import { hashOfMemory, startMttyVm, underShim } from './vm.ts';
+import { BY_CDEV, hashOfMemory, startMttyVm, underShim } from './vm.ts';
 
 /** One end of a migration: a QEMU, native or under `vfio-shim run` with these options. */
 export interface End {
@@ -29,6 +29,11 @@ export const ROUND: End = { qemu: '10.0', shim: ['--present', 'v2', '--round-tri
  * VMM waits for a successor it measures no bandwidth, by which 16 MiB would take for ever.
  */
 export const ROUND_SMALL: End = { qemu: '10.0', shim: ['--present', 'v2', '--round-trip', '--data-size', '4K'] };
+
+/** A new VMM that opens its devices by their own nodes, in a guest that has them: natively, under `run` as it is, and as ROUND. */
+export const CDEV: End = { ...NEW, options: BY_CDEV };
+export const CDEV_AUTO: End = { ...CDEV, shim: [] };
+export const CDEV_ROUND: End = { ...ROUND, options: BY_CDEV };
 
 /** A VM and the devices of the kernel that it has. */
 export interface LabVm {

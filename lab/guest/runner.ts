@@ -11,8 +11,8 @@ import { Mtty } from './mtty.ts';
 /** Runs jobs one after the other, each in a process of its own, and leaves no process and no device of theirs. */
 
 const LAST_WORDS = 4000;
-/** Everything is emulated here, and the machine may be busy. */
-const PATIENCE = '3';
+/** Everything is emulated here, and the machine may be busy: how many times as long jobs wait. */
+const [, PATIENCE = '3'] = /\blab\.patience=(\d+)/.exec(readFileSync('/proc/cmdline', 'latin1')) ?? [];
 
 function tell(event: LabEvent): void {
   appendFileSync(join(RESULTS, EVENTS), `${JSON.stringify(event)}\n`);

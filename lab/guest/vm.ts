@@ -3,16 +3,23 @@ import { readFileSync, rmSync } from 'node:fs';
 import { MEMORY_MIB } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import { protocolOf } from '../../tools/vmm/binaries.ts';
 import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import type { Mtty } from './mtty.ts';
 import { markOf } from './serving.ts';
 
-/** QEMU 10.0 would have mtty's DMA_LOGGING_REPORT say which pages are dirty, and that says EOPNOTSUPP. */
+/** QEMU 10.0 and later would have mtty's DMA_LOGGING_REPORT say which pages are dirty, and that says EOPNOTSUPP. */
 const WITHOUT_DIRTY_TRACKING = ['x-device-dirty-page-tracking=off'];
+
+/** Options of a new VM whose devices are opened by their own nodes, in a guest that has them. */
+export const BY_CDEV: VmOptions = {
+  args: ['-object', 'iommufd,id=iommufd0'],
+  vfioProperties: ['iommufd=iommufd0'],
+};
 
 /** Starts a VM that has these devices. */
 export function startMttyVm(bed: TestBed, name: string, mttys: readonly Mtty[], options: VmOptions = {}): Promise<Vm> {
-  const tracking = options.qemu === '10.0' ? WITHOUT_DIRTY_TRACKING : [];
+  const tracking = protocolOf(options.qemu ?? '7.2') === 'v2' ? WITHOUT_DIRTY_TRACKING : [];
   return bed.startVm(name, {
     ...options,
     vfio: mttys.map(({ sysfs }) => sysfs),

@@ -3,8 +3,7 @@ import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync 
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EVENTS, JOBS, type LabEvent } from '../events.ts';
-import type { Image } from '../image/image.ts';
-import { guestCommand, type GuestKind, type Qemu10 } from './qemu.ts';
+import { guestCommand, type Guest } from './qemu.ts';
 
 /** What a kernel says when it is broken. */
 const BROKEN = /^.*(\bBUG: |\bOops\b|Kernel panic|general protection fault|Internal error).*$/m;
@@ -28,16 +27,15 @@ export interface Limits {
  * when this process ends, however that happens.
  */
 export async function runGuest(
-  qemu: Qemu10,
-  image: Image,
-  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
+  guest: Guest,
+  options: { readonly project: string; readonly results: string; readonly append: string },
   jobs: readonly string[],
   limits: Limits,
   onevent: (event: LabEvent) => void,
 ): Promise<GuestRun> {
   const serial = join(options.results, 'serial');
   writeFileSync(join(options.results, JOBS), JSON.stringify(jobs));
-  const command = guestCommand(qemu, image, { ...options, serial });
+  const command = guestCommand(guest, { ...options, serial });
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: ['ignore', 'ignore', 'pipe'] });
   let complaints = '';
   const state: { ended?: string } = {};
@@ -76,11 +74,10 @@ export async function runGuest(
 
 /** A console in the guest, on this terminal, until it is left. */
 export async function openShell(
-  qemu: Qemu10,
-  image: Image,
-  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
+  guest: Guest,
+  options: { readonly project: string; readonly results: string },
 ): Promise<void> {
-  const command = guestCommand(qemu, image, { ...options, serial: 'stdio', append: 'lab.shell' });
+  const command = guestCommand(guest, { ...options, serial: 'stdio', append: 'lab.shell' });
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: 'inherit' });
   await new Promise((resolve, reject) => child.once('error', reject).once('close', resolve));
 }

@@ -2,24 +2,38 @@ import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { LabEvent } from '../events.ts';
 import type { GuestRun } from './guest.ts';
-import type { GuestKind } from './qemu.ts';
+import { Unavailable } from '../unavailable.ts';
+import { GUEST_KINDS, type GuestKind } from './qemu.ts';
 import type { Report } from './report.ts';
 
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
-/** Jobs that take minutes: `--all` leaves them out. */
-const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'drafts-killed', 'harassed', 'soak', 'speed']);
-
-/** Jobs whose guest is not a stock one. */
-const REPORTING: ReadonlySet<string> = new Set([
-  'dma-log',
-  'type1',
-  'dma-migration',
-  'dirty-pages',
+/** Jobs that take minutes, or need what others do not: `--all` leaves them out. */
+const LONG: ReadonlySet<string> = new Set([
   'dirty-pages-long',
+  'drafts-killed',
+  'harassed',
+  'iommufd-newest',
+  'newest-kernel',
+  'soak',
+  'speed',
 ]);
 
-const kindOf = (job: string): GuestKind => (REPORTING.has(job) ? 'reporting' : 'stock');
+/** Jobs whose guest is not a stock one. */
+const KINDS: ReadonlyMap<string, GuestKind> = new Map([
+  ['dma-log', 'reporting'],
+  ['type1', 'reporting'],
+  ['dma-migration', 'reporting'],
+  ['dirty-pages', 'reporting'],
+  ['dirty-pages-long', 'reporting'],
+  ['iommufd', 'iommufd'],
+  ['iommufd-drivers', 'iommufd'],
+  ['iommufd-handed-over', 'iommufd'],
+  ['iommufd-newest', 'newest-qemu'],
+  ['newest-kernel', 'newest-kernel'],
+]);
+
+const kindOf = (job: string): GuestKind => KINDS.get(job) ?? 'stock';
 
 /** The names of all jobs, or of those that do not take long. */
 export function allJobs(long = true): string[] {
@@ -35,14 +49,14 @@ export function allJobs(long = true): string[] {
  * `apart`, one boot for each. A guest that breaks fails the job that it ran, or ran last, whatever that job's checks said.
  */
 export async function runJobs(names: readonly string[], apart: boolean, report: Report, boot: Boot): Promise<void> {
-  for (const kind of ['stock', 'reporting'] as const) {
-    await runJobsOf(
-      kind,
-      names.filter((name) => kindOf(name) === kind),
-      apart,
-      report,
-      boot,
-    );
+  for (const kind of GUEST_KINDS) {
+    const jobs = names.filter((name) => kindOf(name) === kind);
+    try {
+      await runJobsOf(kind, jobs, apart, report, boot);
+    } catch (error) {
+      if (!(error instanceof Unavailable)) throw error;
+      report.unavailable(jobs, error.message);
+    }
   }
 }
 

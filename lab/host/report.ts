@@ -1,3 +1,4 @@
+import { ci } from '../../tools/vmm/binaries.ts';
 import type { CheckEvent, NoteEvent } from '../events.ts';
 
 /** Prints how checks went, and counts. */
@@ -21,12 +22,20 @@ export class Report {
     console.log(`# ${job}: ${text}`);
   }
 
-  /** A job whose guest was not to be had, broke or did not come to its end. */
+  /** A job whose guest broke or did not come to its end. */
   fail(job: string, why: string): void {
     this.check({ type: 'check', job, name: 'the guest', ms: 0, why });
   }
 
-  skip(job: string, why: string): void {
+  /** Jobs whose guest is not to be had: they are skipped, and fail in CI. */
+  unavailable(jobs: readonly string[], why: string): void {
+    for (const job of jobs) {
+      if (ci) this.fail(job, why);
+      else this.#skip(job, why);
+    }
+  }
+
+  #skip(job: string, why: string): void {
     this.skipped++;
     console.log(`skipped ${job}: ${why}`);
   }

@@ -1,112 +1,97 @@
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { unpack } from '../../scripts/lib/apt.mjs';
-import { run } from '../../scripts/lib/process.mjs';
-import type { Packages } from './packages.ts';
+import { compile, prepareBuild, type BuildPackages, type Modules } from './kbuild.ts';
 
-const SOURCE = 'linux-source-6.12';
-const ours = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
+/** Sets of modules that a guest may load. */
+export type ModuleSet = 'stock' | 'reporting' | 'iommufd';
 
-/** What is compiled together: the sources that modules are made of, from Linux's by their paths there and from this directory. */
-interface Modules {
-  readonly linux: readonly string[];
-  readonly ours: readonly string[];
-  readonly kbuild: readonly string[];
-  readonly built: readonly string[];
-}
-
+const MTTY = 'samples/vfio-mdev/mtty.c';
+const MTTY_KBUILD = 'mtty-y := samples/vfio-mdev/mtty.o';
 const V2LOG = ['v2log.h', 'v2log-main.c', 'v2log-dma.c', 'v2log-migration.c'];
 const V2LOG_KBUILD = 'v2log-y := v2log-main.o v2log-dma.o v2log-migration.o';
+const VFIO = ['drivers/vfio/*.c', 'drivers/vfio/*.h'];
+const IOVA_BITMAP = 'drivers/iommu/iommufd/iova_bitmap';
 
-/** The kernel's sample driver, and two of ours: one that speaks v1, as no driver of Linux does any more, and one that logs DMA. */
-const DRIVERS: Modules = {
-  linux: ['samples/vfio-mdev/mtty.c'],
-  ours: ['v1mem.c', ...V2LOG],
-  kbuild: ['obj-m := mtty.o v1mem.o v2log.o', V2LOG_KBUILD],
-  built: ['mtty', 'v1mem', 'v2log'],
-};
+const objects = (directory: string, names: string): string =>
+  names
+    .split(' ')
+    .map((name) => `${directory}/${name}.o`)
+    .join(' ');
 
-/**
- * VFIO as it is where CONFIG_IOMMUFD_DRIVER is set, which Debian's kernels have not: then iova_bitmap.c is there, and
- * DMA_LOGGING_REPORT reports (include/linux/iova_bitmap.h, Linux 6.12). Its other modules are Debian's own.
- */
-const REPORTING: Modules = {
-  linux: ['drivers/vfio/*.c', 'drivers/vfio/*.h', 'drivers/iommu/iommufd/iova_bitmap.c'],
-  ours: V2LOG,
-  kbuild: [
-    'ccflags-y := -DCONFIG_IOMMUFD_DRIVER=1',
-    'obj-m := vfio.o v2log.o',
-    'vfio-y := vfio_main.o iova_bitmap.o', // and what drivers/vfio/Makefile adds by Debian's configuration
-    'vfio-$(CONFIG_VFIO_GROUP) += group.o',
-    'vfio-$(CONFIG_VFIO_CONTAINER) += container.o',
-    'vfio-$(CONFIG_VFIO_VIRQFD) += virqfd.o',
-    'vfio-$(CONFIG_VFIO_DEBUGFS) += debugfs.o',
-    V2LOG_KBUILD,
-  ],
-  built: ['vfio', 'v2log'],
-};
-
-/** Compiled modules, as files by their names. */
-export interface Drivers {
-  /** Those that Debian does not have. */
-  readonly drivers: Readonly<Record<string, string>>;
-  /** Those that take the place of Debian's and ours where DMA_LOGGING_REPORT is to report. */
-  readonly reporting: Readonly<Record<string, string>>;
-}
+/** vfio.ko, with what drivers/vfio/Makefile adds by Debian's configuration. */
+const VFIO_KBUILD = [
+  'vfio-y := drivers/vfio/vfio_main.o',
+  ...['GROUP', 'CONTAINER', 'VIRQFD', 'DEBUGFS'].map(
+    (name) => `vfio-$(CONFIG_VFIO_${name}) += drivers/vfio/${name.toLowerCase()}.o`,
+  ),
+];
 
 /**
- * Compiles modules against Debian's headers. These name their place and the compiler of the build machine in two files, which
- * are written anew.
+ * What each set compiles. `stock`: the kernel's sample driver, and two of ours: one that speaks v1, as no driver of Linux does any
+ * more, and one that logs DMA.
+ *
+ * `reporting`: VFIO as it is where CONFIG_IOMMUFD_DRIVER is set, which Debian's kernels have not: then iova_bitmap.c is there, and
+ * DMA_LOGGING_REPORT reports (include/linux/iova_bitmap.h, Linux 6.12). Its other modules are those of `stock`.
+ *
+ * `iommufd`: the same, and iommufd with VFIO's own device nodes, as where CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV are set. That
+ * changes `struct vfio_device`, so all of VFIO is compiled. The kernel lacks the span iterator (lib/interval_tree.c) and has the
+ * rest of that file, which iommufd.ko has a copy of, not exported.
  */
-export async function buildDrivers({ release, headers, source }: Packages, scratch: string): Promise<Drivers> {
-  const root = join(scratch, 'headers');
-  const linux = join(scratch, 'source');
-  for (const directory of [root, linux]) mkdirSync(directory);
-  await unpack(headers, root);
-  const build = join(root, 'usr/src', `linux-headers-${release}`);
-  const common = join(root, 'usr/src', `linux-headers-${release.replace(/-amd64$/, '-common')}`);
-  writeFileSync(join(build, 'Makefile'), `include ${common}/Makefile\n`);
-  writeFileSync(join(build, '.kernelvariables'), `override ARCH = x86\noverride KERNELRELEASE = ${release}\n`);
-  await extractSource(source, linux, [...DRIVERS.linux, ...REPORTING.linux]);
-  return {
-    drivers: await compile(DRIVERS, build, linux, join(scratch, 'drivers')),
-    reporting: await compile(REPORTING, build, linux, join(scratch, 'reporting')),
-  };
-}
+const SETS: Readonly<Record<ModuleSet, Modules>> = {
+  stock: {
+    linux: [MTTY],
+    ours: ['v1mem.c', ...V2LOG],
+    kbuild: ['obj-m := mtty.o v1mem.o v2log.o', MTTY_KBUILD, V2LOG_KBUILD],
+  },
+  reporting: {
+    linux: [...VFIO, `${IOVA_BITMAP}.c`],
+    ours: V2LOG,
+    kbuild: [
+      'ccflags-y := -DCONFIG_IOMMUFD_DRIVER=1',
+      'obj-m := vfio.o v2log.o',
+      ...VFIO_KBUILD,
+      `vfio-y += ${IOVA_BITMAP}.o`,
+      V2LOG_KBUILD,
+    ],
+  },
+  iommufd: {
+    linux: [
+      ...VFIO,
+      'drivers/vfio/mdev/*.[ch]',
+      'drivers/iommu/*.h',
+      'drivers/iommu/iommufd/*.[ch]',
+      'lib/interval_tree.c',
+      MTTY,
+    ],
+    ours: ['v1mem.c', ...V2LOG],
+    kbuild: [
+      `ccflags-y := ${['IOMMUFD_MODULE', 'IOMMUFD_DRIVER', 'VFIO_DEVICE_CDEV', 'INTERVAL_TREE_SPAN_ITER'].map((name) => `-DCONFIG_${name}=1`).join(' ')}`,
+      'CFLAGS_lib/interval_tree.o := -D__DISABLE_EXPORTS',
+      'obj-m := iommufd.o vfio.o vfio_iommu_type1.o mdev.o mtty.o v1mem.o v2log.o',
+      `iommufd-y := ${objects('drivers/iommu/iommufd', 'device fault hw_pagetable io_pagetable ioas main pages vfio_compat')}`,
+      `iommufd-y += ${IOVA_BITMAP}.o lib/interval_tree.o`,
+      ...VFIO_KBUILD,
+      `vfio-y += ${objects('drivers/vfio', 'device_cdev iommufd')}`,
+      'vfio_iommu_type1-y := drivers/vfio/vfio_iommu_type1.o',
+      `mdev-y := ${objects('drivers/vfio/mdev', 'mdev_core mdev_sysfs mdev_driver')}`,
+      MTTY_KBUILD,
+      V2LOG_KBUILD,
+    ],
+  },
+};
 
-async function compile(
-  modules: Modules,
-  build: string,
-  linux: string,
-  directory: string,
-): Promise<Readonly<Record<string, string>>> {
-  mkdirSync(directory);
-  await run('bash', ['-c', `cd "$1" && cp ${modules.linux.join(' ')} "$2"`, 'copy', linux, directory]);
-  for (const name of modules.ours) cpSync(ours(name), join(directory, name));
-  writeFileSync(join(directory, 'Kbuild'), `${modules.kbuild.join('\n')}\n`);
-  // Module BTF needs pahole and the kernel's own, and nothing here reads it.
-  const options = ['CC=gcc', 'CONFIG_DEBUG_INFO_BTF_MODULES=', `--jobs=${availableParallelism()}`];
-  await run('make', ['-C', build, `M=${directory}`, ...options, 'modules']);
-  const files = modules.built.map((name) => [name, join(directory, `${name}.ko`)] as const);
-  for (const [, file] of files) await run('strip', ['--strip-debug', file]);
-  return Object.fromEntries(files);
-}
+/** Compiled modules, as files by their names, that Debian does not have or whose place they take. */
+export type Drivers = Readonly<Record<string, string>>;
 
-/** The package is an archive that holds an archive. */
-async function extractSource(deb: string, directory: string, patterns: readonly string[]): Promise<void> {
-  const script = `deb=$1 directory=$2; shift 2
-    dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/src/${SOURCE}.tar.xz |
-    tar -xJ -C "$directory" --strip-components=1 --wildcards --no-wildcards-match-slash "$@"`;
-  await run('bash', [
-    '-o',
-    'pipefail',
-    '-c',
-    script,
-    'extract',
-    deb,
-    directory,
-    ...patterns.map((p) => `${SOURCE}/${p}`),
-  ]);
+/** Compiles those sets, each in a directory of its own. `tools` as in prepareBuild(). */
+export async function buildDrivers<S extends ModuleSet>(
+  sets: readonly S[],
+  packages: BuildPackages,
+  scratch: string,
+  tools?: string,
+): Promise<Readonly<Record<S, Drivers>>> {
+  const patterns = new Set(sets.flatMap((set) => SETS[set].linux));
+  const build = await prepareBuild(packages, [...patterns], scratch, tools);
+  const built: Partial<Record<S, Drivers>> = {};
+  for (const set of sets) built[set] = await compile(SETS[set], build, join(scratch, set));
+  return built as Record<S, Drivers>;
 }

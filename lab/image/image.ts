@@ -1,19 +1,12 @@
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { cachePath, makeEntry } from '../../scripts/lib/cache.mjs';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { unpack } from '../../scripts/lib/apt.mjs';
+import { buildDrivers, type Drivers } from './drivers.ts';
+import { prepareEntry } from './entry.ts';
 import { initramfs } from './initramfs.ts';
-import { collectModules } from './modules.ts';
-import { buildDrivers } from './drivers.ts';
-import { fetchPackages, onlyIn } from './packages.ts';
+import { collectModules, type Module } from './modules.ts';
+import { fetchNewestKernel, fetchPackages, onlyIn } from './packages.ts';
 import { makeImage, makeRoot, type Versions } from './root.ts';
-import { requireTools } from './tools.ts';
-
-const RECIPE = dirname(fileURLToPath(import.meta.url));
-const FILES = ['vmlinuz', 'initramfs', 'root.img'] as const;
-const UNUSED_MS = 14 * 24 * 3600 * 1000;
 
 /** What a guest boots from. */
 export interface Image {
@@ -23,87 +16,79 @@ export interface Image {
   readonly versions: Versions & { readonly linux: string };
 }
 
-interface Manifest {
-  readonly versions: Image['versions'];
-  readonly sizes: Readonly<Record<(typeof FILES)[number], number>>;
-}
+/** The shell of the initramfs, kept for that of another kernel. */
+const BUSYBOX = 'busybox';
 
-/**
- * The image in the cache, made first if it is not there. Its key is the recipe, which is everything in this directory, and
- * what is taken from the host; so a change of either makes another. The packages' versions are those of the day it was made.
- */
+/** The image in the cache: Debian 12's Linux 6.12 with a set of modules for each kind of guest, and the root. */
 export async function prepareImage(qemu10: string, say: (text: string) => void): Promise<Image> {
-  const home = cachePath(join('lab', keyOf(qemu10)));
-  if (readManifest(home) === undefined) {
-    requireTools();
-    removeUnused(dirname(home));
-    await makeEntry(home, {
-      isComplete: () => readManifest(home) !== undefined,
-      fill: (complete, scratch) => fill(complete, scratch, qemu10, say),
-    });
-  }
-  const manifest = readManifest(home);
-  if (manifest === undefined) throw new Error(`${home} is not complete`);
-  touch(home);
-  const [kernel, initramfs, root] = FILES.map((name) => join(home, name)) as [string, string, string];
-  return { kernel, initramfs, root, versions: manifest.versions };
-}
-
-function keyOf(qemu10: string): string {
-  const hash = createHash('sha256');
-  for (const name of readdirSync(RECIPE).toSorted()) hash.update(name).update(readFileSync(join(RECIPE, name)));
-  for (const program of [process.execPath, join(qemu10, 'usr/bin/qemu-system-x86_64')]) {
-    const { size, mtimeMs } = statSync(program);
-    hash.update(`${program} ${size} ${mtimeMs}\n`);
-  }
-  return hash.digest('hex').slice(0, 16);
-}
-
-async function fill(complete: string, scratch: string, qemu10: string, say: (text: string) => void): Promise<void> {
-  const packages = await fetchPackages(join(scratch, 'apt'), say);
-  say('compiling mtty, v1mem, v2log and vfio');
-  const { drivers, reporting } = await buildDrivers(packages, scratch);
-  say('making the initramfs and the root image');
-  const linux = join(scratch, 'linux');
-  const tree = join(scratch, 'root');
-  for (const directory of [linux, tree]) mkdirSync(directory);
-  await unpack([packages.kernel], linux);
-  const modules = await collectModules(join(linux, 'lib/modules', packages.release), drivers, reporting);
-  const versions = await makeRoot(tree, { debs: packages.programs, qemu10 });
-  const contents = {
-    vmlinuz: readFileSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/)),
-    initramfs: initramfs(join(tree, 'bin/busybox'), modules),
+  const { directory, versions } = await prepareEntry({
+    title: 'root and Linux 6.12',
+    programs: [process.execPath, join(qemu10, 'usr/bin/qemu-system-x86_64')],
+    fill: async (complete, scratch) => {
+      const packages = await fetchPackages(join(scratch, 'apt'), say);
+      say('compiling mtty, v1mem, v2log, vfio and iommufd');
+      const { stock, ...built } = await buildDrivers(['stock', 'reporting', 'iommufd'], packages, scratch);
+      say('making the initramfs and the root image');
+      const tree = join(scratch, 'root');
+      mkdirSync(tree);
+      const programs = await makeRoot(tree, { debs: packages.programs, qemu10 });
+      cpSync(join(tree, 'bin/busybox'), join(complete, BUSYBOX));
+      const linux = join(scratch, 'linux');
+      await unpackKernel(packages.kernel, linux);
+      const sets = { ...built, stock, reporting: { ...stock, ...built.reporting } };
+      cpSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/), join(complete, 'vmlinuz'));
+      await writeInitramfs(complete, join(complete, BUSYBOX), join(linux, 'lib/modules', packages.release), sets);
+      await makeImage(tree, join(complete, 'root.img'));
+      return { ...programs, linux: packages.release };
+    },
+  });
+  return {
+    kernel: join(directory, 'vmlinuz'),
+    initramfs: join(directory, 'initramfs'),
+    root: join(directory, 'root.img'),
+    versions,
   };
-  for (const [name, data] of Object.entries(contents)) writeFileSync(join(complete, name), data);
-  await makeImage(tree, join(complete, 'root.img'));
-  const sizes = Object.fromEntries(FILES.map((name) => [name, statSync(join(complete, name)).size]));
-  const manifest = { versions: { ...versions, linux: packages.release }, sizes };
-  writeFileSync(join(complete, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
 }
 
-/** The manifest, if the files are there as it describes them. */
-function readManifest(home: string): Manifest | undefined {
-  const file = join(home, 'manifest.json');
-  if (!existsSync(file)) return undefined;
-  const manifest = JSON.parse(readFileSync(file, 'utf8')) as Manifest;
-  const good = FILES.every(
-    (name) => statSync(join(home, name), { throwIfNoEntry: false })?.size === manifest.sizes[name],
-  );
-  return good ? manifest : undefined;
+/** The same root with the newest kernel of Debian, which has the modules of the set `stock`. */
+export async function prepareNewest(image: Image, qemu10: string, say: (text: string) => void): Promise<Image> {
+  const busybox = join(image.root, '..', BUSYBOX);
+  const { directory, versions } = await prepareEntry({
+    title: 'newest Linux',
+    programs: [busybox],
+    fill: async (complete, scratch) => {
+      const packages = await fetchNewestKernel(join(scratch, 'apt'), say);
+      say('compiling mtty, v1mem and v2log');
+      const libraries = join(qemu10, 'usr/lib/x86_64-linux-gnu'); // which are Debian 13's, as the headers are
+      const sets = await buildDrivers(['stock'], packages, scratch, libraries);
+      const linux = join(scratch, 'linux');
+      await unpackKernel(packages.kernel, linux);
+      const modules = join(linux, 'usr/lib/modules', packages.release);
+      cpSync(join(modules, 'vmlinuz'), join(complete, 'vmlinuz'));
+      await writeInitramfs(complete, busybox, modules, sets);
+      return { linux: packages.release };
+    },
+  });
+  return {
+    kernel: join(directory, 'vmlinuz'),
+    initramfs: join(directory, 'initramfs'),
+    root: image.root,
+    versions: { ...image.versions, ...versions },
+  };
 }
 
-function touch(home: string): void {
-  const now = new Date();
-  utimesSync(join(home, 'manifest.json'), now, now);
+async function unpackKernel(debs: readonly string[], directory: string): Promise<void> {
+  mkdirSync(directory);
+  await unpack(debs, directory);
 }
 
-/** Images of old recipes. */
-function removeUnused(directory: string): void {
-  if (!existsSync(directory)) return;
-  for (const name of readdirSync(directory)) {
-    const used = statSync(join(directory, name, 'manifest.json'), { throwIfNoEntry: false })?.mtimeMs;
-    if (used !== undefined && Date.now() - used > UNUSED_MS && /^[0-9a-f]{16}$/.test(basename(name))) {
-      rmSync(join(directory, name), { recursive: true, force: true });
-    }
-  }
+async function writeInitramfs(
+  complete: string,
+  busybox: string,
+  tree: string,
+  sets: Readonly<Record<string, Drivers>>,
+): Promise<void> {
+  const modules: Record<string, Module[]> = {};
+  for (const [set, drivers] of Object.entries(sets)) modules[set] = await collectModules(tree, drivers);
+  writeFileSync(join(complete, 'initramfs'), initramfs(busybox, modules));
 }

@@ -6,20 +6,19 @@ import { run } from '../../scripts/lib/process.mjs';
 export interface Module {
   readonly name: string;
   readonly data: Buffer;
-  /** What takes its place in a guest in which DMA_LOGGING_REPORT reports. */
-  readonly reporting?: Buffer;
 }
 
-/** The guest's disk, its file systems, random numbers, VFIO; what these depend on comes of itself. */
-const WANTED = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4', '9p', '9pnet_virtio', 'virtio_rng'];
-const VFIO = ['vfio', 'vfio_iommu_type1', 'vfio_pci', 'mdev', 'mtty', 'v1mem', 'v2log'];
+/** The guest's disk, its file systems and random numbers. */
+const GUEST = ['virtio_pci', 'virtio_blk', 'ext4', '9p', '9pnet_virtio', 'virtio_rng'];
+/** Checksums of ext4 as a module, which nothing depends on by name; Linux has them built in from 6.16 on. */
+const CHECKSUMS = ['crc32c_generic'];
+const VFIO = ['vfio', 'vfio_iommu_type1', 'mdev', 'mtty', 'v1mem', 'v2log'];
 
-/** The modules that the guest loads, each after those it depends on. */
-export async function collectModules(
-  tree: string,
-  drivers: Readonly<Record<string, string>>,
-  reporting: Readonly<Record<string, string>>,
-): Promise<Module[]> {
+/**
+ * The modules that a guest loads, each after those it depends on. `drivers` are those of Debian's kernel at `tree` that it does not
+ * have, or whose place they take. Debian's vfio_pci goes with Debian's `struct vfio_device`, which iommufd changes.
+ */
+export async function collectModules(tree: string, drivers: Readonly<Record<string, string>>): Promise<Module[]> {
   const files = new Map(
     readdirSync(join(tree, 'kernel'), { recursive: true, encoding: 'utf8' })
       .filter((path) => /\.ko(\.xz)?$/.test(path))
@@ -28,16 +27,17 @@ export async function collectModules(
   for (const [name, file] of Object.entries(drivers)) files.set(name, file);
   const builtIn = new Set(readFileSync(join(tree, 'modules.builtin'), 'utf8').trim().split('\n').map(moduleName));
   const modules = new Map<string, Module>();
-  const add = async (name: string): Promise<void> => {
+  const add = async (name: string, ...above: readonly string[]): Promise<void> => {
     if (modules.has(name) || builtIn.has(name)) return;
+    if (above.includes(name)) throw new Error(`modules that depend on each other: ${[...above, name].join(', ')}`);
     const file = files.get(name);
     if (file === undefined) throw new Error(`the kernel package has no module ${name}`);
     const data = await readModule(file);
-    for (const dependency of dependencies(data)) await add(dependency);
-    const other = reporting[name];
-    modules.set(name, { name, data, ...(other !== undefined && { reporting: await readModule(other) }) });
+    for (const dependency of dependencies(data)) await add(dependency, ...above, name);
+    modules.set(name, { name, data });
   };
-  for (const name of [...WANTED, ...VFIO]) await add(name);
+  const pci = 'iommufd' in drivers ? [] : ['vfio_pci'];
+  for (const name of [...CHECKSUMS.filter((name) => files.has(name)), ...GUEST, ...VFIO, ...pci]) await add(name);
   return [...modules.values()];
 }
 

@@ -9,6 +9,8 @@ import { Failure, run } from '../../scripts/lib/process.mjs';
 const START = fileURLToPath(new URL('start.sh', import.meta.url));
 /** Where the guest has QEMU 10.0. */
 const QEMU10 = '/opt/qemu-10';
+/** Where it has the newest QEMU, if the host shares it. */
+const NEWEST_QEMU = '/opt/newest-qemu';
 const IMAGE_MB = 640;
 
 export interface Programs {
@@ -34,12 +36,13 @@ export async function makeRoot(tree: string, { debs, qemu10 }: Programs): Promis
     symlinkSync(`usr/${name}`, join(tree, name));
   }
   await unpack(debs, tree);
-  const mountPoints = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'project', 'results', 'lab', 'opt'];
+  const mountPoints = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'project', 'results', 'lab', 'opt', NEWEST_QEMU];
   for (const name of mountPoints) mkdirSync(join(tree, name), { recursive: true });
   await linkApplets(tree);
 
   cpSync(qemu10, join(tree, QEMU10, 'root'), { recursive: true, verbatimSymlinks: true });
   writeProgram(join(tree, QEMU10, 'qemu-system-x86_64'), wrapperText(join(QEMU10, 'root'), arch));
+  writeProgram(join(tree, 'lab/newest-qemu-system-x86_64'), wrapperText(join(NEWEST_QEMU, 'root'), arch));
   cpSync(realpathSync(process.execPath), join(tree, 'usr/bin/node'));
   writeProgram(join(tree, 'lab/start'), readFileSync(START, 'utf8'));
   writeFileSync(

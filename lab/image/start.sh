@@ -14,8 +14,10 @@ share() {
 }
 share project /project ro,cache=loose
 share results /results rw,cache=none
+grep -qw lab.newest-qemu /proc/cmdline && share newest-qemu /opt/newest-qemu ro,cache=loose
 
 export VFIO_SHIM_QEMU=/usr/bin/qemu-system-x86_64 VFIO_SHIM_QEMU10=/opt/qemu-10/qemu-system-x86_64
+export VFIO_SHIM_QEMU_NEWEST=/lab/newest-qemu-system-x86_64
 cd /project || poweroff -f
 if grep -qw lab.shell /proc/cmdline; then
   echo 'lab: a shell as root; exit powers off. Jobs: node lab/guest/runner.js NAME...'

@@ -7,6 +7,7 @@
 #include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
 #include "v2log.h"
 
 #define REGION_SHIFT 40
@@ -351,4 +352,8 @@ module_init(v2log_init);
 module_exit(v2log_exit);
 MODULE_DESCRIPTION("A VFIO device that logs its DMA and speaks migration protocol v2, for tests");
 MODULE_LICENSE("GPL");
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 MODULE_IMPORT_NS(IOMMUFD);
+#else
+MODULE_IMPORT_NS("IOMMUFD");
+#endif

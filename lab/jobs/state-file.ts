@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { VFIO_DEVICE_STATE } from '../../src/abi/vfio-v2.ts';
 import { regionInfo } from '../../src/vfio/client/device-info.ts';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { trySyscall, withAddress } from '../../src/sys/libc.ts';
-import { CLI } from '../../tools/vmm/cli.ts';
 import { check } from '../guest/check.ts';
+import { json, shim } from '../guest/command.ts';
 import { Mtty } from '../guest/mtty.ts';
 import { RawDevice } from '../guest/raw-device.ts';
 
@@ -16,17 +15,6 @@ const SCRATCH = 7;
 const SAVED = ['RUNNING', 'PRE_COPY', 'PRE_COPY_P2P', 'STOP_COPY', 'STOP', 'RUNNING'];
 
 const deviceOf = (mtty: Mtty): string => `vfio:${mtty.group}:${mtty.uuid}`;
-
-function shim(...args: readonly string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [CLI, ...args], { encoding: 'utf8' });
-}
-
-function json(...args: readonly string[]): Record<string, unknown> {
-  const { status, stdout, stderr } = shim(...args, '--json');
-  assert.equal(stderr, '');
-  assert.equal(status, 0);
-  return JSON.parse(stdout) as Record<string, unknown>;
-}
 
 /** The scratch register of a port, set if a value is given. */
 function scratch(mtty: Mtty, port: number, value?: number): number {

@@ -156,13 +156,23 @@ function openCdev(calls: OpenCalls, path: string): OpenedDevice {
   let iommu: Descriptor | undefined;
   try {
     iommu = openNode(calls, IOMMUFD, 'does the kernel have IOMMUFD?');
-    const bind = vfio_device_bind_iommufd.encode({ argsz: vfio_device_bind_iommufd.size, iommufd: iommu.number });
-    calls.ioctl(device.number, 'VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bind);
+    bindToIommufd(calls, device, iommu, path);
     return new Opened(basename(path), device, [iommu]);
   } catch (error) {
     iommu?.close();
     device.close();
     throw error;
+  }
+}
+
+/** A node can be opened by several; EINVAL says that one of them has bound the device, EBUSY that its group is open (6.12). */
+function bindToIommufd(calls: OpenCalls, device: Descriptor, iommu: Descriptor, path: string): void {
+  const bind = vfio_device_bind_iommufd.encode({ argsz: vfio_device_bind_iommufd.size, iommufd: iommu.number });
+  try {
+    calls.ioctl(device.number, 'VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bind);
+  } catch (error) {
+    if (!(error instanceof ShimError) || !['EINVAL', 'EBUSY'].includes(error.errno ?? '')) throw error;
+    throw new ShimError('ERR_DEVICE', `${path}: is in use by another process`, { errno: 'EBUSY', cause: error });
   }
 }
 

@@ -186,9 +186,19 @@ describe('openKernelDevice', () => {
     expect(nodes.size).toBe(0);
   });
 
-  it('hands on why a device cannot be bound to an iommufd', () => {
-    refuse(VFIO_DEVICE_BIND_IOMMUFD, 'EBUSY');
-    expect(thrownBy(() => open(CDEV)).errno).toBe('EBUSY');
+  it.each(['EINVAL', 'EBUSY'] as const)(
+    'says that a device is in use which cannot be bound to an iommufd: %s',
+    (errno) => {
+      refuse(VFIO_DEVICE_BIND_IOMMUFD, errno);
+      const message = `${CDEV}: is in use by another process`;
+      expect(thrownBy(() => open(CDEV))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EBUSY', message });
+      expect(nodes.size).toBe(0);
+    },
+  );
+
+  it('hands on why a device cannot be bound to an iommufd otherwise', () => {
+    refuse(VFIO_DEVICE_BIND_IOMMUFD, 'EPERM');
+    expect(thrownBy(() => open(CDEV))).toMatchObject({ code: 'ERR_SYSCALL', errno: 'EPERM' });
     expect(nodes.size).toBe(0);
   });
 
