@@ -2,7 +2,7 @@ import { cpSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { openShell, runGuest } from './host/guest.ts';
 import { allJobs, runJobs } from './host/jobs.ts';
-import { findQemu10 } from './host/qemu.ts';
+import { findQemu10, GUEST_KINDS, libvirtOf } from './host/qemu.ts';
 import { Report } from './host/report.ts';
 import { Share } from './host/share.ts';
 import { prepareImage } from './image/image.ts';
@@ -17,7 +17,7 @@ Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEM
   --long           with --all: those too
   --list           say which there are
   --shell          a console in the guest instead
-  --reporting      with --shell: of the guest in which DMA_LOGGING_REPORT reports
+  --kind KIND      with --shell: of this kind of guest: ${GUEST_KINDS.join(', ')}
   --apart          a boot for each job, instead of one for all
   --silence S      kill a guest that says nothing for S seconds, 300 by default
   --results DIR    copy the results and the logs there`;
@@ -36,7 +36,7 @@ function parse(argv: readonly string[]) {
         long: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
         shell: { type: 'boolean', default: false },
-        reporting: { type: 'boolean', default: false },
+        kind: { type: 'string', default: 'stock' },
         apart: { type: 'boolean', default: false },
         silence: { type: 'string', default: '300' },
         results: { type: 'string' },
@@ -48,9 +48,12 @@ function parse(argv: readonly string[]) {
     const known = allJobs();
     const unknown = positionals.find((name) => !known.includes(name));
     if (unknown !== undefined) throw new Error(`no such job: ${unknown}; there are ${known.join(', ')}`);
+    const kind = GUEST_KINDS.find((name) => name === values.kind);
+    if (kind === undefined)
+      throw new Error(`no such kind of guest: ${values.kind}; there are ${GUEST_KINDS.join(', ')}`);
     const jobs = values.all ? allJobs(values.long) : positionals;
     if (jobs.length === 0 && !values.list && !values.shell && !values.help) throw new Error(usage);
-    return { ...values, silence, jobs };
+    return { ...values, kind, silence, jobs };
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error), { cause: error });
   }
@@ -76,7 +79,8 @@ async function runAll({ jobs, apart, silence, results }: Options): Promise<numbe
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     let boots = 0;
     await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
-      const guest = { kind, project: share.project, results: share.results(++boots) };
+      const libvirt = await libvirtOf(kind, say);
+      const guest = { kind, libvirt, project: share.project, results: share.results(++boots) };
       const run = await runGuest(qemu, image, guest, batch, limits, onevent);
       if (results !== undefined) cpSync(guest.results, `${results}/boot-${boots}`, { recursive: true });
       return run;
@@ -101,8 +105,9 @@ async function main(argv: readonly string[]): Promise<number> {
   if (!options.shell) return runAll(options);
   const { qemu, image } = await prepare();
   using share = new Share();
-  const kind = options.reporting ? 'reporting' : 'stock';
-  await openShell(qemu, image, { kind, project: share.project, results: share.results(0) });
+  const { kind } = options;
+  const libvirt = await libvirtOf(kind, say);
+  await openShell(qemu, image, { kind, libvirt, project: share.project, results: share.results(0) });
   return 0;
 }
 

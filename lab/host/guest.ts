@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EVENTS, JOBS, type LabEvent } from '../events.ts';
 import type { Image } from '../image/image.ts';
-import { guestCommand, type GuestKind, type Qemu10 } from './qemu.ts';
+import { guestCommand, type GuestOptions, type Qemu10 } from './qemu.ts';
 
 /** What a kernel says when it is broken. */
 const BROKEN = /^.*(\bBUG: |\bOops\b|Kernel panic|general protection fault|Internal error).*$/m;
@@ -30,7 +30,7 @@ export interface Limits {
 export async function runGuest(
   qemu: Qemu10,
   image: Image,
-  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
+  options: Omit<GuestOptions, 'serial' | 'append'>,
   jobs: readonly string[],
   limits: Limits,
   onevent: (event: LabEvent) => void,
@@ -78,7 +78,7 @@ export async function runGuest(
 export async function openShell(
   qemu: Qemu10,
   image: Image,
-  options: { readonly kind: GuestKind; readonly project: string; readonly results: string },
+  options: Omit<GuestOptions, 'serial' | 'append'>,
 ): Promise<void> {
   const command = guestCommand(qemu, image, { ...options, serial: 'stdio', append: 'lab.shell' });
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: 'inherit' });

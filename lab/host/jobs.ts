@@ -2,24 +2,26 @@ import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { LabEvent } from '../events.ts';
 import type { GuestRun } from './guest.ts';
-import type { GuestKind } from './qemu.ts';
+import { GUEST_KINDS, type GuestKind } from './qemu.ts';
 import type { Report } from './report.ts';
 
 const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
 /** Jobs that take minutes: `--all` leaves them out. */
-const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'harassed', 'soak', 'speed']);
+const LONG: ReadonlySet<string> = new Set(['dirty-pages-long', 'harassed', 'libvirt-newest', 'soak', 'speed']);
 
 /** Jobs whose guest is not a stock one. */
-const REPORTING: ReadonlySet<string> = new Set([
-  'dma-log',
-  'type1',
-  'dma-migration',
-  'dirty-pages',
-  'dirty-pages-long',
+const KINDS: ReadonlyMap<string, GuestKind> = new Map([
+  ['dma-log', 'reporting'],
+  ['type1', 'reporting'],
+  ['dma-migration', 'reporting'],
+  ['dirty-pages', 'reporting'],
+  ['dirty-pages-long', 'reporting'],
+  ['libvirt', 'libvirt'],
+  ['libvirt-newest', 'libvirt-newest'],
 ]);
 
-const kindOf = (job: string): GuestKind => (REPORTING.has(job) ? 'reporting' : 'stock');
+const kindOf = (job: string): GuestKind => KINDS.get(job) ?? 'stock';
 
 /** The names of all jobs, or of those that do not take long. */
 export function allJobs(long = true): string[] {
@@ -35,7 +37,7 @@ export function allJobs(long = true): string[] {
  * `apart`, one boot for each. A guest that breaks fails the job that it ran, or ran last, whatever that job's checks said.
  */
 export async function runJobs(names: readonly string[], apart: boolean, report: Report, boot: Boot): Promise<void> {
-  for (const kind of ['stock', 'reporting'] as const) {
+  for (const kind of GUEST_KINDS) {
     await runJobsOf(
       kind,
       names.filter((name) => kindOf(name) === kind),

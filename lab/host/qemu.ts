@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Image } from '../image/image.ts';
 import { Unavailable } from '../unavailable.ts';
+import { prepareLibvirt, type LibvirtSuite, type LibvirtSystem } from './libvirt-systems.ts';
 
 const FETCH = fileURLToPath(new URL('../../scripts/qemu.mjs', import.meta.url));
 
@@ -24,23 +25,42 @@ export function findQemu10(): Qemu10 {
 
 /**
  * What a guest has: a stock kernel, in which DMA_LOGGING_REPORT is refused; or one in which it reports, and whose devices, among them
- * one of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU.
+ * one of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU; or a stock one that shares systems with libvirt.
  */
-export type GuestKind = 'stock' | 'reporting';
+export const GUEST_KINDS = ['stock', 'reporting', 'libvirt', 'libvirt-newest'] as const;
+export type GuestKind = (typeof GUEST_KINDS)[number];
 
-const KINDS: Readonly<Record<GuestKind, { readonly append: string; readonly devices: readonly string[] }>> = {
+interface Kind {
+  readonly append: string;
+  readonly devices: readonly string[];
+  /** Debian's releases whose libvirt it has. */
+  readonly libvirt?: readonly LibvirtSuite[];
+}
+
+const KINDS: Readonly<Record<GuestKind, Kind>> = {
   stock: { append: '', devices: [] },
+  libvirt: { append: '', devices: [], libvirt: ['bookworm', 'trixie'] },
+  'libvirt-newest': { append: '', devices: [], libvirt: ['bookworm', 'sid'] },
   reporting: {
     append: 'lab.reporting intel_iommu=on',
     devices: ['-device', 'intel-iommu', '-device', 'edu'],
   },
 };
 
+/** The systems that a kind of guest shares; throws `Unavailable` if they cannot be had. */
+export async function libvirtOf(kind: GuestKind, say: (text: string) => void): Promise<LibvirtSystem[]> {
+  const systems: LibvirtSystem[] = [];
+  for (const suite of KINDS[kind].libvirt ?? []) systems.push(await prepareLibvirt(suite, say));
+  for (const { suite, versions } of systems) say(`${suite}: libvirt ${versions.libvirt}, QEMU ${versions.qemu}`);
+  return systems;
+}
+
 /** Shares and console of a guest. */
 export interface GuestOptions {
   readonly kind: GuestKind;
   readonly project: string;
   readonly results: string;
+  readonly libvirt: readonly LibvirtSystem[];
   /** A file, or `stdio`. */
   readonly serial: string;
   /** More for the kernel's command line. */
@@ -83,5 +103,6 @@ export function guestCommand(qemu: Qemu10, image: Image, options: GuestOptions):
     'virtio-rng-pci',
     ...share('project', options.project, ',readonly=on'),
     ...share('results', options.results, ''),
+    ...options.libvirt.flatMap(({ suite, root }) => share(`libvirt-${suite}`, root, ',readonly=on')),
   ];
 }

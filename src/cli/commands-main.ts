@@ -2,6 +2,7 @@ import { carryOut, type Commands } from './program.ts';
 
 const commands: Commands = new Map([
   ['run', () => import('./run.ts')], // to be listed
+  ['libvirt-wrapper', () => import('./libvirt-wrapper.ts')],
   ['probe', () => import('./probe.ts')],
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
