@@ -5,8 +5,14 @@ import type { Vm } from '../../src/vmm/vm.ts';
 import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { xmlOf, type Domain } from './libvirt-domain.ts';
+import { check, note } from './check.ts';
 import type { LibvirtHost } from './libvirt-host.ts';
 import { imprintOf, Uart } from './uart.ts';
+
+/** A check in which QEMU is started several times, each time with a Node that runs for the first time. */
+export function longCheck(name: string, body: (bed: TestBed) => Promise<void>): Promise<void> {
+  return check(name, body, { ms: 300_000 });
+}
 
 /** What a domain's device holds: it is put there once, and looked for wherever the domain has got to. */
 export interface Contents {
@@ -56,10 +62,11 @@ export async function arrive(host: LibvirtHost, domain: Domain, contents: Conten
   await vm.waitForStatus('running');
   await contents.assertIn(vm);
   await vm.waitForTicks();
+  note(`${domain.name} runs on ${host.name}, its device is as it was`);
   return { host, domain, vm, contents };
 }
 
-/** Starts a domain that is defined, and puts the contents into its device. */
+/** Defines and starts a domain, and puts the contents into its device. */
 export async function begin(bed: TestBed, host: LibvirtHost, domain: Domain, contents: Contents): Promise<Running> {
   await host.virsh(bed, 'define', fileOf(bed, domain));
   await host.virsh(bed, 'start', domain.name);

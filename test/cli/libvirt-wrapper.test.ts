@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Child } from '../../src/vmm/child.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import { wrappers } from '../docs/scripts.ts';
 import { ended, FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 
 beforeAll(requireCli);
@@ -62,6 +63,18 @@ describe('the script', () => {
     expect(lstatSync(path).mode & 0o777).toBe(0o755);
     expect(readdirSync(directory).toSorted()).toEqual(['qemu', 'wrapper']);
     expect(stdout).toContain(`${CLI} run --present v1 --p2p off -- "$emulator" "$@"\n`);
+  });
+
+  it('is what docs/libvirt.md shows, but for where programs are', async () => {
+    const { stdout } = await make('--present', 'v1');
+    const shown = wrappers.map(({ path, code }) => ({
+      path,
+      code: code.replace(/ \S+\/main\.js run /, ` ${CLI} run `),
+    }));
+    const here = stdout
+      .replace(/^emulator=.*$/m, 'emulator=/usr/bin/qemu-system-x86_64')
+      .replace(`exec ${process.execPath} `, 'exec /usr/bin/node ');
+    expect(shown).toEqual([{ path: 'docs/libvirt.md', code: here }]);
   });
 
   it('becomes the emulator under run, with its arguments as they are', async () => {

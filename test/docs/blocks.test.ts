@@ -18,7 +18,7 @@ function held({ language, mark, code }: Block): string | undefined {
     return 'compiled by examples.test.ts';
   if (language === 'bash' && mark === 'hardware') return 'as far as one gets without';
   if (language === 'bash' && mark === '') return examples.find(({ shown }) => shown === code)?.path;
-  if (language === 'sh' && code.startsWith('#!')) return 'a program, run with other paths';
+  if (language === 'sh' && code.startsWith('#!')) return 'a program, compared by libvirt-wrapper.test.ts';
   if (['text', 'json', 'xml', 'mermaid'].includes(language)) return 'no command';
   if (language === '') return 'SPECs, parsed by devices.test.ts';
   return undefined;
@@ -76,7 +76,7 @@ describe.each(examples)('$path', ({ path, head, document, shown, printed }) => {
 describe('what only a host with hardware or libvirt runs', () => {
   it('is there', () => {
     expect(onHardware.length).toBeGreaterThan(1);
-    expect(wrappers.length).toBeGreaterThan(1);
+    expect(wrappers.length).toBeGreaterThan(0);
   });
 
   it.each(onHardware)('$path: commands have no mistake that bash sees', ({ code }) => {
