@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { killHard, type Child } from '../../src/vmm/child.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
@@ -75,6 +75,7 @@ const SOCKETS = {
 
 /** A machine with libvirt, as far as libvirt can tell. */
 export class LibvirtHost {
+  static readonly #running = new Set<LibvirtHost>();
   readonly name: string;
   readonly mode: LibvirtMode;
   /** What the host has as /vm: its VMs' sockets are there. */
@@ -86,6 +87,7 @@ export class LibvirtHost {
     this.mode = mode;
     this.shared = shared;
     this.#daemon = daemon;
+    LibvirtHost.#running.add(this);
   }
 
   /** Starts it, and waits until its daemon listens. The bed ends the daemon. */
@@ -128,11 +130,6 @@ export class LibvirtHost {
     return `qemu+unix:///${this.mode}?socket=${this.#socket}`;
   }
 
-  /** What its programs have printed. */
-  get log(): string {
-    return this.#daemon.stderr;
-  }
-
   /** Runs a command in it; returns what that printed. */
   async run(bed: TestBed, ...command: string[]): Promise<string> {
     const child = bed.spawn(['nsenter', '-t', String(this.#daemon.pid), '-m', '-u', '--', ...command]);
@@ -143,11 +140,6 @@ export class LibvirtHost {
 
   virsh(bed: TestBed, ...args: string[]): Promise<string> {
     return this.run(bed, 'virsh', '--quiet', '-c', this.uri, ...args);
-  }
-
-  /** A file's contents in it. */
-  read(path: string): string {
-    return readFileSync(`/proc/${this.#daemon.pid}/root${path}`, 'utf8');
   }
 
   /** Installs a wrapper as its administrator does, with these options of `run`; returns its path. */
@@ -162,14 +154,17 @@ export class LibvirtHost {
     return Vm.attach(this.#daemon, join(this.shared, domain), START_MS);
   }
 
-  /** Ends a domain, if there is one; what served its QEMU ends with it. */
-  async destroy(bed: TestBed, domain: string): Promise<void> {
-    const running = await this.virsh(bed, 'list', '--name');
-    if (running.split('\n').includes(domain)) await this.virsh(bed, 'destroy', domain);
+  /** Ends all domains of all hosts, after something has gone wrong with one. */
+  static async destroyAll(bed: TestBed): Promise<void> {
+    for (const host of LibvirtHost.#running) {
+      const names = (await host.virsh(bed, 'list', '--name')).split('\n').filter((name) => name !== '');
+      for (const name of names) await host.virsh(bed, 'destroy', name);
+    }
   }
 
   /** Ends its daemon, whose QEMUs have ended. */
   end(): void {
+    LibvirtHost.#running.delete(this);
     if (this.#daemon.pid !== undefined) killHard(this.#daemon.pid);
   }
 }

@@ -6,12 +6,20 @@ import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { xmlOf, type Domain } from './libvirt-domain.ts';
 import { check, note } from './check.ts';
-import type { LibvirtHost } from './libvirt-host.ts';
+import { LibvirtHost } from './libvirt-host.ts';
 import { imprintOf, Uart } from './uart.ts';
 
 /** A check in which QEMU is started several times, each time with a Node that runs for the first time. */
 export function longCheck(name: string, body: (bed: TestBed) => Promise<void>): Promise<void> {
-  return check(name, body, { ms: 300_000 });
+  const orEnd = async (bed: TestBed): Promise<void> => {
+    try {
+      await body(bed);
+    } catch (error) {
+      await LibvirtHost.destroyAll(bed); // the next check has nothing to do with it
+      throw error;
+    }
+  };
+  return check(name, orEnd, { ms: 300_000 });
 }
 
 /** What a domain's device holds: it is put there once, and looked for wherever the domain has got to. */

@@ -18,6 +18,8 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['dirty-pages', 'reporting'],
   ['dirty-pages-long', 'reporting'],
   ['libvirt', 'libvirt'],
+  ['libvirt-session', 'libvirt'],
+  ['libvirt-crossing', 'libvirt'],
   ['libvirt-newest', 'libvirt-newest'],
 ]);
 

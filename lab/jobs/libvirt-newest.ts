@@ -8,7 +8,7 @@ import { Mtty } from '../guest/mtty.ts';
 /** QEMU estimates next to no bandwidth while a guest is idle: the device's state would never fit into the downtime. */
 const BANDWIDTH = ['--available-switchover-bandwidth', '1000'];
 
-const own = new TestBed();
+const own = new TestBed(); // hosts outlive the checks
 const a = await startWrapped(own, 'newest-a', 'sid', { emulated: 'qat,size=16M' });
 const b = await startWrapped(own, 'newest-b', 'sid', { emulated: 'qat,size=16M' });
 await checkProbing('newest', a);
