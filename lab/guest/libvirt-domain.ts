@@ -27,7 +27,7 @@ export const OLD_PROPERTIES: readonly OverriddenProperty[] = [
 ];
 export const NEW_PROPERTIES: readonly OverriddenProperty[] = [
   { name: 'enable-migration', type: 'string', value: 'on' },
-  { name: 'x-device-dirty-page-tracking', type: 'bool', value: 'false' }, // mtty's log cannot be reported
+  { name: 'x-device-dirty-page-tracking', type: 'string', value: 'off' }, // mtty's log cannot be reported
 ];
 
 export function domain(name: string, emulator: string, device: DomainDevice): Domain {

@@ -130,11 +130,9 @@ export async function migrate(
   const n = ++journeys;
   const uri = road === 'unix' ? `unix:///tmp/vfio-shim-road-${n}` : `tcp://127.0.0.1:${49_160 + n}`;
   const xml = fileOf(bed, there, `${there.name}-${n}`);
-  await running.host.virsh(
-    bed,
-    ...['migrate', '--live', '--persistent', '--undefinesource', '--xml', xml, '--persistent-xml', xml],
-    ...['--migrateuri', uri, ...more, there.name, to.uri],
-  );
+  const asThere = ['--xml', xml, '--persistent', '--persistent-xml', xml, '--undefinesource'];
+  const options = ['--live', ...asThere, '--migrateuri', uri, ...more];
+  await running.host.virsh(bed, 'migrate', ...options, there.name, to.uri);
   assert.ok(!(await running.host.virsh(bed, 'list', '--all', '--name')).includes(there.name));
   return arrive(to, there, running.contents);
 }

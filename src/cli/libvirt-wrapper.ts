@@ -57,9 +57,10 @@ function runArguments(command: Command, own: number): string[] {
     .slice(own)
     .filter((option) => command.getOptionValueSource(option.attributeName()) === 'cli')
     .flatMap((option) => {
-      const value: unknown = command.getOptionValue(option.attributeName());
-      const values = option.isBoolean() ? [undefined] : [value].flat();
-      return values.flatMap((each) => [option.long ?? '', ...(each === undefined ? [] : [String(each)])]);
+      const value = command.getOptionValue(option.attributeName()) as true | string | readonly string[];
+      const { long = '' } = option;
+      if (value === true) return [long];
+      return typeof value === 'string' ? [long, value] : value.flatMap((each) => [long, each]);
     });
 }
 
