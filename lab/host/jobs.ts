@@ -13,7 +13,12 @@ const LONG: ReadonlySet<string> = new Set([
   'dirty-pages-long',
   'drafts-killed',
   'harassed',
+  'iommufd-drivers',
+  'iommufd-handed-over',
   'iommufd-newest',
+  'libvirt-crossing',
+  'libvirt-newest',
+  'libvirt-session',
   'newest-kernel',
   'soak',
   'speed',
@@ -31,6 +36,10 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['iommufd-handed-over', 'iommufd'],
   ['iommufd-newest', 'newest-qemu'],
   ['newest-kernel', 'newest-kernel'],
+  ['libvirt', 'libvirt'],
+  ['libvirt-session', 'libvirt'],
+  ['libvirt-crossing', 'libvirt'],
+  ['libvirt-newest', 'libvirt-newest'],
 ]);
 
 const kindOf = (job: string): GuestKind => KINDS.get(job) ?? 'stock';

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { ModuleSet } from '../image/drivers.ts';
 import { prepareImage, prepareNewest, type Image } from '../image/image.ts';
 import { Unavailable } from '../unavailable.ts';
+import { prepareLibvirt, type LibvirtSuite, type LibvirtSystem } from './libvirt-systems.ts';
 
 const FETCH = fileURLToPath(new URL('../../scripts/qemu.mjs', import.meta.url));
 
@@ -24,7 +25,15 @@ export function findQemu(suite: 'trixie' | 'sid'): UnpackedQemu {
 }
 
 /** The kinds of guest, in the order in which they are booted. */
-export const GUEST_KINDS = ['stock', 'reporting', 'iommufd', 'newest-qemu', 'newest-kernel'] as const;
+export const GUEST_KINDS = [
+  'stock',
+  'reporting',
+  'iommufd',
+  'newest-qemu',
+  'newest-kernel',
+  'libvirt',
+  'libvirt-newest',
+] as const;
 export type GuestKind = (typeof GUEST_KINDS)[number];
 
 /** What makes a kind of guest. */
@@ -35,6 +44,8 @@ interface Kind {
   readonly modules: ModuleSet;
   /** It has the newest QEMU besides 7.2 and 10.0. */
   readonly newestQemu?: true;
+  /** Debian's releases whose libvirt it has. */
+  readonly libvirt?: readonly LibvirtSuite[];
   /** More for the kernel's command line. */
   readonly append?: string;
   readonly devices?: readonly string[];
@@ -54,6 +65,8 @@ const KINDS: Readonly<Record<GuestKind, Kind>> = {
   iommufd: { modules: 'iommufd' },
   'newest-qemu': { modules: 'iommufd', newestQemu: true },
   'newest-kernel': { kernel: 'newest', modules: 'stock', newestQemu: true },
+  libvirt: { modules: 'stock', libvirt: ['bookworm', 'trixie'] },
+  'libvirt-newest': { modules: 'stock', libvirt: ['bookworm', 'sid'] },
 };
 
 /** A guest as it is booted. */
@@ -63,6 +76,8 @@ export interface Guest {
   /** The QEMU that it runs under. */
   readonly qemu: UnpackedQemu;
   readonly newestQemu?: UnpackedQemu;
+  /** The systems that it shares. */
+  readonly libvirt: readonly LibvirtSystem[];
 }
 
 /** Finds or makes what guests need; throws `Unavailable` if that cannot be had. */
@@ -84,11 +99,15 @@ export class Guests {
   }
 
   async guest(kind: GuestKind): Promise<Guest> {
-    const { kernel, newestQemu } = KINDS[kind];
+    const { kernel, newestQemu, libvirt: suites = [] } = KINDS[kind];
     const image = kernel === undefined ? this.#image : await prepareNewest(this.#image, this.#qemu.root, this.#say);
     const { linux, qemu72, qemu10, node } = image.versions;
     this.#say(`the guest ${kind}: Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
-    return { kind, image, qemu: this.#qemu, ...(newestQemu && { newestQemu: findQemu('sid') }) };
+    const libvirt: LibvirtSystem[] = [];
+    for (const suite of suites) libvirt.push(await prepareLibvirt(suite, this.#say));
+    for (const { suite, versions } of libvirt)
+      this.#say(`${suite}: libvirt ${versions.libvirt}, QEMU ${versions.qemu}`);
+    return { kind, image, qemu: this.#qemu, libvirt, ...(newestQemu && { newestQemu: findQemu('sid') }) };
   }
 }
 
@@ -108,7 +127,7 @@ const MACHINE = `-accel tcg,thread=multi,tb-size=512 -machine q35 -cpu max -smp 
   -nodefaults -no-user-config -display none -no-reboot`;
 
 /** The command line of a guest. KVM is not used, so that it is the same on every machine. */
-export function guestCommand({ kind, image, qemu, newestQemu }: Guest, options: GuestOptions): string[] {
+export function guestCommand({ kind, image, qemu, newestQemu, libvirt }: Guest, options: GuestOptions): string[] {
   const { modules, append = '', devices = [] } = KINDS[kind];
   const words = [KERNEL, `lab.modules=${modules}`, append, newestQemu && 'lab.newest-qemu', options.append];
   const serial = options.serial === 'stdio' ? 'stdio,id=serial,signal=off' : `file,id=serial,path=${options.serial}`;
@@ -140,6 +159,7 @@ export function guestCommand({ kind, image, qemu, newestQemu }: Guest, options: 
     'virtio-rng-pci',
     ...share('project', options.project, ',readonly=on'),
     ...share('results', options.results, ''),
+    ...libvirt.flatMap(({ suite, root }) => share(`libvirt-${suite}`, root, ',readonly=on')),
     ...(newestQemu === undefined ? [] : share('newest-qemu', dirname(newestQemu.root), ',readonly=on')),
   ];
 }

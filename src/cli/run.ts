@@ -13,7 +13,8 @@ import { dieOf } from './die.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
 
-interface RunOptions {
+/** What the options of `run` come to. */
+export interface RunOptions {
   readonly present: Plan['present'];
   readonly segmentation: Plan['segmentation'];
   readonly roundTrip?: true;
@@ -41,11 +42,16 @@ const LARGEST_MAPPING = bufferConstants.MAX_LENGTH;
 const REPORT_FD = 'VFIO_SHIM_REPORT_FD';
 
 export function add(program: Command): void {
-  program
+  const command = program
     .command('run')
     .description('run a VMM whose VFIO devices are presented in the migration protocol that it knows')
     .passThroughOptions()
-    .argument('<command...>', 'the VMM and its arguments, behind --')
+    .argument('<command...>', 'the VMM and its arguments, behind --');
+  addRunOptions(command).addHelpText('after', help).action(run);
+}
+
+export function addRunOptions(command: Command): Command {
+  return command
     .addOption(
       new Option(
         '--present <protocol>',
@@ -110,9 +116,7 @@ export function add(program: Command): void {
     .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
     .option('--trace <file>', 'write a line of JSON per trapped call')
     .option('--json', 'print a line of JSON per device at the end')
-    .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*')
-    .addHelpText('after', help)
-    .action(run);
+    .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*');
 }
 
 const help = `
@@ -127,9 +131,27 @@ Examples:
   vfio-shim run --device qat --sysfs /tmp/s -- qemu-system-x86_64 -device \\
     vfio-pci,sysfsdev=/tmp/s/0000:90:00.0,x-enable-migration=on`;
 
-async function run(command: string[], options: RunOptions): Promise<void> {
+/** What is ordered whatever process this is, and whatever it inherits. Throws `ERR_ARGUMENT` or `ERR_SPEC`. */
+export function ordered(options: RunOptions): Omit<Order, 'dataFds' | 'fds' | 'verbose' | 'sysfs'> {
   const dataSection = dataSectionOf(options);
-  const devices = planned(options, dataSection);
+  return {
+    devices: planned(options, dataSection),
+    dataSection,
+    present: options.present,
+    roundTrip: options.roundTrip === true,
+    segmentation: options.segmentation,
+    offerP2P: options.offerP2p === true,
+    countStopCopy: options.countStopCopy === true,
+    holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
+    dirtyPages: options.dirtyLog === 'auto' && (options.present === 'v1' || options.present === 'auto'),
+    p2p: options.p2p === 'auto',
+    onError: options.onError,
+    v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
+  };
+}
+
+async function run(command: string[], options: RunOptions): Promise<void> {
+  const what = ordered(options);
   const reportFd = process.env[REPORT_FD];
   if (options.json === true && reportFd === undefined) {
     await runAndReport();
@@ -140,19 +162,8 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
   const order: Order = {
-    devices,
-    dataSection,
-    present: options.present,
-    roundTrip: options.roundTrip === true,
-    segmentation: options.segmentation,
-    offerP2P: options.offerP2p === true,
-    countStopCopy: options.countStopCopy === true,
-    holdPrecopy: sizeOf('--hold-precopy', options.holdPrecopy),
-    dataFds: options.present === 'v2' || options.present === 'auto' ? dataFdWindow() : undefined,
-    dirtyPages: options.dirtyLog === 'auto' && (options.present === 'v1' || options.present === 'auto'),
-    p2p: options.p2p === 'auto',
-    onError: options.onError,
-    v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
+    ...what,
+    dataFds: what.present === 'v2' || what.present === 'auto' ? dataFdWindow() : undefined,
     fds: {
       report: reportFd === undefined ? undefined : Number(reportFd),
       log: await record('--log', options.log),
@@ -162,12 +173,12 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     sysfs: undefined,
   };
   checkLimits(order);
-  const sysfs = devices.length === 0 ? undefined : writeSysfs(options.sysfs, devices);
+  const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices);
   if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
     env['VFIO_SHIM_SYSFS'] = sysfs.path;
-    env['VFIO_SHIM_DEVICES'] = devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
+    env['VFIO_SHIM_DEVICES'] = what.devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
   }
   Reflect.deleteProperty(env, REPORT_FD);
   try {

@@ -19,7 +19,7 @@ function held({ language, mark, code }: Block): string | undefined {
   if (language === 'bash' && mark === 'hardware') return 'as far as one gets without';
   if (language === 'bash' && mark === '') return examples.find(({ shown }) => shown === code)?.path;
   if (language === 'bash' && mark === 'install') return 'run in a clean Debian by packaging/test';
-  if (language === 'sh' && code.startsWith('#!')) return 'a program, run with other paths';
+  if (language === 'sh' && code.startsWith('#!')) return 'a program, compared by libvirt-wrapper.test.ts';
   if (['text', 'json', 'xml', 'mermaid'].includes(language)) return 'no command';
   if (language === '') return 'SPECs, parsed by devices.test.ts';
   return undefined;
@@ -77,7 +77,7 @@ describe.each(examples)('$path', ({ path, head, document, shown, printed }) => {
 describe('what only a host with hardware or libvirt runs', () => {
   it('is there', () => {
     expect(onHardware.length).toBeGreaterThan(1);
-    expect(wrappers.length).toBeGreaterThan(1);
+    expect(wrappers.length).toBeGreaterThan(0);
   });
 
   it.each([...onHardware, ...onSysfs])('$path: commands have no mistake that bash sees', ({ code }) => {

@@ -8,7 +8,7 @@ import { ci, qemuBinary } from '../../tools/vmm/binaries.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { codeBlocks, documents, root } from '../docs/documents.ts';
-import { examples, onHardware, wrappers, type Example } from '../docs/scripts.ts';
+import { examples, onHardware, type Example } from '../docs/scripts.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
@@ -179,19 +179,6 @@ describeWithQemus(['7.2', '10.0'], 'what the documents show of hosts and of the 
       expect(child.stderr).not.toContain('vfio-shim:');
     },
   );
-
-  it.each(wrappers)('$path: a program for libvirt becomes QEMU', { timeout: TIMEOUT }, async ({ code }) => {
-    const program = bed().path('wrapper');
-    const here = code
-      .replaceAll(/\/\S+\/vfio-shim(?= run)/g, bed().path('bin/vfio-shim'))
-      .replaceAll('/run/vfio-shim', bed().path('sysfs'));
-    expect(here).not.toBe(code);
-    writeFileSync(program, here);
-    chmodSync(program, 0o755);
-    const child = start(bed(), [program, '-version']);
-    expect(await end(child), child.stderr).toEqual({ code: 0, signal: null });
-    expect(child.stdout).toMatch(/^QEMU emulator version 7\./);
-  });
 
   it('README.md: the demo ends with what is shown', { timeout: TIMEOUT }, async () => {
     const text = documents.find(({ path }) => path === 'README.md')?.text ?? '';
