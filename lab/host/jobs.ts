@@ -38,7 +38,7 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['newest-kernel', 'newest-kernel'],
   ['libvirt', 'libvirt'],
   ['libvirt-session', 'libvirt'],
-  ['libvirt-crossing', 'libvirt'],
+  ['libvirt-crossing', 'libvirt-crossing'],
   ['libvirt-newest', 'libvirt-newest'],
 ]);
 

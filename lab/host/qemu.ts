@@ -32,6 +32,7 @@ export const GUEST_KINDS = [
   'newest-qemu',
   'newest-kernel',
   'libvirt',
+  'libvirt-crossing',
   'libvirt-newest',
 ] as const;
 export type GuestKind = (typeof GUEST_KINDS)[number];
@@ -65,7 +66,8 @@ const KINDS: Readonly<Record<GuestKind, Kind>> = {
   iommufd: { modules: 'iommufd' },
   'newest-qemu': { modules: 'iommufd', newestQemu: true },
   'newest-kernel': { kernel: 'newest', modules: 'stock', newestQemu: true },
-  libvirt: { modules: 'stock', libvirt: ['bookworm', 'trixie'] },
+  libvirt: { modules: 'stock', libvirt: ['bookworm'] },
+  'libvirt-crossing': { modules: 'stock', libvirt: ['bookworm', 'trixie'] },
   'libvirt-newest': { modules: 'stock', libvirt: ['bookworm', 'sid'] },
 };
 
