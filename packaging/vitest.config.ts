@@ -6,7 +6,7 @@ export default defineConfig({
     name: 'packages',
     include: ['packaging/test/*.test.ts'],
     pool: 'forks',
-    testTimeout: 120_000,
-    hookTimeout: 600_000,
+    testTimeout: 300_000,
+    hookTimeout: 900_000,
   },
 });

@@ -74,7 +74,7 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
     ]);
   });
 
-  it('are the same, byte for byte, if they are made again elsewhere', async () => {
+  it('are the same, byte for byte, if they are made again elsewhere', { timeout: 900_000 }, async () => {
     const again = join(work, 'again');
     await makePackages(again, { TZ: 'Asia/Tokyo', LC_ALL: 'C.UTF-8', TMPDIR: work });
     const sums = (directory: string): string[] =>

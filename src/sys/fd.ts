@@ -5,6 +5,7 @@ import {
   F_GETSIG,
   F_OWNER_PID,
   F_SETFD,
+  F_SETFL,
   F_SETOWN_EX,
   F_SETSIG,
   FD_CLOEXEC,
@@ -46,6 +47,12 @@ export function setCloseOnExec(fd: number, on: boolean): void {
 /** How a file is open (fcntl(2), `F_GETFL`), as far as this architecture's open(2) is told it. */
 export function statusFlags(fd: number): number {
   return syscall(`descriptor ${fd}`, 'fcntl', fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+}
+
+/** Lets reads and writes of an open file wait, by all its descriptors in all processes. */
+export function setBlocking(fd: number): void {
+  const flags = syscall(`descriptor ${fd}`, 'fcntl', fd, F_GETFL);
+  syscall(`descriptor ${fd}: let it wait`, 'fcntl', fd, F_SETFL, flags & ~O_NONBLOCK);
 }
 
 // SAFETY: it lives as long as this module, and one thread uses it, for the time of a call

@@ -102,6 +102,7 @@ describe('the packed package', () => {
       'run-main',
       'commands-main',
       'transfer-worker',
+      'attempts-main',
       'keeper-main',
       'supervisor-main',
       'vmm-main',

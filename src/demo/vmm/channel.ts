@@ -1,8 +1,14 @@
 import { readSync, writeSync } from 'node:fs';
 import { ShimError } from '../../error.ts';
+import { setBlocking } from '../../sys/fd.ts';
 
 /** The migration's socket: descriptor 0 at both ends. */
 const SOCKET = 0;
+
+/** Node 18 gives the child of a pipe an end that does not wait. */
+export function openChannel(): void {
+  setBlocking(SOCKET);
+}
 
 /** Writes all of these chunks before it returns, so that their memory may be reused. */
 export function send(chunks: readonly Uint8Array[]): void {

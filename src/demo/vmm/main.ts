@@ -6,12 +6,14 @@
  */
 import { writeSync } from 'node:fs';
 import { openKernelDevice } from '../../kernel/open.ts';
+import { openChannel } from './channel.ts';
 import { takeIn } from './destination.ts';
 import { FdDevice } from './fd-device.ts';
 import { migrateAway } from './source.ts';
 import { tell } from './steps.ts';
 
 try {
+  openChannel();
   const [groupPath = '', name = ''] = process.env['VFIO_SHIM_DEVICES']?.split(' ')[0]?.split('=') ?? [];
   const opened = openKernelDevice(`${groupPath}:${name}`); // until this process ends
   const device = new FdDevice(opened.port);
