@@ -141,7 +141,7 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
 
     it('has pages in the manual, in which groff finds no mistake', () => {
       const pages = readdirSync(join(clean.path, 'usr/share/man/man1')).filter((page) => page.startsWith('vfio-shim'));
-      expect(pages).toHaveLength(8);
+      expect(pages).toHaveLength(11);
       for (const page of pages) {
         const read = clean.run(['man', '--warnings', '-l', `/usr/share/man/man1/${page}`], { MANWIDTH: '80' });
         expect({ page, stderr: read.stderr }).toEqual({ page, stderr: '' });

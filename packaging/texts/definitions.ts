@@ -56,6 +56,7 @@ const OPTION_VALUES: Readonly<Record<string, Values>> = {
   spec: words(...DRIVERS),
   dir: { kind: 'directory' },
   file: { kind: 'file' },
+  path: { kind: 'file' },
   new: { kind: 'file' },
   size: UNKNOWN,
   device: UNKNOWN,
