@@ -33,8 +33,7 @@ async function makePackages(directory: string, env: Record<string, string>): Pro
 }
 
 function packageOf(pattern: RegExp): string {
-  const [name = ''] = names.filter((each) => pattern.test(each));
-  return join(made, name);
+  return join(made, names.find((each) => pattern.test(each)) ?? '');
 }
 
 /** How README.md installs the package that takes Debian's Node. */
