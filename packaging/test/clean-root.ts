@@ -132,8 +132,8 @@ export class CleanRoot {
 }
 
 /** Root of a user namespace suffices, if this is not root: what is installed belongs to nobody else. */
-const AS_ROOT: readonly string[] = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
-const NAMESPACES = [...AS_ROOT, '--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--net'];
+const AS_ROOT = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
+const NAMESPACES = [...AS_ROOT, '--mount', '--propagation=private', '--pid', '--fork', '--kill-child', '--net'];
 
 /** Why this host cannot enter a root, in words; `undefined` if it can. */
 export function lacksRoots(): string | undefined {
