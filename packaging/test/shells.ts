@@ -13,8 +13,11 @@ export const SHELLS: Readonly<Record<string, (clean: CleanRoot, line: string) =>
   fish: (clean, line) => printed(clean, ['fish', '-c', 'complete -C $argv[1]', line]),
 };
 
+/** Where shells keep what they remember; it is not looked at. */
+const HOME = { HOME: '/var/log' };
+
 function printed(clean: CleanRoot, command: readonly string[]): string[] {
-  const { status, stdout, stderr } = clean.run(command);
+  const { status, stdout, stderr } = clean.run(command, HOME);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   const lines = stdout.split('\n').map((line) => line.replace(/\t.*/, '')); // a description
   return [...new Set(lines)].filter((line) => line !== '').toSorted();

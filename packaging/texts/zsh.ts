@@ -10,17 +10,17 @@ export function zshCompletion({ program, commands }: Definitions): string {
 
 _vfio-shim() {
   local curcontext=$curcontext state line
-  local -a commands
+  local -a subcommands # "commands" is of zsh, which needs it behind --
   typeset -A opt_args
   _arguments -C \\
 ${program.options.map((option) => `    ${optionSpec(option, '(- *)')} \\\n`).join('')}    '1: :->command' \\
     '*:: :->arguments' && return
   case $state in
     command)
-      commands=(
+      subcommands=(
 ${described.join('\n')}
       )
-      _describe -t commands command commands
+      _describe -t commands command subcommands
       ;;
     arguments)
       curcontext=\${curcontext%:*}-$words[1]:
