@@ -32,7 +32,6 @@ await import('./state-file.ts');
 await import('./bridged.ts');
 await import('./native.ts');
 await import('./handed-over.ts');
-await import('./v1-driver.ts');
 
 await checkLive([
   ['native newest to the same', NEWEST, NEWEST],
