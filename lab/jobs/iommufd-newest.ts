@@ -1,4 +1,5 @@
 import { checkLive, checkThroughFile } from '../guest/crossing.ts';
+import { noteNewestQemu } from '../guest/newest-qemu.ts';
 import { NEW, OLD, type End } from '../guest/pair.ts';
 import { BY_CDEV } from '../guest/vm.ts';
 
@@ -9,6 +10,7 @@ const CDEV: End = { qemu: 'newest', options: BY_CDEV };
 const CDEV_AUTO: End = { ...CDEV, shim: [] };
 const CDEV_ROUND: End = { ...CDEV, shim: ['--present', 'v2', '--round-trip'] };
 
+noteNewestQemu();
 await checkLive([
   ['native newest by cdev to the same', CDEV, CDEV],
   ['newest under run by cdev to native newest by group', CDEV_AUTO, GROUP],
