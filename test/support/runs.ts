@@ -1,7 +1,7 @@
 /** True for the long run: `VFIO_SHIM_FULL=1`. */
 export const FULL = (process.env['VFIO_SHIM_FULL'] ?? '') !== '';
 
-/** True in CI (`npm run check`) and in the long run. What takes longest is done in fewer combinations otherwise: `npm test` has minutes. */
+/** True in `npm run test:length` and in the long run. What takes longest is done in fewer combinations otherwise: `npm test` has minutes. */
 export const AT_LENGTH = FULL || (process.env['VFIO_SHIM_AT_LENGTH'] ?? '') !== '';
 
 /** All cases at length, otherwise those of which `isKept` is true. */
