@@ -290,7 +290,7 @@ describe('save and restore of simulated devices', () => {
     ['save', 'sim:nothing', 'a'],
     ['save', 'sim:qat,size=x', 'a'],
     ['save', 'qat', 'a'],
-    ['save', 'vfio:/dev/vfio/26', 'a'],
+    ['save', 'vfio:/dev/vfio/26:', 'a'],
     ['save', 'vfio:26:0000:01:00.0', 'a'],
     ['save', 'vfio:/dev/vfio/devices/', 'a'],
     ['restore', 'vfio-user:/tmp/x', 'a'],
