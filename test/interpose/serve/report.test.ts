@@ -70,7 +70,7 @@ describe('ReportCounter', () => {
     expect(memory.subarray(256).every((byte) => byte === 0xee)).toBe(true);
   });
 
-  it.runIf(FULL)('hashes memory larger than Node hashes at once', () => {
+  it.runIf(FULL)('hashes memory larger than Node hashes at once', { timeout: 300_000 }, () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v2');
     // 2 GiB and a page of zeros: never written, so hardly any of it is there
     const memory = new Uint8Array(2 ** 31 + 4096);
