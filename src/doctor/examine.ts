@@ -42,7 +42,7 @@ export function works(checks: readonly Check[]): boolean {
 }
 
 /** As package.json has it. */
-export const LEAST_NODE = '20.19';
+export const LEAST_NODE = '18.19';
 
 function nodeVersion(version: string): Check {
   const [major = 0, minor = 0] = version.split('.').map(Number);

@@ -25,7 +25,7 @@ function machine(different: Partial<Machine> = {}): Machine {
     env: { PATH: '' },
     release: '6.12.1',
     arch: 'x64',
-    node: '20.19.0',
+    node: '18.19.0',
     attempts: () => ATTEMPTS.map((name) => ({ name })),
     run: () => undefined,
     qemuVersion: () => '7.2',
@@ -46,8 +46,8 @@ describe('examine', () => {
   });
 
   it.each<[what: string, different: Partial<Machine>, names: string[]]>([
-    ['Node is too old', { node: '20.18.3' }, ['node']],
-    ['Node is much too old', { node: '18.20.0' }, ['node']],
+    ['Node is too old', { node: '18.18.3' }, ['node']],
+    ['Node is much too old', { node: '16.20.0' }, ['node']],
     ['seccomp is missing', { attempts: () => [{ name: 'seccomp', errno: 'ENOSYS', message: 'no' }] }, ['seccomp']],
     ['koffi does not load', { attempts: () => [{ name: 'koffi', message: 'no' }] }, ['koffi']],
     ['run fails', { run: () => 'no' }, ['run', 'run --device']],
