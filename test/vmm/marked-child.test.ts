@@ -30,7 +30,7 @@ it('leaves nothing behind if all ends in time', async () => {
 });
 
 it('signals the process alone', async () => {
-  const child = new MarkedChild(shell("trap 'kill $!; exit 7' TERM; sleep 300 & echo $!; wait"));
+  const child = new MarkedChild(shell("trap 'kill $!; exit 7' TERM; sleep 300 & echo $!; while :; do sleep 0.1; done"));
   await printed(child);
   child.signal('SIGTERM');
   expect(await child.exited).toEqual({ code: 7, signal: null });

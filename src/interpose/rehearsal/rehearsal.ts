@@ -25,20 +25,22 @@ const SLICE = 0.5;
 
 export class Rehearsal {
   readonly #steps: Iterator<void>;
+  readonly #clock: () => number;
   #took = 0;
 
-  /** Rehearses what a run with this plan shows of devices with these drivers. */
-  constructor(plan: Plan, drivers: readonly DriverName[]) {
+  /** Rehearses what a run with this plan shows of devices with these drivers. `clock`: in milliseconds. */
+  constructor(plan: Plan, drivers: readonly DriverName[], clock: () => number = () => performance.now()) {
+    this.#clock = clock;
     this.#steps = rehearse(plan, drivers);
   }
 
   /** Goes on for a moment. False once it is over. */
   step(): boolean {
-    const begin = performance.now();
+    const begin = this.#clock();
     let now = begin;
     while (now - begin < SLICE && this.#took + now - begin < LONGEST) {
       if (this.#steps.next().done === true) return false;
-      now = performance.now();
+      now = this.#clock();
     }
     this.#took += now - begin;
     if (this.#took < LONGEST) return true;
