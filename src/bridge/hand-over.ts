@@ -1,11 +1,26 @@
 import { ShimError } from '../error.ts';
 
+/**
+ * How far an access has come that a v1 driver does not forget, though the bridge's state may be that of before the call. It counts
+ * buffers and transactions: a number that is one ahead of the state's tells what a killed predecessor had begun. The first 32 bytes of
+ * the memory that counts at once.
+ */
+export const liveFields = {
+  /** Bytes are pending, and data_offset may have shown this buffer of them. */
+  asked: ['count', 0],
+  /** The driver is being told to take this transaction; it has taken it. */
+  handing: ['count', 8],
+  handed: ['count', 16],
+  /** What is left of this buffer is in memory of the bridge's: a change of state may have overwritten it in the region. */
+  kept: ['count', 24],
+} as const;
+
 /** Transactions that a v1 driver has taken, counted from the first on, as of the last call that was finished. */
 interface Counted {
   transactions: number;
 }
 
-/** The same in memory that counts at once: the driver is being told to take this transaction; it has taken it. */
+/** The same of `liveFields`. */
 interface Handing {
   handing: number;
   handed: number;

@@ -1,4 +1,5 @@
 import { struct } from '../abi/struct.ts';
+import { liveFields } from './hand-over.ts';
 
 /**
  * All that a presented draft remembers, besides the buffer that is set aside. It lives in memory that the caller may share, so that another
@@ -55,18 +56,10 @@ const fields = {
   transactions: ['count', 144],
 } as const;
 
-/**
- * How far an access has come that the v1 device does not forget, though the state above may be that of before the call. It counts buffers
- * and transactions: a number that is one ahead of the state's tells what a killed predecessor had begun.
- */
+/** Memory that counts at once. What is kept is a whole buffer, set aside. */
 export const present_draft_live = struct('present_draft_live', 48, {
-  /** Bytes are pending, and data_offset may have shown this buffer of them. */
-  asked: ['count', 0],
-  /** The device is being told to take this transaction; it has taken it. */
-  handing: ['count', 8],
-  handed: ['count', 16],
-  /** This buffer is set aside as a whole, of so many bytes: a change of state may have overwritten it in the region. */
-  kept: ['count', 24],
+  ...liveFields,
+  /** Bytes of the buffer that is kept. */
   kept_size: ['count', 32],
   /** The device_state that was written last, plus one. */
   wrote: ['u8', 40],

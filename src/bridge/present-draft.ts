@@ -96,7 +96,8 @@ export class DraftSession {
     if (target === V1.STOP_COPY) this.buffers.finish();
     this.#live.wrote = target + 1;
     try {
-      if (this.#registers.deviceState() !== target) this.#registers.setDeviceState(target);
+      const found = this.#registers.rawDeviceState();
+      if (this.#registers.stateOf(found) !== target) this.#registers.writeDeviceState(found, target);
     } catch (error) {
       this.#settle();
       throw error;

@@ -1,5 +1,6 @@
 import { struct, type Values } from '../abi/struct.ts';
 import { FRAME_HEADER_SIZE } from './frame.ts';
+import { liveFields } from './hand-over.ts';
 
 /**
  * All that presentV2 remembers, besides the carried rest of a buffer. It lives in memory that the caller may share, so
@@ -60,19 +61,8 @@ export const OF_THE_DEVICE = [
   'pending_is_yes',
 ] as const satisfies readonly (keyof typeof fields)[];
 
-/**
- * How far an access has come that the driver does not forget, though the state above may be that of before the call. It counts
- * buffers and transactions: a number that is one ahead of the state's tells what a killed predecessor had begun.
- */
-export const present_v2_live = struct('present_v2_live', 32, {
-  /** Bytes are pending, and data_offset may have shown this buffer of them. */
-  asked: ['count', 0],
-  /** The driver is being told to take this transaction; it has taken it. */
-  handing: ['count', 8],
-  handed: ['count', 16],
-  /** The rest of this buffer is in the carry memory: a change of state may have overwritten it in the region. */
-  kept: ['count', 24],
-});
+/** Memory that counts at once. */
+export const present_v2_live = struct('present_v2_live', 32, liveFields);
 export type PresentV2Live = ReturnType<typeof present_v2_live.view>;
 export const PRESENT_V2_LIVE_SIZE: number = present_v2_live.size;
 
