@@ -32,9 +32,20 @@ export const ERROR_CODES = [
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** What tells that a device is ready: events of poll(2) on a descriptor of this process. */
-export interface Readiness {
+export interface ReadyFd {
   readonly fd: number;
   readonly events: number;
+}
+
+/** When a device is ready, if nobody makes a call on it until then: microseconds of `CLOCK_MONOTONIC`. */
+export interface ReadyAt {
+  readonly at: number;
+}
+
+export type Readiness = ReadyFd | ReadyAt;
+
+export function isReadyFd(readiness: Readiness | undefined): readiness is ReadyFd {
+  return readiness !== undefined && 'fd' in readiness;
 }
 
 export interface ErrorDetails {
@@ -43,7 +54,7 @@ export interface ErrorDetails {
   /** The system call that failed, e.g. `ioctl(VFIO_DEVICE_RESET)`. */
   readonly syscall?: string;
   readonly cause?: unknown;
-  /** Of `ERR_NO_DATA_YET`, if the device has a descriptor for it. */
+  /** Of `ERR_NO_DATA_YET`, if the device has a descriptor for it, or knows the time. */
   readonly readiness?: Readiness;
 }
 

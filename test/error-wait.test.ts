@@ -12,9 +12,9 @@ describe('whenReady', () => {
         if (calls < 4) throw notYet({ fd: calls, events: 1 });
         return calls;
       },
-      (readiness) => waits.push(readiness?.fd),
+      (readiness) => waits.push(readiness),
     );
-    expect([result, waits]).toEqual([4, [1, 2, 3]]);
+    expect([result, waits]).toEqual([4, [1, 2, 3].map((fd) => ({ fd, events: 1 }))]);
   });
 
   test('passes any other error on without waiting', () => {

@@ -1,5 +1,5 @@
 import { sha256Of } from '../sim/byte-store.ts';
-import { ShimError } from '../error.ts';
+import { isReadyFd, ShimError } from '../error.ts';
 import { isChange, stateIn } from '../device/device-event.ts';
 import { recover, type MigratableDevice } from '../device/migratable.ts';
 import { observe } from '../device/observe.ts';
@@ -157,7 +157,7 @@ class Transfer {
   readonly #wait: WaitForDevice = (readiness) => {
     this.#goOn();
     // a driver without poll (xe) is called ready at once, always: then the clock counts
-    if (readiness === undefined || performance.now() - this.#woken < 1) {
+    if (!isReadyFd(readiness) || performance.now() - this.#woken < 1) {
       sleepUntilReady();
       return;
     }

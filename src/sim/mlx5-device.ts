@@ -63,7 +63,8 @@ export class Mlx5Device implements V2Device {
   getState(): V2State {
     if (this.#my.reset_deferred === 1) {
       this.#saver.settle(this.#now);
-      if (this.#saver.isSaving) throw simNotYet('an image is being saved, and the reset comes after it');
+      const { due } = this.#saver;
+      if (due !== undefined) throw simNotYet('an image is being saved, and the reset comes after it', due);
       this.#unlock();
     }
     return this.#now;
@@ -134,7 +135,8 @@ export class Mlx5Device implements V2Device {
     const my = this.#my;
     if (my.file_lost === 1) throw simError('EIO', `leaving ${v2StateName(this.#now)}: its file is gone`);
     if (!isPreCopy(this.#now)) return;
-    if (this.#saver.isSaving) this.#wait();
+    const { due } = this.#saver;
+    if (due !== undefined) this.#wait(due);
     if (to === V2.STOP_COPY && my.file === File.ERROR) throw simError('ENODEV', 'saving has failed');
     if (isSaving(to) || my.file !== File.ERROR) return;
     this.#saver.end();
@@ -160,9 +162,9 @@ export class Mlx5Device implements V2Device {
     this.#saver.settle(to);
   }
 
-  #wait(): never {
+  #wait(due: number): never {
     this.#my.waiting = 1;
-    throw simNotYet('an image is being saved');
+    throw simNotYet('an image is being saved', due);
   }
 
   #fail(fault: Fault): Error {

@@ -103,8 +103,10 @@ export class Mlx5Saver {
     this.#images.clear();
   }
 
-  get isSaving(): boolean {
-    return this.#my.saving !== Save.NONE;
+  /** When the SAVE that is under way ends, in microseconds of `CLOCK_MONOTONIC`; `undefined` if there is none. */
+  get due(): number | undefined {
+    const { saving, due } = this.#my;
+    return saving === Save.NONE ? undefined : due;
   }
 
   /** Finds the commands of the firmware that have ended by now. `state`: the device's. */
@@ -141,12 +143,13 @@ export class Mlx5Saver {
         return false;
       case File.PRE_COPY:
         // 7.1 waits for the SAVE that is under way (mlx5vf_save_read), 6.12 does not
-        if (my.saving !== Save.NONE && this.#values.kernel === '7.1') throw simNotYet('an image is being saved');
+        if (my.saving !== Save.NONE && this.#values.kernel === '7.1')
+          throw simNotYet('an image is being saved', my.due);
         throw simError('ENOMSG', 'no data now');
       case File.PRE_COPY_ERROR:
         throw simError('ENOMSG', 'no data now, the firmware has failed to save in pre-copy');
       default:
-        throw simNotYet('an image is being saved');
+        throw simNotYet('an image is being saved', my.due);
     }
   }
 
@@ -166,7 +169,7 @@ export class Mlx5Saver {
     const my = this.#my;
     if (my.file === File.ERROR) throw simError('ENODEV', 'the data fd: saving has failed');
     const isRunning = state === V2.PRE_COPY;
-    if (isRunning && my.saving !== Save.NONE) throw simNotYet('an image is being saved');
+    if (isRunning && my.saving !== Save.NONE) throw simNotYet('an image is being saved', my.due);
     const increment = isRunning && my.file === File.PRE_COPY ? this.#incrementSize() : 0;
     my.queries += 1;
     const isReinit = my.opted_in === 1 && isRunning && my.queries === this.#values.reinit;

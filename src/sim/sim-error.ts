@@ -6,7 +6,7 @@ export function simError(errno: ErrnoName, why: string, code: ErrorCode = 'ERR_D
   return new ShimError(code, `simulated device: ${why}`, { errno });
 }
 
-/** "Not yet": whoever calls again later gets what it is about. */
-export function simNotYet(what: string): ShimError {
-  return new ShimError('ERR_NO_DATA_YET', `simulated device: ${what}`, { errno: 'EAGAIN' });
+/** "Not yet": whoever calls again at `at`, in microseconds of `CLOCK_MONOTONIC`, gets what it is about. */
+export function simNotYet(what: string, at: number): ShimError {
+  return new ShimError('ERR_NO_DATA_YET', `simulated device: ${what}`, { errno: 'EAGAIN', readiness: { at } });
 }

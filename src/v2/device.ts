@@ -21,7 +21,7 @@ export interface V2DataSession {
    * Reads at most `into.length` bytes and returns how many. 0 is the end of the stream in STOP_COPY; in PRE_COPY it
    * means "no data now", as does `ENOMSG` (only mlx5 distinguishes the two).
    * Throws `EAGAIN` (code `ERR_NO_DATA_YET`) when the driver will have data later: call again, nothing was consumed. If the
-   * driver has a descriptor that tells when, the error names it (`readiness`).
+   * driver has a descriptor that tells when, or the time is known, the error says so (`readiness`).
    */
   read(into: Uint8Array): number;
   /**

@@ -76,7 +76,7 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     const { readiness } = thrownBy(() => session.read(bytes));
     expect(readiness).toEqual({ fd: fd.number, events: POLLIN });
     const parked = new Parked();
-    parked.add(1, readiness);
+    parked.add(1, readiness, []);
     writeSync(there.number, noise(60));
     parked.wait();
     expect(parked.due()).toEqual([1]);

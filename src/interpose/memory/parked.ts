@@ -1,7 +1,8 @@
 import { POLLIN } from '../../abi/fcntl.ts';
-import type { Readiness } from '../../error.ts';
+import { isReadyFd, type Readiness, type ReadyFd } from '../../error.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { MAX_PARKED } from './journal.ts';
+import type { Ledger } from './ledger.ts';
 
 /** After so long a call is tried again, in milliseconds: nobody tells when its device is ready. */
 const CLOCK = 1;
@@ -13,9 +14,13 @@ const OTHERS = 2;
 
 interface Waiting {
   readonly place: number;
-  readonly readiness: Readiness | undefined;
+  readonly readiness: ReadyFd | undefined;
+  /** What the call changes, or may change. */
+  readonly ledgers: readonly Ledger[];
   /** When it is to be tried again, whatever its descriptor says. */
   due: number;
+  /** Its descriptor was said to be ready, and the device was not. */
+  readonly goesByClock: boolean;
   /** At the last wait its descriptor was said to be ready. */
   isTold: boolean;
 }
@@ -46,17 +51,20 @@ export class Parked {
   }
 
   /**
-   * A call waits, or waits still: `readiness` is what its device said. A driver without poll is always called ready by the kernel
-   * (`DEFAULT_POLLMASK`), so a call that is not ready when its descriptor is goes by the clock from then on.
+   * A call waits, or waits still: `readiness` is what its device said, `ledgers` what it is about. A driver without poll is always called
+   * ready by the kernel (`DEFAULT_POLLMASK`), so a call that is not ready when its descriptor is goes by the clock from then on.
    */
-  add(place: number, readiness: Readiness | undefined): void {
+  add(place: number, readiness: Readiness | undefined, ledgers: readonly Ledger[]): void {
     const at = this.#waiting.findIndex((waiting) => waiting.place === place);
     const before = this.#waiting[at];
-    const byClock = before !== undefined && (before.isTold || before.readiness === undefined);
-    const waiting = {
+    const polled =
+      isReadyFd(readiness) && before?.isTold !== true && before?.goesByClock !== true ? readiness : undefined;
+    const waiting: Waiting = {
       place,
-      readiness: byClock ? undefined : readiness,
-      due: performance.now() + (byClock || readiness === undefined ? CLOCK : LONG_CLOCK),
+      readiness: polled,
+      ledgers: [...ledgers],
+      due: performance.now() + (polled === undefined ? clockOf(readiness) : LONG_CLOCK),
+      goesByClock: isReadyFd(readiness) && polled === undefined,
       isTold: false,
     };
     if (before === undefined) this.#waiting.push(waiting);
@@ -68,9 +76,10 @@ export class Parked {
     if (at >= 0) this.#waiting.splice(at, 1);
   }
 
-  /** Another call was served, which may have ended what they wait for: all are to be tried. */
-  wake(): void {
-    for (const waiting of this.#waiting) waiting.due = 0;
+  /** A call was served that changed these, which may have ended what others wait for. */
+  wake(changed: readonly Ledger[]): void {
+    for (const waiting of this.#waiting)
+      if (waiting.ledgers.some((ledger) => changed.includes(ledger))) waiting.due = 0;
   }
 
   /** Watches `fd` to be read in one of the first places; -1 for none. */
@@ -102,4 +111,11 @@ export class Parked {
     const now = performance.now();
     return this.#waiting.filter(({ isTold, due }) => isTold || due <= now).map(({ place }) => place);
   }
+}
+
+/** In how many milliseconds a call is to be tried again that no descriptor tells of. */
+function clockOf(readiness: Readiness | undefined): number {
+  if (readiness === undefined || isReadyFd(readiness)) return CLOCK;
+  const left = readiness.at / 1000 - Number(process.hrtime.bigint()) / 1e6;
+  return left <= 0 ? CLOCK : Math.min(left, LONG_CLOCK);
 }

@@ -34,6 +34,11 @@ export class Turn {
     if (!this.#touched.includes(ledger)) this.#touched.push(ledger);
   }
 
+  /** What the call changes, or may change. */
+  get touched(): readonly Ledger[] {
+    return this.#touched;
+  }
+
   get hasTouched(): boolean {
     return this.#touched.length > 0;
   }

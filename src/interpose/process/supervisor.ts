@@ -187,7 +187,7 @@ export class Supervisor {
     this.#parked.wait(this.#workDue);
     const events = this.#parked.events(0);
     if ((events & POLLIN) !== 0) {
-      if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake();
+      if (this.#listener.receive() && this.#serve(this.#current, 0)) this.#parked.wake(this.#turn.touched);
     } else if ((events & POLLHUP) !== 0) return false;
     else if (this.#parked.events(1) !== 0) {
       if (this.#isDeserted()) return false; // it may have been the last since the poll looked at the listener
@@ -249,7 +249,7 @@ export class Supervisor {
       if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
       return true;
     }
-    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady.readiness);
+    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady.readiness, this.#turn.touched);
     return false;
   }
 

@@ -2,6 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { POLLIN } from '../../../src/abi/fcntl.ts';
 import { MAX_PARKED } from '../../../src/interpose/memory/journal.ts';
+import { Ledger, ledgerSize, Ledgers, LEDGERS_SIZE } from '../../../src/interpose/memory/ledger.ts';
 import { Parked } from '../../../src/interpose/memory/parked.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { socketPair } from '../../../src/sys/socket.ts';
@@ -20,6 +21,11 @@ describe('calls that wait', () => {
     return [ends[0].number, ends[1].number];
   }
 
+  function ledgers(): [one: Ledger, other: Ledger] {
+    const all = new Ledgers(new Uint8Array(LEDGERS_SIZE));
+    return [new Ledger(all, 0, new Uint8Array(ledgerSize(8)), 8), new Ledger(all, 1, new Uint8Array(ledgerSize(8)), 8)];
+  }
+
   /** Has what waits tried, until a call is due whose place is this; how often there was something to try. */
   function triesUntil(parked: Parked, place: number, limit: number): number {
     for (let tries = 1; tries <= limit; tries += 1) {
@@ -32,12 +38,12 @@ describe('calls that wait', () => {
   it('are tried when their device’s descriptor is ready, and not by the millisecond until then', () => {
     const parked = new Parked();
     const [here, there] = pair();
-    parked.add(1, { fd: here, events: POLLIN });
+    parked.add(1, { fd: here, events: POLLIN }, []);
     const begin = performance.now();
     parked.wait();
     expect(performance.now() - begin, 'by the clock').toBeGreaterThan(25);
     expect(parked.due()).toEqual([1]);
-    parked.add(1, { fd: here, events: POLLIN });
+    parked.add(1, { fd: here, events: POLLIN }, []);
     writeSync(there, 'x');
     parked.wait();
     expect(parked.due()).toEqual([1]);
@@ -62,7 +68,7 @@ describe('calls that wait', () => {
     const file = openSync('/proc/self/exe', 'r');
     try {
       for (let n = 0; n < 3; n += 1) {
-        parked.add(1, { fd: file, events: POLLIN });
+        parked.add(1, { fd: file, events: POLLIN }, []);
         const begin = performance.now();
         parked.wait();
         if (n > 0) expect(performance.now() - begin).toBeGreaterThan(0.9); // no loop that turns at once
@@ -73,20 +79,40 @@ describe('calls that wait', () => {
     }
   });
 
-  it('are tried each for itself: one by the clock, one by its descriptor, and all when another call was served', () => {
+  it('are tried each for itself: one by the clock, one by its descriptor', () => {
     const parked = new Parked();
     const [here, there] = pair();
-    parked.add(1, { fd: here, events: POLLIN });
-    parked.add(2, undefined);
+    parked.add(1, { fd: here, events: POLLIN }, []);
+    parked.add(2, undefined, []);
     triesUntil(parked, 2, 10);
-    parked.add(2, undefined);
+    parked.add(2, undefined, []);
     writeSync(there, 'x');
     expect(triesUntil(parked, 1, 2)).toBe(1);
-    parked.remove(1);
+  });
+
+  it('are tried at once when a call was served that changed what they are about', () => {
+    const parked = new Parked();
+    const [one, other] = ledgers();
     const [quiet] = pair();
-    parked.add(1, { fd: quiet, events: POLLIN });
-    parked.wake();
-    expect(parked.due()).toEqual([2, 1]);
+    parked.add(1, { fd: quiet, events: POLLIN }, [one]);
+    parked.add(2, { fd: quiet, events: POLLIN }, [other]);
+    parked.add(3, { fd: quiet, events: POLLIN }, [other, one]);
+    parked.wake([]);
+    expect(parked.due()).toEqual([]);
+    parked.wake([one]);
+    expect(parked.due()).toEqual([1, 3]);
+  });
+
+  it('are tried at the time that their device has named, and by the clock if that is over', () => {
+    const parked = new Parked();
+    const now = (): number => Number(process.hrtime.bigint() / 1000n);
+    const at = now() + 20_000;
+    parked.add(1, { at }, []);
+    parked.wait();
+    expect(parked.due()).toEqual([1]);
+    expect(now()).toBeGreaterThan(at - 100);
+    parked.add(1, { at }, []);
+    expect(parked.due(), 'no loop that turns at once').toEqual([]);
   });
 
   it('leave what is watched besides alone, and while no more fit, calls stay with the kernel', () => {
@@ -100,7 +126,7 @@ describe('calls that wait', () => {
     expect([parked.events(0) & POLLIN, parked.events(1)]).toEqual([POLLIN, 0]);
     for (let n = 0; n < MAX_PARKED; n += 1) {
       expect(parked.hasRoom).toBe(true);
-      parked.add(parked.freePlace(), undefined);
+      parked.add(parked.freePlace(), undefined, []);
     }
     expect(parked.hasRoom).toBe(false);
     expect(() => parked.freePlace()).toThrow(RangeError);
