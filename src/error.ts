@@ -56,6 +56,8 @@ export interface ErrorDetails {
   readonly cause?: unknown;
   /** Of `ERR_NO_DATA_YET`, if the device has a descriptor for it, or knows the time. */
   readonly readiness?: Readiness;
+  /** Of `ERR_NO_DATA_YET`: what was asked for is being done, and whoever repeats it gets the result. */
+  readonly underWay?: boolean;
 }
 
 /** The one error class: a stable `code`, and the errno that a VMM sees if the failure reaches one. */
@@ -65,6 +67,7 @@ export class ShimError extends Error {
   readonly errno: ErrnoName | undefined;
   readonly syscall: string | undefined;
   readonly readiness: Readiness | undefined;
+  readonly underWay: boolean;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -72,6 +75,7 @@ export class ShimError extends Error {
     this.errno = details.errno;
     this.syscall = details.syscall;
     this.readiness = details.readiness;
+    this.underWay = details.underWay ?? false;
   }
 
   /** The errno's number on this system, `EIO` if the failure has none. */
@@ -98,6 +102,11 @@ export function errnoNameOrEio(number: number): ErrnoName {
 /** True for an error that means "not now, ask again when the device is ready": `EAGAIN`. */
 export function isNotReady(error: unknown): error is ShimError {
   return error instanceof ShimError && error.code === 'ERR_NO_DATA_YET';
+}
+
+/** True for a "not now" of which the device will know: what was asked for is being done meanwhile. */
+export function isUnderWay(error: unknown): boolean {
+  return isNotReady(error) && error.underWay;
 }
 
 /** True for an error that carries this errno. */

@@ -5,7 +5,7 @@ import type { V1Device } from '../v1/device.ts';
 import { DATA_OFFSET } from '../v1/region.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { DraftParts } from './draft-buffers.ts';
-import { handOver, isHanded } from './hand-over.ts';
+import { HandOver } from './hand-over.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
 import type { PresentDraftLive, PresentDraftState } from './present-draft-state.ts';
 
@@ -16,6 +16,7 @@ export class DraftWriter {
   readonly #section: Uint8Array;
   readonly #my: PresentDraftState;
   readonly #live: PresentDraftLive;
+  readonly #handOver: HandOver;
 
   constructor({ device, registers, section, my, live }: DraftParts) {
     this.#device = device;
@@ -23,6 +24,7 @@ export class DraftWriter {
     this.#section = section;
     this.#my = my;
     this.#live = live;
+    this.#handOver = new HandOver(my, live);
   }
 
   /** Has the device take a buffer before it returns: one transaction, if the device has room for it at once. */
@@ -76,12 +78,12 @@ export class DraftWriter {
   #transaction(bytes: Uint8Array): number {
     const { offset, size } = this.#registers.dataSpace();
     const piece = bytes.subarray(0, size);
-    if (!isHanded(this.#my, this.#live)) {
+    if (!this.#handOver.isHanded) {
       const room = wholeMappedAt(this.#device, offset, piece.length);
       if (room === undefined) this.#device.write(offset, piece);
       else room.set(piece);
     }
-    handOver(this.#my, this.#live, () => this.#registers.setDataSize(piece.length));
+    this.#handOver.hand(() => this.#registers.setDataSize(piece.length));
     return piece.length;
   }
 }

@@ -1,4 +1,4 @@
-import { ShimError } from '../error.ts';
+import { isUnderWay, ShimError } from '../error.ts';
 
 /**
  * How far an access has come that a v1 driver does not forget, though the bridge's state may be that of before the call. It counts
@@ -26,34 +26,50 @@ interface Handing {
   handed: number;
 }
 
-/** Has a v1 driver take the next transaction, once: a predecessor of this process may have been killed over it. */
-export function handOver(my: Counted, live: Handing, hand: () => void): void {
-  const transaction = my.transactions + 1;
-  if (!isHanded(my, live)) {
-    checkHanded(my, live);
-    live.handing = transaction;
-    try {
-      hand();
-    } catch (error) {
-      live.handing = 0;
-      throw error;
-    }
-    live.handed = transaction;
+/** Has a v1 driver take each transaction once, wherever a predecessor of this process was killed over it. */
+export class HandOver {
+  readonly #my: Counted;
+  readonly #live: Handing;
+  /** The transaction that the driver is taking, of which this process will be told the end. */
+  #underWay = 0;
+
+  constructor(my: Counted, live: Handing) {
+    this.#my = my;
+    this.#live = live;
   }
-  my.transactions = transaction;
-}
 
-/** True if a predecessor has handed the next transaction over, and was killed before that counted. */
-export function isHanded({ transactions }: Counted, { handed }: Handing): boolean {
-  return handed > transactions;
-}
+  /** The next transaction. If the driver is still taking it ("not yet"), this is to be repeated. */
+  hand(tell: () => void): void {
+    const live = this.#live;
+    const transaction = this.#my.transactions + 1;
+    if (!this.isHanded) {
+      this.check();
+      live.handing = transaction;
+      try {
+        tell();
+      } catch (error) {
+        if (isUnderWay(error)) this.#underWay = transaction;
+        else live.handing = 0;
+        throw error;
+      }
+      live.handed = transaction;
+    }
+    this.#my.transactions = transaction;
+  }
 
-/** Throws `EIO`, until the device is reset, if a predecessor was killed in the one access of which nothing tells the end. */
-export function checkHanded({ transactions }: Counted, { handing, handed }: Handing): void {
-  if (handing <= transactions || handed === handing) return;
-  throw new ShimError(
-    'ERR_SESSION_ENDED',
-    'migration data: a supervisor was killed while the driver took data; nobody can tell whether it did',
-    { errno: 'EIO' },
-  );
+  /** True if a predecessor has handed the next transaction over, and was killed before that counted. */
+  get isHanded(): boolean {
+    return this.#live.handed > this.#my.transactions;
+  }
+
+  /** Throws `EIO`, until the device is reset, if a predecessor was killed in the one access of which nothing tells the end. */
+  check(): void {
+    const { handing, handed } = this.#live;
+    if (handing <= this.#my.transactions || handed === handing || handing === this.#underWay) return;
+    throw new ShimError(
+      'ERR_SESSION_ENDED',
+      'migration data: a supervisor was killed while the driver took data; nobody can tell whether it did',
+      { errno: 'EIO' },
+    );
+  }
 }

@@ -4,16 +4,16 @@ import { mappedAt, wholeMappedAt } from '../v1/data-section.ts';
 import type { V1RegisterAccess } from '../v1/registers.ts';
 import type { SessionParts } from './buffer-reader.ts';
 import { FRAME_HEADER_SIZE, parseFrameHeader } from './frame.ts';
-import { checkHanded, handOver } from './hand-over.ts';
+import { HandOver } from './hand-over.ts';
 import { refuseAfterFailedWrite } from './loss.ts';
-import type { PresentV2Live, PresentV2State } from './present-v2-state.ts';
+import type { PresentV2State } from './present-v2-state.ts';
 
 /** The resuming half: a stream of bytes, cut anywhere, written as v1 transactions. */
 export class TransactionWriter {
   readonly #device: V1Device;
   readonly #registers: V1RegisterAccess;
   readonly #my: PresentV2State;
-  readonly #live: PresentV2Live;
+  readonly #handOver: HandOver;
   readonly #framed: boolean;
   /** Where a frame header that comes in pieces is collected. */
   readonly #header: Uint8Array;
@@ -22,7 +22,7 @@ export class TransactionWriter {
     this.#device = device;
     this.#registers = registers;
     this.#my = my;
-    this.#live = live;
+    this.#handOver = new HandOver(my, live);
     this.#framed = framed;
     this.#header = header;
   }
@@ -128,7 +128,7 @@ export class TransactionWriter {
   #finishTransaction(): void {
     const my = this.#my;
     if (my.filled === 0) return;
-    handOver(my, this.#live, () => this.#registers.setDataSize(my.filled));
+    this.#handOver.hand(() => this.#registers.setDataSize(my.filled));
     my.filled = 0;
   }
 
@@ -145,7 +145,7 @@ export class TransactionWriter {
       );
     }
     this.#remembering(() => {
-      checkHanded(this.#my, this.#live);
+      this.#handOver.check();
       this.#finishTransaction();
     });
   }

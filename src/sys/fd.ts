@@ -1,5 +1,6 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 import {
+  F_DUPFD_CLOEXEC,
   F_GETFL,
   F_GETOWN_EX,
   F_GETSIG,
@@ -12,6 +13,7 @@ import {
   f_owner_ex,
   O_ACCMODE,
   O_APPEND,
+  O_CLOEXEC,
   O_NONBLOCK,
 } from '../abi/fcntl.ts';
 import { addressOf, syscall, trySyscall } from './libc.ts';
@@ -38,6 +40,16 @@ export class OwnedFd implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** Another descriptor of the same open file, which a program that takes this process's place does not get. */
+export function duplicateOwn(fd: number): OwnedFd {
+  return new OwnedFd(syscall(`descriptor ${fd}: duplicate`, 'fcntl', fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/** A counter of which poll(2) says whether it is 0, and that a read sets to 0 (eventfd(2)). */
+export function createEventFd(): OwnedFd {
+  return new OwnedFd(syscall('event counter', 'eventfd2', 0, O_CLOEXEC | O_NONBLOCK));
 }
 
 export function setCloseOnExec(fd: number, on: boolean): void {

@@ -16,6 +16,7 @@ export function bridgingOptions(options: Pick<BridgingOptions, Given> & Partial<
     dataSection: 65_536,
     log: undefined,
     peers: undefined,
+    caller: () => undefined,
     trace: undefined,
     gone: () => {},
     containers: [],

@@ -117,6 +117,7 @@ export class DirtyHost {
       if (container === undefined) throw failed('ENOTTY');
       return container;
     },
+    threaded: (port) => port,
     port: (device) => lazily(device, (fd) => this.#ports.get(inode(fd))),
     map: (_place, _part, size) => ({ bytes: new Uint8Array(size), address: 0 }),
     fdStore: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),

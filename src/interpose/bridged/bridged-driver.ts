@@ -20,6 +20,7 @@ import { BorrowedFd } from './borrowed-fd.ts';
 import { bridgedFacts, bridgedName, kernelState, type BridgedFacts } from './bridged-facts.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import { partOffset, PARTS_FD, type Part } from '../memory/inherited.ts';
+import type { Caller } from '../../vfio/caller.ts';
 import type { Reach } from './reach.ts';
 import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
 
@@ -29,6 +30,10 @@ export interface BridgeOptions extends ServeOptions {
   /** Is told of each call on a driver. */
   readonly trace: ((device: string, event: DeviceEvent) => void) | undefined;
   readonly reach: Reach;
+  /** On whose behalf devices are accessed now. */
+  readonly caller: () => Caller;
+  /** Whether there is more than one device. */
+  readonly hasOthers: () => boolean;
 }
 
 export type BridgedDevice = ServedDevice<BridgedDriver>;
@@ -121,7 +126,9 @@ export class BridgedDriver implements Driver {
       });
     };
     if (flags === 0) {
-      this.port = options.reach.port(this.borrowed);
+      const port = options.reach.port(this.borrowed);
+      // the VMM of a draft has one thread, as one of v1
+      this.port = isDraft(options.present) ? port : options.reach.threaded(port, this.borrowed, options);
       this.backend = observed({ protocol: 'v1', device: new PortV1Device(this.port, regionOf(this.facts), false) });
       return;
     }

@@ -37,7 +37,7 @@ import { regionOffset } from '../run/window.ts';
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
 const MAX_NAMES = 64;
 
-export interface BridgingOptions extends BridgeOptions {
+export interface BridgingOptions extends Omit<BridgeOptions, 'hasOthers'> {
   /** Is told what becomes of each device. */
   readonly findings: Findings;
   /** Is told of a device that the target has closed. */
@@ -53,7 +53,7 @@ export interface BridgingOptions extends BridgeOptions {
 export class Bridging implements Devices {
   readonly #devices: (BridgedDevice | undefined)[];
   readonly #ledgers: readonly Ledger[];
-  readonly #options: BridgingOptions;
+  readonly #options: BridgingOptions & BridgeOptions;
   readonly #containers: Containers | undefined;
   /** The device that a thread has asked a group for, as the target named it. */
   readonly #names = new Map<number, string>();
@@ -61,10 +61,10 @@ export class Bridging implements Devices {
 
   /** A ledger for each of the places that there are. */
   constructor(ledgers: readonly Ledger[], options: BridgingOptions) {
-    this.#options = options;
+    this.#options = { ...options, hasOthers: () => this.#devices.filter((device) => device !== undefined).length > 1 };
     this.#ledgers = ledgers;
     this.#devices = ledgers.map((ledger, place) =>
-      bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, options) : undefined,
+      bridgedFacts(ledger).used === 1 ? bridgedDevice(place, ledger, this.#options) : undefined,
     );
     for (const device of this.#devices) device?.driver.inherit();
     const { containers } = options;

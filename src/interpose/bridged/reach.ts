@@ -1,7 +1,9 @@
 import { groupHasContainer, KernelContainer } from '../../kernel/container.ts';
+import { AccessThread } from '../../kernel/access-thread.ts';
 import { FdPort } from '../../kernel/fd-port.ts';
 import type { FdSessions } from '../../kernel/fd-sessions.ts';
 import type { DeviceHandle } from '../../kernel/handle.ts';
+import { ThreadedPort, type ThreadedOptions } from '../../kernel/threaded-port.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { characterDevice } from '../../sys/file.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
@@ -24,6 +26,8 @@ export interface Reach {
   hasContainer(group: number): boolean;
   container(fd: number): DirtyContainer;
   port(device: DeviceHandle, sessions?: FdSessions): VfioPort;
+  /** The port of a v1 driver whose slow accesses do not hold up other devices. */
+  threaded(port: VfioPort, device: DeviceHandle, options: Pick<ThreadedOptions, 'caller' | 'hasOthers'>): VfioPort;
   /** Maps a part of the memory of the device in a place. */
   map(place: number, part: Part, size: number): { bytes: Uint8Array; address: number };
   /** Where the data fd of the device in a place is kept. */
@@ -37,6 +41,8 @@ export const kernelReach: Reach = {
   hasContainer: groupHasContainer,
   container: (fd) => new KernelContainer(fd),
   port: (device, sessions) => new FdPort(device, sessions),
+  threaded: (port, device, { caller, hasOthers }) =>
+    new ThreadedPort(port, device, { caller, hasOthers, makeAccessor: () => new AccessThread() }),
   map: (place, part, size) => mapSharedMemory(PARTS_FD, size, partOffset(place, part)),
   fdStore: (place) => new FdStore(...fdStoreFds({ devices: [] }, place)),
 };

@@ -1,4 +1,5 @@
 import type { NotificationReply } from '../../sys/seccomp.ts';
+import type { Caller } from '../../vfio/caller.ts';
 import type { Call } from '../trap/call.ts';
 import type { Ledger, Ledgers } from './ledger.ts';
 
@@ -11,6 +12,7 @@ export class Turn {
   readonly #ledgers: Ledgers;
   readonly #touched: Ledger[] = [];
   #call: Call;
+  #stage: 'served' | 'ahead' | undefined;
 
   /** One object serves for all calls, one after the other; `call` is any. */
   constructor(answers: NotificationReply, ledgers: Ledgers, call: Call) {
@@ -23,10 +25,25 @@ export class Turn {
     return this.#call;
   }
 
+  /** On whose behalf devices are accessed now. */
+  get caller(): Caller {
+    return this.#stage === 'served' ? this.#call.id : this.#stage;
+  }
+
   begin(call: Call): void {
     this.#call = call;
+    this.#stage = 'served';
     this.#touched.length = 0;
     call.begin(this.answers);
+  }
+
+  /** The call has its answer. What follows is for its caller's next. */
+  goAhead(): void {
+    this.#stage = 'ahead';
+  }
+
+  end(): void {
+    this.#stage = undefined;
   }
 
   /** The call changes this, or may change it. */

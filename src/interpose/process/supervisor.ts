@@ -110,7 +110,15 @@ export class Supervisor {
     this.#findings = findings;
     const places = Array.from({ length: BRIDGED }, (_, place) => layout.deviceLedger(journal, ledgers, place));
     const containers = plan.dirtyPages ? layout.containerLedgers(journal, ledgers) : [];
-    return new Bridging(places, { ...options, containers, trace: toTrace, gone, findings, reach: kernelReach });
+    return new Bridging(places, {
+      ...options,
+      containers,
+      trace: toTrace,
+      gone,
+      findings,
+      reach: kernelReach,
+      caller: () => this.#turn.caller,
+    });
   }
 
   /** Serves until no process is left that could call. */

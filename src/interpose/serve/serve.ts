@@ -9,10 +9,18 @@ import type { Turn } from '../memory/turn.ts';
 
 /** Serves a call, commits what it changed and answers it. If it has to wait for its device, nothing happened, and that error is returned. */
 export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): ShimError | undefined {
-  const { answers } = turn;
+  turn.begin(call);
+  try {
+    return answer(turn, router, trace);
+  } finally {
+    turn.end();
+  }
+}
+
+function answer(turn: Turn, router: Router, trace: Trace | undefined): ShimError | undefined {
+  const { answers, call } = turn;
   let value = 0;
   let error = 0;
-  turn.begin(call);
   try {
     value = router.dispatch(turn);
   } catch (failure) {
@@ -27,6 +35,7 @@ export function serve(call: Call, turn: Turn, router: Router, trace?: Trace): Sh
     if (value !== ANSWERED) answers.respond(words, value, error);
   }
   trace?.write(call, value, error);
+  turn.goAhead();
   if (error === 0 && router.readAhead(call)) turn.commit(value, error);
   return undefined;
 }

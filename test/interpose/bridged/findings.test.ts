@@ -40,6 +40,7 @@ const reach: Reach = {
   container: () => {
     throw new Error('no container is looked at');
   },
+  threaded: (port) => port,
   port: () => fake,
   map: (_place, _part, size) => ({ bytes: new Uint8Array(size), address: 0 }),
   fdStore: () => ({ put: () => {}, peek: () => undefined, clear: () => {} }),
