@@ -2,6 +2,7 @@ import type { Benchmark } from './benchmark.ts';
 import { dirty } from './dirty.ts';
 import { median, type Sample } from './paired.ts';
 import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
+import { scale } from './scale.ts';
 import { vmm } from './vmm.ts';
 
 const device = ['--device', 'qat'];
@@ -158,4 +159,4 @@ const startUp: Benchmark = {
   }),
 };
 
-export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, ...vmm];
+export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, ...scale, ...vmm];

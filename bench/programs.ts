@@ -27,13 +27,13 @@ function buildDirectory(): string {
   }
 }
 
-/** Compiles `bench/c/NAME.c`; gives the program's path. */
-export function compile(name: string): string {
+/** Compiles `bench/c/NAME.c`, with more options of gcc's; gives the program's path. */
+export function compile(name: string, more: readonly string[] = []): string {
   const directory = buildDirectory();
   mkdirSync(directory, { recursive: true });
   const program = join(directory, name);
   const source = join(root, 'bench', 'c', `${name}.c`);
-  const options = ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-o', program, source];
+  const options = ['-O2', '-std=gnu11', '-Wall', '-Wextra', ...more, '-o', program, source];
   succeeded(`gcc ${name}.c`, spawnSync('gcc', options, { encoding: 'utf8', timeout }));
   return program;
 }

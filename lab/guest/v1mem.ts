@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openKernelDevice } from '../../src/kernel/open.ts';
 import { regionInfo } from '../../src/vfio/client/device-info.ts';
@@ -9,6 +9,8 @@ import { Mdev } from './mdev.ts';
 export type V1Data = 'accessed' | 'mapped';
 
 const TYPES: Readonly<Record<V1Data, string>> = { accessed: 'v1mem-1', mapped: 'v1mem-mapped' };
+
+const PARAMETERS = '/sys/module/v1mem/parameters';
 
 export const BAR_SIZE = 8192;
 
@@ -25,6 +27,18 @@ export class V1Mem extends Mdev {
   mapped(): { readonly maps: number; readonly faults: number } {
     const count = (name: string): number => Number(readFileSync(join(this.sysfs, 'v1mem', name), 'utf8'));
     return { maps: count('maps'), faults: count('faults') };
+  }
+
+  /** How the driver's devices are from now on: the milliseconds that each buffer takes, and how often stop-and-copy has the whole state. */
+  static set(delayMs: number, records = 1): void {
+    for (const [name, value] of Object.entries({ delay_ms: delayMs, records, most_busy: 0 })) {
+      writeFileSync(join(PARAMETERS, name), String(value));
+    }
+  }
+
+  /** How many devices have taken their time at once since set(). */
+  static mostBusy(): number {
+    return Number(readFileSync(join(PARAMETERS, 'most_busy'), 'utf8'));
   }
 
   /** What BAR 0 holds while nobody uses the device. */

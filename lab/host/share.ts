@@ -25,6 +25,8 @@ export class Share implements Disposable {
     copyDependencies('package.json', this.project);
     const options = ['-p', join(PROJECT, 'lab/tsconfig.json'), '--outDir', this.project];
     execFileSync(join(PROJECT, 'node_modules/.bin/tsc'), options, { stdio: ['ignore', 2, 2] });
+    const program = ['-static', '-pthread', '-o', join(this.project, 'save-all'), join(PROJECT, 'bench/c/save-all.c')];
+    execFileSync('gcc', ['-O2', '-std=gnu11', ...program], { stdio: ['ignore', 2, 2] });
   }
 
   /** A new directory for the results of one boot. */

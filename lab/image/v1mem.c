@@ -10,6 +10,7 @@
  * way, as with NVIDIA's vGPU host driver for the uapi of Linux 5.8 (nvidia-vgpu-vfio.c: nv_vgpu_vfio_access). A device counts how
  * often its data section was mapped and faulted in, in v1mem/maps and v1mem/faults of its directory in sysfs.
  */
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/device/class.h>
 #include <linux/mdev.h>
@@ -62,11 +63,40 @@ struct v1mem {
 	u8 out[RECORD_SIZE];
 	u32 out_length, out_position, buffer;
 	bool shown;
+	/* Stop-and-copy: records that come behind it. */
+	u32 later;
 	/* Resuming: the record being received, and whether the last one has come. */
 	u8 in[RECORD_SIZE];
 	u32 in_length;
 	bool complete;
 };
+
+static unsigned int delay_ms;
+module_param(delay_ms, uint, 0644);
+MODULE_PARM_DESC(delay_ms, "milliseconds that a device takes to have a buffer, and to load one");
+
+static atomic_t busy = ATOMIC_INIT(0);
+static int most_busy;
+module_param(most_busy, int, 0644);
+MODULE_PARM_DESC(most_busy, "how many devices have taken their time at once");
+
+/* What a device does that its driver waits for. */
+static void take_time(void)
+{
+	int now;
+
+	if (!delay_ms)
+		return;
+	now = atomic_inc_return(&busy);
+	if (now > READ_ONCE(most_busy))
+		WRITE_ONCE(most_busy, now);
+	msleep(delay_ms);
+	atomic_dec(&busy);
+}
+
+static unsigned int records = 1;
+module_param(records, uint, 0644);
+MODULE_PARM_DESC(records, "how often stop-and-copy has the whole state");
 
 static struct mdev_type mapped_type = { .sysfs_name = "mapped", .pretty_name = "Memory, migration v1, mapped data" };
 
@@ -83,9 +113,15 @@ static void begin_record(struct v1mem *m, bool last)
 	m->out_position = 0;
 }
 
+static void next_record(struct v1mem *m)
+{
+	m->later--;
+	begin_record(m, m->later == 0);
+}
+
 static void end_session(struct v1mem *m)
 {
-	m->out_length = m->out_position = m->buffer = m->in_length = 0;
+	m->out_length = m->out_position = m->buffer = m->in_length = m->later = 0;
 	m->shown = m->complete = false;
 }
 
@@ -127,26 +163,26 @@ static int set_device_state(struct v1mem *m, u32 to)
 	m->device_state = to;
 	if (to == PRE_COPY)
 		begin_record(m, false);
-	if (to == STOP_COPY && m->out_position == m->out_length)
-		begin_record(m, true);
+	if (to == STOP_COPY) {
+		m->later = max(records, 1u);
+		if (m->out_position == m->out_length)
+			next_record(m);
+	}
 	return 0;
 }
 
 /* The read that says: the buffer that was shown has been consumed. */
 static u64 pending_bytes(struct v1mem *m)
 {
-	const struct record *header = (const struct record *)m->out;
-	u64 later;
-
+	take_time();
 	if (m->shown) {
 		m->out_position += m->buffer;
 		m->buffer = 0;
 		m->shown = false;
-		if (m->device_state == STOP_COPY && m->out_position == m->out_length && !header->last)
-			begin_record(m, true);
+		if (m->device_state == STOP_COPY && m->out_position == m->out_length && m->later > 0)
+			next_record(m);
 	}
-	later = m->device_state == STOP_COPY && !header->last ? RECORD_SIZE : 0;
-	return m->out_length - m->out_position + later;
+	return m->out_length - m->out_position + (u64)m->later * RECORD_SIZE;
 }
 
 static void show_buffer(struct v1mem *m)
@@ -168,6 +204,7 @@ static int take(struct v1mem *m, u64 length)
 
 	if (m->device_state != RESUMING || length > m->section_size)
 		return -EINVAL;
+	take_time();
 	while (at < length) {
 		bool in_header = m->in_length < sizeof(*header);
 		u32 end = in_header ? sizeof(*header) : RECORD_SIZE;

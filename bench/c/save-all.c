@@ -1,10 +1,14 @@
 /*
- * v2-save [THREADS]: saves the stop-and-copy state of all devices at once through migration protocol v2, as QEMU 10 does with
+ * save-all v2 [THREADS]: saves the stop-and-copy state of all devices at once through migration protocol v2, as QEMU 10 does with
  * multifd (hw/vfio/migration-multifd.c: vfio_multifd_save_complete_precopy_thread): each device is read by one of THREADS threads, by
  * default one for each, 1 MiB at a time. The devices are those of $VFIO_SHIM_DEVICES.
  *
- * v2-save --native DEVICES BYTES CHUNK DELAY [THREADS]: the same loop where a driver of the kernel would cost nothing of its own: chunk
- * N of a state of BYTES can be read DELAY microseconds after chunk N - 1, of which two are kept ahead, and is then read() from memory.
+ * save-all v1 [THREADS]: the same through migration protocol v1, of drivers whose data is read.
+ *
+ * save-all memory DEVICES BYTES CHUNK DELAY [THREADS]: the same loop where a v2 driver would cost nothing of its own: chunk N of a state
+ * of BYTES can be read DELAY microseconds after chunk N - 1, of which two are kept ahead, and is then read() from memory.
+ *
+ * With CHECKSUM set in the environment the checksum of each device's state is told.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,6 +19,7 @@
 #include <unistd.h>
 
 #include "touch.h"
+#include "v1-client.h"
 
 #define BUFFER (1 << 20)
 #define MOST 64
@@ -34,6 +39,7 @@ struct mig_state {
 
 struct device {
     int fd;           /* the device's */
+    struct v1_device v1;
     int data;         /* where its state is read from */
     double chunk_ns;  /* native: what each chunk takes */
     uint64_t chunk;   /* native: its bytes */
@@ -41,6 +47,7 @@ struct device {
 };
 
 static struct device devices[MOST];
+static enum { V1, V2, MEMORY } kind;
 static unsigned count, threads;
 static pthread_barrier_t together;
 
@@ -131,6 +138,34 @@ static void read_out(struct device *device, unsigned char *buffer) {
     if (length < 0) die("read of a data fd");
 }
 
+static uint64_t v1_register(const struct device *device, uint64_t at) {
+    uint64_t value;
+
+    if (pread(device->fd, &value, sizeof value, (off_t)(device->v1.region + at)) != sizeof value)
+        die("pread of register %llu", (unsigned long long)at);
+    return value;
+}
+
+static void v1_state(const struct device *device, uint32_t state) {
+    if (pwrite(device->fd, &state, sizeof state, (off_t)device->v1.region) != sizeof state)
+        die("pwrite of device_state %u", state);
+}
+
+static void read_out_v1(struct device *device, unsigned char *buffer) {
+    while (v1_register(device, V1_PENDING_BYTES) != 0) {
+        uint64_t offset = v1_register(device, V1_DATA_OFFSET), size = v1_register(device, V1_DATA_SIZE);
+
+        for (uint64_t done = 0; done < size;) {
+            size_t want = size - done < BUFFER ? size - done : BUFFER;
+            ssize_t length = pread(device->fd, buffer, want, (off_t)(device->v1.region + offset + done));
+
+            if (length <= 0) die("pread of data");
+            consume(&device->consumer, buffer, (size_t)length);
+            done += (uint64_t)length;
+        }
+    }
+}
+
 static void *reader(void *argument) {
     unsigned first = (unsigned)(uintptr_t)argument;
     unsigned char *buffer = aligned_alloc(4096, BUFFER);
@@ -138,42 +173,57 @@ static void *reader(void *argument) {
     if (!buffer) die("aligned_alloc");
     memset(buffer, 0, BUFFER);
     pthread_barrier_wait(&together);
-    for (unsigned n = first; n < count; n += threads) read_out(&devices[n], buffer);
+    for (unsigned n = first; n < count; n += threads) (kind == V1 ? read_out_v1 : read_out)(&devices[n], buffer);
     free(buffer);
     return NULL;
 }
 
+static void stop(struct device *device) {
+    if (kind == V1) v1_state(device, V1_SAVING);
+    if (kind == V2) device->data = set_state(device->fd, STOP_COPY);
+}
+
+static void go_on(struct device *device) {
+    if (kind == V1) v1_state(device, V1_STOP), v1_state(device, V1_RUNNING);
+    if (kind == V2) set_state(device->fd, RUNNING);
+}
+
 int main(int argc, char **argv) {
-    int native = argc > 1 && strcmp(argv[1], "--native") == 0;
+    const char *const kinds[] = {"v1", "v2", "memory"};
     pthread_t readers[MOST];
     double start, stopped, end;
     uint64_t bytes = 0;
+    char text[24];
 
-    if (native) {
+    for (kind = V1; kind <= MEMORY && (argc < 2 || strcmp(argv[1], kinds[kind]) != 0); kind++) continue;
+    if (kind > MEMORY) fail("v1, v2 or memory?");
+    if (kind == MEMORY) {
         count = (unsigned)number_argument(argc, argv, 2, 1);
         if (count > MOST) fail("more than %d devices", MOST);
         make_sources(number_argument(argc, argv, 3, 1u << 28), number_argument(argc, argv, 4, 1u << 20),
                      (double)number_argument(argc, argv, 5, 1000) * 1e3);
     } else
         open_devices();
-    threads = (unsigned)number_argument(argc, argv, native ? 6 : 1, count);
+    for (unsigned n = 0; n < count && kind == V1; n++) devices[n].v1.fd = devices[n].fd, find_migration_region(&devices[n].v1);
+    for (unsigned n = 0; n < count; n++) devices[n].consumer.checksum = getenv("CHECKSUM") != NULL;
+    threads = (unsigned)number_argument(argc, argv, kind == MEMORY ? 6 : 2, count);
     if (threads > count) threads = count;
     if (pthread_barrier_init(&together, NULL, threads + 1)) fail("pthread_barrier_init");
     for (unsigned n = 0; n < threads; n++)
         if (pthread_create(&readers[n], NULL, reader, (void *)(uintptr_t)n)) fail("pthread_create");
 
     start = now_ns();
-    if (!native)
-        for (unsigned n = 0; n < count; n++) devices[n].data = set_state(devices[n].fd, STOP_COPY);
+    for (unsigned n = 0; n < count; n++) stop(&devices[n]);
     stopped = now_ns();
     pthread_barrier_wait(&together);
     for (unsigned n = 0; n < threads; n++) pthread_join(readers[n], NULL);
     end = now_ns();
     for (unsigned n = 0; n < count; n++) bytes += devices[n].consumer.bytes;
-    if (!native)
-        for (unsigned n = 0; n < count; n++) set_state(devices[n].fd, RUNNING);
+    for (unsigned n = 0; n < count; n++) go_on(&devices[n]);
 
-    printf("{\"bench\":\"v2-save\",\"devices\":%u,\"threads\":%u,\"bytes\":%llu,\"seconds\":%.6f,\"loopSeconds\":%.6f}\n", count,
-           threads, (unsigned long long)bytes, (end - start) / 1e9, (end - stopped) / 1e9);
+    printf("{\"bench\":\"save-all\",\"devices\":%u,\"threads\":%u,\"bytes\":%llu,\"seconds\":%.6f,\"loopSeconds\":%.6f,\"checksums\":[",
+           count, threads, (unsigned long long)bytes, (end - start) / 1e9, (end - stopped) / 1e9);
+    for (unsigned n = 0; n < count; n++) printf("%s%s", n ? "," : "", consumer_checksum(&devices[n].consumer, text));
+    printf("]}\n");
     return 0;
 }
