@@ -76,10 +76,10 @@ describe('KernelDataFd, with a file in the place of a driver', () => {
     const { readiness } = thrownBy(() => session.read(bytes));
     expect(readiness).toEqual({ fd: fd.number, events: POLLIN });
     const parked = new Parked();
-    parked.add(1, readiness, []);
+    parked.add(1, { readiness }, []);
     writeSync(there.number, noise(60));
     parked.wait();
-    expect(parked.due()).toEqual([1]);
+    expect(parked.due(() => true)).toEqual([1]);
     expect(session.read(bytes)).toBe(60);
     expect(bytes.subarray(0, 60)).toBeBytes(noise(60));
     there.close();

@@ -9,6 +9,9 @@ const CLOCK = 1;
 /** The same for a call whose device tells. Its caller may have been killed meanwhile, of which nothing tells. */
 const LONG_CLOCK = 50;
 
+/** Is due at once, in the place of a time. */
+const WOKEN = 0;
+
 /** What the supervisor waits for besides. */
 const OTHERS = 2;
 
@@ -23,6 +26,15 @@ interface Waiting {
   readonly goesByClock: boolean;
   /** At the last wait its descriptor was said to be ready. */
   isTold: boolean;
+  /** Its descriptor is sure to tell. */
+  readonly isSure: boolean;
+}
+
+/** Why a call has to wait. */
+export interface Reason {
+  readonly readiness?: Readiness | undefined;
+  /** What it waits for is being done, and its descriptor says so when that has ended, and not before. */
+  readonly underWay?: boolean;
 }
 
 /** The calls that wait for their device, each in a place of the journal, and the wait for the next thing to do. */
@@ -51,12 +63,12 @@ export class Parked {
   }
 
   /**
-   * A call waits, or waits still: `readiness` is what its device said, `ledgers` what it is about. A driver without poll is always called
-   * ready by the kernel (`DEFAULT_POLLMASK`), so a call that is not ready when its descriptor is goes by the clock from then on.
+   * A call waits, or waits still, for what its device said; `ledgers` is what it is about. A driver without poll is always called ready by
+   * the kernel (`DEFAULT_POLLMASK`), so a call that is not ready when its descriptor is goes by the clock from then on.
    */
-  add(place: number, readiness: Readiness | undefined, ledgers: readonly Ledger[]): void {
+  add(place: number, { readiness, underWay = false }: Reason, ledgers: readonly Ledger[]): void {
     const at = this.#waiting.findIndex((waiting) => waiting.place === place);
-    const before = this.#waiting[at];
+    const before = underWay ? undefined : this.#waiting[at];
     const polled =
       isReadyFd(readiness) && before?.isTold !== true && before?.goesByClock !== true ? readiness : undefined;
     const waiting: Waiting = {
@@ -66,8 +78,9 @@ export class Parked {
       due: performance.now() + (polled === undefined ? clockOf(readiness) : LONG_CLOCK),
       goesByClock: isReadyFd(readiness) && polled === undefined,
       isTold: false,
+      isSure: underWay && polled !== undefined,
     };
-    if (before === undefined) this.#waiting.push(waiting);
+    if (at < 0) this.#waiting.push(waiting);
     else this.#waiting[at] = waiting;
   }
 
@@ -79,7 +92,7 @@ export class Parked {
   /** A call was served that changed these, which may have ended what others wait for. */
   wake(changed: readonly Ledger[]): void {
     for (const waiting of this.#waiting)
-      if (waiting.ledgers.some((ledger) => changed.includes(ledger))) waiting.due = 0;
+      if (waiting.ledgers.some((ledger) => changed.includes(ledger))) waiting.due = WOKEN;
   }
 
   /** Watches `fd` to be read in one of the first places; -1 for none. */
@@ -106,10 +119,22 @@ export class Parked {
     return this.#poll.events(place);
   }
 
-  /** The places of the calls that are to be tried now. */
-  due(): number[] {
+  /**
+   * The places of the calls that are to be tried now. Of one whose descriptor is sure to tell, and has not, `isWaited` says whether there is
+   * still somebody who waits; it is tried if not.
+   */
+  due(isWaited: (place: number) => boolean): number[] {
     const now = performance.now();
-    return this.#waiting.filter(({ isTold, due }) => isTold || due <= now).map(({ place }) => place);
+    return this.#waiting
+      .filter((waiting) => {
+        const { place, isTold, isSure, due } = waiting;
+        if (isTold) return true;
+        if (due > now) return false;
+        if (!isSure || due === WOKEN || !isWaited(place)) return true;
+        waiting.due = now + LONG_CLOCK;
+        return false;
+      })
+      .map(({ place }) => place);
   }
 }
 

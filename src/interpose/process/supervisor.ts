@@ -257,7 +257,7 @@ export class Supervisor {
       if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
       return true;
     }
-    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady.readiness, this.#turn.touched);
+    this.#parked.add(place === 0 ? this.#moveAside() : place, notReady, this.#turn.touched);
     return false;
   }
 
@@ -270,9 +270,10 @@ export class Supervisor {
   }
 
   #retryParked(): void {
-    for (const place of this.#parked.due()) {
-      const call = new Call(this.#layout.notification(this.#journal, place));
-      if (this.#listener.isValid(call.id) && !this.#serve(call, place)) continue;
+    const callIn = (place: number): Call => new Call(this.#layout.notification(this.#journal, place));
+    const isWaited = (place: number): boolean => this.#listener.isValid(callIn(place).id);
+    for (const place of this.#parked.due(isWaited)) {
+      if (isWaited(place) && !this.#serve(callIn(place), place)) continue;
       this.#parked.remove(place);
       this.#clear(place);
     }

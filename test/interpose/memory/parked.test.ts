@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { POLLIN } from '../../../src/abi/fcntl.ts';
 import { MAX_PARKED } from '../../../src/interpose/memory/journal.ts';
@@ -21,6 +21,8 @@ describe('calls that wait', () => {
     return [ends[0].number, ends[1].number];
   }
 
+  const yes = (): boolean => true;
+
   function ledgers(): [one: Ledger, other: Ledger] {
     const all = new Ledgers(new Uint8Array(LEDGERS_SIZE));
     return [new Ledger(all, 0, new Uint8Array(ledgerSize(8)), 8), new Ledger(all, 1, new Uint8Array(ledgerSize(8)), 8)];
@@ -30,7 +32,7 @@ describe('calls that wait', () => {
   function triesUntil(parked: Parked, place: number, limit: number): number {
     for (let tries = 1; tries <= limit; tries += 1) {
       parked.wait();
-      if (parked.due().includes(place)) return tries;
+      if (parked.due(yes).includes(place)) return tries;
     }
     throw new Error(`place ${place} is not due after ${limit} waits`);
   }
@@ -38,15 +40,15 @@ describe('calls that wait', () => {
   it('are tried when their device’s descriptor is ready, and not by the millisecond until then', () => {
     const parked = new Parked();
     const [here, there] = pair();
-    parked.add(1, { fd: here, events: POLLIN }, []);
+    parked.add(1, { readiness: { fd: here, events: POLLIN } }, []);
     const begin = performance.now();
     parked.wait();
     expect(performance.now() - begin, 'by the clock').toBeGreaterThan(25);
-    expect(parked.due()).toEqual([1]);
-    parked.add(1, { fd: here, events: POLLIN }, []);
+    expect(parked.due(yes)).toEqual([1]);
+    parked.add(1, { readiness: { fd: here, events: POLLIN } }, []);
     writeSync(there, 'x');
     parked.wait();
-    expect(parked.due()).toEqual([1]);
+    expect(parked.due(yes)).toEqual([1]);
     expect(parked.has(1)).toBe(true);
   });
 
@@ -68,7 +70,7 @@ describe('calls that wait', () => {
     const file = openSync('/proc/self/exe', 'r');
     try {
       for (let n = 0; n < 3; n += 1) {
-        parked.add(1, { fd: file, events: POLLIN }, []);
+        parked.add(1, { readiness: { fd: file, events: POLLIN } }, []);
         const begin = performance.now();
         parked.wait();
         if (n > 0) expect(performance.now() - begin).toBeGreaterThan(0.9); // no loop that turns at once
@@ -82,10 +84,10 @@ describe('calls that wait', () => {
   it('are tried each for itself: one by the clock, one by its descriptor', () => {
     const parked = new Parked();
     const [here, there] = pair();
-    parked.add(1, { fd: here, events: POLLIN }, []);
-    parked.add(2, undefined, []);
+    parked.add(1, { readiness: { fd: here, events: POLLIN } }, []);
+    parked.add(2, {}, []);
     triesUntil(parked, 2, 10);
-    parked.add(2, undefined, []);
+    parked.add(2, {}, []);
     writeSync(there, 'x');
     expect(triesUntil(parked, 1, 2)).toBe(1);
   });
@@ -94,25 +96,52 @@ describe('calls that wait', () => {
     const parked = new Parked();
     const [one, other] = ledgers();
     const [quiet] = pair();
-    parked.add(1, { fd: quiet, events: POLLIN }, [one]);
-    parked.add(2, { fd: quiet, events: POLLIN }, [other]);
-    parked.add(3, { fd: quiet, events: POLLIN }, [other, one]);
+    parked.add(1, { readiness: { fd: quiet, events: POLLIN } }, [one]);
+    parked.add(2, { readiness: { fd: quiet, events: POLLIN } }, [other]);
+    parked.add(3, { readiness: { fd: quiet, events: POLLIN } }, [other, one]);
     parked.wake([]);
-    expect(parked.due()).toEqual([]);
+    expect(parked.due(yes)).toEqual([]);
     parked.wake([one]);
-    expect(parked.due()).toEqual([1, 3]);
+    expect(parked.due(yes)).toEqual([1, 3]);
   });
 
   it('are tried at the time that their device has named, and by the clock if that is over', () => {
     const parked = new Parked();
     const now = (): number => Number(process.hrtime.bigint() / 1000n);
     const at = now() + 20_000;
-    parked.add(1, { at }, []);
+    parked.add(1, { readiness: { at } }, []);
     parked.wait();
-    expect(parked.due()).toEqual([1]);
+    expect(parked.due(yes)).toEqual([1]);
     expect(now()).toBeGreaterThan(at - 100);
-    parked.add(1, { at }, []);
-    expect(parked.due(), 'no loop that turns at once').toEqual([]);
+    parked.add(1, { readiness: { at } }, []);
+    expect(parked.due(yes), 'no loop that turns at once').toEqual([]);
+  });
+
+  it('are only looked after by the clock if their descriptor is sure to tell, however often it has', () => {
+    const parked = new Parked();
+    const [here, there] = pair();
+    const [one] = ledgers();
+    const reason = { readiness: { fd: here, events: POLLIN }, underWay: true };
+    for (let n = 0; n < 3; n += 1) {
+      parked.add(1, reason, [one]);
+      const asked: number[] = [];
+      parked.wait();
+      expect(parked.due((place) => asked.push(place) > 0)).toEqual([]);
+      expect(asked).toEqual([1]);
+      writeSync(there, 'x');
+      parked.wait();
+      expect(parked.due(yes)).toEqual([1]);
+      readSync(here, new Uint8Array(1));
+    }
+    parked.add(1, reason, [one]);
+    parked.wait();
+    expect(
+      parked.due(() => false),
+      'whose caller is gone',
+    ).toEqual([1]);
+    parked.add(1, reason, [one]);
+    parked.wake([one]);
+    expect(parked.due(yes)).toEqual([1]);
   });
 
   it('leave what is watched besides alone, and while no more fit, calls stay with the kernel', () => {
@@ -126,7 +155,7 @@ describe('calls that wait', () => {
     expect([parked.events(0) & POLLIN, parked.events(1)]).toEqual([POLLIN, 0]);
     for (let n = 0; n < MAX_PARKED; n += 1) {
       expect(parked.hasRoom).toBe(true);
-      parked.add(parked.freePlace(), undefined, []);
+      parked.add(parked.freePlace(), {}, []);
     }
     expect(parked.hasRoom).toBe(false);
     expect(() => parked.freePlace()).toThrow(RangeError);
