@@ -32,8 +32,10 @@ const CALLS = 8;
 
 /** To have another thread make an access costs so much in the beginning, in milliseconds; then what was measured. */
 const COST = 0.1;
-/** An access is made by the thread if it takes so many times what that costs. */
-const WORTH = 4;
+/** An access is made by the thread if it takes so many times what that costs: others have that time. */
+const WORTH = 2;
+/** What the thread has cost is believed a little less with each access that was not made by it: it may have been the machine's worst moment. */
+const FORGETTING = 0.95;
 /** How much the latest measurement counts. */
 const LATEST = 0.25;
 
@@ -57,6 +59,8 @@ export class ThreadedPort implements VfioPort {
   readonly #takes = new Map<string, number>();
   #cost = COST;
   #accessor: Accessor | undefined;
+  /** The thread has started: that is no part of what an access costs. */
+  #hasThread = false;
   #underWay:
     | { readonly what: string; readonly access: Access; readonly caller: bigint; readonly begin: number }
     | undefined;
@@ -123,7 +127,9 @@ export class ThreadedPort implements VfioPort {
     const kept = this.#take(access, caller);
     if (kept !== undefined) return tell(kept, bytes);
     const what = `${call} ${at}`;
-    const isSlow = (this.#takes.get(what) ?? 0) > WORTH * this.#cost && position <= Number.MAX_SAFE_INTEGER;
+    const takes = this.#takes.get(what) ?? 0;
+    const isSlow = takes > WORTH * this.#cost && position <= Number.MAX_SAFE_INTEGER;
+    if (!isSlow && takes > COST) this.#cost *= FORGETTING;
     if (!isSlow || caller === undefined || !this.#options.hasOthers()) {
       const begin = this.#clock();
       try {
@@ -169,7 +175,8 @@ export class ThreadedPort implements VfioPort {
     const { what, access, caller, begin } = underWay;
     this.#underWay = undefined;
     this.#measured(what, ended.took);
-    this.#cost = mean(this.#cost, Math.max(0, this.#clock() - begin - ended.took));
+    if (this.#hasThread) this.#cost = mean(this.#cost, Math.max(0, this.#clock() - begin - ended.took));
+    this.#hasThread = true;
     const kept = { ...ended, access };
     if (access.call === 'write') this.#written = kept;
     else this.#readsOf(caller).kept.push(kept);
