@@ -19,9 +19,6 @@ import { addressOf, arch, syscallError, trySyscall, withAddress } from './libc.t
 
 /** A stop at the entry or exit of a system call, as PTRACE_O_TRACESYSGOOD marks it. */
 const SYSCALL_STOP = constants.signals.SIGTRAP | 0x80;
-const PTRACE_GETSIGMASK = 0x420a;
-const PTRACE_SETSIGMASK = 0x420b;
-const SIGSET_SIZE = 8;
 /** A thread that cannot stop (a frozen one) must not stop us for longer, in milliseconds. */
 const PATIENCE = 2000;
 
@@ -30,6 +27,9 @@ const PATIENCE = 2000;
  * certain: a thread that stays traced stops at its next signal for good, and one that dies traced cannot be waited for by
  * its parent. All calls come from one thread of this process, which must not be the target's parent's event loop: the
  * parent would take the stops for its own.
+ *
+ * Whenever this process is killed, the thread goes on by itself, with its own signals and its own signal mask. So signals are not kept
+ * away: one that is to be delivered before the thread has made a call stops it, and ends what is done to it (`isInterrupted`).
  *
  * SAFETY: it references the memory whose addresses ptrace and wait4 get, and `using` references it to the end.
  */
@@ -41,11 +41,10 @@ export class TracedThread implements Disposable {
     iov_len: BigInt(this.#registers.length),
   });
   readonly #status = new Int32Array(1);
-  readonly #mask = new Uint8Array(SIGSET_SIZE);
   /** The registers that the thread stopped with, from waitUntilStopped() on: it goes on with them. */
   #stopped: Uint8Array | undefined;
   #isTraced = false;
-  /** A signal that stopped the thread before it came to the stop that was asked for; it is not kept from it. */
+  /** A signal that stopped the thread before it came to the stop that was asked for: it gets it when it is let go. */
   #signal = 0;
 
   constructor(tid: number) {
@@ -59,25 +58,47 @@ export class TracedThread implements Disposable {
     this.#request('interrupt', PTRACE_INTERRUPT, 0, 0);
   }
 
-  /**
-   * Waits for the stop after seize(), which comes before any signal is delivered, and keeps signals away from then on.
-   * Throws `ESRCH` if the thread ended.
-   */
+  /** Waits for the stop after seize(). Throws `ESRCH` if the thread ended, `EINTR` if a signal came before. */
   waitUntilStopped(): void {
     const status = this.#wait();
-    if (eventOf(status) !== PTRACE_EVENT_STOP) {
-      this.#signal = signalOf(status);
-      throw this.#unexpected(status);
-    }
     this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
-    this.#request('get signal mask', PTRACE_GETSIGMASK, SIGSET_SIZE, addressOf(this.#mask));
     this.#stopped = this.#registers.slice();
-    const all = new Uint8Array(SIGSET_SIZE).fill(0xff);
-    withAddress(all, (at) => this.#request('set signal mask', PTRACE_SETSIGMASK, SIGSET_SIZE, at));
+    if (eventOf(status) !== PTRACE_EVENT_STOP) throw this.#interrupted(signalOf(status));
   }
 
-  /** Lets the stopped thread make a system call of our choosing, from the instruction that it has just passed. */
+  /** A signal waits for the thread, which does nothing more for us. */
+  get isInterrupted(): boolean {
+    return this.#signal !== 0;
+  }
+
+  #interrupted(signal: number): ShimError {
+    this.#signal = signal;
+    return new ShimError('ERR_TARGET', `thread ${this.#tid}: signal ${signal} came before`, { errno: 'EINTR' });
+  }
+
+  /**
+   * Lets the stopped thread make a system call of our choosing, from the instruction that it has just passed. Throws `EINTR` if a signal
+   * came before it has made it.
+   */
   inject(name: SyscallName, args: readonly bigint[]): bigint {
+    this.#prepare(name, args);
+    this.#step(); // to its entry
+    this.#step(); // to its exit
+    this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
+    return BigInt.asIntN(64, arch.registers.decode(this.#registers).result);
+  }
+
+  /**
+   * Ends tracing: the thread takes the signal that waits for it, and then makes this system call itself, from the instruction that it
+   * has just passed. Unlike after inject(), the registers of the arguments stay as they are set for that.
+   */
+  leaveTo(name: SyscallName, args: readonly bigint[]): void {
+    this.#prepare(name, args);
+    this.#detach();
+  }
+
+  /** The thread is to make a system call next, from the instruction that it has just passed. */
+  #prepare(name: SyscallName, args: readonly bigint[]): void {
     const mine = this.#whereStopped().slice();
     const view = arch.registers.view(mine);
     view.pc -= BigInt(arch.syscallInstruction.length);
@@ -89,10 +110,6 @@ export class TracedThread implements Disposable {
     }
     this.#setRegisters(mine);
     if (arch.originalNumberOffset === undefined) this.#forgetSystemCall();
-    this.#step(); // to its entry
-    this.#step(); // to its exit
-    this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
-    return BigInt.asIntN(64, arch.registers.decode(this.#registers).result);
   }
 
   /** Ends tracing: the thread returns from the system call that it stopped in, with this result. */
@@ -118,8 +135,11 @@ export class TracedThread implements Disposable {
     if (this.#stopped !== undefined) {
       this.#registers.set(this.#stopped);
       trySyscall('ptrace', PTRACE_SETREGSET, this.#tid, NT_PRSTATUS, addressOf(this.#vector));
-      trySyscall('ptrace', PTRACE_SETSIGMASK, this.#tid, SIGSET_SIZE, addressOf(this.#mask));
     }
+    return this.#detach();
+  }
+
+  #detach(): boolean {
     if (trySyscall('ptrace', PTRACE_DETACH, this.#tid, 0, this.#signal) < 0) return false;
     this.#isTraced = false;
     return true;
@@ -136,8 +156,8 @@ export class TracedThread implements Disposable {
   }
 
   /**
-   * Runs to the next entry into or exit from a system call. SIGSTOP cannot be kept away: it comes as a signal, then as a
-   * stop of the whole process. The thread goes on all the same, and the kernel stops it again when it is let go.
+   * Runs to the next entry into or exit from a system call. SIGSTOP comes as a signal, then as a stop of the whole process. The thread
+   * goes on all the same, and the kernel stops it again when it is let go.
    */
   #step(): void {
     let signal = 0;
@@ -146,7 +166,7 @@ export class TracedThread implements Disposable {
       const status = this.#wait();
       if (eventOf(status) === 0 && signalOf(status) === SYSCALL_STOP) return;
       signal = eventOf(status) === 0 ? signalOf(status) : 0;
-      if (signal !== 0 && signal !== constants.signals.SIGSTOP) throw this.#unexpected(status);
+      if (signal !== 0 && signal !== constants.signals.SIGSTOP) throw this.#interrupted(signal);
     }
   }
 
@@ -183,12 +203,6 @@ export class TracedThread implements Disposable {
     const result = trySyscall('wait4', this.#tid, addressOf(this.#status), __WALL | WNOHANG, 0);
     if (result === 0) trySyscall('sched_yield');
     return result;
-  }
-
-  #unexpected(status: number): ShimError {
-    return new ShimError('ERR_TARGET', `thread ${this.#tid}: stopped with status 0x${status.toString(16)}`, {
-      errno: 'EIO',
-    });
   }
 
   #request(doing: string, request: number, address: number, data: number): void {

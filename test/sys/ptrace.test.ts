@@ -1,5 +1,7 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { constants } from 'node:os';
+import { trySyscall } from '../../src/sys/libc.ts';
 import { TracedThread } from '../../src/sys/ptrace.ts';
 import { outcome } from '../support/errno.ts';
 import { compiled, describeRunsWithCompiler } from '../support/compiler.ts';
@@ -115,6 +117,23 @@ describeRunsWithCompiler('TracedThread', () => {
     await puppet.put('data', new Uint8Array(8).fill(7));
     await puppet.call('write', [writer, '$data', 5]);
     expect(await read).toMatchObject({ value: 5n, errno: 'OK' });
+  });
+
+  it('leaves a thread its signals: one that comes first ends what is done to it, which it makes good', async () => {
+    const { tid, read } = await blocked();
+    {
+      using thread = new TracedThread(tid);
+      thread.seize();
+      thread.waitUntilStopped();
+      expect(readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8')).toMatch(/^SigBlk:\s+0{16}$/m);
+      expect(thread.inject('getpid', [])).toBe(BigInt(pid));
+      expect(trySyscall('tgkill', pid, tid, constants.signals.SIGURG)).toBe(0);
+      expect(outcome(() => thread.inject('getpid', []))).toBe('EINTR');
+      expect(thread.isInterrupted).toBe(true);
+      thread.leaveTo('gettid', []);
+    }
+    expect(await read).toMatchObject({ value: BigInt(tid), errno: 'OK' });
+    expect(tracerOf(tid)).toBe('0');
   });
 
   it('says ESRCH of a thread that is not there, or that ends, which its parent then hears of', async () => {

@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { expect, it } from 'vitest';
 import {
@@ -30,6 +30,7 @@ const REFUSED = 'is not mapped, migration will be slow';
 const many = FULL ? 20 : 1;
 const patience = { timeout: 20_000 * (many + 1) };
 const section = 16 * 4096;
+const SHARED = expect.stringContaining('memfd:') as string;
 
 describeWithCompiler('mmap of the data section', () => {
   const start = useShimRuns();
@@ -47,6 +48,12 @@ describeWithCompiler('mmap of the data section', () => {
 
   function descriptors(pid: number): string[] {
     return readdirSync(`/proc/${pid}/fd`);
+  }
+
+  /** What a process has open now that it had not: by what names. */
+  function newOnes(pid: number, before: readonly string[]): string[] {
+    const added = descriptors(pid).filter((fd) => !before.includes(fd));
+    return added.map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
   }
 
   it('is the memory that pread and pwrite reach, at whatever part is mapped', async () => {
@@ -72,7 +79,7 @@ describeWithCompiler('mmap of the data section', () => {
     }
     const readOnly = await puppet.call('mmap', [0, 4096, PROT_NONE, MAP_SHARED, device.fd, device.region + SECTION]);
     expect(readOnly.errno).toBe('OK');
-    expect(descriptors(user.puppet.run.pid)).toEqual(before);
+    expect(newOnes(user.puppet.run.pid, before), 'by which the memory is mapped').toEqual([SHARED]);
   });
 
   it('refuses what is not within the section, or not shared data', async () => {
@@ -114,8 +121,26 @@ describeWithCompiler('mmap of the data section', () => {
     const anonymous = [0, 4096, READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, at] as const;
     expect((await puppet.call('mmap', anonymous)).errno).toBe('OK');
     for (const end of new Int32Array(pipes.bytes.buffer)) await puppet.call('close', [end]);
-    expect(descriptors(puppet.run.pid)).toEqual(before);
+    expect(newOnes(puppet.run.pid, before), 'for what the kernel has refused').toEqual([SHARED]);
     expect(await device.state()).toBe(V1.RUNNING);
+  });
+
+  it('takes a descriptor again if the process has closed its own, or has put something else there', async () => {
+    const device = await open();
+    const { user } = device;
+    const { pid } = user.puppet.run;
+    const before = descriptors(pid);
+    const map = async (): Promise<string> => (await user.mmap(device.fd, section, device.region + SECTION)).errno;
+    expect(await map()).toBe('OK');
+    const [given = -1] = descriptors(pid)
+      .filter((fd) => !before.includes(fd))
+      .map(Number);
+    await user.puppet.call('close', [given]);
+    expect(await map()).toBe('OK');
+    expect(newOnes(pid, before)).toEqual([SHARED]);
+    await user.puppet.call('dup3', [0, given, 0]);
+    expect(await map()).toBe('OK');
+    expect(newOnes(pid, before)).toEqual(expect.arrayContaining([SHARED]));
   });
 
   it('lets go of a process that is killed while it is led through the call', patience, async () => {
@@ -193,7 +218,7 @@ describeWithCompiler('mmap of the data section', () => {
     expect((await device.save()).reduce((sum, { length }) => sum + length, 0)).toBe(65536 + 32);
   });
 
-  it('needs no descriptor, or says so where there is none', async () => {
+  it('needs one descriptor, or says so where there is none', async () => {
     const device = await open({ devices: ['qat', 'qat'] });
     const { user } = device;
     const { puppet } = user;
@@ -212,7 +237,7 @@ describeWithCompiler('mmap of the data section', () => {
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('EMFILE');
     expect((await user.open('/dev/vfio/9001')).errno).toBe('EMFILE');
     expect(await device.state()).toBe(V1.RUNNING);
-    await limit(free + 1);
+    await limit(free + 2);
     expect((await user.mmap(device.fd, section, device.region + SECTION)).errno).toBe('OK');
     expect((await user.open('/dev/vfio/vfio')).errno).toBe('OK');
   });
