@@ -1,5 +1,6 @@
 import type { Benchmark } from './benchmark.ts';
 import { dirty } from './dirty.ts';
+import { idle } from './idle.ts';
 import { median, type Sample } from './paired.ts';
 import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
 import { vmm } from './vmm.ts';
@@ -158,4 +159,4 @@ const startUp: Benchmark = {
   }),
 };
 
-export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, ...vmm];
+export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, idle, ...vmm];

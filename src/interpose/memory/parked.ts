@@ -25,6 +25,12 @@ export class Parked {
   readonly #poll = new PollSet(OTHERS + MAX_PARKED);
   readonly #others: number[] = [];
   readonly #waiting: Waiting[] = [];
+  readonly #now: () => number;
+
+  /** `now`: a clock in milliseconds. */
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
 
   get count(): number {
     return this.#waiting.length;
@@ -56,7 +62,7 @@ export class Parked {
     const waiting = {
       place,
       readiness: byClock ? undefined : readiness,
-      due: performance.now() + (byClock || readiness === undefined ? CLOCK : LONG_CLOCK),
+      due: this.#now() + (byClock || readiness === undefined ? CLOCK : LONG_CLOCK),
       isTold: false,
     };
     if (before === undefined) this.#waiting.push(waiting);
@@ -87,7 +93,7 @@ export class Parked {
       this.#poll.set(OTHERS + n, readiness?.fd ?? -1, readiness?.events ?? 0);
       next = Math.min(next, due);
     }
-    const timeout = next === Infinity ? undefined : Math.max(0, next - performance.now());
+    const timeout = next === Infinity ? undefined : Math.max(0, next - this.#now());
     this.#poll.wait(OTHERS + this.#waiting.length, timeout);
     for (const [n, waiting] of this.#waiting.entries()) waiting.isTold = this.#poll.events(OTHERS + n) !== 0;
   }
@@ -99,7 +105,7 @@ export class Parked {
 
   /** The places of the calls that are to be tried now. */
   due(): number[] {
-    const now = performance.now();
+    const now = this.#now();
     return this.#waiting.filter(({ isTold, due }) => isTold || due <= now).map(({ place }) => place);
   }
 }
