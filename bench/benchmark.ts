@@ -11,7 +11,7 @@ export interface Options {
 export interface Row {
   readonly key: string;
   readonly title: string;
-  readonly unit: 'ns' | 'ms' | 'MiB/s';
+  readonly unit: 'ns' | 'ms' | 'MiB/s' | '/s' | 'us/s';
   readonly compare: 'ratio' | 'difference';
   readonly target?: { readonly bound: 'at most' | 'at least'; readonly value: number };
 }

@@ -1,5 +1,6 @@
 import type { Benchmark } from './benchmark.ts';
 import { dirty } from './dirty.ts';
+import { idle } from './idle.ts';
 import { median, type Sample } from './paired.ts';
 import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
 import { scale } from './scale.ts';
@@ -169,4 +170,4 @@ const startUp: Benchmark = {
   },
 };
 
-export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, ...scale, ...vmm];
+export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, idle, ...scale, ...vmm];

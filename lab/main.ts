@@ -18,6 +18,7 @@ Runs jobs of lab/jobs in a guest with Linux 6.12, mtty devices, QEMU 7.2 and QEM
   --kind KIND      with --shell: of this kind of guest: ${GUEST_KINDS.join(', ')}
   --apart          a boot for each job, instead of one for all
   --patience N     all waits of jobs are N times as long, 3 by default; for a machine that is very busy
+  --migrations N   as many in the job libvirt-soak, an even number, 100 by default
   --silence S      kill a guest that says nothing for S seconds, 300 by default
   --results DIR    copy the results and the logs there`;
 
@@ -38,6 +39,7 @@ function parse(argv: readonly string[]) {
         kind: { type: 'string', default: 'stock' },
         apart: { type: 'boolean', default: false },
         patience: { type: 'string', default: '3' },
+        migrations: { type: 'string', default: '100' },
         silence: { type: 'string', default: '300' },
         results: { type: 'string' },
         help: { type: 'boolean', default: false },
@@ -46,6 +48,8 @@ function parse(argv: readonly string[]) {
     const silence = Number(values.silence);
     if (!(silence > 0)) throw new Error(`--silence is not a positive number: ${values.silence}`);
     if (!/^[1-9]\d{0,2}$/.test(values.patience)) throw new Error(`--patience is not a number: ${values.patience}`);
+    if (!/^(?!0)\d{0,3}[02468]$/.test(values.migrations))
+      throw new Error(`--migrations is not an even number: ${values.migrations}`);
     const known = allJobs();
     const unknown = positionals.find((name) => !known.includes(name));
     if (unknown !== undefined) throw new Error(`no such job: ${unknown}; there are ${known.join(', ')}`);
@@ -62,16 +66,17 @@ function parse(argv: readonly string[]) {
 
 type Options = ReturnType<typeof parse>;
 
-async function runAll({ jobs, apart, patience, silence, results }: Options): Promise<number> {
+async function runAll({ jobs, apart, patience, migrations, silence, results }: Options): Promise<number> {
   const report = new Report();
   try {
     const guests = await Guests.prepare(say);
     using share = new Share();
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
+    const append = `lab.patience=${patience} lab.migrations=${migrations}`;
     let boots = 0;
     await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
       const guest = await guests.guest(kind);
-      const options = { project: share.project, results: share.results(++boots), append: `lab.patience=${patience}` };
+      const options = { project: share.project, results: share.results(++boots), append };
       const run = await runGuest(guest, options, batch, limits, onevent);
       if (results !== undefined) cpSync(options.results, `${results}/boot-${boots}`, { recursive: true });
       return run;

@@ -6,6 +6,7 @@ export default defineConfig({
     name: 'packages',
     include: ['packaging/test/*.test.ts'],
     pool: 'forks',
+    fileParallelism: false,
     testTimeout: 300_000,
     hookTimeout: 900_000,
   },

@@ -10,9 +10,9 @@ export interface Domain {
   readonly device: DomainDevice;
 }
 
-/** An emulated device that libvirt does not know of, or one of the kernel. */
+/** Emulated devices that libvirt does not know of, or one of the kernel. */
 export type DomainDevice =
-  | { readonly sysfs: string; readonly properties: string }
+  | { readonly sysfs: readonly string[]; readonly properties: string }
   | { readonly mtty: Mtty; readonly properties: readonly OverriddenProperty[] };
 
 export interface OverriddenProperty {
@@ -59,11 +59,12 @@ ${'mtty' in device ? override(device.properties) : ''}</domain>
 function argumentsOf(name: string, device: DomainDevice): string[] {
   const sockets = ['qmp', 'qtest'].flatMap((what) => [`-${what}`, `unix:/vm/${name}.${what},server=on,wait=off`]);
   if ('mtty' in device) return sockets;
-  return [
-    ...sockets,
+  const { sysfs, properties } = device;
+  const devices = sysfs.flatMap((directory, n) => [
     '-device',
-    `vfio-pci,sysfsdev=${device.sysfs},${device.properties},rombar=0,bus=pci.0,addr=${VFIO_SLOT}`,
-  ];
+    `vfio-pci,sysfsdev=${directory},${properties},rombar=0,bus=pci.0,addr=${VFIO_SLOT + n}`,
+  ]);
+  return [...sockets, ...devices];
 }
 
 const hostdev = ({ uuid }: Mtty): string => `    <hostdev mode='subsystem' type='mdev' model='vfio-pci'>

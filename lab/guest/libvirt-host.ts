@@ -120,9 +120,14 @@ export class LibvirtHost {
     return host;
   }
 
-  /** The daemon's socket as every process of the guest sees it that is root's. */
+  /** A path of this host as every process of the guest sees it that is root's. */
+  seen(path: string): string {
+    return `/proc/${this.#daemon.pid}/root${path}`;
+  }
+
+  /** The daemon's socket, as all see it. */
   get #socket(): string {
-    return `/proc/${this.#daemon.pid}/root${SOCKETS[this.mode]}`;
+    return this.seen(SOCKETS[this.mode]);
   }
 
   /** For whoever is to reach its daemon. */

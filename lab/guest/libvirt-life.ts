@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { poll } from '../../src/vmm/deadline.ts';
+import { writeFileSync } from 'node:fs';
+import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { xmlOf, type Domain } from './libvirt-domain.ts';
 import { check, note } from './check.ts';
 import { LibvirtHost } from './libvirt-host.ts';
+import { assertUnserved } from './serving.ts';
 import { imprintOf, Uart } from './uart.ts';
 
 /** A check in which QEMU is started several times, each time with a Node that runs for the first time. */
@@ -44,14 +45,17 @@ export function uartContents(seed: number): Contents {
   };
 }
 
-/** Random bytes in the memory of an emulated device. */
-export function memoryContents(): Contents {
-  let marks: Imprint = new Map();
+/** Random bytes in the memory of emulated devices. */
+export function memoryContents(devices = 1): Contents {
+  const slots = Array.from({ length: devices }, (_, n) => VFIO_SLOT + n);
+  const marks = new Map<number, Imprint>();
   return {
-    put: async (vm) => void (marks = await imprint(vm)),
+    put: async (vm) => {
+      for (const slot of slots) marks.set(slot, await imprint(vm, slot));
+    },
     assertIn: async (vm) => {
-      assert.ok(marks.size > 0);
-      assert.deepEqual(await mismatches(vm, marks), []);
+      assert.equal(marks.size, devices);
+      for (const [slot, mark] of marks) assert.deepEqual(await mismatches(vm, mark, slot), []);
     },
   };
 }
@@ -81,6 +85,7 @@ export async function begin(bed: TestBed, host: LibvirtHost, domain: Domain, con
   const vm = await host.attach(domain.name);
   await vm.waitForFirmware();
   await contents.put(vm);
+  note(`${domain.name} runs on ${host.name}`);
   return { host, domain, vm, contents };
 }
 
@@ -90,22 +95,36 @@ function fileOf(bed: TestBed, domain: Domain, name = domain.name): string {
   return file;
 }
 
-/** A domain's life on one host: stopped and gone on, saved into a file, and into the host's own. Its device keeps what it holds. */
-export async function live(bed: TestBed, running: Running): Promise<Running> {
+/** What QEMU is told before a domain is saved, in its monitor's own words. */
+type Parameters = Readonly<Record<string, number>>;
+
+/**
+ * A domain's life on one host: stopped and gone on, saved into a file, and into the host's own. Its device keeps what it holds.
+ * `parameters`: QEMU's, without which it would not come to the end of saving.
+ */
+export async function live(bed: TestBed, running: Running, parameters?: Parameters): Promise<Running> {
   const { host, domain, contents } = running;
   const virsh = (...args: string[]): Promise<string> => host.virsh(bed, ...args);
+  const prepare = async (): Promise<void> => {
+    if (parameters === undefined) return;
+    const command = JSON.stringify({ execute: 'migrate-set-parameters', arguments: parameters });
+    assert.ok((await virsh('qemu-monitor-command', domain.name, command)).startsWith('{"return":{}'));
+  };
   await virsh('suspend', domain.name);
   await running.vm.waitForStatus('paused');
   await virsh('resume', domain.name);
   await contents.assertIn(running.vm);
   running.vm.disconnect();
+  note(`${domain.name} was stopped and goes on`);
 
   const file = `/vm/${domain.name}.save`;
+  await prepare();
   await virsh('save', domain.name, file);
   assert.equal((await virsh('domstate', domain.name)).trim(), 'shut off');
   await virsh('restore', file);
   (await arrive(host, domain, contents)).vm.disconnect();
 
+  await prepare();
   await virsh('managedsave', domain.name);
   assert.equal((await virsh('domstate', domain.name)).trim(), 'shut off');
   await virsh('start', domain.name);
@@ -142,27 +161,5 @@ export async function finish(bed: TestBed, { host, domain, vm }: Running): Promi
   vm.disconnect();
   await host.virsh(bed, 'destroy', domain.name);
   await host.virsh(bed, 'undefine', domain.name);
-  await waitUnserved();
-}
-
-/** Waits until no keeper and no supervisor is left. */
-export async function waitUnserved(): Promise<void> {
-  await poll(
-    () => (served().length === 0 ? true : undefined),
-    20_000,
-    () => `the end of ${served().join('; ')}`,
-  );
-}
-
-function served(): string[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .flatMap((pid) => {
-      try {
-        const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
-        return /\b(keeper|supervisor)-main\b/.test(line) ? [`${pid}: ${line.slice(0, 80)}`] : [];
-      } catch {
-        return []; // gone meanwhile
-      }
-    });
+  await assertUnserved();
 }

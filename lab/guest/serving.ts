@@ -14,15 +14,15 @@ export function markOf(name: string): string {
   return `VFIO_SHIM_LAB_NAME=${name}`;
 }
 
-/** The keepers or supervisors of the program of this name: none, one, or for a moment two. */
-export function serving(part: Part, name: string): number[] {
+/** The keepers or supervisors of the program of this name (none, one, or for a moment two), or of every program. */
+export function serving(part: Part, name?: string): number[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .filter((pid) => {
       try {
         const [, ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
         if (!args.some((argument) => argument.includes(`/${part}.`)) || args[0] === '-c') return false;
-        return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(markOf(name));
+        return name === undefined || readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(markOf(name));
       } catch {
         return false; // gone meanwhile
       }
@@ -50,12 +50,17 @@ export async function killSupervisor(name: string): Promise<void> {
   await poll(() => (first() === pid ? undefined : true), START_MS, `supervisor ${pid} to die`);
 }
 
-/** Waits until nothing serves a program any more. */
-export async function assertUnserved(name: string): Promise<void> {
-  const left = (): number[] => [...serving('keeper-main', name), ...serving('supervisor-main', name)];
+/** Waits until nothing serves a program any more, or any program. */
+export async function assertUnserved(name?: string): Promise<void> {
+  await assertServing(0, name);
+}
+
+/** Waits until so many processes serve, two for each program. */
+export async function assertServing(count: number, name?: string): Promise<void> {
+  const found = (): number => serving('keeper-main', name).length + serving('supervisor-main', name).length;
   await poll(
-    () => (left().length === 0 ? true : undefined),
-    15_000,
-    () => `${name}: ${left().length} to end`,
+    () => (found() === count ? true : undefined),
+    20_000,
+    () => `${name ?? 'all'}: ${found()} serve, not ${count}`,
   );
 }

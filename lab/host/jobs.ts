@@ -21,6 +21,7 @@ const LONG: ReadonlySet<string> = new Set([
   'libvirt-crossing',
   'libvirt-newest',
   'libvirt-session',
+  'libvirt-soak',
   'newest-kernel',
   'soak',
   'speed',
@@ -41,6 +42,7 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['newest-kernel', 'newest-kernel'],
   ['libvirt', 'libvirt'],
   ['libvirt-session', 'libvirt'],
+  ['libvirt-soak', 'libvirt'],
   ['libvirt-crossing', 'libvirt-crossing'],
   ['libvirt-newest', 'libvirt-newest'],
 ]);

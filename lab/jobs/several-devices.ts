@@ -25,10 +25,9 @@ interface Saved {
 
 function saveAll(devices: readonly V1Mem[], generation: 'v1' | 'v2', ...run: readonly string[]): Saved {
   V1Mem.set(DELAY, RECORDS);
-  const [file, ...args] = [...run, SAVE_ALL, generation] as [string, ...string[]];
   const VFIO_SHIM_DEVICES = devices.map(({ group, uuid }) => `${group}=${uuid}`).join(' ');
   const options = { encoding: 'utf8', env: { ...process.env, VFIO_SHIM_DEVICES, CHECKSUM: '1' } } as const;
-  const { stdout, stderr, status } = spawnSync(file, args, options);
+  const { stdout, stderr, status } = spawnSync('env', [...run, SAVE_ALL, generation], options);
   assert.equal(status, 0, stderr);
   return { ...(JSON.parse(stdout) as Saved), atOnce: V1Mem.mostBusy() };
 }

@@ -75,7 +75,7 @@ export interface Entered {
 /** A copy of the root that is entered by `unshare` and `chroot`. */
 export class CleanRoot {
   readonly path: string;
-  /** What of the host is there, read-only, by the same path. */
+  /** What of the host is there, by the same path. */
   readonly #shown: readonly string[];
   /** Files that are empty there. */
   readonly #hidden: readonly string[];
@@ -92,16 +92,21 @@ export class CleanRoot {
     return new CleanRoot(path, shown, hidden);
   }
 
-  /** Runs a command in it, with its own processes and no network. */
-  run(command: readonly string[], env: Readonly<Record<string, string>> = {}): Entered {
+  /** What runs a command in it, with its own processes and no network. */
+  entering(command: readonly string[], env: Readonly<Record<string, string>> = {}): string[] {
     const binds = this.#shown.map((place) => `mount --bind ${quote(place)} "$root"${quote(place)}`);
     const hides = this.#hidden.map((place) => `mount --bind /dev/null "$root"${quote(place)}`);
     const mounts = ['mount -t proc proc "$root/proc"', 'mount --rbind /dev "$root/dev"', ...binds, ...hides];
     const script = `root=$1; shift; ${mounts.join(' && ')} && exec chroot "$root" "$@"`;
     const inside = ['/usr/bin/env', '-i', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LC_ALL=C.UTF-8'];
     const assigned = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-    const args = [...NAMESPACES, 'sh', '-c', script, 'sh', this.path, ...inside, ...assigned, ...command];
-    const { status, stdout, stderr } = spawnSync('unshare', args, {
+    return ['unshare', ...NAMESPACES, 'sh', '-c', script, 'sh', this.path, ...inside, ...assigned, ...command];
+  }
+
+  /** Runs a command in it to its end. */
+  run(command: readonly string[], env: Readonly<Record<string, string>> = {}): Entered {
+    const [file = '', ...args] = this.entering(command, env);
+    const { status, stdout, stderr } = spawnSync(file, args, {
       encoding: 'utf8',
       timeout: 100_000,
       maxBuffer: 2 ** 26,

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cachePath } from '../../scripts/lib/cache.mjs';
 import { run } from '../../scripts/lib/process.mjs';
@@ -10,13 +9,12 @@ import { lacksForRun } from '../../test/support/host.ts';
 import { TESTED, testedNode } from '../npm.ts';
 import { SHELLS } from './shells.ts';
 import { CleanRoot, lacksRoots, type Entered } from './clean-root.ts';
+import { makePackages, packageIn, root, succeeded } from './made.ts';
 
 /*
  * Each package is made, installed in a Debian 12 that has nothing else of it, used, and removed.
  */
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const EPOCH = '1700000000';
 const lacking = lacksRoots() ?? lacksForRun();
 
 mkdirSync(cachePath(''), { recursive: true });
@@ -26,15 +24,7 @@ let names: readonly string[] = [];
 const nodes = new Map<string, string>();
 let qemu = '';
 
-/** Makes the packages in a directory, in an environment that is as it may be. */
-async function makePackages(directory: string, env: Record<string, string>): Promise<void> {
-  const tsx = join(root, 'node_modules/.bin/tsx');
-  await run(tsx, [join(root, 'packaging/main.ts'), '--out', directory], { env: { SOURCE_DATE_EPOCH: EPOCH, ...env } });
-}
-
-function packageOf(pattern: RegExp): string {
-  return join(made, names.find((each) => pattern.test(each)) ?? '');
-}
+const packageOf = (pattern: RegExp): string => packageIn(made, pattern);
 
 /** How README.md installs the package that takes Debian's Node. */
 function documented(): string {
@@ -42,12 +32,6 @@ function documented(): string {
   const [only, ...more] = blocks(text).filter(({ mark }) => mark === 'install');
   if (only === undefined || more.length > 0) throw new Error('README.md: not exactly one way to install');
   return only.code;
-}
-
-/** What a command printed, if it has succeeded. */
-function succeeded({ status, stdout, stderr }: Entered): string {
-  expect(status, `${stdout}${stderr}`).toBe(0);
-  return stdout;
 }
 
 /** A demo's result, whose parts both have migrated a device between VMMs and compared its memory. */
@@ -59,7 +43,7 @@ function expectDemo(entered: Entered, vmm: string | RegExp): void {
 
 describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : ` (${lacking})`}`, () => {
   beforeAll(async () => {
-    await makePackages(made, {});
+    await makePackages(made);
     names = readdirSync(made).toSorted();
     for (const pinned of TESTED) nodes.set(pinned.version, await testedNode(pinned));
     qemu = (await run(process.execPath, [join(root, 'scripts/qemu.mjs'), 'bookworm'])).trim();

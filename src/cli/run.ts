@@ -12,6 +12,7 @@ import { specHelp } from '../sim/spec-help.ts';
 import { dieOf } from './die.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
+import type { Log } from './record.ts';
 
 /** What the options of `run` come to. */
 export interface RunOptions {
@@ -132,7 +133,7 @@ Examples:
     vfio-pci,sysfsdev=/tmp/s/0000:90:00.0,x-enable-migration=on`;
 
 /** What is ordered whatever process this is, and whatever it inherits. Throws `ERR_ARGUMENT` or `ERR_SPEC`. */
-export function ordered(options: RunOptions): Omit<Order, 'dataFds' | 'fds' | 'verbose' | 'sysfs'> {
+export function ordered(options: RunOptions): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs'> {
   const dataSection = dataSectionOf(options);
   return {
     devices: planned(options, dataSection),
@@ -161,14 +162,12 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     await import('../interpose/process/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
+  const { log, trace } = await records(options);
   const order: Order = {
     ...what,
     dataFds: what.present === 'v2' || what.present === 'auto' ? dataFdWindow() : undefined,
-    fds: {
-      report: reportFd === undefined ? undefined : Number(reportFd),
-      log: await record('--log', options.log),
-      trace: await record('--trace', options.trace),
-    },
+    log: log?.name,
+    fds: { report: reportFd === undefined ? undefined : Number(reportFd), log: log?.fd, trace },
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     sysfs: undefined,
   };
@@ -189,9 +188,14 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   }
 }
 
-/** The descriptor of a file that a run writes to. Few do. */
-async function record(option: string, file: string | undefined): Promise<number | undefined> {
-  return file === undefined ? undefined : (await import('./record.ts')).openRecord(option, file);
+/** What a run writes to. Few do. */
+async function records({ log, trace }: RunOptions): Promise<{ log: Log | undefined; trace: number | undefined }> {
+  if (log === undefined && trace === undefined) return { log, trace };
+  const { openLog, openRecord } = await import('./record.ts');
+  return {
+    log: log === undefined ? undefined : openLog(log),
+    trace: trace === undefined ? undefined : openRecord('--trace', trace),
+  };
 }
 
 function planned(options: RunOptions, dataSection: number): Plan['devices'] {

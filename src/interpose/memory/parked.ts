@@ -42,6 +42,12 @@ export class Parked {
   readonly #poll = new PollSet(OTHERS + MAX_PARKED);
   readonly #others: number[] = [];
   readonly #waiting: Waiting[] = [];
+  readonly #now: () => number;
+
+  /** `now`: a clock in milliseconds. */
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
 
   get count(): number {
     return this.#waiting.length;
@@ -75,7 +81,7 @@ export class Parked {
       place,
       readiness: polled,
       ledgers: [...ledgers],
-      due: performance.now() + (polled === undefined ? clockOf(readiness) : LONG_CLOCK),
+      due: this.#now() + (polled === undefined ? clockOf(readiness) : LONG_CLOCK),
       goesByClock: isReadyFd(readiness) && polled === undefined,
       isTold: false,
       isSure: underWay && polled !== undefined,
@@ -109,7 +115,7 @@ export class Parked {
       this.#poll.set(OTHERS + n, readiness?.fd ?? -1, readiness?.events ?? 0);
       next = Math.min(next, due);
     }
-    const timeout = next === Infinity ? undefined : Math.max(0, next - performance.now());
+    const timeout = next === Infinity ? undefined : Math.max(0, next - this.#now());
     this.#poll.wait(OTHERS + this.#waiting.length, timeout);
     for (const [n, waiting] of this.#waiting.entries()) waiting.isTold = this.#poll.events(OTHERS + n) !== 0;
   }
@@ -124,7 +130,7 @@ export class Parked {
    * still somebody who waits; it is tried if not.
    */
   due(isWaited: (place: number) => boolean): number[] {
-    const now = performance.now();
+    const now = this.#now();
     return this.#waiting
       .filter((waiting) => {
         const { place, isTold, isSure, due } = waiting;

@@ -14,7 +14,7 @@ import { bridgingFilter, emulationFilter } from '../trap/filter.ts';
 import { checkCalls } from '../trap/needed-calls.ts';
 import { nodeOptions, withoutNodeVariables } from '../run/node.ts';
 import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
-import { handOn, LAUNCHER_FD, type FdWindow, type Order, type Plan } from '../run/plan.ts';
+import { handOn, hasLog, LAUNCHER_FD, type FdWindow, type Order, type Plan } from '../run/plan.ts';
 
 const keeperPath = join(import.meta.dirname, 'keeper-main.js');
 
@@ -34,7 +34,7 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
   for (const fd of keepers) if (fd !== undefined) setCloseOnExec(fd, true); // they are the keeper's, not the target's
   const target = ownPidfd();
   const { dev, ino } = fstatSync(2);
-  const lastWords = order.verbose && order.fds.log === undefined && order.devices.length === 0 ? 2 : undefined;
+  const lastWords = order.verbose && !hasLog(order) && order.devices.length === 0 ? 2 : undefined;
   const plan: Plan = { ...order, fds: { target: target.number, ...order.fds, lastWords }, stderr: { dev, ino } };
   const [mine, theirs] = socketPair();
   const keeper = startKeeper(plan, theirs.number);

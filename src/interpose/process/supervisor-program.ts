@@ -8,7 +8,8 @@ import { IGNORED } from './signals.ts';
 /*
  * A supervisor's program, held by the keeper: a VM may run for months, in which this package is upgraded or removed, and a
  * successor must be the program that the first supervisor was. So the program is one file (scripts/build.mjs makes it), which
- * is copied to memory; of koffi's library and of Node's executable the files are held open, which removing them does not end.
+ * is copied to memory; of koffi's library and of Node's executable the files are held open, which removing them does not end. The libraries
+ * of a Node that is linked with some of its own, as Debian's, are found by the dynamic linker as ever.
  */
 
 const path = join(import.meta.dirname, 'supervisor-main.js');

@@ -17,7 +17,7 @@ import { Ledgers } from '../memory/ledger.ts';
 import { messageOf, serving, warn } from '../run/log.ts';
 import { fdStoreFds, inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
 import { Parked } from '../memory/parked.ts';
-import { BRIDGED, placesOf, type Plan } from '../run/plan.ts';
+import { BRIDGED, hasLog, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { kernelReach } from '../bridged/reach.ts';
 import { Rehearsal } from '../rehearsal/rehearsal.ts';
@@ -151,7 +151,7 @@ export class Supervisor {
   #conclude(): void {
     const conclusion = this.#findings?.conclusion;
     if (conclusion === undefined || !this.#plan.verbose) return;
-    if (this.#plan.fds.log !== undefined) warn(conclusion);
+    if (hasLog(this.#plan)) warn(conclusion);
     else if (this.#lastWords !== undefined) {
       new Outlet(this.#lastWords.number).write(Buffer.from(`vfio-shim: ${conclusion}\n`));
     }

@@ -7,12 +7,14 @@ import { Outlet } from '../../sys/outlet.ts';
 import { takeFd } from '../../sys/pidfd.ts';
 import type { Sink } from '../run/log.ts';
 import type { FileIdentity, Plan } from '../run/plan.ts';
+import { LogFile } from './log-file.ts';
 
 const STDERR = 2;
 const EBADF = errnoNumber('EBADF');
 
 /** The file to which keeper and supervisor log. */
-export function logOf({ fds, stderr }: Plan): Sink {
+export function logOf({ log, fds, stderr }: Plan): Sink {
+  if (log !== undefined) return new LogFile(log);
   return fds.log === undefined ? new TargetStderr(fds.target, stderr) : new Outlet(fds.log);
 }
 

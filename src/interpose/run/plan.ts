@@ -28,6 +28,8 @@ export interface Plan {
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;
+  /** The name of the file to which keeper and supervisor log, if it is a file with a name. */
+  readonly log: string | undefined;
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
@@ -43,7 +45,7 @@ export interface PlannedFds {
   readonly target: number;
   /** The file to which the supervisor writes one line of JSON per device at the end, if any. */
   readonly report: number | undefined;
-  /** The file to which keeper and supervisor log; without it they log to the target's stderr. */
+  /** What keeper and supervisor log to, if it is no file with a name; without either they log to the target's stderr. */
   readonly log: number | undefined;
   /** The file that gets a line of JSON per trapped call. */
   readonly trace: number | undefined;
@@ -62,6 +64,11 @@ export interface FileIdentity {
 
 /** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
 export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords'> };
+
+/** True if they log elsewhere than to the target's stderr. */
+export function hasLog({ log, fds }: Order): boolean {
+  return log !== undefined || fds.log !== undefined;
+}
 
 /** A range of descriptor numbers, both ends included. */
 export interface FdWindow {

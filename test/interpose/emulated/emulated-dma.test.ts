@@ -16,6 +16,7 @@ import { cleanBitmap } from '../../../src/vfio/dma-log.ts';
 import { device_log } from '../../../src/vfio/server/device-log.ts';
 import { DmaMappings, MAPPING_STRIDE } from '../../../src/vfio/server/dma-mappings.ts';
 import { failure, notYet, outcome } from '../../support/errno.ts';
+import { growth, NOTHING, TURNS } from '../../support/growth.ts';
 import { GuardedMemory } from '../../support/self-call.ts';
 
 const CONTAINER = 5n;
@@ -128,6 +129,20 @@ describe('a device that does DMA', () => {
     expect(work(dma)).toBe(never);
     expect(records().size).toBe(0);
     expect(dirtyPages(dma)).toEqual([]);
+  });
+
+  it('keeps nothing of 200,000 turns, in some of which its guest lets it write', () => {
+    const dma = dmaOf();
+    const turn = (): void => {
+      now += 1;
+      isBusMaster = now % 16 < 2;
+      dma.work(now, reach);
+    };
+    const grown = growth(turn);
+    expect(dmaMemory(shared.memory).my.counter).toBeGreaterThan(TURNS / 2);
+    expect(warnings).toEqual([]);
+    expect(grown.descriptors).toBe(0);
+    expect(grown.bytes).toBeLessThan(NOTHING);
   });
 
   it('does not make up for the time in which it might not write', () => {

@@ -6,6 +6,7 @@ import { Ledger, ledgerSize, Ledgers, LEDGERS_SIZE } from '../../../src/interpos
 import { Parked } from '../../../src/interpose/memory/parked.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { socketPair } from '../../../src/sys/socket.ts';
+import { growth, NOTHING } from '../../support/growth.ts';
 
 describe('calls that wait', () => {
   let open: OwnedFd[] = [];
@@ -167,5 +168,28 @@ describe('calls that wait', () => {
     parked.watch(1, -1);
     parked.wait();
     expect([parked.events(0) & POLLIN, parked.events(1)]).toEqual([POLLIN, 0]);
+  });
+
+  it('keep nothing of 200,000 turns in which they are tried and wait on', () => {
+    let now = 0;
+    const parked = new Parked(() => now);
+    const [here] = pair();
+    parked.watch(0, here);
+    parked.add(1, {}, []);
+    parked.add(2, { readiness: { fd: here, events: POLLIN } }, []);
+    let tries = 0;
+    const turn = (): void => {
+      now += 1;
+      parked.wait();
+      for (const place of parked.due(yes)) {
+        tries += 1;
+        parked.add(place, place === 1 ? {} : { readiness: { fd: here, events: POLLIN } }, []);
+      }
+    };
+    const grown = growth(turn);
+    expect(tries).toBeGreaterThan(now); // by the clock each millisecond, by the other each 50
+    expect(parked.count).toBe(2);
+    expect(grown.descriptors).toBe(0);
+    expect(grown.bytes).toBeLessThan(NOTHING);
   });
 });

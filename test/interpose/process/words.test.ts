@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
+  copyFileSync,
   existsSync,
   lchownSync,
   mkdirSync,
@@ -11,15 +12,19 @@ import {
   readdirSync,
   readlinkSync,
   readSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ci } from '../../../tools/vmm/binaries.ts';
 import { requireCli } from '../../../tools/vmm/cli.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
@@ -31,6 +36,9 @@ import { poll } from '../../../src/vmm/deadline.ts';
 
 const OK = { code: 0, signal: null };
 const QEMU = 'qemu-system-x86_64';
+/** Debian has it where only root's PATH looks. */
+const LOGROTATE = '/usr/sbin/logrotate';
+const hasLogrotate = existsSync(LOGROTATE);
 const hasQemu = spawnSync(QEMU, ['--version']).status === 0;
 const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, O_CREAT } = constants;
 
@@ -77,6 +85,17 @@ function drain(fd: number): string {
     if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
   }
   return text;
+}
+
+/** The files that a process has open. */
+function links(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      return []; // closed meanwhile: a supervisor goes on while it is looked at
+    }
+  });
 }
 
 async function saying(read: () => string, what: RegExp, run: ShimRun): Promise<string> {
@@ -126,14 +145,6 @@ describe('vfio-shim run and who waits for the end of its output', () => {
     const run = start(['sh', '-c', 'echo started; read line'], { prefix });
     await saying(() => run.stdout, /started/, run);
     await run.supervisor();
-    const links = (pid: number): string[] =>
-      readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-        try {
-          return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
-        } catch {
-          return []; // closed meanwhile: a supervisor goes on while it is looked at
-        }
-      });
     const theirs = new Set(links(run.pid));
     expect(theirs.size).toBeGreaterThan(4);
     const { keeper, supervisor } = run.cast();
@@ -239,6 +250,80 @@ describeWithCompiler('what keeper and supervisor have to say', () => {
     await device.enter(V1.RUNNING);
     expect(await device.state()).toBe(V1.RUNNING);
   });
+
+  /** What a device goes through, as often as it takes, and the lines about it. */
+  const round = [V1.PRE_COPY, V1.STOP_COPY, V1.STOP, V1.RUNNING] as const;
+  const names = ['PRE_COPY', 'STOP_COPY', 'STOP', 'RUNNING'] as const;
+  const linesOf = (rounds: number): string[] =>
+    Array.from({ length: rounds }, () =>
+      names.map((name) => `vfio-shim: 0000:90:00.0: the device is in ${name}\n`),
+    ).flat();
+
+  /** The files that keeper and supervisor have open in a directory. */
+  const openIn = (run: ShimRun, place: string): string[] =>
+    [run.cast().keeper, run.cast().supervisor]
+      .flatMap((found) => links(found?.pid ?? -1))
+      .filter((file) => file.startsWith(place));
+
+  it.each<[string, (log: string, rotated: string) => void]>([
+    [
+      'moved and made anew',
+      (log, rotated) => (renameSync(log, rotated), writeFileSync(log, '', { flag: 'wx', mode: 0o640 })),
+    ],
+    ['moved', renameSync],
+    ['copied and truncated', (log, rotated) => (copyFileSync(log, rotated), truncateSync(log))],
+  ])('loses and doubles no line if its log is %s while it runs', async (_, rotate) => {
+    const log = newName();
+    const { run, device, pid } = await open({ options: ['--log', log] });
+    const rotated = Array.from({ length: 20 }, () => newName());
+    for (const [n, name] of rotated.entries()) {
+      for (const state of round) await device.enter(state);
+      rotate(log, name);
+      if (n === 9) killHard(pid); // the keeper speaks, and a successor from then on
+    }
+    for (const state of round) await device.enter(state);
+    const files = [...rotated, log].map((file) => readFileSync(file, 'utf8'));
+    const [first, ...others] = files.join('').match(/.*\n/g) ?? [];
+    expect(first).toMatch(/RUNNING\n$/); // as it was opened
+    expect(others.filter((line) => line.endsWith('takes over\n'))).toHaveLength(1);
+    expect(others.filter((line) => !line.endsWith('takes over\n'))).toEqual(linesOf(21));
+    expect(files.filter((text) => text === '')).toEqual([]);
+    expect(openIn(run, directory)).toEqual([]);
+  });
+
+  it.skipIf(!hasLogrotate && !ci).each(['create 0600', 'nocreate', 'copytruncate'])(
+    'is whole in a log that logrotate rotates with %s (with logrotate)',
+    async (how) => {
+      const place = mkdtempSync(join(directory, 'rotated-'));
+      const log = join(place, 'log');
+      const { run, device } = await open({ options: ['--log', log] });
+      writeFileSync(
+        join(place, 'conf'),
+        `${log} {\n  size 1\n  rotate 100\n  compress\n  delaycompress\n  ${how}\n}\n`,
+      );
+      for (let n = 0; n < 4; n += 1) {
+        for (const state of round) await device.enter(state);
+        const { status, stderr } = spawnSync(LOGROTATE, ['--state', join(place, 'state'), join(place, 'conf')], {
+          encoding: 'utf8',
+        });
+        expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      }
+      for (const state of round) await device.enter(state);
+      const read = (name: string): string => {
+        const bytes = readFileSync(join(place, name));
+        return (name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString();
+      };
+      expect(
+        readdirSync(place)
+          .filter((name) => name.startsWith('log'))
+          .toSorted(),
+      ).toEqual(['log', 'log.1', 'log.2.gz', 'log.3.gz', 'log.4.gz']);
+      const files = ['log.4.gz', 'log.3.gz', 'log.2.gz', 'log.1', 'log'];
+      const [, ...lines] = files.map(read).join('').match(/.*\n/g) ?? [];
+      expect(lines).toEqual(linesOf(5));
+      expect(openIn(run, place)).toEqual([]);
+    },
+  );
 
   it.each<[string, string, string]>([
     ['is closed', 'bash -c \'exec "$0" "$@" 2> >(exec head -c 0)\'', ''],

@@ -25,6 +25,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     p2p: false,
     onError: 'reset',
     v1: { stopBySaving: false, stopAfterLoad: false },
+    log: undefined,
     fds: { target: -1, report: undefined, log: undefined, trace: undefined, lastWords: undefined },
     stderr: { dev: 0, ino: 0 },
     verbose: false,
