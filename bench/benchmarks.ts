@@ -170,4 +170,14 @@ const startUp: Benchmark = {
   },
 };
 
-export const benchmarks: readonly Benchmark[] = [trap, stopCopy, chunks, dirty, untrapped, startUp, idle, ...scale, ...vmm];
+export const benchmarks: readonly Benchmark[] = [
+  trap,
+  stopCopy,
+  chunks,
+  dirty,
+  untrapped,
+  startUp,
+  idle,
+  ...scale,
+  ...vmm,
+];

@@ -4,6 +4,7 @@ import type { Benchmark, Options } from './benchmark.ts';
 import { benchmarks } from './benchmarks.ts';
 import { paired } from './paired.ts';
 import { defaultCli } from './programs.ts';
+import { writePerformance } from './performance.ts';
 import { resultsOf, table, type Result } from './report.ts';
 
 const usage = `npm run bench -- [options] [NAME...]
@@ -15,7 +16,8 @@ ${benchmarks.map(({ name, about }) => `  ${name.padEnd(11)} ${about}`).join('\n'
   --rounds N    pairs to measure, each benchmark's own number by default
   --baseline    the baselines alone; needs no interposer, except for vmm
   --checksum    stop-copy: read every byte, on both sides
-  --cli FILE    another interposer than dist/cli/main.js`;
+  --cli FILE    another interposer than dist/cli/main.js
+  --write       scale: write docs/performance.md`;
 
 class UsageError extends Error {}
 
@@ -30,6 +32,7 @@ function parse(argv: readonly string[]) {
         baseline: { type: 'boolean', default: false },
         checksum: { type: 'boolean', default: false },
         cli: { type: 'string', default: defaultCli },
+        write: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
     });
@@ -67,7 +70,7 @@ async function measure(
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const { json, rounds, baseline, checksum, cli, help, names } = parse(argv);
+  const { json, rounds, baseline, checksum, cli, write, help, names } = parse(argv);
   if (help) {
     console.log(usage);
     return 0;
@@ -104,6 +107,7 @@ async function main(argv: readonly string[]): Promise<number> {
     );
     console.log(table(results));
   }
+  if (write) console.log(`\n${writePerformance(results, machine)} is written`);
   return failed ? 1 : 0;
 }
 
