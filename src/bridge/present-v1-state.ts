@@ -4,7 +4,7 @@ import { struct } from '../abi/struct.ts';
  * All that the bridge remembers. It lives in memory that the caller may share, so that another process can go on where
  * this one was stopped.
  */
-export const present_v1_state = struct('present_v1_state', 56, {
+export const present_v1_state = struct('present_v1_state', 72, {
   /** Bytes in the data section that came from the data fd and that the user has not acknowledged. */
   staged: ['count', 0],
   /** Bytes read from the data fd in this session. */
@@ -35,6 +35,10 @@ export const present_v1_state = struct('present_v1_state', 56, {
   lost_errno: ['u32', 44],
   /** Why data of this session was refused: the device has not got its state, whatever comes after. */
   refused_errno: ['u32', 48],
+  /** In which half of the data section the staged bytes are, or the next ones will be. */
+  place: ['u8', 52],
+  /** Bytes that have been read ahead into the other half. The staged ones were shown by then. */
+  ahead: ['count', 56],
 });
 
 export type PresentV1State = ReturnType<typeof present_v1_state.view>;

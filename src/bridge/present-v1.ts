@@ -47,7 +47,8 @@ const LARGEST_COUNT = 2 ** 51;
  * Shows a v2 device as a v1 device: an old VMM drives a new driver.
  *
  * Nothing that was read from the data fd is lost: bytes are staged in the data section and stay there until the user
- * acknowledges them with a read of pending_bytes, across state writes too. Nothing is buffered beyond it.
+ * acknowledges them with a read of pending_bytes, across state writes too. Nothing is buffered beyond it. If the section has room for two
+ * buffers, they take turns: readAhead() reads the next one while the user takes the first.
  */
 export function presentV1(device: V2Device, options: PresentV1Options = {}): V1Device {
   const dataSection = options.dataSection ?? new Uint8Array(16 * 1024 * 1024);
@@ -99,10 +100,7 @@ class PresentedV1 implements V1Registers {
     const state = this.#sync();
     refuseDataAfterLoss(this.#my);
     const my = this.#my;
-    if (my.shown === 1) {
-      my.staged = 0;
-      my.shown = 0;
-    }
+    if (my.shown === 1) this.#staging.acknowledge();
     if (my.virtual_pre_copy === 1) return this.#stopCopyCost();
     // what stop-and-copy will cost contains what pre-copy has left (linux/vfio.h: vfio_device_feature_mig_data_size)
     if (isPreCopy(state)) return my.staged + Math.max(this.#preCopyBytes(), this.#stopCopyCost());
@@ -119,8 +117,14 @@ class PresentedV1 implements V1Registers {
       const my = this.#my;
       my.shown = my.staged > 0 ? 1 : 0;
       if (my.shown === 1) my.moved = 1;
+      return DATA_OFFSET + this.#staging.offset;
     }
     return DATA_OFFSET;
+  }
+
+  /** In stop-and-copy, has the driver give the next buffer while the user takes the one that was shown. */
+  readAhead(): void {
+    if (this.#my.shown === 1 && this.#state() === V2.STOP_COPY) this.#staging.fillAhead(() => this.#session());
   }
 
   readDataSize(): number {
@@ -300,6 +304,7 @@ class PresentedV1 implements V1Registers {
     const my = this.#my;
     my.session = Session.NONE;
     my.staged = 0;
+    my.ahead = 0;
     my.read_total = 0;
     my.promised = 0;
     my.pushed = 0;

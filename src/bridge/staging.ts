@@ -4,7 +4,10 @@ import type { V2DataSession } from '../v2/device.ts';
 import { isPreCopy, V2, type V2State } from '../v2/states.ts';
 import type { PresentV1State } from './present-v1-state.ts';
 
-/** The saving half of presentV1: bytes of the data fd, staged in the data section until the user acknowledges them. */
+/**
+ * The saving half of presentV1: bytes of the data fd, staged in the data section until the user acknowledges them. One buffer is in one half of
+ * the section, the next in the other, so that it can be read while the user takes the first.
+ */
 export class Staging {
   readonly #section: Uint8Array;
   readonly #length: number;
@@ -17,8 +20,30 @@ export class Staging {
     this.#my = my;
   }
 
+  get #hasHalves(): boolean {
+    return 2 * this.#length <= this.#section.length;
+  }
+
+  /** Where the staged bytes begin in the data section. */
+  get offset(): number {
+    return this.#begin(this.#my.place);
+  }
+
+  #begin(place: number): number {
+    return place * this.#length;
+  }
+
+  /** The user has taken the staged bytes. */
+  acknowledge(): void {
+    const my = this.#my;
+    my.staged = my.ahead;
+    my.ahead = 0;
+    my.shown = 0;
+    if (this.#hasHalves) my.place = 1 - my.place;
+  }
+
   /**
-   * Reads ahead into the empty data section, until it is full or the driver has no more (now, or for good). An error behind
+   * Reads into the empty data section, until a buffer is full or the driver has no more (now, or for good). An error behind
    * bytes that came is kept for the access that needs what comes after them.
    */
   fill(state: V2State, session: () => V2DataSession): void {
@@ -29,11 +54,32 @@ export class Staging {
       my.deferred_errno = 0;
       throw new ShimError('ERR_DEVICE', `data fd: read failed with ${errno}`, { errno, syscall: 'read' });
     }
-    const from = session();
+    this.#read(state, session(), my.place, (filled) => (my.staged = filled));
+  }
+
+  /**
+   * Reads what comes next in stop-and-copy while the user takes what is shown. To the same place as fill() would once that is
+   * acknowledged: a predecessor that was killed over it may have left bytes there. What goes wrong is told by then.
+   */
+  fillAhead(session: () => V2DataSession): void {
+    const my = this.#my;
+    if (!this.#hasHalves || my.shown === 0 || my.ahead > 0 || my.ended === 1 || my.deferred_errno !== 0) return;
+    try {
+      this.#read(V2.STOP_COPY, session(), 1 - my.place, (filled) => (my.ahead = filled));
+    } catch (error) {
+      if (isNotReady(error)) return;
+      if (!(error instanceof ShimError)) throw error;
+      my.deferred_errno = error.errnoNumber;
+    }
+  }
+
+  #read(state: V2State, from: V2DataSession, place: number, tell: (filled: number) => void): void {
+    const my = this.#my;
+    const begin = this.#begin(place);
     let filled = 0;
     try {
       while (filled < this.#length) {
-        const got = readData(from, this.#section.subarray(filled, this.#length));
+        const got = readData(from, this.#section.subarray(begin + filled, begin + this.#length));
         if (got === 0) {
           if (state === V2.STOP_COPY) my.ended = 1;
           break;
@@ -49,7 +95,7 @@ export class Staging {
         my.deferred_errno = error.errnoNumber;
       }
     } finally {
-      my.staged = filled;
+      tell(filled);
       my.read_total += filled;
     }
   }

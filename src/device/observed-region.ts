@@ -81,8 +81,11 @@ class ObservedRegion<D extends RegionDevice, P extends 'v1' | Draft, R extends s
 
 /** A v1 device that is watched. */
 export class ObservedV1 extends ObservedRegion<V1Device, 'v1', V1RegisterName> implements V1Device {
+  readonly readAhead: V1Device['readAhead'];
+
   constructor(device: V1Device, sink: (event: RegionEvent<'v1', V1RegisterName>) => void, clock: () => number) {
     super(device, v1Registers, sink, clock);
+    this.readAhead = device.readAhead && (() => device.readAhead?.());
   }
 
   get mapped(): Uint8Array | undefined {

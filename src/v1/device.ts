@@ -16,6 +16,11 @@ export interface V1Device {
   read(offset: number, into: Uint8Array): void;
   /** pwrite of `from` at `offset`, as read(). */
   write(offset: number, from: Uint8Array): void;
+  /**
+   * For whoever has time while the user takes the buffer that data_size has just shown: the driver gets the next one ready. What
+   * is wrong is told by the next access too. Absent if there is nothing to be gained.
+   */
+  readonly readAhead?: (() => void) | undefined;
   /** `VFIO_DEVICE_RESET`: device_state is 1 afterwards. */
   reset(): void;
 }

@@ -16,6 +16,8 @@ export interface V1Registers {
   /** Consumes that many bytes of the data section before it returns. */
   writeDataSize(size: number): void;
   reset(): void;
+  /** As V1Device.readAhead(). */
+  readAhead?(): void;
 }
 
 /** A data section that is not simply memory behind a page of registers: where it lies in the region, and how it is reached. */
@@ -76,6 +78,7 @@ export class V1Region implements V1Device {
   readonly regionSize: number;
   readonly dataSection: { readonly offset: number; readonly size: number };
   readonly mapped: Uint8Array | undefined;
+  readonly readAhead: (() => void) | undefined;
   readonly #registers: V1Registers;
   readonly #section: V1DataSection;
   readonly #refusal: ErrnoName;
@@ -84,6 +87,7 @@ export class V1Region implements V1Device {
     const section = dataSection instanceof Uint8Array ? new MappedSection(dataSection) : dataSection;
     const { offset, size, mapped } = section;
     this.#registers = registers;
+    this.readAhead = registers.readAhead && (() => registers.readAhead?.());
     this.#section = section;
     this.#refusal = refusal;
     this.mapped = mapped;

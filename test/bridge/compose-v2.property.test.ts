@@ -105,7 +105,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 function through(device: V2Device): V2Device {
-  return presentV2(presentV1(device, { dataSection: new Uint8Array(4096) }), { stopAfterLoad: true });
+  return presentV2(presentV1(device, { dataSection: new Uint8Array(4096), bufferSize: 2048 }), { stopAfterLoad: true });
 }
 
 function wholeState(spec: string): Uint8Array {

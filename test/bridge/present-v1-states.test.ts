@@ -6,7 +6,7 @@ import { noise } from '../support/bytes.ts';
 import { failure, outcome } from '../support/errno.ts';
 import { oldVmm, type OldVmm } from '../support/presented.ts';
 import { TapeV2 } from '../support/tape-v2.ts';
-import { v1User } from '../support/v1-user.ts';
+import { readRegister, v1User } from '../support/v1-user.ts';
 
 /** Brings a bridged device into a v1 state, by writes that the table allows. */
 function at(from: number, flags: number): OldVmm {
@@ -109,7 +109,7 @@ describe('presentV1 device_state', () => {
 });
 
 test('presentV1 asks for the state of a device that works once for each register, as each is a system call', () => {
-  const { user, tape } = oldVmm({ answers: [noise(10)] });
+  const { user, tape, device } = oldVmm({ answers: [noise(10)] });
   user.setState(3);
   let asked = 0;
   const getState = tape.getState.bind(tape);
@@ -117,9 +117,9 @@ test('presentV1 asks for the state of a device that works once for each register
     asked += 1;
     return getState();
   };
-  for (const read of [user.state, user.pending, user.offset, user.size]) {
+  for (const register of ['device_state', 'pending_bytes', 'data_offset', 'data_size'] as const) {
     asked = 0;
-    read();
+    readRegister(device, register);
     expect(asked).toBe(1);
   }
 });

@@ -53,7 +53,7 @@ describe('presentV1 over a driver with any answers', () => {
             const expected = [...preCopy, ...stopCopy].filter((answer) => answer instanceof Uint8Array);
             const tape = new TapeV2({ answers: preCopy, stopAnswers: stopCopy });
             const spy = new SpyV2(tape);
-            const user = v1User(presentV1(spy, { dataSection: new Uint8Array(section) }));
+            const user = v1User(presentV1(spy, { dataSection: new Uint8Array(section), bufferSize: section / 2 }));
             const received: Uint8Array[] = [];
             let taken: Uint8Array | undefined;
             const pending = (): number => {

@@ -36,8 +36,8 @@ describe.skipIf(!FULL || !hasRoom)('a state above 4 GiB', () => {
     ])('migrates whole: $title', { timeout: MS }, async ({ from, to }) => {
       const device: DeviceOptions = { driver: 'qat', size: String(SIZE) };
       const [source, destination] = await Promise.all([
-        startShimmedVm(bed(), 'source', [{ ...device, seed: 7 }], from),
-        startShimmedVm(bed(), 'destination', [device], { ...to, incoming: true }),
+        startShimmedVm(bed(), 'source', [{ ...device, seed: 7 }], { ...from, patience: MS }),
+        startShimmedVm(bed(), 'destination', [device], { ...to, incoming: true, patience: MS }),
       ]);
       await source.waitForFirmware();
       const mark = await imprint(source);

@@ -102,10 +102,10 @@ describe('the model of an old VMM', () => {
     const steps: V1Step[] = [{ do: 'state', value: 2 }, { do: 'pending' }, { do: 'take' }, { do: 'pending' }];
     const { message } = byOldVmm({ above: (device) => skipsAcknowledgement(device, 2) }, steps);
     expect(message.split('\n').slice(0, 4)).toEqual([
-      'pending_bytes in STOP_COPY (2): 10272, not 6176',
+      'pending_bytes in STOP_COPY (2): 10272, not 8224',
       'at step 4 of the steps: pending',
       'before it the VMM believed: device_state STOP_COPY (2), the driver in STOP_COPY, session: saving, ' +
-        '0 bytes received and acknowledged, 4096 bytes shown and not acknowledged',
+        '0 bytes received and acknowledged, 2048 bytes shown and not acknowledged',
       'accesses below the device, all 2:',
     ]);
     expect(message).toMatch(/\n {2}setState STOP_COPY\n {2}read \d+: \d+/);
@@ -113,7 +113,7 @@ describe('the model of an old VMM', () => {
 
   test('says which byte is doubled, and that it is one', () => {
     const { message } = byOldVmm({ below: (device) => otherBytes(device, shifts(768, 1)) });
-    expect(message).toContain('what the VMM has of what the driver gave: received 4128 bytes, expected 4128');
+    expect(message).toContain('what the VMM has of what the driver gave: received 2080 bytes, expected 2080');
     expect(message).toContain('bytes 801.. are those of 800..: one byte is doubled');
     expect(message).toMatch(/at step \d+ of the finish: pending/);
   });

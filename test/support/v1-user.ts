@@ -53,7 +53,11 @@ export function v1User(device: V1Device): {
     setState: (value: number) => writeRegister(device, 'device_state', value),
     pending: () => readRegister(device, 'pending_bytes'),
     offset: () => readRegister(device, 'data_offset'),
-    size: () => readRegister(device, 'data_size'),
+    size() {
+      const size = readRegister(device, 'data_size');
+      device.readAhead?.(); // as a supervisor does that has nothing else to do
+      return size;
+    },
     buffer() {
       const at = user.offset();
       const bytes = new Uint8Array(user.size());

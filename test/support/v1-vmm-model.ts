@@ -93,6 +93,7 @@ export class V1VmmModel {
     const { above, below } = this.#between;
     const device = presentV1(below?.(this.#spy) ?? this.#spy, {
       dataSection: this.#section,
+      bufferSize: SECTION / 2,
       state: this.#memory,
       onError,
     });

@@ -37,6 +37,8 @@ export interface ShimOptions extends VmOptions {
   readonly run?: readonly string[];
   /** What QEMU runs under within `run`, e.g. `env NAME=VALUE`. */
   readonly under?: readonly string[];
+  /** Milliseconds that the start may take: a large device has to be filled first. */
+  readonly patience?: number;
 }
 
 /** The one place that knows how `--device` spells it. */
@@ -75,7 +77,7 @@ export async function startShimmedVm(
   bed: TestBed,
   name: string,
   devices: readonly DeviceOptions[],
-  { run = [], under = [], ...options }: ShimOptions = {},
+  { run = [], under = [], patience, ...options }: ShimOptions = {},
 ): Promise<Vm> {
   requireCli();
   const sysfs = bed.path(`${name}.sysfs`);
@@ -83,7 +85,7 @@ export async function startShimmedVm(
   const specs = devices.flatMap((device) => ['--device', deviceSpec(device)]);
   const prefix = [process.execPath, CLI, 'run', ...run, ...specs, '--sysfs', sysfs, '--json', '--', ...under];
   const vfio = devices.map((_, index) => join(sysfs, `0000:${(0x90 + index).toString(16)}:00.0`));
-  return bed.startVm(name, { vfio, ...options, prefix });
+  return bed.startVm(name, { vfio, ...options, prefix }, patience);
 }
 
 /** The processes of ours that serve a VM: they are told by the plan that is their argument. */

@@ -21,6 +21,7 @@ const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 const legacyOpen = 'open' in numbers ? numbers.open : -1;
 
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
+const [, DATA_SIZE_AT] = vfio_device_migration_info.fields.data_size;
 
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
 export class Router {
@@ -28,8 +29,8 @@ export class Router {
   readonly #peers: Together | undefined;
   /** Where the stand-ins of data fds are. */
   readonly #window: FdWindow | undefined;
-  /** The device whose data fd was read by the latest call. */
-  #hasRead: ServedDevice | undefined;
+  /** The device whose data was asked for by the latest call, and what it can do while its user takes that. */
+  #ahead: { readonly device: ServedDevice; readonly act: () => void } | undefined;
 
   constructor(devices: Devices, dataFds: FdWindow | undefined, peers?: Together) {
     this.devices = devices;
@@ -38,17 +39,17 @@ export class Router {
   }
 
   /**
-   * Prepares, once a read of a data fd was answered, what the next one will need, while the target sends what it has. True if that may
-   * have changed something, which is to be committed with the call's result once more.
+   * Prepares, once a read of a data fd or of data_size was answered, what the next one will need, while the target takes what it has. True
+   * if that may have changed something, which is to be committed with the call's result once more.
    */
   readAhead({ tid }: Call): boolean {
-    const device = this.#hasRead;
-    const dataFds = device?.dataFds;
-    this.#hasRead = undefined;
-    if (device === undefined || dataFds?.readsAhead !== true) return false;
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    if (ahead === undefined) return false;
+    const { device, act } = ahead;
     try {
       if (!device.driver.enter(tid)) return false;
-      dataFds.readAhead();
+      act();
     } catch (error) {
       if (!(error instanceof ShimError)) throw error; // the next read says what is wrong
     } finally {
@@ -65,7 +66,7 @@ export class Router {
   /** Serves a call: its result, CONTINUE or ANSWERED. Throws what the caller is to get as an errno. */
   dispatch(turn: Turn): number {
     const { call } = turn;
-    this.#hasRead = undefined;
+    this.#ahead = undefined;
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
@@ -106,8 +107,9 @@ export class Router {
 
   #read(turn: Turn): number {
     return this.#dataFd(turn, (dataFds, device) => {
-      this.#hasRead = device;
-      return dataFds.read(turn.call);
+      const length = dataFds.read(turn.call);
+      if (dataFds.readsAhead) this.#ahead = { device, act: () => dataFds.readAhead() };
+      return length;
     });
   }
 
@@ -127,7 +129,12 @@ export class Router {
       const isRead = call.nr === numbers.pread64;
       // a read of device_state is not committed by itself: what it finds out, it finds out again when it is served again
       if (!isRead || offset !== DEVICE_STATE_AT) turn.touch(device.ledger);
-      if (isRead) return device.read(turn, offset);
+      if (isRead) {
+        const length = device.read(turn, offset);
+        const act = offset === DATA_SIZE_AT ? device.readAhead : undefined;
+        if (act !== undefined) this.#ahead = { device, act };
+        return length;
+      }
       return call.nr === numbers.pwrite64 ? device.write(turn, offset) : this.#map(turn, device, offset);
     } finally {
       device.leave();

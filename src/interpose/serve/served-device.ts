@@ -166,6 +166,12 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.dataFds?.open(call, answers, resuming, tell);
   }
 
+  /** What the device can do while the user of its region takes the data that was shown. */
+  get readAhead(): (() => void) | undefined {
+    const { region } = this;
+    return region !== undefined && 'readAhead' in region ? region.readAhead : undefined;
+  }
+
   /** Takes back what the call has changed: a successor would find the same, had this process been killed in its midst. */
   undo(): void {
     this.ledger.revert();
