@@ -16,6 +16,12 @@ const WARM = 10;
 /** Where files of a check are made. */
 const directories = (bed: TestBed): string[] => ['/tmp', '/dev/shm', '/run', bed.directory];
 
+function compare(warm: Usage | undefined, end: Usage): void {
+  assert.ok(warm !== undefined);
+  note(`after ${WARM}: ${describe(warm)}, after ${MIGRATIONS}: ${describe(end)}`);
+  assertNoLeak(warm, end);
+}
+
 await check(
   `${MIGRATIONS} migrations back and forth between two pairs of devices`,
   async (bed) => {
@@ -34,8 +40,7 @@ await check(
       if (count === WARM) warm = usageOf(directories(bed), name);
       if (count % 10 === 0) note(`${count} migrations: ${describe(usageOf(directories(bed), name))}`);
     }
-    assert.ok(warm !== undefined);
-    assertNoLeak(warm, usageOf(directories(bed), current.vm.name));
+    compare(warm, usageOf(directories(bed), current.vm.name));
   },
   { ms: 600_000 },
 );
@@ -53,8 +58,7 @@ await check(
       if (count === WARM) warm = usageOf(directories(bed), 'source');
     }
     await assertDevices(source, 0x17);
-    assert.ok(warm !== undefined);
-    assertNoLeak(warm, usageOf(directories(bed), 'source'));
+    compare(warm, usageOf(directories(bed), 'source'));
   },
   { ms: 200_000 },
 );

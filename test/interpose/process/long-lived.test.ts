@@ -8,7 +8,7 @@ import { threadsOf, type Thread } from '../../../tools/vmm/threads.ts';
 import { compiled, describeRunsWithCompiler } from '../../support/compiler.ts';
 import { TURNS } from '../../support/growth.ts';
 import { Puppet } from '../../support/puppet.ts';
-import { inShort } from '../../support/runs.ts';
+import { AT_LENGTH } from '../../support/runs.ts';
 import { statusOf, useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
@@ -82,7 +82,7 @@ describeRunsWithCompiler('keeper and supervisor', () => {
     expect(await run.supervisor()).toBe(supervisor);
   });
 
-  const deaths = inShort([10, 100], (_, n) => n === 0).at(-1) ?? 0;
+  const deaths = AT_LENGTH ? 100 : 10;
   it(`keep nothing of ${deaths} supervisors that have died`, { timeout: deaths * 20_000 }, async () => {
     const { run, device, keeper, supervisor } = await serve();
     const next = async (pid: number): Promise<number> => {
