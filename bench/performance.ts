@@ -29,7 +29,7 @@ const numberIn = (pattern: RegExp) => (result: Result) => {
 const CURVES: readonly Curve[] = [
   {
     heading: 'By the number of devices',
-    text: 'Emulated devices of a v2 driver that have a MiB every 5 ms, 32 MiB each, saved at once by a VMM with a thread for each. Up to eight of them the bridge is to take 1.15 of the native time at most.',
+    text: 'Emulated devices of a v2 driver that have a MiB every 5 ms, 64 MiB each, saved at once by a VMM with a thread for each. Up to eight of them the bridge is to take 1.15 of the native time at most.',
     axis: 'devices',
     of: ({ title }) => {
       const found = /^scale: (\d+) devices?, (\d+) threads?$/.exec(title);
@@ -50,7 +50,7 @@ const CURVES: readonly Curve[] = [
   },
   {
     heading: 'By the size of the state',
-    text: 'One v1 device that is always ready, shown as v2, read 1 MiB at a time. What the bridge costs is one more copy and a trap for each MiB, and at the beginning one state change.',
+    text: 'One device whose firmware takes no time, read 1 MiB at a time. What it costs to be served is one more copy and a trap for each MiB; the first reads of a supervisor are those of a program that has just started.',
     axis: 'MiB',
     of: numberIn(/^scale: (\d+) MiB$/),
   },

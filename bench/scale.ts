@@ -14,7 +14,7 @@ const GiB = 2 ** 30;
 /** A device whose firmware has a MiB every 5 milliseconds, as fast as a network of 2 Gbit/s. */
 const CHUNK = MiB;
 const DELAY_MS = 5;
-const PACED = 32 * MiB;
+const PACED = 64 * MiB;
 const DEVICES = [1, 2, 4, 8, 16, 32] as const;
 const THREADS = [1, 2, 4, 8] as const;
 const SIZES = [MiB, 16 * MiB, 256 * MiB, GiB, 6 * GiB] as const;
@@ -87,7 +87,10 @@ const bySize: Benchmark = {
         }),
       );
     return {
-      ours: () => measured((size) => interposed(cli, ['--device', `vendor-v1,size=${size},seed=1`], [client, 'v2'])),
+      ours: () =>
+        measured((size) =>
+          interposed(cli, ['--device', `mlx5,size=${size},initial=0,seed=1,chunk=${8 * MiB}`], [client, 'v2']),
+        ),
       baseline: () => measured((size) => [client, 'memory', '1', String(size), String(size), '1']),
     };
   },
