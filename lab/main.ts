@@ -65,7 +65,7 @@ type Options = ReturnType<typeof parse>;
 async function runAll({ jobs, apart, patience, silence, results }: Options): Promise<number> {
   const report = new Report();
   try {
-    const guests = await Guests.prepare(say);
+    const guests = new Guests(say);
     using share = new Share();
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     let boots = 0;
@@ -91,7 +91,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (!options.shell) return runAll(options);
-  const guest = await (await Guests.prepare(say)).guest(options.kind);
+  const guest = await new Guests(say).guest(options.kind);
   using share = new Share();
   await openShell(guest, { project: share.project, results: share.results(0) });
   return 0;

@@ -23,6 +23,7 @@ export class Share implements Disposable {
       cpSync(join(PROJECT, name), join(this.project, name), { recursive: true });
     }
     copyDependencies('package.json', this.project);
+    mkdirSync(join(this.project, '.cache')); // a guest may mount something there
     const options = ['-p', join(PROJECT, 'lab/tsconfig.json'), '--outDir', this.project];
     execFileSync(join(PROJECT, 'node_modules/.bin/tsc'), options, { stdio: ['ignore', 2, 2] });
   }

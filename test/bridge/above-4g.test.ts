@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { checkMarks, EndlessV1, EndlessV2, mark } from '../support/endless.ts';
@@ -17,7 +18,7 @@ describe('presentV1 above 4 GiB', () => {
     let received = 0;
     for (let pending = user.pending(); pending > 0; pending = user.pending()) {
       expect(pending).toBe(SIZE - received);
-      expect(user.offset()).toBe(4096);
+      expect(user.offset()).toBe(DATA_OFFSET);
       const size = user.size();
       checkMarks((device.mapped as Uint8Array).subarray(0, size), received);
       received += size;

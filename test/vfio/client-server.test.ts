@@ -28,6 +28,7 @@ const SECTION = 8192;
 
 /** What asks a device, straight to what answers for one: with nothing that carries the requests between them. */
 class Loopback implements VfioPort {
+  readonly pageSize = 4096;
   readonly sessions: DataSessions;
   readonly #host: DeviceHost;
   readonly #regions: DeviceRegions = {
