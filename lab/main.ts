@@ -71,6 +71,7 @@ async function runAll({ jobs, apart, patience, silence, results }: Options): Pro
     let boots = 0;
     await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
       const guest = await guests.guest(kind);
+      if (guest.emulated === 'aarch64') await share.addForArm64();
       const options = { project: share.project, results: share.results(++boots), append: `lab.patience=${patience}` };
       const run = await runGuest(guest, options, batch, limits, onevent);
       if (results !== undefined) cpSync(options.results, `${results}/boot-${boots}`, { recursive: true });

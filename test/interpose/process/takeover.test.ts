@@ -262,7 +262,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const after = await run.supervisor(before);
     killHard(after);
     expect(await device.state(4)).toBe(2);
-    expect(await Promise.all(waiting)).toEqual([4096n, 4096n, 4096n]);
+    expect(await Promise.all(waiting)).toEqual([SECTION, SECTION, SECTION]);
     expect(await device.read(24, 8)).toBe(65568n);
   });
 
