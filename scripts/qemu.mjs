@@ -36,7 +36,8 @@ async function main(args) {
   const wrapper = join(home, `qemu-system-${emulated}`);
   const isComplete = () => versionOf(suite, [wrapper]) !== undefined;
   if (isComplete()) return wrapper;
-  if (cachedOnly) throw new Failure(`the QEMU of ${suite} is not in ${home}: node scripts/qemu.mjs ${args.slice(1).join(' ')}`);
+  if (cachedOnly)
+    throw new Failure(`the QEMU of ${suite} is not in ${home}: node scripts/qemu.mjs ${args.slice(1).join(' ')}`);
   const fill = (complete, scratch) => fetchTo({ home, complete, scratch }, suite, emulated, arch);
   await makeEntry(home, { isComplete, fill });
   say(`QEMU ${versionOf(suite, [wrapper])} is in ${home}`);

@@ -16,7 +16,8 @@ export async function arm64NodeModules(say: (text: string) => void): Promise<str
   const home = cachePath(join('npm', `node_modules-arm64-${hash.digest('hex').slice(0, 16)}`));
   const modules = join(home, 'node_modules');
   const isComplete = (): boolean => existsSync(modules);
-  if (!isComplete()) await makeEntry(home, { isComplete, fill: (complete, scratch) => install(complete, scratch, say) });
+  if (!isComplete())
+    await makeEntry(home, { isComplete, fill: (complete, scratch) => install(complete, scratch, say) });
   return modules;
 }
 

@@ -59,14 +59,7 @@ const SETS: Readonly<Record<ModuleSet, Modules>> = {
     ],
   },
   iommufd: {
-    linux: [
-      ...VFIO,
-      MDEV,
-      'drivers/iommu/*.h',
-      'drivers/iommu/iommufd/*.[ch]',
-      'lib/interval_tree.c',
-      MTTY,
-    ],
+    linux: [...VFIO, MDEV, 'drivers/iommu/*.h', 'drivers/iommu/iommufd/*.[ch]', 'lib/interval_tree.c', MTTY],
     ours: ['v1mem.c', ...V2LOG],
     kbuild: [
       `ccflags-y := ${['IOMMUFD_MODULE', 'IOMMUFD_DRIVER', 'VFIO_DEVICE_CDEV', 'INTERVAL_TREE_SPAN_ITER'].map((name) => `-DCONFIG_${name}=1`).join(' ')}`,

@@ -48,7 +48,12 @@ export async function prepareImage(qemu10: string, say: (text: string) => void):
       const sets = { ...built, stock, reporting: { ...stock, ...built.reporting } };
       cpSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/), join(complete, 'vmlinuz'));
       const release = releaseOf(packages.name);
-      await writeInitramfs(join(complete, 'initramfs'), join(complete, BUSYBOX), join(linux, 'lib/modules', release), sets);
+      await writeInitramfs(
+        join(complete, 'initramfs'),
+        join(complete, BUSYBOX),
+        join(linux, 'lib/modules', release),
+        sets,
+      );
       await makeImage(tree, join(complete, 'root.img'), 640);
       return { ...programs, linux: release };
     },
@@ -129,7 +134,10 @@ export async function prepareArm64(flavour: Arm64Flavour, say: (text: string) =>
         node: `v${packageOf(node).version}`,
         qemu72: versionOf(packages.programs, 'qemu-system-x86'),
         qemu10: versionOf(packages.qemu10, 'qemu-system-x86'),
-        linux: { arm64: releaseOf(packages.kernels.arm64.name), 'arm64-16k': releaseOf(packages.kernels['arm64-16k'].name) },
+        linux: {
+          arm64: releaseOf(packages.kernels.arm64.name),
+          'arm64-16k': releaseOf(packages.kernels['arm64-16k'].name),
+        },
       };
     },
   });

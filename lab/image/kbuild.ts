@@ -84,7 +84,10 @@ export async function prepareBuild(
   const build = join(root, 'usr/src', `linux-headers-${release}`);
   const common = join(root, 'usr/src', `linux-headers-${name.version}-common`);
   writeFileSync(join(build, 'Makefile'), `KBUILD_OUTPUT = ${build}\ninclude ${common}/Makefile\n`);
-  writeFileSync(join(build, '.kernelvariables'), `override ARCH = ${processor.arch}\noverride KERNELRELEASE = ${release}\n`);
+  writeFileSync(
+    join(build, '.kernelvariables'),
+    `override ARCH = ${processor.arch}\noverride KERNELRELEASE = ${release}\n`,
+  );
   if (tools !== undefined) {
     const kbuild = join(root, 'usr/lib', `linux-kbuild-${name.version}`);
     for (const tool of TOOLS) runWith(tools, join(kbuild, tool));

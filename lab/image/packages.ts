@@ -97,7 +97,9 @@ const imageOf = (name: KernelName): string => `linux-image-${releaseOf(name)}`;
 /** The kernel that a package depends on, which is the newest: its package's name has the version in it. */
 async function kernelBehind(apt: PrivateApt, metapackage: string, flavour: Flavour): Promise<KernelName> {
   const [begin, end] = ['linux-image-', `-${flavour}`];
-  const image = (await apt.dependencies(metapackage)).find((name) => /^linux-image-\d/.test(name) && name.endsWith(end));
+  const image = (await apt.dependencies(metapackage)).find(
+    (name) => /^linux-image-\d/.test(name) && name.endsWith(end),
+  );
   if (image === undefined) throw new Failure(`${metapackage} does not depend on a kernel`);
   return { version: image.slice(begin.length, -end.length), flavour };
 }

@@ -91,7 +91,10 @@ describe('presentV1 options', () => {
 
   test('the data section is 16 MiB unless given', () => {
     const device = presentV1(new TapeV2());
-    expect([device.regionSize, device.dataSection]).toEqual([2 ** 24 + DATA_OFFSET, { offset: DATA_OFFSET, size: 2 ** 24 }]);
+    expect([device.regionSize, device.dataSection]).toEqual([
+      2 ** 24 + DATA_OFFSET,
+      { offset: DATA_OFFSET, size: 2 ** 24 },
+    ]);
   });
 });
 

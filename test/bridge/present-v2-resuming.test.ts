@@ -56,7 +56,7 @@ describe('presentV2 write, raw', () => {
     expect(spy.log.filter((line) => !line.startsWith('read device_state'))).toEqual([
       `read data_offset ${DATA_OFFSET}`,
       `write data ${DATA_OFFSET}+1000`,
-      'write data 5096+500',
+      `write data ${DATA_OFFSET + 1000}+500`,
       'write data_size 1500',
       'write device_state 1',
     ]);

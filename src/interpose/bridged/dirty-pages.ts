@@ -65,7 +65,12 @@ function beginLogs(state: DirtyState, container: DirtyContainer, logs: readonly 
     try {
       for (const { log } of logs) {
         stopLog(log); // of a supervisor that was killed, or a VMM that has gone
-        sizes.push(log.start(ranges.map((range) => iovaRange(range, pageSize)), pageSize));
+        sizes.push(
+          log.start(
+            ranges.map((range) => iovaRange(range, pageSize)),
+            pageSize,
+          ),
+        );
       }
       head.grid = PER_WORD * Math.max(1, ...sizes.map((size) => Number(size / pageSize)));
       for (const { log } of logs) readFirst(log, ranges, head.grid, pageSize);

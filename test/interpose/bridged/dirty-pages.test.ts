@@ -101,18 +101,21 @@ class World {
 const whole = (n: number): PageRange => MAPPINGS[n] ?? { first: 0, end: 0 };
 
 describe('dirty pages of a container from logs', () => {
-  it.each([4096n, 16_384n, 65_536n])('tells what the devices have written, each of them, and once: pages of %d', (page) => {
-    const world = new World([EXACT, LIKE_PDS], page);
-    expect(world.start()).toBeUndefined();
-    world.write(0, 5);
-    world.write(1, 159);
-    world.write(1, 300);
-    expect(world.read(whole(0))).toEqual([5, 159]);
-    expect(world.read(whole(0))).toEqual([]);
-    world.write(0, 899);
-    expect(world.read(whole(3))).toEqual([300, 899]);
-    expect(world.read(whole(3))).toEqual([]);
-  });
+  it.each([4096n, 16_384n, 65_536n])(
+    'tells what the devices have written, each of them, and once: pages of %d',
+    (page) => {
+      const world = new World([EXACT, LIKE_PDS], page);
+      expect(world.start()).toBeUndefined();
+      world.write(0, 5);
+      world.write(1, 159);
+      world.write(1, 300);
+      expect(world.read(whole(0))).toEqual([5, 159]);
+      expect(world.read(whole(0))).toEqual([]);
+      world.write(0, 899);
+      expect(world.read(whole(3))).toEqual([300, 899]);
+      expect(world.read(whole(3))).toEqual([]);
+    },
+  );
 
   it('keeps what a log tells of neighbours for whoever asks for them', () => {
     const world = new World([LIKE_PDS]);

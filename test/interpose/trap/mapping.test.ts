@@ -55,7 +55,9 @@ describeWithCompiler('mmap of the data section', () => {
     const { user } = device;
     const before = descriptors(user.puppet.run.pid);
     const whole = BigInt(value(await user.mmap(device.fd, section, device.region + SECTION)));
-    const last = BigInt(value(await user.mmap(device.fd, PAGE_SIZE, device.region + SECTION + BigInt(section - PAGE_SIZE))));
+    const last = BigInt(
+      value(await user.mmap(device.fd, PAGE_SIZE, device.region + SECTION + BigInt(section - PAGE_SIZE))),
+    );
     const bytes = noise(100, 4);
     await user.poke(last + BigInt(PAGE_SIZE - 100), bytes);
     expect(await user.peek(whole + BigInt(section - 100), 100)).toEqual(bytes);
@@ -71,7 +73,14 @@ describeWithCompiler('mmap of the data section', () => {
       expect(outcome.errno).toBe('OK');
       expect(await user.peek(outcome.value + 4092n, 4)).toEqual(noise(8, 5).subarray(0, 4));
     }
-    const readOnly = await puppet.call('mmap', [0, PAGE_SIZE, PROT_NONE, MAP_SHARED, device.fd, device.region + SECTION]);
+    const readOnly = await puppet.call('mmap', [
+      0,
+      PAGE_SIZE,
+      PROT_NONE,
+      MAP_SHARED,
+      device.fd,
+      device.region + SECTION,
+    ]);
     expect(readOnly.errno).toBe('OK');
     expect(descriptors(user.puppet.run.pid)).toEqual(before);
   });
