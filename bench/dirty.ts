@@ -28,7 +28,7 @@ function world(
   for (let n = 0; n < words.length; n += 97) words[n] = 0x8000_0000_0000_0001n;
   return {
     range,
-    container: { start: () => {}, read: ({ bytes }) => bytes.set(all), mapped: () => [range] },
+    container: { pageSize: 4096n, start: () => {}, read: ({ bytes }) => bytes.set(all), mapped: () => [range] },
     log: {
       start: (_ranges, size) => size,
       stop: () => {},

@@ -27,6 +27,9 @@ export interface NoteEvent {
 export const EVENTS = 'events';
 export const JOBS = 'jobs.json';
 
+/** In the shared project: the directory of the archive that `npm run package` makes, where a guest has one. */
+export const ARCHIVES = 'archives';
+
 /** In the guest: where the results are. */
 export const RESULTS = '/results';
 /** The descriptor on which a job reports its checks to the runner. */

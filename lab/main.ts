@@ -69,13 +69,14 @@ type Options = ReturnType<typeof parse>;
 async function runAll({ jobs, apart, patience, migrations, silence, results }: Options): Promise<number> {
   const report = new Report();
   try {
-    const guests = await Guests.prepare(say);
+    const guests = new Guests(say);
     using share = new Share();
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     const append = `lab.patience=${patience} lab.migrations=${migrations}`;
     let boots = 0;
     await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
       const guest = await guests.guest(kind);
+      if (guest.emulated === 'aarch64') await share.addForArm64();
       const options = { project: share.project, results: share.results(++boots), append };
       const run = await runGuest(guest, options, batch, limits, onevent);
       if (results !== undefined) cpSync(options.results, `${results}/boot-${boots}`, { recursive: true });
@@ -96,7 +97,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (!options.shell) return runAll(options);
-  const guest = await (await Guests.prepare(say)).guest(options.kind);
+  const guest = await new Guests(say).guest(options.kind);
   using share = new Share();
   await openShell(guest, { project: share.project, results: share.results(0) });
   return 0;

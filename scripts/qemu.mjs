@@ -1,12 +1,12 @@
 // Fetches an unmodified QEMU of another Debian than the machine's, without touching the host's packages: qemu-system-x86 of a
-// suite with all it depends on, through a private apt state, unpacked into a cache directory of that suite, to be run by its
-// own ld.so. Prints the path of a wrapper on stdout; with --cached only if it is there already.
+// suite, or qemu-system-arm, with all it depends on, through a private apt state, unpacked into a cache directory of that suite, to
+// be run by its own ld.so. Prints the path of a wrapper on stdout; with --cached only if it is there already.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PrivateApt, unpack } from './lib/apt.mjs';
 import { cachePath, makeEntry } from './lib/cache.mjs';
-import { ARCHITECTURES, commandLine, wrapperText } from './lib/own-loader.mjs';
+import { ARCHITECTURES, commandLine, EMULATORS, wrapperText } from './lib/own-loader.mjs';
 import { Failure } from './lib/process.mjs';
 
 /** The first versions of QEMU that each suite may have. All but the last are what they are for good. */
@@ -16,15 +16,15 @@ const SUITES = {
   trixie: { is: '10.0', matches: /^10\.0\./ },
   sid: { is: '11 or newer', matches: /^(1[1-9]|[2-9]\d)\./ },
 };
-const PACKAGE = 'qemu-system-x86';
 
 const say = (text) => process.stderr.write(`qemu: ${text}\n`);
 
 async function main(args) {
   const cachedOnly = args[0] === '--cached';
-  const [suite = '', ...more] = cachedOnly ? args.slice(1) : args;
-  if (!Object.hasOwn(SUITES, suite) || more.length > 0) {
-    throw new Failure(`usage: node scripts/qemu.mjs [--cached] ${Object.keys(SUITES).join('|')}`);
+  const [suite = '', emulated = 'x86_64', ...more] = cachedOnly ? args.slice(1) : args;
+  if (!Object.hasOwn(SUITES, suite) || !Object.hasOwn(EMULATORS, emulated) || more.length > 0) {
+    const [suites, processors] = [SUITES, EMULATORS].map((table) => Object.keys(table).join('|'));
+    throw new Failure(`usage: node scripts/qemu.mjs [--cached] ${suites} [${processors}]`);
   }
   const arch = ARCHITECTURES[process.arch];
   if (process.platform !== 'linux' || arch === undefined) {
@@ -32,12 +32,14 @@ async function main(args) {
       `${process.platform} on ${process.arch} is not supported: Debian has QEMU for Linux on x64 and arm64`,
     );
   }
-  const home = cachePath(`qemu-${suite}`);
-  const wrapper = join(home, 'qemu-system-x86_64');
+  const home = cachePath(emulated === 'x86_64' ? `qemu-${suite}` : `qemu-${suite}-${emulated}`);
+  const wrapper = join(home, `qemu-system-${emulated}`);
   const isComplete = () => versionOf(suite, [wrapper]) !== undefined;
   if (isComplete()) return wrapper;
-  if (cachedOnly) throw new Failure(`the QEMU of ${suite} is not in ${home}: node scripts/qemu.mjs ${suite}`);
-  await makeEntry(home, { isComplete, fill: (complete, scratch) => fill(suite, home, complete, scratch, arch) });
+  if (cachedOnly)
+    throw new Failure(`the QEMU of ${suite} is not in ${home}: node scripts/qemu.mjs ${args.slice(1).join(' ')}`);
+  const fill = (complete, scratch) => fetchTo({ home, complete, scratch }, suite, emulated, arch);
+  await makeEntry(home, { isComplete, fill });
   say(`QEMU ${versionOf(suite, [wrapper])} is in ${home}`);
   return wrapper;
 }
@@ -49,20 +51,21 @@ function versionOf(suite, [file, ...args]) {
   return version !== undefined && SUITES[suite].matches.test(version) ? version : undefined;
 }
 
-async function fill(suite, home, complete, scratch, arch) {
+async function fetchTo({ home, complete, scratch }, suite, emulated, arch) {
+  const name = EMULATORS[emulated].package;
   const apt = new PrivateApt(join(scratch, 'apt'), { architecture: arch.debian, suites: [suite], say });
   await apt.update();
-  say(`downloading ${PACKAGE} of ${suite} and its dependencies, about 40 MB`);
-  const debs = await apt.downloadWithDependencies([PACKAGE]);
+  say(`downloading ${name} of ${suite} and its dependencies, about 40 MB`);
+  const debs = await apt.downloadWithDependencies([name]);
   say(`unpacking ${debs.length} packages`);
   const root = join(complete, 'root');
   makeMergedRoot(root);
   await unpack(debs, root);
-  if (versionOf(suite, commandLine(root, arch)) === undefined) {
+  if (versionOf(suite, commandLine(root, arch, emulated)) === undefined) {
     throw new Failure(`the QEMU of ${suite} is not ${SUITES[suite].is}, or it does not run here`);
   }
-  const wrapper = join(complete, 'qemu-system-x86_64');
-  writeFileSync(wrapper, wrapperText(join(home, 'root'), arch));
+  const wrapper = join(complete, `qemu-system-${emulated}`);
+  writeFileSync(wrapper, wrapperText(join(home, 'root'), arch, emulated));
   chmodSync(wrapper, 0o755);
 }
 

@@ -10,6 +10,8 @@ const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 
 /** Jobs that take minutes, or need what others do not: `--all` leaves them out. */
 const LONG: ReadonlySet<string> = new Set([
+  'arm64',
+  'arm64-16k',
   'dirty-pages-long',
   'drafts-killed',
   'harassed',
@@ -45,6 +47,8 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['libvirt-soak', 'libvirt'],
   ['libvirt-crossing', 'libvirt-crossing'],
   ['libvirt-newest', 'libvirt-newest'],
+  ['arm64', 'arm64'],
+  ['arm64-16k', 'arm64-16k'],
 ]);
 
 const kindOf = (job: string): GuestKind => KINDS.get(job) ?? 'stock';

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { PrivateApt, unpack } from '../../scripts/lib/apt.mjs';
 import { cachePath, makeEntry } from '../../scripts/lib/cache.mjs';
 import { Failure } from '../../scripts/lib/process.mjs';
+import { versionOf } from '../image/packages.ts';
 import { Unavailable } from '../unavailable.ts';
 
 /** Debian's releases with a libvirt and the QEMU of its time. */
@@ -84,12 +85,4 @@ async function download(suite: LibvirtSuite, directory: string, say: (text: stri
     if (error instanceof Failure) throw new Unavailable(error.message, { cause: error });
     throw error;
   }
-}
-
-/** The upstream version in a package's file name: `libvirt-daemon_9.0.0-4+deb12u2_amd64.deb`, an epoch being `1%3a`. */
-function versionOf(debs: readonly string[], name: string): string {
-  const pattern = new RegExp(String.raw`/${name}_(?:\d+%3a)?([\d.]+)[^/]*$`);
-  const version = debs.map((deb) => pattern.exec(deb)?.[1]).find((found) => found !== undefined);
-  if (version === undefined) throw new Failure(`apt did not download ${name}`);
-  return version;
 }

@@ -2,9 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ModuleSet } from '../image/drivers.ts';
-import { prepareImage, prepareNewest, type Image } from '../image/image.ts';
+import { prepareArm64, prepareImage, prepareNewest, type Image } from '../image/image.ts';
+import type { Arm64Flavour } from '../image/packages.ts';
 import { Unavailable } from '../unavailable.ts';
 import { prepareLibvirt, type LibvirtSuite, type LibvirtSystem } from './libvirt-systems.ts';
+import { MACHINES, type Emulated } from './machines.ts';
+import { arm64NodeModules } from './node-modules.ts';
 
 const FETCH = fileURLToPath(new URL('../../scripts/qemu.mjs', import.meta.url));
 
@@ -16,8 +19,8 @@ export interface UnpackedQemu {
 }
 
 /** Finds a suite's QEMU in the cache, or fetches it. The guest runs under that of trixie, 10.0, which is also in the guest. */
-export function findQemu(suite: 'trixie' | 'sid'): UnpackedQemu {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH, suite], { encoding: 'utf8' });
+export function findQemu(suite: 'trixie' | 'sid', emulated: Emulated = 'x86_64'): UnpackedQemu {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH, suite, emulated], { encoding: 'utf8' });
   process.stderr.write(stderr);
   if (status !== 0) throw new Unavailable(stderr.trim().split('\n').at(-1) ?? `the QEMU of ${suite} cannot be fetched`);
   const command = stdout.trim();
@@ -34,13 +37,15 @@ export const GUEST_KINDS = [
   'libvirt',
   'libvirt-crossing',
   'libvirt-newest',
+  'arm64',
+  'arm64-16k',
 ] as const;
 export type GuestKind = (typeof GUEST_KINDS)[number];
 
 /** What makes a kind of guest. */
 interface Kind {
-  /** Default: Linux 6.12. */
-  readonly kernel?: 'newest';
+  /** Default: Linux 6.12 of x86-64. */
+  readonly kernel?: 'newest' | Arm64Flavour;
   /** Which modules it loads, of those that are made for its kernel. */
   readonly modules: ModuleSet;
   /** It has the newest QEMU besides 7.2 and 10.0. */
@@ -54,7 +59,7 @@ interface Kind {
 
 /**
  * `stock` is a kernel as Debian has it, in which DMA_LOGGING_REPORT is refused. In `reporting` it reports, and devices, among them one
- * of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU. `iommufd` has /dev/iommu and a node for each device.
+ * of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU. `iommufd` has /dev/iommu and a node for each device. `arm64` has pages of 4 KiB, `arm64-16k` of 16.
  */
 const KINDS: Readonly<Record<GuestKind, Kind>> = {
   stock: { modules: 'stock' },
@@ -69,14 +74,19 @@ const KINDS: Readonly<Record<GuestKind, Kind>> = {
   libvirt: { modules: 'stock', libvirt: ['bookworm'] },
   'libvirt-crossing': { modules: 'stock', libvirt: ['bookworm', 'trixie'] },
   'libvirt-newest': { modules: 'stock', libvirt: ['bookworm', 'sid'] },
+  arm64: { kernel: 'arm64', modules: 'arm64' },
+  'arm64-16k': { kernel: 'arm64-16k', modules: 'arm64' },
 };
 
 /** A guest as it is booted. */
 export interface Guest {
   readonly kind: GuestKind;
   readonly image: Image;
+  readonly emulated: Emulated;
   /** The QEMU that it runs under. */
   readonly qemu: UnpackedQemu;
+  /** What it has of npm, if that is not this machine's. */
+  readonly nodeModules?: string;
   readonly newestQemu?: UnpackedQemu;
   /** The systems that it shares. */
   readonly libvirt: readonly LibvirtSystem[];
@@ -84,32 +94,36 @@ export interface Guest {
 
 /** Finds or makes what guests need; throws `Unavailable` if that cannot be had. */
 export class Guests {
-  readonly #qemu: UnpackedQemu;
-  readonly #image: Image;
   readonly #say: (text: string) => void;
 
-  private constructor(qemu: UnpackedQemu, image: Image, say: (text: string) => void) {
-    this.#qemu = qemu;
-    this.#image = image;
-    this.#say = say;
-  }
-
-  static async prepare(say: (text: string) => void): Promise<Guests> {
+  constructor(say: (text: string) => void) {
     if (process.arch !== 'x64' || process.platform !== 'linux') throw new Unavailable('the lab needs Linux on x86-64');
-    const qemu = findQemu('trixie');
-    return new Guests(qemu, await prepareImage(qemu.root, say), say);
+    this.#say = say;
   }
 
   async guest(kind: GuestKind): Promise<Guest> {
     const { kernel, newestQemu, libvirt: suites = [] } = KINDS[kind];
-    const image = kernel === undefined ? this.#image : await prepareNewest(this.#image, this.#qemu.root, this.#say);
-    const { linux, qemu72, qemu10, node } = image.versions;
-    this.#say(`the guest ${kind}: Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
+    if (kernel === 'arm64' || kernel === 'arm64-16k') return this.#arm64(kind, kernel);
+    const qemu = findQemu('trixie');
+    const stock = await prepareImage(qemu.root, this.#say);
+    const image = kernel === undefined ? stock : await prepareNewest(stock, qemu.root, this.#say);
+    this.#announce(kind, image);
     const libvirt: LibvirtSystem[] = [];
     for (const suite of suites) libvirt.push(await prepareLibvirt(suite, this.#say));
     for (const { suite, versions } of libvirt)
       this.#say(`${suite}: libvirt ${versions.libvirt}, QEMU ${versions.qemu}`);
-    return { kind, image, qemu: this.#qemu, libvirt, ...(newestQemu && { newestQemu: findQemu('sid') }) };
+    return { kind, image, emulated: 'x86_64', qemu, libvirt, ...(newestQemu && { newestQemu: findQemu('sid') }) };
+  }
+
+  async #arm64(kind: GuestKind, flavour: Arm64Flavour): Promise<Guest> {
+    const image = await prepareArm64(flavour, this.#say);
+    this.#announce(kind, image);
+    const nodeModules = await arm64NodeModules(this.#say);
+    return { kind, image, emulated: 'aarch64', qemu: findQemu('trixie', 'aarch64'), libvirt: [], nodeModules };
+  }
+
+  #announce(kind: GuestKind, { versions: { linux, qemu72, qemu10, node } }: Image): void {
+    this.#say(`the guest ${kind}: Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
   }
 }
 
@@ -123,15 +137,13 @@ export interface GuestOptions {
   readonly append?: string;
 }
 
-/** An oops ends the guest, since nothing it says afterwards counts; slowness is no lockup. */
-const KERNEL = 'console=ttyS0 quiet panic=-1 oops=panic nowatchdog nokaslr mitigations=off tsc=unstable';
-const MACHINE = `-accel tcg,thread=multi,tb-size=512 -machine q35 -cpu max -smp 2 -m 2048
-  -nodefaults -no-user-config -display none -no-reboot`;
-
-/** The command line of a guest. KVM is not used, so that it is the same on every machine. */
-export function guestCommand({ kind, image, qemu, newestQemu, libvirt }: Guest, options: GuestOptions): string[] {
+/** The command line of a guest. */
+export function guestCommand(guest: Guest, options: GuestOptions): string[] {
+  const { kind, image, emulated, qemu, newestQemu, libvirt, nodeModules } = guest;
   const { modules, append = '', devices = [] } = KINDS[kind];
-  const words = [KERNEL, `lab.modules=${modules}`, append, newestQemu && 'lab.newest-qemu', options.append];
+  const machine = MACHINES[emulated];
+  const shared = [newestQemu && 'lab.newest-qemu', nodeModules && 'lab.node-modules'];
+  const words = [machine.kernel, `lab.modules=${modules}`, append, ...shared, options.append];
   const serial = options.serial === 'stdio' ? 'stdio,id=serial,signal=off' : `file,id=serial,path=${options.serial}`;
   const share = (tag: string, path: string, flags: string): string[] => [
     '-fsdev',
@@ -141,7 +153,7 @@ export function guestCommand({ kind, image, qemu, newestQemu, libvirt }: Guest, 
   ];
   return [
     qemu.command,
-    ...MACHINE.split(/\s+/),
+    ...machine.options.split(' '),
     '-chardev',
     serial,
     '-serial',
@@ -162,6 +174,7 @@ export function guestCommand({ kind, image, qemu, newestQemu, libvirt }: Guest, 
     ...share('project', options.project, ',readonly=on'),
     ...share('results', options.results, ''),
     ...libvirt.flatMap(({ suite, root }) => share(`libvirt-${suite}`, root, ',readonly=on')),
+    ...(nodeModules === undefined ? [] : share('node-modules', nodeModules, ',readonly=on')),
     ...(newestQemu === undefined ? [] : share('newest-qemu', dirname(newestQemu.root), ',readonly=on')),
   ];
 }

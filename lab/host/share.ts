@@ -3,6 +3,9 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statS
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { readProduct } from '../../packaging/product.ts';
+import { makeTarball } from '../../packaging/tarball.ts';
+import { ARCHIVES } from '../events.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -23,10 +26,21 @@ export class Share implements Disposable {
       cpSync(join(PROJECT, name), join(this.project, name), { recursive: true });
     }
     copyDependencies('package.json', this.project);
+    mkdirSync(join(this.project, '.cache')); // a guest may mount something there
     const options = ['-p', join(PROJECT, 'lab/tsconfig.json'), '--outDir', this.project];
     execFileSync(join(PROJECT, 'node_modules/.bin/tsc'), options, { stdio: ['ignore', 2, 2] });
     const program = ['-static', '-pthread', '-o', join(this.project, 'save-all'), join(PROJECT, 'bench/c/save-all.c')];
     execFileSync('gcc', ['-O2', '-std=gnu11', ...program], { stdio: ['ignore', 2, 2] });
+  }
+
+  /** What a guest of aarch64 has besides: the project's tests, with their sources, and the archive with a Node of its own. */
+  async addForArm64(): Promise<void> {
+    const archives = join(this.project, ARCHIVES);
+    if (existsSync(archives)) return;
+    for (const name of ['src', 'test', 'tools', 'bench/c', 'vitest.config.ts', 'tsconfig.json']) {
+      cpSync(join(PROJECT, name), join(this.project, name), { recursive: true });
+    }
+    await makeTarball(archives, 'arm64', readProduct());
   }
 
   /** A new directory for the results of one boot. */

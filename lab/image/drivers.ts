@@ -2,20 +2,22 @@ import { join } from 'node:path';
 import { compile, prepareBuild, type BuildPackages, type Modules } from './kbuild.ts';
 
 /** Sets of modules that a guest may load. */
-export type ModuleSet = 'stock' | 'reporting' | 'iommufd';
-
-const MTTY = 'samples/vfio-mdev/mtty.c';
-const MTTY_KBUILD = 'mtty-y := samples/vfio-mdev/mtty.o';
-const V2LOG = ['v2log.h', 'v2log-main.c', 'v2log-dma.c', 'v2log-migration.c'];
-const V2LOG_KBUILD = 'v2log-y := v2log-main.o v2log-dma.o v2log-migration.o';
-const VFIO = ['drivers/vfio/*.c', 'drivers/vfio/*.h'];
-const IOVA_BITMAP = 'drivers/iommu/iommufd/iova_bitmap';
+export type ModuleSet = 'stock' | 'reporting' | 'iommufd' | 'arm64';
 
 const objects = (directory: string, names: string): string =>
   names
     .split(' ')
     .map((name) => `${directory}/${name}.o`)
     .join(' ');
+
+const MTTY = 'samples/vfio-mdev/mtty.c';
+const MTTY_KBUILD = 'mtty-y := samples/vfio-mdev/mtty.o';
+const V2LOG = ['v2log.h', 'v2log-main.c', 'v2log-dma.c', 'v2log-migration.c'];
+const V2LOG_KBUILD = 'v2log-y := v2log-main.o v2log-dma.o v2log-migration.o';
+const VFIO = ['drivers/vfio/*.c', 'drivers/vfio/*.h'];
+const MDEV = 'drivers/vfio/mdev/*.[ch]';
+const MDEV_KBUILD = `mdev-y := ${objects('drivers/vfio/mdev', 'mdev_core mdev_sysfs mdev_driver')}`;
+const IOVA_BITMAP = 'drivers/iommu/iommufd/iova_bitmap';
 
 /** vfio.ko, with what drivers/vfio/Makefile adds by Debian's configuration. */
 const VFIO_KBUILD = [
@@ -35,6 +37,9 @@ const VFIO_KBUILD = [
  * `iommufd`: the same, and iommufd with VFIO's own device nodes, as where CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV are set. That
  * changes `struct vfio_device`, so all of VFIO is compiled. The kernel lacks the span iterator (lib/interval_tree.c) and has the
  * rest of that file, which iommufd.ko has a copy of, not exported.
+ *
+ * `arm64`: what `stock` has, and mediated devices, which Debian's kernels of aarch64 have not (CONFIG_VFIO_MDEV is selected by drivers of
+ * x86 and s390 alone).
  */
 const SETS: Readonly<Record<ModuleSet, Modules>> = {
   stock: {
@@ -54,14 +59,7 @@ const SETS: Readonly<Record<ModuleSet, Modules>> = {
     ],
   },
   iommufd: {
-    linux: [
-      ...VFIO,
-      'drivers/vfio/mdev/*.[ch]',
-      'drivers/iommu/*.h',
-      'drivers/iommu/iommufd/*.[ch]',
-      'lib/interval_tree.c',
-      MTTY,
-    ],
+    linux: [...VFIO, MDEV, 'drivers/iommu/*.h', 'drivers/iommu/iommufd/*.[ch]', 'lib/interval_tree.c', MTTY],
     ours: ['v1mem.c', ...V2LOG],
     kbuild: [
       `ccflags-y := ${['IOMMUFD_MODULE', 'IOMMUFD_DRIVER', 'VFIO_DEVICE_CDEV', 'INTERVAL_TREE_SPAN_ITER'].map((name) => `-DCONFIG_${name}=1`).join(' ')}`,
@@ -72,10 +70,15 @@ const SETS: Readonly<Record<ModuleSet, Modules>> = {
       ...VFIO_KBUILD,
       `vfio-y += ${objects('drivers/vfio', 'device_cdev iommufd')}`,
       'vfio_iommu_type1-y := drivers/vfio/vfio_iommu_type1.o',
-      `mdev-y := ${objects('drivers/vfio/mdev', 'mdev_core mdev_sysfs mdev_driver')}`,
+      MDEV_KBUILD,
       MTTY_KBUILD,
       V2LOG_KBUILD,
     ],
+  },
+  arm64: {
+    linux: [MDEV, MTTY],
+    ours: ['v1mem.c', ...V2LOG],
+    kbuild: ['obj-m := mdev.o mtty.o v1mem.o v2log.o', MDEV_KBUILD, MTTY_KBUILD, V2LOG_KBUILD],
   },
 };
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync, rmSync, statSync, utimesSync, wr
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cachePath, makeEntry } from '../../scripts/lib/cache.mjs';
-import { requireTools } from './tools.ts';
+import { requireTools, type Tools } from './tools.ts';
 
 const RECIPE = dirname(fileURLToPath(import.meta.url));
 const UNUSED_MS = 14 * 24 * 3600 * 1000;
@@ -18,6 +18,8 @@ export interface Entry<V> {
 export interface Recipe<V> {
   readonly title: string;
   readonly programs: readonly string[];
+  /** Programs of this machine that it takes besides those of every image, and Debian's packages of them. */
+  readonly tools?: Tools;
   readonly fill: (complete: string, scratch: string) => Promise<V>;
 }
 
@@ -33,7 +35,7 @@ interface Manifest<V> {
 export async function prepareEntry<V>(recipe: Recipe<V>): Promise<Entry<V>> {
   const directory = cachePath(join('lab', keyOf(recipe)));
   if (readManifest(directory) === undefined) {
-    requireTools();
+    requireTools(recipe.tools);
     removeUnused(dirname(directory));
     await makeEntry(directory, {
       isComplete: () => readManifest(directory) !== undefined,

@@ -1,12 +1,16 @@
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { bundledNode } from '../../packaging/npm.ts';
 import { unpack } from '../../scripts/lib/apt.mjs';
 import { buildDrivers, type Drivers } from './drivers.ts';
 import { prepareEntry } from './entry.ts';
+import { ARM64_TOOLS } from './tools.ts';
 import { initramfs } from './initramfs.ts';
 import { collectModules, type Module } from './modules.ts';
-import { fetchNewestKernel, fetchPackages, onlyIn } from './packages.ts';
-import { makeImage, makeRoot, type Versions } from './root.ts';
+import { releaseOf } from './kbuild.ts';
+import { ARM64_FLAVOURS, fetchArm64Packages, fetchNewestKernel, fetchPackages, onlyIn, versionOf } from './packages.ts';
+import type { Arm64Flavour } from './packages.ts';
+import { checkPrograms, makeImage, makeRoot, type Versions } from './root.ts';
 
 /** What a guest boots from. */
 export interface Image {
@@ -31,15 +35,27 @@ export async function prepareImage(qemu10: string, say: (text: string) => void):
       say('making the initramfs and the root image');
       const tree = join(scratch, 'root');
       mkdirSync(tree);
-      const programs = await makeRoot(tree, { debs: packages.programs, qemu10 });
+      await makeRoot(tree, {
+        arch: 'x64',
+        debs: packages.programs,
+        putQemu10: (directory) => cpSync(qemu10, directory, { recursive: true, verbatimSymlinks: true }),
+        node: process.execPath,
+      });
+      const programs = await checkPrograms(tree);
       cpSync(join(tree, 'bin/busybox'), join(complete, BUSYBOX));
       const linux = join(scratch, 'linux');
       await unpackKernel(packages.kernel, linux);
       const sets = { ...built, stock, reporting: { ...stock, ...built.reporting } };
       cpSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/), join(complete, 'vmlinuz'));
-      await writeInitramfs(complete, join(complete, BUSYBOX), join(linux, 'lib/modules', packages.release), sets);
-      await makeImage(tree, join(complete, 'root.img'));
-      return { ...programs, linux: packages.release };
+      const release = releaseOf(packages.name);
+      await writeInitramfs(
+        join(complete, 'initramfs'),
+        join(complete, BUSYBOX),
+        join(linux, 'lib/modules', release),
+        sets,
+      );
+      await makeImage(tree, join(complete, 'root.img'), 640);
+      return { ...programs, linux: release };
     },
   });
   return {
@@ -63,10 +79,10 @@ export async function prepareNewest(image: Image, qemu10: string, say: (text: st
       const sets = await buildDrivers(['stock'], packages, scratch, libraries);
       const linux = join(scratch, 'linux');
       await unpackKernel(packages.kernel, linux);
-      const modules = join(linux, 'usr/lib/modules', packages.release);
+      const modules = join(linux, 'usr/lib/modules', releaseOf(packages.name));
       cpSync(join(modules, 'vmlinuz'), join(complete, 'vmlinuz'));
-      await writeInitramfs(complete, busybox, modules, sets);
-      return { linux: packages.release };
+      await writeInitramfs(join(complete, 'initramfs'), busybox, modules, sets);
+      return { linux: releaseOf(packages.name) };
     },
   });
   return {
@@ -77,18 +93,77 @@ export async function prepareNewest(image: Image, qemu10: string, say: (text: st
   };
 }
 
+/**
+ * The same for aarch64, with Linux 6.12 for pages of 4 and of 16 KiB, Debian's compiler, and the Node of the packages. None of its
+ * programs runs here, so their versions are those of the packages.
+ */
+export async function prepareArm64(flavour: Arm64Flavour, say: (text: string) => void): Promise<Image> {
+  const { directory, versions } = await prepareEntry({
+    title: 'root and Linux 6.12 of aarch64',
+    programs: [],
+    tools: ARM64_TOOLS,
+    fill: async (complete, scratch) => {
+      const packages = await fetchArm64Packages(join(scratch, 'apt'), say);
+      say('making the root image of aarch64');
+      const tree = join(scratch, 'root');
+      mkdirSync(tree);
+      const node = await bundledNode('arm64');
+      const own = join(scratch, 'own');
+      mkdirSync(own);
+      await unpack(packages.ownBusybox, own);
+      await makeRoot(tree, {
+        arch: 'arm64',
+        debs: packages.programs,
+        putQemu10: (directory) => unpack(packages.qemu10, directory),
+        node: join(node, 'bin/node'),
+        busybox: onlyIn(join(own, 'bin'), /^busybox$/),
+      });
+      await makeImage(tree, join(complete, 'root.img'), 1280);
+      for (const name of ARM64_FLAVOURS) {
+        say(`compiling mdev, mtty, v1mem and v2log for ${name}`);
+        const kernel = packages.kernels[name];
+        const [build, linux] = [join(scratch, `build-${name}`), join(scratch, `linux-${name}`)];
+        mkdirSync(build);
+        const sets = await buildDrivers(['arm64'], kernel, build);
+        await unpackKernel(kernel.kernel, linux);
+        cpSync(onlyIn(join(linux, 'boot'), /^vmlinuz-/), join(complete, `vmlinuz-${name}`));
+        const modules = join(linux, 'lib/modules', releaseOf(kernel.name));
+        await writeInitramfs(join(complete, `initramfs-${name}`), join(tree, 'bin/busybox'), modules, sets);
+      }
+      return {
+        node: `v${packageOf(node).version}`,
+        qemu72: versionOf(packages.programs, 'qemu-system-x86'),
+        qemu10: versionOf(packages.qemu10, 'qemu-system-x86'),
+        linux: {
+          arm64: releaseOf(packages.kernels.arm64.name),
+          'arm64-16k': releaseOf(packages.kernels['arm64-16k'].name),
+        },
+      };
+    },
+  });
+  return {
+    kernel: join(directory, `vmlinuz-${flavour}`),
+    initramfs: join(directory, `initramfs-${flavour}`),
+    root: join(directory, 'root.img'),
+    versions: { ...versions, linux: versions.linux[flavour] },
+  };
+}
+
+const packageOf = (directory: string): { readonly version: string } =>
+  JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8')) as { version: string };
+
 async function unpackKernel(debs: readonly string[], directory: string): Promise<void> {
   mkdirSync(directory);
   await unpack(debs, directory);
 }
 
 async function writeInitramfs(
-  complete: string,
+  file: string,
   busybox: string,
   tree: string,
   sets: Readonly<Record<string, Drivers>>,
 ): Promise<void> {
   const modules: Record<string, Module[]> = {};
   for (const [set, drivers] of Object.entries(sets)) modules[set] = await collectModules(tree, drivers);
-  writeFileSync(join(complete, 'initramfs'), initramfs(busybox, modules));
+  writeFileSync(file, initramfs(busybox, modules));
 }

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { unpack } from '../../scripts/lib/apt.mjs';
 import { ARCHITECTURES, commandLine, wrapperText, type Architecture } from '../../scripts/lib/own-loader.mjs';
+import type { Arch } from '../../packaging/architectures.ts';
 import { Failure, run } from '../../scripts/lib/process.mjs';
 
 const START = fileURLToPath(new URL('start.sh', import.meta.url));
@@ -11,39 +12,43 @@ const START = fileURLToPath(new URL('start.sh', import.meta.url));
 const QEMU10 = '/opt/qemu-10';
 /** Where it has the newest QEMU, if the host shares it. */
 const NEWEST_QEMU = '/opt/newest-qemu';
-const IMAGE_MB = 640;
 
 export interface Programs {
+  /** The guest's processor, by Node's name of it. */
+  readonly arch: Arch;
   /** QEMU 7.2, busybox and what they depend on. */
   readonly debs: readonly string[];
-  /** The directory that QEMU 10.0 is unpacked in. */
-  readonly qemu10: string;
+  /** Puts the packages of QEMU 10.0 into a directory. */
+  readonly putQemu10: (directory: string) => void | Promise<void>;
+  readonly node: string;
+  /** A busybox that runs on this machine, if the guest's does not: of the same version, it has the same commands. */
+  readonly busybox?: string;
 }
 
-/** The versions that the programs themselves name. */
+/** The versions of the programs. */
 export interface Versions {
   readonly node: string;
   readonly qemu72: string;
   readonly qemu10: string;
 }
 
-/** Makes the root file system as a directory: Debian's programs, busybox for everything else, the host's node. */
-export async function makeRoot(tree: string, { debs, qemu10 }: Programs): Promise<Versions> {
-  const arch = ARCHITECTURES['x64'];
-  if (arch === undefined) throw new Error('no architecture x64');
+/** Makes the root file system as a directory: Debian's programs, busybox for everything else, node. */
+export async function makeRoot(tree: string, programs: Programs): Promise<void> {
+  const arch = architectureOf(programs.arch);
   for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
     mkdirSync(join(tree, 'usr', name), { recursive: true });
     symlinkSync(`usr/${name}`, join(tree, name));
   }
-  await unpack(debs, tree);
+  await unpack(programs.debs, tree);
   const mountPoints = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'project', 'results', 'lab', 'opt', NEWEST_QEMU];
   for (const name of mountPoints) mkdirSync(join(tree, name), { recursive: true });
-  await linkApplets(tree);
+  await linkApplets(tree, programs.busybox ?? join(tree, 'bin/busybox'));
 
-  cpSync(qemu10, join(tree, QEMU10, 'root'), { recursive: true, verbatimSymlinks: true });
+  mkdirSync(join(tree, QEMU10, 'root'), { recursive: true });
+  await programs.putQemu10(join(tree, QEMU10, 'root'));
   writeProgram(join(tree, QEMU10, 'qemu-system-x86_64'), wrapperText(join(QEMU10, 'root'), arch));
   writeProgram(join(tree, 'lab/newest-qemu-system-x86_64'), wrapperText(join(NEWEST_QEMU, 'root'), arch));
-  cpSync(realpathSync(process.execPath), join(tree, 'usr/bin/node'));
+  cpSync(realpathSync(programs.node), join(tree, 'usr/bin/node'));
   writeProgram(join(tree, 'lab/start'), readFileSync(START, 'utf8'));
   writeFileSync(
     join(tree, 'etc/passwd'),
@@ -55,13 +60,18 @@ export async function makeRoot(tree: string, { debs, qemu10 }: Programs): Promis
       rmSync(join(root, 'usr/share', name), { recursive: true, force: true });
     }
   }
-  return checkPrograms(tree, arch);
+}
+
+function architectureOf(arch: Arch): Architecture {
+  const found = ARCHITECTURES[arch];
+  if (found === undefined) throw new Error(`no architecture ${arch}`);
+  return found;
 }
 
 /** An image of the directory, by mke2fs, which needs neither root nor loop devices. */
-export async function makeImage(tree: string, image: string): Promise<void> {
+export async function makeImage(tree: string, image: string, megabytes: number): Promise<void> {
   const features = ['-O', '^has_journal', '-E', 'root_owner=0:0', '-m', '0'];
-  await run('mke2fs', ['-q', '-t', 'ext4', '-d', tree, ...features, image, `${IMAGE_MB}M`]);
+  await run('mke2fs', ['-q', '-t', 'ext4', '-d', tree, ...features, image, `${megabytes}M`]);
 }
 
 function writeProgram(path: string, text: string): void {
@@ -71,8 +81,7 @@ function writeProgram(path: string, text: string): void {
 }
 
 /** A link to busybox for each of its commands that no package brings. */
-async function linkApplets(tree: string): Promise<void> {
-  const busybox = join(tree, 'bin/busybox');
+async function linkApplets(tree: string, busybox: string): Promise<void> {
   const applets = (await run(busybox, ['--list'])).trim().split('\n');
   for (const applet of applets) {
     const taken = ['usr/bin', 'usr/sbin'].some((directory) => existsSync(join(tree, directory, applet)));
@@ -80,8 +89,9 @@ async function linkApplets(tree: string): Promise<void> {
   }
 }
 
-/** The guest's programs must run with the guest's libraries, which the host's kernel can try as well. */
-async function checkPrograms(tree: string, arch: Architecture): Promise<Versions> {
+/** Programs of this machine's processor must run with the guest's libraries, which the host's kernel can try as well. */
+export async function checkPrograms(tree: string): Promise<Versions> {
+  const arch = architectureOf('x64');
   const [loader = '', ...options] = commandLine(tree, arch);
   const library = options.slice(0, options.indexOf('--library-path') + 2);
   const node = run(loader, [...library, join(tree, 'usr/bin/node'), '--version']).catch((error: unknown) => {

@@ -15,6 +15,10 @@ share() {
 share project /project ro,cache=loose
 share results /results rw,cache=none
 grep -qw lab.newest-qemu /proc/cmdline && share newest-qemu /opt/newest-qemu ro,cache=loose
+if grep -qw lab.node-modules /proc/cmdline; then
+  share node-modules /project/node_modules ro,cache=loose
+  mount -t tmpfs tmpfs /project/.cache
+fi
 
 export VFIO_SHIM_QEMU=/usr/bin/qemu-system-x86_64 VFIO_SHIM_QEMU10=/opt/qemu-10/qemu-system-x86_64
 export VFIO_SHIM_QEMU_NEWEST=/lab/newest-qemu-system-x86_64

@@ -1,5 +1,6 @@
 /** Names, numbers and layouts of the kernel's interfaces. */
 export * from './arch.ts';
+export * from './auxvec.ts';
 export * from './bpf.ts';
 export * from './epoll.ts';
 export * from './errno.ts';

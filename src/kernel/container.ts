@@ -9,9 +9,9 @@ import {
 } from '../abi/vfio-iommu.ts';
 import { hasErrno, ShimError } from '../error.ts';
 import { ioctl } from '../sys/ioctl.ts';
-import { addressOf, syscall, trySyscall } from '../sys/libc.ts';
+import { addressOf, PAGE_SIZE, syscall, trySyscall } from '../sys/libc.ts';
 import { createSharedMemory, withSharedMemory } from '../sys/memory.ts';
-import { DIRTY_PAGE, type DirtyContainer } from '../vfio/dirty-container.ts';
+import type { DirtyContainer } from '../vfio/dirty-container.ts';
 import { PageBits } from '../vfio/page-bits.ts';
 import { union, type PageRange, type PageSet } from '../vfio/page-ranges.ts';
 
@@ -23,6 +23,7 @@ const REACHES = [2 ** 31 - 64, 2 ** 30, 2 ** 29, 2 ** 28];
 
 /** A container of the kernel, by a descriptor that the caller owns. Another process's will do: only MAP is about the caller's memory. */
 export class KernelContainer implements DirtyContainer {
+  readonly pageSize = BigInt(PAGE_SIZE);
   readonly #fd: number;
 
   constructor(fd: number) {
@@ -70,9 +71,9 @@ export class KernelContainer implements DirtyContainer {
     if (bits.length < PageBits.sizeOf({ first, end }))
       throw new ShimError('ERR_ARGUMENT', 'dirty pages: too short a bitmap', { errno: 'EINVAL' });
     const get = vfio_iommu_type1_dirty_bitmap_get.encode({
-      iova: BigInt(first) * DIRTY_PAGE,
-      size: BigInt(end - first) * DIRTY_PAGE,
-      bitmap_pgsize: DIRTY_PAGE,
+      iova: BigInt(first) * this.pageSize,
+      size: BigInt(end - first) * this.pageSize,
+      bitmap_pgsize: this.pageSize,
       bitmap_size: BigInt(bits.length),
       // SAFETY: ask() gets the bytes as well, and references them until the call has returned
       bitmap_data: BigInt(addressOf(bits)),

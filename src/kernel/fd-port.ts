@@ -5,7 +5,7 @@ import {
   VFIO_DEVICE_RESET,
 } from '../abi/vfio-ioctl.ts';
 import { ioctl, ioctlValue } from '../sys/ioctl.ts';
-import { addressOf, syscallError, trySyscall, withAddress } from '../sys/libc.ts';
+import { addressOf, PAGE_SIZE, syscallError, trySyscall, withAddress } from '../sys/libc.ts';
 import { mapSharedMemory, withSharedMemory } from '../sys/memory.ts';
 import type { DataSessions, Pointed, RegionPlace, VfioPort } from '../vfio/port.ts';
 import { FdSessions } from './fd-sessions.ts';
@@ -13,6 +13,7 @@ import type { DeviceHandle } from './handle.ts';
 
 /** A device of the kernel, by its descriptor: ioctl for requests, pread, pwrite and mmap for regions. */
 export class FdPort implements VfioPort {
+  readonly pageSize = PAGE_SIZE;
   readonly sessions: DataSessions;
   readonly #device: DeviceHandle;
 

@@ -48,6 +48,7 @@ const { pending_bytes, data_offset, data_size } = vfio_device_migration_info.fie
  * state is changed, and data is copied, while everybody waits. One access of a device is made after the other.
  */
 export class ThreadedPort implements VfioPort {
+  readonly pageSize: number;
   readonly sessions: DataSessions;
   readonly map?: NonNullable<VfioPort['map']>;
   readonly withMap?: NonNullable<VfioPort['withMap']>;
@@ -74,6 +75,7 @@ export class ThreadedPort implements VfioPort {
     this.#device = device;
     this.#options = options;
     this.#clock = options.clock ?? (() => performance.now());
+    this.pageSize = port.pageSize;
     this.sessions = port.sessions;
     if (port.map !== undefined) this.map = port.map.bind(port);
     const withMap = port.withMap?.bind(port);

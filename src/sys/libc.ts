@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import koffi from 'koffi';
 import { errnoNumber, type ErrnoName } from '../abi/errno.ts';
 import { ARCH, type Arch } from '../abi/arch.ts';
+import { AT_PAGESZ } from '../abi/auxvec.ts';
 import type { SyscallName } from '../abi/syscalls.ts';
 import { errnoNameOrEio, ShimError } from '../error.ts';
 
@@ -81,6 +82,18 @@ const rawSigaction = libc.func(
 /** sigaction of libc, which knows how a handler returns; a failure is the negative errno. */
 export function trySigaction(signal: number, address: number): number {
   return rawSigaction(signal, address, 0) === -1 ? -koffi.errno() : 0;
+}
+
+type RawGetauxval = (entry: number) => number | bigint;
+// SAFETY: a number for a number.
+const rawGetauxval = libc.func('uint64_t getauxval(uint64_t entry)') as unknown as RawGetauxval;
+
+/** Bytes of a page of memory: the kernel's configuration says so on aarch64. It maps nothing smaller, and dirty pages are of this size. */
+export const PAGE_SIZE = Number(rawGetauxval(AT_PAGESZ));
+
+/** Bytes of the pages that so many bytes take. */
+export function inPages(bytes: number): number {
+  return Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 }
 
 /** The address of a function of libc. */

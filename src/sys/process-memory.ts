@@ -3,9 +3,7 @@ import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { iovec } from '../abi/ptrace.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
-import { addressOf, cString, failedWith, syscall, trySyscall, withAddress } from './libc.ts';
-
-const PAGE = 4096;
+import { addressOf, cString, failedWith, PAGE_SIZE, syscall, trySyscall, withAddress } from './libc.ts';
 
 const HIGH = 2 ** 32;
 const NO_MEMORY = -errnoNumber('EFAULT');
@@ -92,15 +90,15 @@ const pagesAt = addressOf(pages);
  */
 export function proveWritable(pid: number, address: number, length: number, held?: number): void {
   if (length === 0) return;
-  const first = address - (address % PAGE);
+  const first = address - (address % PAGE_SIZE);
   const count =
     Number.isSafeInteger(address + length) && address >= 0 && Number.isInteger(address)
-      ? Math.ceil((address + length - first) / PAGE)
+      ? Math.ceil((address + length - first) / PAGE_SIZE)
       : Infinity;
   if (count > UIO_MAXIOV) throw fault('proof', pid, address, length, NO_MEMORY);
   const proofAt = addressOf(proof); // SAFETY: `proof` lives as long as this module
   for (let n = 0; n < count; n += 1) {
-    const at = Math.max(address, first + n * PAGE);
+    const at = Math.max(address, first + n * PAGE_SIZE);
     if (held !== undefined) {
       readProcessMemoryTo(pid, at, proofAt, 1, held);
       writeProcessMemoryFrom(pid, at, proofAt, 1, held);
@@ -125,7 +123,7 @@ export function readProcessString(pid: number, address: number, limit: number, h
   let length = 0;
   while (length < limit) {
     const at = address + length;
-    const piece = Math.min(limit - length, 256, PAGE - (at % PAGE));
+    const piece = Math.min(limit - length, 256, PAGE_SIZE - (at % PAGE_SIZE));
     const target = bytes.subarray(length, length + piece);
     // SAFETY: `target` has `piece` bytes
     const read = withAddress(target, (to) => transfer('process_vm_readv', pid, at, to, piece, held));

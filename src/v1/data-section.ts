@@ -1,5 +1,6 @@
 import type { V1Device } from './device.ts';
 
+/** The smallest page of a machine that a driver runs on: what crosses none of these crosses no larger one. */
 const PAGE = 4096;
 
 /** At most `length` bytes of a driver's data section as it is mapped here, from an offset in the region; fewer at its end. */

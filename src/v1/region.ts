@@ -31,8 +31,19 @@ export interface V1DataSection {
   write(at: number, from: Uint8Array): void;
 }
 
-/** The registers have a page of their own, so that the data section can be mapped. */
-export const DATA_OFFSET = 4096;
+/**
+ * Bytes of the largest page that Linux can be configured for on x86-64, which has 4 KiB, and on aarch64, which has 4, 16 and 64
+ * (arch/arm64/Kconfig: ARM64_PAGE_SHIFT). Whole pages of this are whole pages of every host.
+ */
+const LARGEST_PAGE = 65_536;
+
+/** The registers have a page of their own, whatever a page of the host is, so that the data section can be mapped. */
+export const DATA_OFFSET = LARGEST_PAGE;
+
+/** As many bytes in whole pages of any host. */
+export function inLargestPages(size: number): number {
+  return Math.ceil(size / LARGEST_PAGE) * LARGEST_PAGE;
+}
 
 /** Memory behind the registers' page, for mmap as for pread and pwrite. */
 class MappedSection implements V1DataSection {

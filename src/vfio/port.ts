@@ -21,6 +21,8 @@ export interface VfioPort {
   read(region: RegionPlace, at: number, into: Uint8Array): number;
   /** Writes at most `from.length` bytes, and returns how many. */
   write(region: RegionPlace, at: number, from: Uint8Array): number;
+  /** Bytes of a page, by which memory is mapped: `at` and `size` are whole ones. */
+  readonly pageSize: number;
   /** Memory that is shared with the device, if the carrier can share any. It stays until this process ends. */
   map?(region: RegionPlace, at: number, size: number): Uint8Array;
   /** The same, for as long as `use` takes: for who may not keep the device open. The bytes are gone afterwards. */

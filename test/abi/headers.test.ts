@@ -13,6 +13,7 @@ const reason =
 const headers = [
   'asm/poll.h',
   'linux/audit.h',
+  'linux/auxvec.h',
   'linux/capability.h',
   'linux/close_range.h',
   'linux/elf.h',

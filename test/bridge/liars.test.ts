@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1, presentV2 } from '../../src/bridge/index.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1 } from '../../src/v1/states.ts';
 import type { V2State } from '../../src/v2/states.ts';
@@ -86,9 +87,9 @@ describe('presentV2 of a v1 device', () => {
   test.each<[string, Partial<V1Device>]>([
     ['no size', { regionSize: Number.NaN }],
     ['a negative size', { regionSize: -1 }],
-    ['a data section beyond its end', { dataSection: { offset: 4096, size: 65_537 } }],
+    ['a data section beyond its end', { dataSection: { offset: DATA_OFFSET, size: 65_537 } }],
     ['a data section at no offset', { dataSection: { offset: 1.5, size: 10 } }],
-    ['a data section of a negative size', { dataSection: { offset: 4096, size: -1 } }],
+    ['a data section of a negative size', { dataSection: { offset: DATA_OFFSET, size: -1 } }],
     ['more mapped than there is', { mapped: new Uint8Array(65_537) }],
   ])('whose region has %s is refused', (_, changes) => {
     expect(thrownBy(() => presentV2(driverWith(changes)))).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
@@ -96,9 +97,9 @@ describe('presentV2 of a v1 device', () => {
   });
 
   test('says what is wrong with a region of which nothing is mapped', () => {
-    const driver = driverWith({ mapped: undefined, dataSection: { offset: 4096, size: 65_537 } });
+    const driver = driverWith({ mapped: undefined, dataSection: { offset: DATA_OFFSET, size: 65_537 } });
     expect(thrownBy(() => presentV2(driver)).message).toBe(
-      'v1 driver: a data section of 65537 bytes at 4096, of which 0 are mapped, in a region of 69632',
+      `v1 driver: a data section of 65537 bytes at ${DATA_OFFSET}, of which 0 are mapped, in a region of ${DATA_OFFSET + 65_536}`,
     );
     expect(presentV2(driverWith({ mapped: undefined })).getState()).toBe(V2.RUNNING);
   });

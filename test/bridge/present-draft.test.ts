@@ -1,5 +1,6 @@
 import { describe, expect, it, test } from 'vitest';
 import type { DirtyPages } from '../../src/bridge/draft-dirty.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { S2018 } from '../../src/v1/drafts/states.ts';
 import { DraftAccess } from '../../src/v1/drafts/registers.ts';
 import { mostPages, readDirtyPages } from '../../src/v1/drafts/dirty.ts';
@@ -281,14 +282,14 @@ describe.each(GENERATIONS)('a VMM of %s that writes what it should not', (draft)
     ['data_size', BigInt(SECTION) + 1n],
     ['data_offset', 0n],
     ['data_offset', 2n ** 63n],
-    ['data_offset', 4096n + BigInt(SECTION)],
+    ['data_offset', BigInt(DATA_OFFSET + SECTION)],
   ] as const)('%s %d is refused, and nothing reaches the driver', (register, value) => {
     const spy = device();
     const presented = presentDraft(draft, spy);
     const registers = access(presented);
     setState(presented, draft === 'draft-2018' ? 6 : 0);
     const answer = outcome(() => {
-      registers.write('data_offset', register === 'data_offset' ? value : 4096n);
+      registers.write('data_offset', register === 'data_offset' ? value : BigInt(DATA_OFFSET));
       registers.write('data_size', register === 'data_size' ? value : 1n);
     });
     expect([answer, spy.loaded]).toEqual(['EINVAL', []]);
@@ -298,7 +299,7 @@ describe.each(GENERATIONS)('a VMM of %s that writes what it should not', (draft)
     const spy = device();
     const registers = access(presentDraft(draft, spy));
     expect([
-      outcome(() => registers.write('data_offset', 4096)),
+      outcome(() => registers.write('data_offset', DATA_OFFSET)),
       outcome(() => registers.write('data_size', 1)),
     ]).toEqual(['EINVAL', 'EINVAL']);
     expect(spy.loaded).toEqual([]);
@@ -420,14 +421,14 @@ describe.each(GENERATIONS)('a reset behind the back of a VMM of %s', (draft) => 
   });
 });
 
-test.each([65, 64, 4095])(
+test.each([65, 64, DATA_OFFSET - 1])(
   'a buffer that is written at %d, behind its size, is refused, and the device does not run',
   (at) => {
     const spy = device();
     const presented = presentDraft('draft-2019', spy);
     const registers = new DraftAccess(presented, 'draft-2019');
     setState(presented, 0);
-    registers.write('data_offset', 4096);
+    registers.write('data_offset', DATA_OFFSET);
     registers.write('data_size', 0);
     expect(outcome(() => presented.write(at, new Uint8Array(100)))).toBe('EINVAL');
     expect([setState(presented, 1), setState(presented, 0), setState(presented, 1)]).toEqual([
@@ -447,7 +448,7 @@ test('a state that was refused stays refused', () => {
   const registers = new DraftAccess(presented, 'draft-2018');
   setState(presented, 6);
   presented.mapped.fill(0xaa);
-  registers.write('data_offset', 4096);
+  registers.write('data_offset', DATA_OFFSET);
   expect(outcome(() => registers.write('data_size', 64))).toBe('EINVAL');
   expect([setState(presented, 7), setState(presented, 1), setState(presented, 9), setState(presented, 1)]).toEqual([
     'EINVAL',

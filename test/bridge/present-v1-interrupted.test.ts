@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
@@ -78,7 +79,7 @@ describe('presentV1 EAGAIN', () => {
     const { user, tape, device } = oldVmm();
     tape.writeAnswers.push(notYet(), 100, notYet(), 50, notYet(), notYet(), undefined);
     user.setState(V1.RESUMING);
-    device.write(4096, state.subarray(0, 5000));
+    device.write(DATA_OFFSET, state.subarray(0, 5000));
     again(() => writeRegister(device, 'data_size', 5000));
     user.load(state.subarray(5000, 6000));
     expect(tape.taken).toBeBytes(state.subarray(0, 6000));

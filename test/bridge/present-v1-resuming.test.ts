@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1 } from '../../src/bridge/index.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { V2Save } from '../../src/v2/save.ts';
@@ -20,7 +21,7 @@ describe('presentV1 resuming', () => {
     const { user, tape, device } = oldVmm();
     tape.writeAnswers.push(...takes);
     user.setState(V1.RESUMING);
-    device.write(4096, state);
+    device.write(DATA_OFFSET, state);
     writeRegister(device, 'data_size', 5000);
     expect(tape.taken).toBeBytes(state.subarray(0, 5000));
   });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
@@ -49,7 +50,7 @@ describe('presentV1 staged bytes', () => {
     const { user, spy } = oldVmm({ answers: [first, error, second], stopAnswers: [third] });
     user.setState(V1.PRE_COPY);
     // data_offset stages; reading only data_size afterwards does not show anything new
-    expect(user.offset()).toBe(4096);
+    expect(user.offset()).toBe(DATA_OFFSET);
     expect(user.size()).toBe(3000);
     user.setState(V1.STOP_COPY);
     const received = [user.buffer()];
@@ -141,7 +142,7 @@ describe('presentV1 register reads', () => {
     const { user } = oldVmm({ stopAnswers: [first] });
     user.setState(V1.STOP_COPY);
     for (let look = 0; look < 3; look += 1) {
-      expect([user.offset(), user.size()]).toEqual([4096, 3000]);
+      expect([user.offset(), user.size()]).toEqual([DATA_OFFSET, 3000]);
       expect(user.buffer()).toBeBytes(first);
     }
   });
@@ -155,7 +156,7 @@ describe('presentV1 register reads', () => {
   test.each([0, 1, 2, 3, 4])('data_offset is never 0 and within the region: state %i', (state) => {
     const { user } = oldVmm();
     user.setState(state);
-    expect(user.offset()).toBe(4096);
+    expect(user.offset()).toBe(DATA_OFFSET);
   });
 
   test.each([0, 1, 4])('nothing is pending in state %i', (state) => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV1 } from '../../src/bridge/index.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2, v2StateName, type V2State, type V2StateName } from '../../src/v2/states.ts';
 import { noise } from '../support/bytes.ts';
@@ -128,7 +129,7 @@ describe('presentV1 virtual pre-copy', () => {
   test('is empty and costs nothing', () => {
     const { user, spy } = oldVmm({ flags: 1, answers: [noise(10)], stopCopyLength: 500 });
     user.setState(V1.PRE_COPY);
-    expect([user.pending(), user.offset(), user.size(), user.pending()]).toEqual([0, 4096, 0, 0]);
+    expect([user.pending(), user.offset(), user.size(), user.pending()]).toEqual([0, DATA_OFFSET, 0, 0]);
     expect(spy.log).toEqual([]);
   });
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { PRESENT_V1_STATE_SIZE, presentV1, type PresentV1Options } from '../../src/bridge/index.ts';
 import { isChange, stateIn, type DeviceEvent } from '../../src/device/device-event.ts';
 import { observe } from '../../src/device/observe.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1 } from '../../src/v1/states.ts';
 import type { V2Device } from '../../src/v2/device.ts';
@@ -48,7 +49,7 @@ describe('presentV1 state memory', () => {
     tape.writeAnswers.push(100, notYet(), 50, notYet());
     const { user, device } = replaced(tape);
     user().setState(V1.RESUMING);
-    device().write(4096, noise(5000));
+    device().write(DATA_OFFSET, noise(5000));
     const results = Array.from({ length: 3 }, () => outcome(() => writeRegister(device(), 'data_size', 5000)));
     expect(results).toEqual(['EAGAIN', 'EAGAIN', 'OK']);
     expect(tape.taken).toBeBytes(noise(5000));
@@ -90,7 +91,10 @@ describe('presentV1 options', () => {
 
   test('the data section is 16 MiB unless given', () => {
     const device = presentV1(new TapeV2());
-    expect([device.regionSize, device.dataSection]).toEqual([2 ** 24 + 4096, { offset: 4096, size: 2 ** 24 }]);
+    expect([device.regionSize, device.dataSection]).toEqual([
+      2 ** 24 + DATA_OFFSET,
+      { offset: DATA_OFFSET, size: 2 ** 24 },
+    ]);
   });
 });
 

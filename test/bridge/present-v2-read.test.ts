@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { failure, notYet, outcome, thrownBy } from '../support/errno.ts';
@@ -26,10 +27,10 @@ describe('presentV2 read', () => {
       readSome(session, length);
       return spy.log.filter((line) => !line.includes('device_state'));
     };
-    expect(during(1000)).toEqual(['read pending_bytes 3500', 'read data_offset 4096', 'read data_size 3000']);
+    expect(during(1000)).toEqual(['read pending_bytes 3500', `read data_offset ${DATA_OFFSET}`, 'read data_size 3000']);
     expect(during(1999)).toEqual([]);
     expect(during(1000)).toEqual([]);
-    expect(during(1000)).toEqual(['read pending_bytes 500', 'read data_offset 4096', 'read data_size 500']);
+    expect(during(1000)).toEqual(['read pending_bytes 500', `read data_offset ${DATA_OFFSET}`, 'read data_size 500']);
     expect(during(1000)).toEqual(['read pending_bytes 0']);
     expect(during(1000)).toEqual(['read pending_bytes 0']);
   });
@@ -51,7 +52,7 @@ describe('presentV2 read', () => {
       readSome(session, 1);
       expect(during(() => session.readAhead?.())).toEqual([
         'read pending_bytes 500',
-        'read data_offset 4096',
+        `read data_offset ${DATA_OFFSET}`,
         'read data_size 500',
       ]);
       expect(during(() => session.readAhead?.())).toEqual([]);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { presentV2 } from '../../src/bridge/index.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import type { V2DataSession } from '../../src/v2/device.ts';
@@ -53,9 +54,9 @@ describe('presentV2 write, raw', () => {
     session.write(state.subarray(1000, 1500));
     device.setState(V2.RUNNING);
     expect(spy.log.filter((line) => !line.startsWith('read device_state'))).toEqual([
-      'read data_offset 4096',
-      'write data 4096+1000',
-      'write data 5096+500',
+      `read data_offset ${DATA_OFFSET}`,
+      `write data ${DATA_OFFSET}+1000`,
+      `write data ${DATA_OFFSET + 1000}+500`,
       'write data_size 1500',
       'write device_state 1',
     ]);
@@ -104,7 +105,7 @@ describe('presentV2 write, raw', () => {
 
   test('what is shown behind the registers only is used from there on', () => {
     const { tape, device, begin } = newVmm();
-    tape.lies = { offset: 4096 + SECTION - 100 };
+    tape.lies = { offset: DATA_OFFSET + SECTION - 100 };
     const session = begin(V2.RESUMING);
     expect(session.write(state.subarray(0, 250))).toBe(100);
     expect(device.getState()).toBe(V2.RESUMING);

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { presentV2 } from '../../src/bridge/index.ts';
 import { isChange, stateIn, type DeviceEvent } from '../../src/device/device-event.ts';
 import { microseconds, observe } from '../../src/device/observe.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1 } from '../../src/v1/states.ts';
 import type { V2DataSession, V2Device } from '../../src/v2/device.ts';
@@ -60,9 +61,9 @@ describe('observe() of a v1 device', () => {
     const register = { call: 'register' };
     expect(seen()).toEqual([
       { ...register, access: 'write', register: 'device_state', value: 3 },
-      { ...register, access: 'read', register: 'data_offset', value: 4096 },
+      { ...register, access: 'read', register: 'data_offset', value: DATA_OFFSET },
       { ...register, access: 'read', register: 'data_size', value: 32 },
-      { call: 'data', direction: 'out', offset: 4096, bytes: 32 },
+      { call: 'data', direction: 'out', offset: DATA_OFFSET, bytes: 32 },
     ]);
   });
 

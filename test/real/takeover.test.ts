@@ -24,11 +24,11 @@ import { inShort } from '../support/runs.ts';
 const TIMEOUT = 90_000;
 
 /** A supervisor's thread waits in two system calls, and before it serves in neither. */
-const WAITS = [arch.syscalls.ioctl, arch.syscalls.ppoll].map(String);
+const WAITS: ReadonlySet<string | undefined> = new Set([arch.syscalls.ioctl, arch.syscalls.ppoll].map(String));
 
 function waitsForCalls(pid: number): boolean {
   try {
-    return WAITS.includes(readFileSync(`/proc/${pid}/syscall`, 'latin1').split(' ')[0] ?? '');
+    return WAITS.has(readFileSync(`/proc/${pid}/syscall`, 'latin1').split(' ')[0]);
   } catch {
     return false; // gone meanwhile
   }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { cut, join } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
 import { v1Sim } from '../support/sims.ts';
@@ -40,7 +41,7 @@ describe('sim nvidia-v1', () => {
     user.setState(2);
     expect([user.pending(), user.pending(), user.pending()]).toEqual([RECORD, RECORD, RECORD]);
     expect(mapped.subarray(0, RECORD)).toEqual(new Uint8Array(RECORD));
-    expect([user.offset(), user.size(), user.size()]).toEqual([4096, RECORD, RECORD]);
+    expect([user.offset(), user.size(), user.size()]).toEqual([DATA_OFFSET, RECORD, RECORD]);
     expect(mapped.subarray(0, RECORD)).not.toEqual(new Uint8Array(RECORD));
     expect(user.pending()).toBe(SECTION);
   });
@@ -90,9 +91,9 @@ describe('sim nvidia-v1', () => {
     user.setState(2);
     user.pending();
     const into = new Uint8Array(user.size());
-    device.read(4096, into);
+    device.read(DATA_OFFSET, into);
     expect(into).not.toEqual(mapped.subarray(0, into.length));
-    expect(outcome(() => device.write(4096, into))).toBe('EFAULT');
+    expect(outcome(() => device.write(DATA_OFFSET, into))).toBe('EFAULT');
   });
 
   test.each([[1], [33, 1], [4096]])('loads transactions of %j bytes as they come', (...sizes) => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
 import { v1Sim } from '../support/sims.ts';
@@ -50,9 +51,9 @@ describe('sim spdk-v1', () => {
     const { user, bar, mapped } = opened();
     user.setState(3);
     user.setState(2);
-    expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, 4096, LENGTH]);
+    expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, DATA_OFFSET, LENGTH]);
     expect(mapped.subarray(SETUP, SETUP + SIZE)).toBeBytes(bar);
-    expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, 4096 + LENGTH, 0]);
+    expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, DATA_OFFSET + LENGTH, 0]);
     expect(user.pending()).toBe(0);
     expect([outcome(user.offset), outcome(user.size)]).toEqual(['EINVAL', 'EINVAL']);
   });
@@ -61,7 +62,7 @@ describe('sim spdk-v1', () => {
     const { user } = opened();
     user.setState(3);
     for (let n = 0; n < 100; n += 1) {
-      expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, 4096, LENGTH]);
+      expect([user.pending(), user.offset(), user.size()]).toEqual([LENGTH, DATA_OFFSET, LENGTH]);
     }
   });
 
@@ -119,10 +120,10 @@ describe('sim spdk-v1', () => {
     user.pending();
     user.offset();
     const into = new Uint8Array(8);
-    device.read(4096 + 100, into);
+    device.read(DATA_OFFSET + 100, into);
     expect(into).toBeBytes(mapped.subarray(0, 8));
     expect(user.pending()).toBe(0);
-    device.write(4096 + 100, noise(8));
+    device.write(DATA_OFFSET + 100, noise(8));
     expect(mapped.subarray(0, 8)).toBeBytes(noise(8));
   });
 

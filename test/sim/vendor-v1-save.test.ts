@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1 } from '../../src/v1/states.ts';
 import { join, noise } from '../support/bytes.ts';
 import { outcome } from '../support/errno.ts';
@@ -168,7 +169,7 @@ describe('sim vendor-v1, saving', () => {
     const { user } = opened('vendor-v1,seed=3');
     for (const state of [1, 0, 4]) {
       user.setState(state);
-      expect([user.pending(), user.size(), user.offset()]).toEqual([0, 0, 4096]);
+      expect([user.pending(), user.size(), user.offset()]).toEqual([0, 0, DATA_OFFSET]);
     }
   });
 });

@@ -41,6 +41,7 @@ export interface FakeFeature {
  * can do. It records what it was asked.
  */
 export class BytePort implements VfioPort {
+  pageSize = 4096;
   regions = new Map<number, FakeRegion>();
   features = new Map<number, FakeFeature>();
   /** What regions' offsets are places in. */

@@ -17,10 +17,12 @@ export type Mishap = 'EIO' | 'EINVAL' | 'EOPNOTSUPP' | 'killed before' | 'killed
  * dirty at each look (update_user_bitmap), holes are left as they were, and a range must not cut a mapping (vfio_iova_dirty_bitmap).
  */
 export class HardwareContainer implements DirtyContainer {
+  readonly pageSize: bigint;
   mappings: PageSet;
   isLogging = false;
 
-  constructor(mappings: PageSet) {
+  constructor(mappings: PageSet, pageSize = 4096n) {
+    this.pageSize = pageSize;
     this.mappings = mappings;
   }
 
@@ -55,21 +57,23 @@ export interface LogHabits {
   readonly maxRanges: number;
 }
 
-const PAGE = 4096n;
 export const EXACT: LogHabits = { word: 1, inOneRange: false, maxRanges: 256 };
 export const LIKE_PDS: LogHabits = { word: 64, inOneRange: true, maxRanges: 256 };
 
 /** A driver's log that is exact for what its ranges cover. */
 export class SimLog implements DmaLog {
   readonly habits: LogHabits;
+  /** Bytes of a page that it logs by. */
+  readonly pageSize: bigint;
   ranges: readonly PageRange[] | undefined;
   readonly dirty = new Set<number>();
   /** What happens at the calls to come. */
   mishaps: (Mishap | undefined)[] = [];
   calls = 0;
 
-  constructor(habits = EXACT) {
+  constructor(habits = EXACT, pageSize = 4096n) {
     this.habits = habits;
+    this.pageSize = pageSize;
   }
 
   /** The device writes to a page. */
@@ -81,11 +85,11 @@ export class SimLog implements DmaLog {
     this.#meet(() => {
       if (this.ranges !== undefined) throw failed('EINVAL');
       if (ranges.length > this.habits.maxRanges) throw failed('EOPNOTSUPP');
-      this.ranges = ranges.map(({ iova, length }) => pagesOf(iova, length));
+      this.ranges = ranges.map((range) => this.#pagesOf(range));
       if (union(this.ranges).length > ranges.length) throw failed('EINVAL');
       this.dirty.clear();
     });
-    return PAGE;
+    return this.pageSize;
   }
 
   stop(): void {
@@ -97,8 +101,8 @@ export class SimLog implements DmaLog {
   readAndClear({ iova, length }: IovaRange, { pageSize, bits }: DirtyBitmap): void {
     this.#meet(() => {
       const { ranges } = this;
-      const asked = pagesOf(iova, length);
-      if (ranges === undefined || length === 0n || pageSize !== PAGE) throw failed('EINVAL');
+      const asked = this.#pagesOf({ iova, length });
+      if (ranges === undefined || length === 0n || pageSize !== this.pageSize) throw failed('EINVAL');
       if (bits.length < bitmapSize({ iova, length }, pageSize)) throw new RangeError('a bitmap that is too short');
       const range = ranges.find(({ first, end }) => first <= asked.first && asked.end <= end);
       if (range === undefined && this.habits.inOneRange) throw failed('EINVAL');
@@ -112,6 +116,12 @@ export class SimLog implements DmaLog {
         this.dirty.delete(page); // of neighbours too, of which nobody is told
       }
     });
+  }
+
+  #pagesOf({ iova, length }: IovaRange): PageRange {
+    const { pageSize } = this;
+    if ((iova | length) % pageSize !== 0n) throw new ShimError('ERR_SYSCALL', 'unaligned', { errno: 'EINVAL' });
+    return { first: Number(iova / pageSize), end: Number((iova + length) / pageSize) };
   }
 
   #meet(work: () => void): void {
@@ -136,9 +146,4 @@ export function pagesIn({ range, bytes }: PageBits): number[] {
     if ((((bytes[n >> 3] ?? 0) >> (n & 7)) & 1) !== 0) pages.push(page);
   }
   return pages;
-}
-
-function pagesOf(iova: bigint, length: bigint): PageRange {
-  if ((iova | length) % PAGE !== 0n) throw new ShimError('ERR_SYSCALL', 'unaligned', { errno: 'EINVAL' });
-  return { first: Number(iova / PAGE), end: Number((iova + length) / PAGE) };
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import type { V2DataSession, V2Device } from '../../src/v2/device.ts';
 import { V2, type V2State } from '../../src/v2/states.ts';
@@ -186,10 +187,10 @@ describe('the model of a new VMM', () => {
     // the buffer is shown a second time, and pending_bytes was not asked for in between
     expect(lines.slice(-6)).toEqual([
       '  read pending_bytes 24160',
-      '  read data_offset 4096',
+      `  read data_offset ${DATA_OFFSET}`,
       '  read data_size 4128',
       '  read device_state STOP_COPY (2)',
-      '  read data_offset 4096',
+      `  read data_offset ${DATA_OFFSET}`,
       '  read data_size 4128',
     ]);
   });

@@ -1,18 +1,16 @@
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import { seccomp_notif } from '../../src/abi/seccomp.ts';
 import { Call } from '../../src/interpose/trap/call.ts';
-import { memoryAt, syscall } from '../../src/sys/libc.ts';
+import { arch, memoryAt, PAGE_SIZE, syscall } from '../../src/sys/libc.ts';
 import { UserMemory } from './user-memory.ts';
-
-const PAGE = 4096;
 
 /** Memory of this process, with a page behind it that cannot be accessed; bytes that are to be at its very end can be. */
 export class GuardedMemory extends UserMemory {
   constructor(pages = 4) {
-    const size = pages * PAGE;
+    const size = pages * PAGE_SIZE;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    const address = syscall('memory', 'mmap', 0, size + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
-    syscall('guard', 'mprotect', address + size, PAGE, PROT_NONE);
+    const address = syscall('memory', 'mmap', 0, size + PAGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    syscall('guard', 'mprotect', address + size, PAGE_SIZE, PROT_NONE);
     super(memoryAt(address, size), address);
   }
 }
@@ -27,5 +25,5 @@ export function selfCall(nr: number, args: readonly (number | bigint)[], id = 1n
 
 /** An ioctl of this process, with a number or an address as its argument. */
 export function selfIoctl(command: number, argument: number | bigint = 0, id = 1n): Call {
-  return selfCall(16, [3, command, argument], id);
+  return selfCall(arch.syscalls.ioctl, [3, command, argument], id);
 }

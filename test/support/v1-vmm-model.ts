@@ -1,5 +1,6 @@
 import { PRESENT_V1_STATE_SIZE, presentV1 } from '../../src/bridge/index.ts';
 import { formatSpec } from '../../src/sim/spec.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1 } from '../../src/v1/states.ts';
 import type { V2Device } from '../../src/v2/device.ts';
@@ -380,7 +381,7 @@ export class V1VmmModel {
   #load(length: number): void {
     this.#notice();
     const piece = this.#stream.subarray(this.#loaded, this.#loaded + length);
-    if (this.#session !== 'saving') this.#device.write(4096, piece); // while saving, it would overwrite what was shown
+    if (this.#session !== 'saving') this.#device.write(DATA_OFFSET, piece); // while saving, it would overwrite what was shown
     const { answer } = this.#try(() => writeRegister(this.#device, 'data_size', piece.length));
     if (this.#lost !== 'none') {
       check.same('a data register after a session was lost', answer, 'EIO');

@@ -8,6 +8,7 @@ import {
   vfio_device_info,
   vfio_region_info,
 } from '../../src/abi/vfio.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { AT_FDCWD, O_RDWR } from '../../src/abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
@@ -192,7 +193,7 @@ export class DevicePuppet {
 
 const PIECE = 32768;
 /** Where the data section begins in the region. */
-export const SECTION = 4096n;
+export const SECTION = BigInt(DATA_OFFSET);
 
 /** The value of a call that must have succeeded. */
 export function value(outcome: Outcome): number {

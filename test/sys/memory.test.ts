@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { fstatSync, writeSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import {
@@ -8,9 +9,17 @@ import {
   F_SEAL_SHRINK,
   F_SEAL_WRITE,
 } from '../../src/abi/fcntl.ts';
-import { trySyscall } from '../../src/sys/libc.ts';
+import { inPages, PAGE_SIZE, trySyscall } from '../../src/sys/libc.ts';
 import { createSharedMemory, mapSharedMemory } from '../../src/sys/memory.ts';
 import { outcome } from '../support/errno.ts';
+
+it('PAGE_SIZE is what the kernel maps by, and what getconf(1) says', () => {
+  expect(PAGE_SIZE).toBe(Number(execFileSync('getconf', ['PAGESIZE'], { encoding: 'utf8' })));
+  expect([0, 1, PAGE_SIZE, PAGE_SIZE + 1].map(inPages)).toEqual([0, PAGE_SIZE, PAGE_SIZE, 2 * PAGE_SIZE]);
+  using file = createSharedMemory('test', 2 * PAGE_SIZE);
+  expect(outcome(() => mapSharedMemory(file.number, 1, PAGE_SIZE / 2))).toBe('EINVAL');
+  expect(mapSharedMemory(file.number, 1, PAGE_SIZE).bytes).toHaveLength(1);
+});
 
 it('createSharedMemory makes zeros of a size that nobody can change', () => {
   using file = createSharedMemory('test', 8192);
@@ -24,14 +33,14 @@ it('createSharedMemory makes zeros of a size that nobody can change', () => {
 });
 
 it('mapSharedMemory shows the file, at an offset too, and outlives its descriptor', () => {
-  const file = createSharedMemory('test', 3 * 4096);
-  const whole = mapSharedMemory(file.number, 3 * 4096);
-  const last = mapSharedMemory(file.number, 4096, 8192);
+  const file = createSharedMemory('test', 3 * PAGE_SIZE);
+  const whole = mapSharedMemory(file.number, 3 * PAGE_SIZE);
+  const last = mapSharedMemory(file.number, PAGE_SIZE, 2 * PAGE_SIZE);
   last.bytes[5] = 77;
-  expect(whole.bytes[8197]).toBe(77);
-  expect(whole.bytes.length).toBe(3 * 4096);
+  expect(whole.bytes[2 * PAGE_SIZE + 5]).toBe(77);
+  expect(whole.bytes.length).toBe(3 * PAGE_SIZE);
   file.close();
-  whole.bytes[8197] = 78;
+  whole.bytes[2 * PAGE_SIZE + 5] = 78;
   expect(last.bytes[5]).toBe(78);
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ } from '../../src/abi/mman.ts';
-import { addressOf, syscall } from '../../src/sys/libc.ts';
+import { addressOf, PAGE_SIZE, syscall } from '../../src/sys/libc.ts';
 import {
   proveWritable,
   readProcessMemory,
@@ -59,13 +59,15 @@ describe('readProcessMemory and writeProcessMemory', () => {
 });
 
 describe('proveWritable', () => {
+  const LENGTH = 2 * PAGE_SIZE + 808;
+
   it('proves each page, and changes nothing', () => {
-    const at = memory.put(noise(9000));
-    for (const length of [0, 1, 2, 4095, 4096, 4097, 9000]) {
+    const at = memory.put(noise(LENGTH));
+    for (const length of [0, 1, 2, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, LENGTH]) {
       proveWritable(pid, end - length, length);
       proveWritable(pid, at, length);
     }
-    expect(memory.end(9000)).toEqual(noise(9000));
+    expect(memory.end(LENGTH)).toEqual(noise(LENGTH));
   });
 
   it('says EFAULT of what is not there, is only to be read, or ends', () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1RegisterAccess } from '../../src/v1/registers.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { noise } from '../support/bytes.ts';
@@ -45,15 +46,15 @@ describe('V1RegisterAccess.dataBuffer', () => {
   test('is what the driver shows, the same on repetition', () => {
     const { registers } = access();
     registers.setDeviceState(3);
-    expect(registers.dataBuffer()).toEqual({ offset: 4096, size: 100 });
-    expect(registers.dataBuffer()).toEqual({ offset: 4096, size: 100 });
+    expect(registers.dataBuffer()).toEqual({ offset: DATA_OFFSET, size: 100 });
+    expect(registers.dataBuffer()).toEqual({ offset: DATA_OFFSET, size: 100 });
   });
 
   test.each([
     ['a size beyond the region', { size: 65_537 }],
     ['a size of 2^53 - 1', { size: Number.MAX_SAFE_INTEGER }],
     ['a size beyond 2^53', { size: 2 ** 63 }],
-    ['an offset beyond the region', { offset: 4096 + 65_536, size: 1 }],
+    ['an offset beyond the region', { offset: DATA_OFFSET + 65_536, size: 1 }],
     ['an offset and a size that wrap around', { offset: Number.MAX_SAFE_INTEGER, size: 4096 }],
     ['data over the registers', { offset: 0, size: 100 }],
     ['data over the last register', { offset: 31, size: 1 }],
@@ -72,7 +73,7 @@ describe('V1RegisterAccess.dataBuffer', () => {
 
   test.each([
     ['in the page of the registers, behind them', { offset: 32, size: 100 }],
-    ['up to the end of the region', { offset: 4096 + 65_536 - 1, size: 1 }],
+    ['up to the end of the region', { offset: DATA_OFFSET + 65_536 - 1, size: 1 }],
   ])('takes data %s', (_, lies) => {
     const { tape, registers } = access();
     tape.lies = lies;
@@ -82,17 +83,17 @@ describe('V1RegisterAccess.dataBuffer', () => {
 
 describe('V1RegisterAccess.dataSpace', () => {
   test.each([
-    [4096, 65_536],
-    [4096 + 4096, 61_440],
-    [4096 + 65_535, 1],
-    [32, 4096 + 65_536 - 32],
+    [DATA_OFFSET, 65_536],
+    [DATA_OFFSET + 4096, 61_440],
+    [DATA_OFFSET + 65_535, 1],
+    [32, DATA_OFFSET + 65_536 - 32],
   ])('at %i has %i bytes', (offset, size) => {
     const { tape, registers } = access();
     tape.lies = { offset };
     expect(registers.dataSpace()).toEqual({ offset, size });
   });
 
-  test.each([0, 31, 4096 + 65_536, 2 ** 40, 2 ** 60])('refuses an offset of %i', (offset) => {
+  test.each([0, 31, DATA_OFFSET + 65_536, 2 ** 40, 2 ** 60])('refuses an offset of %i', (offset) => {
     const { tape, registers } = access();
     tape.lies = { offset };
     expect(thrownBy(() => registers.dataSpace())).toMatchObject({ code: 'ERR_DEVICE', errno: 'EIO' });
@@ -127,7 +128,7 @@ describe('V1RegisterAccess of a driver whose registers show more than 2^53 - 1',
   test('has none either at 2^53 - 1, which lies behind its region', () => {
     const registers = new V1RegisterAccess(driverThatSays(2n ** 53n - 1n));
     expect(thrownBy(() => registers.dataSpace()).message).toBe(
-      'v1 driver: wants data at 9007199254740991 of a region of 69632 bytes',
+      `v1 driver: wants data at 9007199254740991 of a region of ${DATA_OFFSET + 65_536} bytes`,
     );
   });
 });

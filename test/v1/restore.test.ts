@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1Restore } from '../../src/v1/restore.ts';
 import { noise } from '../support/bytes.ts';
 import { sometimes, failure, outcome } from '../support/errno.ts';
@@ -22,11 +23,11 @@ describe('V1Restore', () => {
     expect(spy.log).toEqual([
       'read device_state 1',
       'write device_state 4',
-      'read data_offset 4096',
-      ...written('write data 4096+100'),
+      `read data_offset ${DATA_OFFSET}`,
+      ...written(`write data ${DATA_OFFSET}+100`),
       'write data_size 100',
-      'read data_offset 4096',
-      ...written('write data 4096+50'),
+      `read data_offset ${DATA_OFFSET}`,
+      ...written(`write data ${DATA_OFFSET}+50`),
       'write data_size 50',
       'read device_state 4',
       'write device_state 1',

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import { V1Save } from '../../src/v1/save.ts';
 import { join, noise } from '../support/bytes.ts';
@@ -14,7 +15,7 @@ function saving(tape: TapeV1, mapped = true): { spy: SpyV1; save: V1Save; receiv
 }
 
 const setState = (from: number, to: number): string[] => [`read device_state ${from}`, `write device_state ${to}`];
-const buffer = (size: number): string[] => ['read data_offset 4096', `read data_size ${size}`];
+const buffer = (size: number): string[] => [`read data_offset ${DATA_OFFSET}`, `read data_size ${size}`];
 
 /** What an access log says of one step. */
 function during(spy: SpyV1, step: () => unknown): string[] {
@@ -90,7 +91,7 @@ describe('V1Save register accesses', () => {
   test('without a mapped data section reads each buffer with one access', () => {
     const { spy, save, received } = saving(new TapeV1({ preCopy: [noise(100)] }), false);
     save.setup();
-    expect(during(spy, () => save.iterate()).at(-1)).toBe('read data 4096+100');
+    expect(during(spy, () => save.iterate()).at(-1)).toBe(`read data ${DATA_OFFSET}+100`);
     expect(join(received)).toEqual(noise(100));
   });
 });

@@ -7,6 +7,7 @@ import {
 } from '../../src/abi/vfio-ioctl.ts';
 import { createSim, type Sim } from '../../src/sim/create.ts';
 import { parseSpec } from '../../src/sim/spec.ts';
+import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { V1Save } from '../../src/v1/save.ts';
 import type { V2DataSession, V2Device } from '../../src/v2/device.ts';
 import { V2Restore } from '../../src/v2/restore.ts';
@@ -28,6 +29,7 @@ const SECTION = 8192;
 
 /** What asks a device, straight to what answers for one: with nothing that carries the requests between them. */
 class Loopback implements VfioPort {
+  readonly pageSize = 4096;
   readonly sessions: DataSessions;
   readonly #host: DeviceHost;
   readonly #regions: DeviceRegions = {
@@ -105,15 +107,15 @@ describe('what asks a device understands what answers for one', () => {
     expect(regionInfo(port, MIGRATION_REGION_INDEX)).toMatchObject({
       offset: 1n << 40n,
       type: { type: 3, subtype: 1 },
-      sparse: [{ offset: 4096, size: SECTION }],
+      sparse: [{ offset: DATA_OFFSET, size: SECTION }],
     });
   });
 
   it.each([
     ['hisi-v1,size=16K', 3, 32, undefined],
     ['mlx5-v1,size=16K', 3, 32, undefined],
-    ['nvidia-v1,size=16K,section=8K', 7, 4096, 8192],
-    ['spdk-v1,size=16K', 7, 4096, 20_480],
+    ['nvidia-v1,size=16K,section=8K', 7, DATA_OFFSET, 8192],
+    ['spdk-v1,size=16K', 7, DATA_OFFSET, 20_480],
   ])('about the migration region of %s: what can be mapped, if anything', (spec, flags, begin, mappable) => {
     const sim = createSim(parseSpec(spec));
     if (sim.protocol !== 'v1') throw new Error('not v1');

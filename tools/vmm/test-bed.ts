@@ -3,7 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { Bed } from '../../src/vmm/bed.ts';
-import { Child, killHard } from '../../src/vmm/child.ts';
+import { Child, killHard, type ChildOptions } from '../../src/vmm/child.ts';
 import { qemuCommand, type QemuOptions } from '../../src/vmm/qemu-command.ts';
 import { Vm } from '../../src/vmm/vm.ts';
 import { qemuProgram, type QemuVersion } from './binaries.ts';
@@ -33,8 +33,8 @@ export class TestBed extends Bed {
   }
 
   /** Starts any command whose end the bed looks after. */
-  spawn(command: readonly string[]): Child {
-    return this.adopt(new Child(command, { env: { ...process.env, [MARK]: this.#mark } }));
+  spawn(command: readonly string[], options: Pick<ChildOptions, 'onOutput'> = {}): Child {
+    return this.adopt(new Child(command, { ...options, env: { ...process.env, [MARK]: this.#mark } }));
   }
 
   /** Starts a VM and waits until its monitor answers. The name is unique in the bed. */

@@ -9,7 +9,7 @@ import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { withAddress } from '../../sys/libc.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
-import { DIRTY_PAGE, type DirtyContainer } from '../../vfio/dirty-container.ts';
+import type { DirtyContainer } from '../../vfio/dirty-container.ts';
 import { PageBits, PageBitsRoom } from '../../vfio/page-bits.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import type { Ledger } from '../memory/ledger.ts';
@@ -195,7 +195,7 @@ export class Containers {
 
   #read(turn: Turn, state: DirtyState, container: DirtyContainer, argsz: number): number {
     const { call } = turn;
-    const request = requestOf(call, argsz);
+    const request = requestOf(call, argsz, container.pageSize);
     if (request === undefined) return CONTINUE; // which the kernel says what is wrong with
     const { first, end, address } = request;
     const answer = answers.bitsOf({ first, end });
@@ -346,14 +346,18 @@ function drop(
 }
 
 /** What a GET_BITMAP asks for; `undefined` if it is nothing that the kernel answers, or nothing for which pages are counted here. */
-function requestOf(call: Call, argsz: number): { first: number; end: number; address: number } | undefined {
+function requestOf(
+  call: Call,
+  argsz: number,
+  pageSize: bigint,
+): { first: number; end: number; address: number } | undefined {
   const { size } = vfio_iommu_type1_dirty_bitmap_get;
   if (argsz < HEADER + size) return undefined;
   const get = vfio_iommu_type1_dirty_bitmap_get.decode(call.readArg(2, HEADER + size), HEADER);
-  const isWhole = (get.iova | get.size) % DIRTY_PAGE === 0n && get.bitmap_pgsize === DIRTY_PAGE;
-  const pages = get.size / DIRTY_PAGE;
+  const isWhole = (get.iova | get.size) % pageSize === 0n && get.bitmap_pgsize === pageSize;
+  const pages = get.size / pageSize;
   if (!isWhole || pages === 0n || pages > MAX_PAGES || get.iova + get.size > 2n ** 64n) return undefined;
-  const first = Number(get.iova / DIRTY_PAGE);
+  const first = Number(get.iova / pageSize);
   const end = first + Number(pages);
   return get.bitmap_size < PageBits.sizeOf({ first, end })
     ? undefined

@@ -1,6 +1,6 @@
 import { ShimError } from '../../error.ts';
 import type { DmaLog, IovaRange } from '../../vfio/dma-log.ts';
-import { DIRTY_PAGE, type DirtyContainer } from '../../vfio/dirty-container.ts';
+import type { DirtyContainer } from '../../vfio/dirty-container.ts';
 import { PageBits, PageBitsRoom } from '../../vfio/page-bits.ts';
 import { coalesced, roundedOut, union, within, without, type PageRange, type PageSet } from '../../vfio/page-ranges.ts';
 import { MAX_RANGES, type DirtyState } from '../memory/dirty-state.ts';
@@ -30,8 +30,8 @@ const ROUNDED = 2 * 1024 * 1024;
 const PER_WORD = 64;
 /** A log is read by pieces of so many pages at most: 64 GiB, a bitmap of 2 MiB. */
 const WINDOW = 2 ** 24;
-/** Where 32-bit addresses end, in pages: QEMU 8 and later have their devices log by one range below and one above. */
-const LOW_END = 2 ** 20;
+/** Where 32-bit addresses end: QEMU 8 and later have their devices log by one range below and one above. */
+const LOW_END = 2 ** 32;
 
 /** All pages that there can be. */
 const EVERYTHING: PageRange = { first: 0, end: 2 ** 52 };
@@ -58,16 +58,22 @@ function beginLogs(state: DirtyState, container: DirtyContainer, logs: readonly 
   begin(state, [EVERYTHING]); // a log that is stopped forgets all
   head.read = state.reading.read;
   let why = 'nothing is mapped';
-  const mapped = roundedOut(container.mapped(), Number(BigInt(ROUNDED) / DIRTY_PAGE));
-  for (const ranges of rangesToTry(mapped)) {
+  const { pageSize } = container;
+  const mapped = roundedOut(container.mapped(), ROUNDED / Number(pageSize));
+  for (const ranges of rangesToTry(mapped, LOW_END / Number(pageSize))) {
     const sizes: bigint[] = [];
     try {
       for (const { log } of logs) {
         stopLog(log); // of a supervisor that was killed, or a VMM that has gone
-        sizes.push(log.start(ranges.map(iovaRange), DIRTY_PAGE));
+        sizes.push(
+          log.start(
+            ranges.map((range) => iovaRange(range, pageSize)),
+            pageSize,
+          ),
+        );
       }
-      head.grid = PER_WORD * Math.max(1, ...sizes.map((size) => Number(size / DIRTY_PAGE)));
-      for (const { log } of logs) readFirst(log, ranges, head.grid);
+      head.grid = PER_WORD * Math.max(1, ...sizes.map((size) => Number(size / pageSize)));
+      for (const { log } of logs) readFirst(log, ranges, head.grid, pageSize);
       state.ranges.set(ranges);
       head.logging = 1;
       return undefined;
@@ -95,22 +101,22 @@ function stopLog(log: DmaLog): void {
 }
 
 /** The ranges that devices are asked to log by: all that is mapped, and if that is refused, two that have it all. */
-function rangesToTry(mapped: PageSet): PageSet[] {
+function rangesToTry(mapped: PageSet, lowEnd: number): PageSet[] {
   if (mapped.length === 0) return [];
   const halves = [
-    { first: 0, end: LOW_END },
-    { first: LOW_END, end: Infinity },
+    { first: 0, end: lowEnd },
+    { first: lowEnd, end: Infinity },
   ].flatMap((half) => coalesced(within(mapped, half), 1));
   const all = coalesced(mapped, MAX_RANGES);
   return all.length <= halves.length ? [all] : [all, halves];
 }
 
 /** Whether a log can be read shows only while it goes on: a kernel may start it and then not know how to tell. */
-function readFirst(log: DmaLog, ranges: PageSet, grid: number): void {
+function readFirst(log: DmaLog, ranges: PageSet, grid: number, pageSize: bigint): void {
   const [range] = ranges;
   if (range === undefined) return;
   const piece = { first: range.first, end: Math.min(range.end, range.first + grid) };
-  report(log, new PageBits(piece));
+  report(log, new PageBits(piece), pageSize);
 }
 
 /**
@@ -132,7 +138,7 @@ export function readDirty(
   for (const piece of pieces) {
     const log = told.bitsOf(piece);
     log.clear();
-    failure = readLogs(logs, log);
+    failure = readLogs(logs, log, container.pageSize);
     if (failure !== undefined) break;
     for (const pages of without(within([piece], asked), owed)) answer.and(log, pages);
     // a log is read by whole words: what is none of the caller's business yet is kept for whoever asks
@@ -193,10 +199,10 @@ function piecesOf(state: DirtyState, asked: PageRange): PageSet {
 }
 
 /** Returns why they cannot be read; some may have been. */
-function readLogs(logs: readonly NamedLog[], into: PageBits): string | undefined {
+function readLogs(logs: readonly NamedLog[], into: PageBits, pageSize: bigint): string | undefined {
   for (const { name, log } of logs) {
     try {
-      report(log, into);
+      report(log, into, pageSize);
     } catch (error) {
       if (!(error instanceof ShimError)) throw error;
       return `${name}: ${messageOf(error)}`;
@@ -205,12 +211,12 @@ function readLogs(logs: readonly NamedLog[], into: PageBits): string | undefined
   return undefined;
 }
 
-function report(log: DmaLog, { range, bytes }: PageBits): void {
-  log.readAndClear(iovaRange(range), { pageSize: DIRTY_PAGE, bits: bytes });
+function report(log: DmaLog, { range, bytes }: PageBits, pageSize: bigint): void {
+  log.readAndClear(iovaRange(range, pageSize), { pageSize, bits: bytes });
 }
 
-function iovaRange({ first, end }: PageRange): IovaRange {
-  return { iova: BigInt(first) * DIRTY_PAGE, length: BigInt(end - first) * DIRTY_PAGE };
+function iovaRange({ first, end }: PageRange, pageSize: bigint): IovaRange {
+  return { iova: BigInt(first) * pageSize, length: BigInt(end - first) * pageSize };
 }
 
 const told = new PageBitsRoom();

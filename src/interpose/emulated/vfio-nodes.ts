@@ -12,6 +12,7 @@ import { O_RDWR } from '../../abi/fcntl.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
+import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import { identityOf } from '../../sys/pidfd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -160,6 +161,7 @@ export class VfioNodes {
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
     const result = containerRequest(new CallArgument(call), command, container, {
+      pageSize: BigInt(PAGE_SIZE),
       mappings: this.mappings,
       hasGroup: (of) => this.hasGroup(of),
       mapper: () => (this.#doDma ? (identityOf(call.tid) ?? 0n) : 0n),

@@ -12,6 +12,7 @@ import { DIRTY_STATE_SIZE } from './dirty-state.ts';
 import { p2p_state } from './p2p-state.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
 
+/** By which parts of the journal are laid out, which is mapped as a whole: nothing of it depends on the host's pages. */
 const PAGE = 4096;
 
 /** Lays parts out one behind the other, each at a place that is good for any number. */

@@ -1,11 +1,11 @@
 import { simMemorySizes } from '../../sim/create.ts';
 import { kindOf, type SimSpec } from '../../sim/drivers.ts';
 import { barSize } from '../../sim/pci.ts';
+import { inLargestPages } from '../../v1/region.ts';
 import type { PlannedDevice } from './plan.ts';
 
 const FIRST_GROUP = 9000;
 const FIRST_BUS = 0x90;
-const PAGE = 4096;
 
 /**
  * The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... Whoever plans them
@@ -19,7 +19,7 @@ export function planDevice(index: number, text: string, spec: SimSpec, dataSecti
     spec,
     name: `0000:${bus}:00.0`,
     group: FIRST_GROUP + index,
-    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : Math.ceil(section / PAGE) * PAGE,
+    dataSection: kindOf(spec).protocol === 'v2' ? dataSection : inLargestPages(section),
     bar: barSize(spec),
     kept,
   };

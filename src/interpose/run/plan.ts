@@ -82,7 +82,7 @@ export interface PlannedDevice {
   /** PCI address, as in sysfs and as the argument of VFIO_GROUP_GET_DEVICE_FD. */
   readonly name: string;
   readonly group: number;
-  /** Bytes of the migration region's data section, to whole pages. */
+  /** Bytes of the memory of the migration region's data section: for a v1 driver, whole pages of any host. */
   readonly dataSection: number;
   /** Bytes of the device file that the supervisor maps as BAR0, and of what the driver keeps besides. */
   readonly bar: number;

@@ -4,6 +4,7 @@ import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { ShimError } from '../../error.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import { inodeOf, inodeOfOwn } from '../../sys/file.ts';
+import { inPages, PAGE_SIZE } from '../../sys/libc.ts';
 import { identityOf } from '../../sys/pidfd.ts';
 import { TracedThread } from '../../sys/ptrace.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -32,7 +33,7 @@ export function mapSection(
 ): number {
   const length = call.count(1);
   const type = call.u32(3) & MAP_TYPE;
-  if (length === 0 || at < 0 || at % 4096 !== 0 || Math.ceil(length / 4096) * 4096 > memory.size - at) {
+  if (length === 0 || at < 0 || at % PAGE_SIZE !== 0 || inPages(length) > inPages(memory.size - at)) {
     throw refuse('EINVAL', `mmap: ${length} bytes, ${at} behind the begin of the data section, are not within it`);
   }
   if (type !== MAP_SHARED && type !== MAP_SHARED_VALIDATE) throw refuse('EINVAL', 'mmap: the data section is shared');

@@ -6,8 +6,6 @@ import type { VfioPort } from '../port.ts';
 import type { RegionInfo } from './device-info.ts';
 import { dataError, deviceError } from './errors.ts';
 
-const PAGE = 4096;
-
 /** A device behind a port whose driver has a v1 migration region. */
 export class PortV1Device implements V1Device {
   readonly regionSize: number;
@@ -34,7 +32,7 @@ export class PortV1Device implements V1Device {
       });
     }
     this.dataSection = area ?? { offset: begin, size: region.size - begin };
-    const isAligned = area !== undefined && area.offset % PAGE === 0 && area.size % PAGE === 0;
+    const isAligned = area !== undefined && area.offset % port.pageSize === 0 && area.size % port.pageSize === 0;
     this.#isMappable = isAligned && (region.flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0;
     if (map && area !== undefined && this.#isMappable) this.mapped = port.map?.(region, area.offset, area.size);
   }
@@ -64,8 +62,9 @@ export class PortV1Device implements V1Device {
     const { offset: begin, size } = this.dataSection;
     if (!this.#isMappable || this.#port.withMap === undefined || length === 0) return false;
     if (offset < begin || offset + length > begin + size) return false;
-    const at = offset - (offset % PAGE);
-    const end = Math.ceil((offset + length) / PAGE) * PAGE;
+    const { pageSize } = this.#port;
+    const at = offset - (offset % pageSize);
+    const end = Math.ceil((offset + length) / pageSize) * pageSize;
     this.#port.withMap(this.#region, at, end - at, (bytes) => use(bytes.subarray(offset - at, offset - at + length)));
     return true;
   }

@@ -39,8 +39,6 @@ import { refuse } from './refuse.ts';
 import type { DmaMappings } from './dma-mappings.ts';
 import type { WindowLog } from './window-log.ts';
 
-const PAGE = 4096n;
-const PAGE_SIZES = 0xffff_ffff_ffff_f000n;
 /** type1's own limit (drivers/vfio/vfio_iommu_type1.c: DIRTY_BITMAP_SIZE_MAX). */
 const MAX_BITMAP = 256n * 1024n * 1024n;
 const LAST_IOVA = 0xffff_ffff_ffffn;
@@ -56,6 +54,8 @@ export interface ContainerState {
 
 /** Everything that a request may need besides the container. */
 export interface ContainerHost {
+  /** Bytes of a page of the host, a power of two: no mapping has less, and it is what dirty pages are told by. */
+  readonly pageSize: bigint;
   readonly mappings: DmaMappings;
   hasGroup(container: ContainerState): boolean;
   /** The process that makes the request, as a number by which its memory is found later; 0 if nobody will look for it. */
@@ -122,7 +122,7 @@ function getInfo(argument: ContainerArgument, host: ContainerHost): number {
     {
       argsz: Math.max(argsz, total),
       flags: VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
-      iova_pgsizes: PAGE_SIZES,
+      iova_pgsizes: U64 - host.pageSize, // that size, and all above
       cap_offset: fits ? migrationAt : 0,
     },
     bytes,
@@ -132,7 +132,7 @@ function getInfo(argument: ContainerArgument, host: ContainerHost): number {
       id: VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
       version: 1,
       next: rangesAt,
-      pgsize_bitmap: PAGE,
+      pgsize_bitmap: host.pageSize,
       max_dirty_bitmap_size: MAX_BITMAP,
     },
     bytes,
@@ -159,7 +159,7 @@ function mapDma(argument: ContainerArgument, container: ContainerState, host: Co
   if (argsz < 32 || (flags & ~access) !== 0 || (flags & access) === 0) {
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: argsz ${argsz}, flags ${flags}`);
   }
-  if (size === 0n || (size | iova | vaddr) % PAGE !== 0n || iova + size > U64 || vaddr + size > U64) {
+  if (size === 0n || (size | iova | vaddr) % host.pageSize !== 0n || iova + size > U64 || vaddr + size > U64) {
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: 0x${size.toString(16)} bytes at 0x${iova.toString(16)}`);
   }
   if (iova + size - 1n > LAST_IOVA)
@@ -183,7 +183,7 @@ function unmapDma(argument: ContainerArgument, container: ContainerState, host: 
     if (iova !== 0n || size !== 0n) throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: with ALL, iova and size must be 0');
     bytes = host.mappings.unmapAll(owner, argument.id);
   } else {
-    if (size === 0n || (size | iova) % PAGE !== 0n || iova + size > U64) {
+    if (size === 0n || (size | iova) % host.pageSize !== 0n || iova + size > U64) {
       throw refuse('EINVAL', `VFIO_IOMMU_UNMAP_DMA: 0x${size.toString(16)} bytes at 0x${iova.toString(16)}`);
     }
     if ((flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0) {
@@ -192,7 +192,7 @@ function unmapDma(argument: ContainerArgument, container: ContainerState, host: 
       }
       const whole = argument.read(24 + vfio_bitmap.size);
       host.mappings.checkWhole(owner, iova, size); // what is told is unmapped
-      writeDirtyBitmap(argument, vfio_bitmap.decode(whole, 24), { iova, length: size }, host.logs(container));
+      writeDirtyBitmap(argument, vfio_bitmap.decode(whole, 24), { iova, length: size }, container, host);
     }
     bytes = host.mappings.unmap(owner, iova, size, argument.id);
   }
@@ -218,11 +218,11 @@ function dirtyPages(argument: ContainerArgument, container: ContainerState, host
       }
       const whole = argument.read(8 + vfio_iommu_type1_dirty_bitmap_get.size);
       const { iova, size, ...bitmap } = vfio_iommu_type1_dirty_bitmap_get.decode(whole, 8);
-      if (size === 0n || (iova | size) % PAGE !== 0n || iova + size > U64)
+      if (size === 0n || (iova | size) % host.pageSize !== 0n || iova + size > U64)
         throw refuse('EINVAL', 'GET_BITMAP: bad range');
       host.mappings.checkWhole(BigInt(container.inode), iova, size);
       const into = { pgsize: bitmap.bitmap_pgsize, size: bitmap.bitmap_size, data: bitmap.bitmap_data };
-      writeDirtyBitmap(argument, into, { iova, length: size }, host.logs(container));
+      writeDirtyBitmap(argument, into, { iova, length: size }, container, host);
       return 0;
     }
     default:
@@ -238,24 +238,27 @@ function writeDirtyBitmap(
   argument: ContainerArgument,
   { pgsize, size, data }: ReturnType<typeof vfio_bitmap.decode>,
   range: IovaRange,
-  logs: readonly WindowLog[],
+  container: ContainerState,
+  host: ContainerHost,
 ): void {
-  const needed = ((range.length / PAGE + 63n) / 64n) * 8n;
-  if (pgsize !== PAGE || size < needed || size > MAX_BITMAP) {
+  const { pageSize } = host;
+  const needed = ((range.length / pageSize + 63n) / 64n) * 8n;
+  if (pgsize !== pageSize || size < needed || size > MAX_BITMAP) {
     throw refuse('EINVAL', `dirty bitmap: ${size} bytes for ${range.length} with pages of ${pgsize}`);
   }
+  const logs = host.logs(container);
   for (const log of logs) log.collect(range);
   const bits = new Uint8Array(Math.min(PIECE, Number(needed)));
   try {
     for (let done = 0n; done < needed; done += BigInt(bits.length)) {
       const left = needed - done;
       const piece = left < bits.length ? bits.subarray(0, Number(left)) : bits;
-      const skipped = done * 8n * PAGE;
+      const skipped = done * 8n * pageSize;
       const rest = range.length - skipped;
-      const whole = BigInt(piece.length) * 8n * PAGE;
+      const whole = BigInt(piece.length) * 8n * pageSize;
       piece.fill(0);
       const part = { iova: range.iova + skipped, length: rest < whole ? rest : whole };
-      for (const log of logs) log.tell(part, { pageSize: PAGE, bits: piece });
+      for (const log of logs) log.tell(part, { pageSize, bits: piece });
       argument.writeAt(data + done, piece);
     }
   } catch (error) {

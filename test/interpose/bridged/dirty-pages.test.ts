@@ -26,7 +26,7 @@ const MAPPINGS: PageSet = [
 
 /** A VMM's container, its devices, and the supervisors between them, one after the other. */
 class World {
-  readonly container = new HardwareContainer(MAPPINGS);
+  readonly container: HardwareContainer;
   readonly logs: SimLog[];
   /** Pages that were written to, and that the VMM has not been told of. */
   readonly untold = new Set<number>();
@@ -35,8 +35,9 @@ class World {
   #ledgers = new Ledgers(this.#head);
   state = new DirtyState(new Ledger(this.#ledgers, 0, this.#memory, DIRTY_STATE_SIZE));
 
-  constructor(habits = [EXACT]) {
-    this.logs = habits.map((habit) => new SimLog(habit));
+  constructor(habits = [EXACT], pageSize = 4096n) {
+    this.container = new HardwareContainer(MAPPINGS, pageSize);
+    this.logs = habits.map((habit) => new SimLog(habit, pageSize));
   }
 
   get named(): NamedLog[] {
@@ -100,18 +101,21 @@ class World {
 const whole = (n: number): PageRange => MAPPINGS[n] ?? { first: 0, end: 0 };
 
 describe('dirty pages of a container from logs', () => {
-  it('tells what the devices have written, each of them, and once', () => {
-    const world = new World([EXACT, LIKE_PDS]);
-    expect(world.start()).toBeUndefined();
-    world.write(0, 5);
-    world.write(1, 159);
-    world.write(1, 300);
-    expect(world.read(whole(0))).toEqual([5, 159]);
-    expect(world.read(whole(0))).toEqual([]);
-    world.write(0, 899);
-    expect(world.read(whole(3))).toEqual([300, 899]);
-    expect(world.read(whole(3))).toEqual([]);
-  });
+  it.each([4096n, 16_384n, 65_536n])(
+    'tells what the devices have written, each of them, and once: pages of %d',
+    (page) => {
+      const world = new World([EXACT, LIKE_PDS], page);
+      expect(world.start()).toBeUndefined();
+      world.write(0, 5);
+      world.write(1, 159);
+      world.write(1, 300);
+      expect(world.read(whole(0))).toEqual([5, 159]);
+      expect(world.read(whole(0))).toEqual([]);
+      world.write(0, 899);
+      expect(world.read(whole(3))).toEqual([300, 899]);
+      expect(world.read(whole(3))).toEqual([]);
+    },
+  );
 
   it('keeps what a log tells of neighbours for whoever asks for them', () => {
     const world = new World([LIKE_PDS]);
@@ -131,6 +135,17 @@ describe('dirty pages of a container from logs', () => {
     world.write(0, 8193);
     expect(world.read(added)).toHaveLength(8);
     expect(world.read(added)).toHaveLength(8);
+  });
+
+  it('asks for two ranges, below and above 4 GiB, in whatever pages these are', () => {
+    const world = new World([{ ...EXACT, maxRanges: 2 }], 16_384n);
+    const end = 2 ** 32 / 16_384;
+    world.container.mappings = [0, 4096, 8192, end, end + 4096].map((first) => ({ first, end: first + 16 }));
+    expect(world.start()).toBeUndefined();
+    expect(world.logs[0]?.ranges).toEqual([
+      { first: 0, end: 8192 + 128 }, // ranges are whole MiB, two of them
+      { first: end, end: end + 4096 + 128 },
+    ]);
   });
 
   it('asks for fewer ranges if a driver refuses many', () => {

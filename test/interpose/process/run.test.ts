@@ -19,7 +19,7 @@ import { compiled, describeWithCompiler, executableDirectory } from '../../suppo
 import { because, lacksNobody, NOBODY } from '../../support/host.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
-import { VfioPuppet } from '../../support/vfio-puppet.ts';
+import { SECTION, VfioPuppet } from '../../support/vfio-puppet.ts';
 import { noise } from '../../support/bytes.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 
@@ -255,7 +255,7 @@ describeWithCompiler('the process that vfio-shim run becomes', () => {
     const user = await open({ json });
     expect((await user.puppet.call('wait4', [-1, 0, 1, 0])).errno).toBe('ECHILD');
     const { devices } = await user.openDevices();
-    await user.mmap(devices[0]?.fd ?? -1, 4096, (devices[0]?.region ?? 0n) + 4096n);
+    await user.mmap(devices[0]?.fd ?? -1, 4096, (devices[0]?.region ?? 0n) + SECTION);
     expect((await user.puppet.call('wait4', [-1, 0, 1 | 0x4000_0000, 0])).errno).toBe('ECHILD');
     const { keeper, supervisor, others } = user.puppet.run.cast();
     expect(supervisor?.pid).toBeGreaterThan(0);
@@ -272,7 +272,7 @@ describeWithCompiler('the process that vfio-shim run becomes', () => {
     const { devices } = await user.openDevices();
     const [device] = devices;
     expect(await device?.state()).toBe(V1.RUNNING);
-    expect((await user.mmap(device?.fd ?? -1, 4096, (device?.region ?? 0n) + 4096n)).errno).toBe('OK');
+    expect((await user.mmap(device?.fd ?? -1, 4096, (device?.region ?? 0n) + SECTION)).errno).toBe('OK');
     expect((await user.ioctl(device?.fd ?? -1, VFIO_DEVICE_RESET)).errno).toBe('OK');
   });
 

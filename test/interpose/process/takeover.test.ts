@@ -20,7 +20,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { because, lacksTracing } from '../../support/host.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
-import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { FULL, inShort } from '../../support/runs.ts';
@@ -262,7 +262,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     const after = await run.supervisor(before);
     killHard(after);
     expect(await device.state(4)).toBe(2);
-    expect(await Promise.all(waiting)).toEqual([4096n, 4096n, 4096n]);
+    expect(await Promise.all(waiting)).toEqual([SECTION, SECTION, SECTION]);
     expect(await device.read(24, 8)).toBe(65568n);
   });
 
@@ -308,7 +308,7 @@ describeWithCompiler('a supervisor that is killed', () => {
     for (let i = 0; i < 3; i += 1) {
       expect((await user.pread(device.fd, 4, device.region)).errno).toBe('ENOSYS');
       expect((await user.ioctl(device.fd, VFIO_DEVICE_RESET)).errno).toBe('ENOSYS');
-      expect((await user.mmap(device.fd, 4096, device.region + 4096n)).errno).toBe('ENOSYS');
+      expect((await user.mmap(device.fd, 4096, device.region + SECTION)).errno).toBe('ENOSYS');
     }
     run.end();
     expect(await run.ended()).toEqual({ code: 0, signal: null });

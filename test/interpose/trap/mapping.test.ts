@@ -14,6 +14,7 @@ import {
   PROT_WRITE,
 } from '../../../src/abi/mman.ts';
 import { RLIMIT_NOFILE } from '../../../src/abi/prctl.ts';
+import { PAGE_SIZE } from '../../../src/sys/libc.ts';
 import { V1 } from '../../../src/v1/states.ts';
 import { noise } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
@@ -29,7 +30,7 @@ const READ_WRITE = PROT_READ | PROT_WRITE;
 const REFUSED = 'is not mapped, migration will be slow';
 const many = FULL ? 20 : 1;
 const patience = { timeout: 20_000 * (many + 1) };
-const section = 16 * 4096;
+const section = 65_536;
 const SHARED = expect.stringContaining('memfd:') as string;
 
 describeWithCompiler('mmap of the data section', () => {
@@ -43,7 +44,7 @@ describeWithCompiler('mmap of the data section', () => {
 
   /** mmap of the first page, again and again, as an operation of the puppet. */
   function mapping(device: DevicePuppet, times: number): string {
-    return `loop ${times} ${nr('mmap')} 0 4096 ${READ_WRITE} ${MAP_SHARED} ${device.fd} ${device.region + SECTION}`;
+    return `loop ${times} ${nr('mmap')} 0 ${PAGE_SIZE} ${READ_WRITE} ${MAP_SHARED} ${device.fd} ${device.region + SECTION}`;
   }
 
   function descriptors(pid: number): string[] {
@@ -61,9 +62,11 @@ describeWithCompiler('mmap of the data section', () => {
     const { user } = device;
     const before = descriptors(user.puppet.run.pid);
     const whole = BigInt(value(await user.mmap(device.fd, section, device.region + SECTION)));
-    const last = BigInt(value(await user.mmap(device.fd, 4096, device.region + SECTION + BigInt(section - 4096))));
+    const last = BigInt(
+      value(await user.mmap(device.fd, PAGE_SIZE, device.region + SECTION + BigInt(section - PAGE_SIZE))),
+    );
     const bytes = noise(100, 4);
-    await user.poke(last + 3996n, bytes);
+    await user.poke(last + BigInt(PAGE_SIZE - 100), bytes);
     expect(await user.peek(whole + BigInt(section - 100), 100)).toEqual(bytes);
     const end = device.region + SECTION + BigInt(section);
     expect((await user.pread(device.fd, 100, end - 100n)).bytes).toEqual(bytes);
@@ -77,7 +80,14 @@ describeWithCompiler('mmap of the data section', () => {
       expect(outcome.errno).toBe('OK');
       expect(await user.peek(outcome.value + 4092n, 4)).toEqual(noise(8, 5).subarray(0, 4));
     }
-    const readOnly = await puppet.call('mmap', [0, 4096, PROT_NONE, MAP_SHARED, device.fd, device.region + SECTION]);
+    const readOnly = await puppet.call('mmap', [
+      0,
+      PAGE_SIZE,
+      PROT_NONE,
+      MAP_SHARED,
+      device.fd,
+      device.region + SECTION,
+    ]);
     expect(readOnly.errno).toBe('OK');
     expect(newOnes(user.puppet.run.pid, before), 'by which the memory is mapped').toEqual([SHARED]);
   });
@@ -89,20 +99,20 @@ describeWithCompiler('mmap of the data section', () => {
     const at = device.region + SECTION;
     const cases: [string, number, bigint, number, number, bigint][] = [
       ['EINVAL', section, device.region, READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', 4096, device.region, READ_WRITE, MAP_SHARED, 0n],
+      ['EINVAL', PAGE_SIZE, device.region, READ_WRITE, MAP_SHARED, 0n],
       ['EINVAL', section + 1, at, READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', 4096, at + BigInt(section), READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', 4096, at + 0xff_ffff_e000n, READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', 4096, at + 512n, READ_WRITE, MAP_SHARED, 0n],
+      ['EINVAL', PAGE_SIZE, at + BigInt(section), READ_WRITE, MAP_SHARED, 0n],
+      ['EINVAL', PAGE_SIZE, at + 0xff_fffe_0000n, READ_WRITE, MAP_SHARED, 0n],
+      ['EINVAL', PAGE_SIZE, at + 512n, READ_WRITE, MAP_SHARED, 0n],
       ['EINVAL', 0, at, READ_WRITE, MAP_SHARED, 0n],
       ['EINVAL', -1, at, READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', -4096, at, READ_WRITE, MAP_SHARED, 0n],
+      ['EINVAL', -PAGE_SIZE, at, READ_WRITE, MAP_SHARED, 0n],
       ['EINVAL', 2 ** 53, at, READ_WRITE, MAP_SHARED, 0n],
-      ['EINVAL', 4096, at, READ_WRITE, MAP_PRIVATE, 0n],
-      ['EINVAL', 4096, at, READ_WRITE, 0, 0n],
-      ['EPERM', 4096, at, READ_WRITE | PROT_EXEC, MAP_SHARED, 0n],
-      ['EINVAL', 4096, at, READ_WRITE, MAP_SHARED | MAP_FIXED, 123n], // the kernel's own answer
-      ['ENOMEM', 4096, at, READ_WRITE, MAP_SHARED | MAP_FIXED, 0xffff_ffff_ffff_0000n],
+      ['EINVAL', PAGE_SIZE, at, READ_WRITE, MAP_PRIVATE, 0n],
+      ['EINVAL', PAGE_SIZE, at, READ_WRITE, 0, 0n],
+      ['EPERM', PAGE_SIZE, at, READ_WRITE | PROT_EXEC, MAP_SHARED, 0n],
+      ['EINVAL', PAGE_SIZE, at, READ_WRITE, MAP_SHARED | MAP_FIXED, 123n], // the kernel's own answer
+      ['ENOMEM', PAGE_SIZE, at, READ_WRITE, MAP_SHARED | MAP_FIXED, 0xffff_ffff_ffff_0000n],
     ];
     for (const [errno, length, offset, protection, flags, address] of cases) {
       const outcome = await puppet.call('mmap', [address, length, protection, flags, device.fd, offset]);
@@ -116,9 +126,9 @@ describeWithCompiler('mmap of the data section', () => {
       [999, 'EBADF'],
       [-1, 'EBADF'],
     ] as const) {
-      expect((await puppet.call('mmap', [0, 4096, PROT_READ, MAP_SHARED, other, at])).errno).toBe(errno);
+      expect((await puppet.call('mmap', [0, PAGE_SIZE, PROT_READ, MAP_SHARED, other, at])).errno).toBe(errno);
     }
-    const anonymous = [0, 4096, READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, at] as const;
+    const anonymous = [0, PAGE_SIZE, READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, at] as const;
     expect((await puppet.call('mmap', anonymous)).errno).toBe('OK');
     for (const end of new Int32Array(pipes.bytes.buffer)) await puppet.call('close', [end]);
     expect(newOnes(puppet.run.pid, before), 'for what the kernel has refused').toEqual([SHARED]);

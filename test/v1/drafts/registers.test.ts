@@ -1,6 +1,7 @@
 import { describe, expect, it, test } from 'vitest';
 import { vfio_device_migration_info_2018, vfio_device_migration_info_2019 } from '../../../src/abi/vfio-drafts.ts';
 import { fieldWidth } from '../../../src/abi/struct.ts';
+import { DATA_OFFSET } from '../../../src/v1/region.ts';
 import type { Draft } from '../../../src/v1/drafts/device.ts';
 import { DraftRegion } from '../../../src/v1/drafts/region.ts';
 import { DraftAccess, draftRegisters } from '../../../src/v1/drafts/registers.ts';
@@ -93,11 +94,11 @@ describe('DraftRegion', () => {
     [1, 4, 'EINVAL'],
     [76, 4, 'EINVAL'],
     [72, 4, 'EINVAL'],
-    [4092, 8, 'EINVAL'],
-    [4096, 8192, 'OK'],
-    [4097, 8192, 'EINVAL'],
-    [12_288, 0, 'OK'],
-    [12_289, 0, 'EINVAL'],
+    [DATA_OFFSET - 4, 8, 'EINVAL'],
+    [DATA_OFFSET, 8192, 'OK'],
+    [DATA_OFFSET + 1, 8192, 'EINVAL'],
+    [DATA_OFFSET + 8192, 0, 'OK'],
+    [DATA_OFFSET + 8193, 0, 'EINVAL'],
     [Number.NaN, 4, 'EINVAL'],
     [2 ** 60, 4, 'EINVAL'],
     [-4, 4, 'EINVAL'],

@@ -96,6 +96,23 @@ describe('PortV1Device', () => {
     }
   });
 
+  it('maps whole pages of the carrier, and none by smaller ones', () => {
+    fake.pageSize = 16_384;
+    const mapped: [at: number, size: number][] = [];
+    fake.withMap = (place, at, size, use) => {
+      mapped.push([at, size]);
+      use(fake.map(place, at, size));
+    };
+    const large = { size: 61_440, sparse: [{ offset: 16_384, size: 32_768 }] };
+    const into = new Uint8Array(100);
+    new PortV1Device(fake, region(large), false).read(36_384, into);
+    expect(into).toBeBytes(noise(65_536).subarray(40_480, 40_580));
+    expect(mapped).toEqual([[32_768, 16_384]]);
+    for (const sparse of [[{ offset: 8192, size: 16_384 }], [{ offset: 16_384, size: 8192 }]]) {
+      expect(new PortV1Device(fake, region({ ...large, sparse }), true).mapped).toBeUndefined();
+    }
+  });
+
   it('maps nothing unasked, and nothing where the carrier cannot', () => {
     const sparse = [{ offset: 8192, size: 8192 }];
     expect(new PortV1Device(fake, region({ sparse }), false).mapped).toBeUndefined();

@@ -59,7 +59,7 @@ beforeEach(() => {
   container = { inode: 5, iommu: VFIO_TYPE1v2_IOMMU, logging: false };
   const mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
   logs = [];
-  host = { mappings, groups: true, hasGroup: () => host.groups, mapper: () => 77n, logs: () => logs };
+  host = { pageSize: 4096n, mappings, groups: true, hasGroup: () => host.groups, mapper: () => 77n, logs: () => logs };
 });
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
@@ -329,6 +329,29 @@ describe('VFIO_IOMMU_DIRTY_PAGES', () => {
     expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP)).toBe('OK');
     expect(dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP)).toBe('OK');
     expect(getBitmap({})).toBe('EINVAL');
+  });
+
+  it('counts by the pages of the host, and maps by them', () => {
+    const large = 16_384n;
+    host = { ...host, pageSize: large };
+    ioctl(VFIO_IOMMU_GET_INFO, vfio_iommu_type1_info.encode({ argsz: 104 }), 104);
+    const info = memory.end(104);
+    expect(vfio_iommu_type1_info.decode(info).iova_pgsizes).toBe(0xffff_ffff_ffff_c000n);
+    expect(vfio_iommu_type1_info_cap_migration.decode(info, 24).pgsize_bitmap).toBe(large);
+    const map = (size: bigint): string =>
+      ioctl(VFIO_IOMMU_MAP_DMA, vfio_iommu_type1_dma_map.encode({ argsz: 32, flags: 3, size, vaddr: large }));
+    expect([map(PAGE), map(large)]).toEqual(['EINVAL', 'OK']);
+    const log = new WindowLog(new Uint8Array(WINDOW_LOG_SIZE), { iova: 4096 * 6, pages: 64 });
+    logs = [log];
+    dirty(VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+    log.note(0); // the device's own pages are smaller: its first is the host's second
+    log.note(30); // and this is the tenth
+    expect(getBitmap({ size: 64n * large })).toBe('EINVAL'); // its pages are not the host's
+    host.mappings.unmapAll(5n, 99n);
+    host.mappings.map(5n, 0n, 64n * large, 100n);
+    expect(getBitmap({ size: 64n * large, pgsize: PAGE })).toBe('EINVAL');
+    expect(getBitmap({ size: 64n * large, pgsize: large })).toBe('OK');
+    expect(bits(8)).toEqual([1, 9]);
   });
 
   /** Two devices' logs: of 64 pages from page 16 on, and of as many from page 100 on. */

@@ -39,6 +39,7 @@ import {
   vfio_region_info_cap_type,
   vfio_region_sparse_mmap_area,
 } from '../../../src/abi/vfio.ts';
+import { DATA_OFFSET } from '../../../src/v1/region.ts';
 import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../../src/vfio/server/device-requests.ts';
 import { emulatedRegions } from '../../../src/interpose/emulated/emulated-regions.ts';
 import { planDevice } from '../../../src/interpose/run/plan-device.ts';
@@ -156,7 +157,7 @@ describe('VFIO_DEVICE_GET_REGION_INFO', () => {
         flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS,
         index: MIGRATION_REGION_INDEX,
         cap_offset: fits ? 32 : 0,
-        size: BigInt(4096 + SECTION),
+        size: BigInt(DATA_OFFSET + SECTION),
         offset: regionOffset(2),
       });
       if (!fits) continue;
@@ -166,7 +167,7 @@ describe('VFIO_DEVICE_GET_REGION_INFO', () => {
       expect(vfio_region_info_cap_type.decode(bytes, type?.at)).toMatchObject({ type: 3, subtype: 1 });
       expect(vfio_region_info_cap_sparse_mmap.decode(bytes, sparse?.at).nr_areas).toBe(1);
       const area = vfio_region_sparse_mmap_area.decode(bytes, (sparse?.at ?? 0) + 16);
-      expect(area).toEqual({ offset: 4096n, size: BigInt(SECTION) });
+      expect(area).toEqual({ offset: BigInt(DATA_OFFSET), size: BigInt(SECTION) });
     }
     expect(ioctl(VFIO_DEVICE_GET_REGION_INFO, vfio_region_info.encode({ argsz: 9999, index: 9 }), 79)).toBe('EFAULT');
   });

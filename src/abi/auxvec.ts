@@ -1,0 +1,2 @@
+/** The entry of the auxiliary vector that says how large a page is (linux/auxvec.h). */
+export const AT_PAGESZ = 6;
