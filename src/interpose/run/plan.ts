@@ -1,4 +1,5 @@
 import type { V1Habits } from '../../bridge/state-map.ts';
+import type { RecordingHeader } from '../../recording/format.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
 import type { Draft } from '../../v1/drafts/device.ts';
 
@@ -28,6 +29,8 @@ export interface Plan {
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;
+  /** None if nothing is recorded. */
+  readonly recording: PlannedRecording | undefined;
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
@@ -35,6 +38,13 @@ export interface Plan {
   readonly verbose: boolean;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
+}
+
+/** What is recorded, if the plan names files for it. */
+export interface PlannedRecording {
+  readonly header: RecordingHeader;
+  /** Bytes of a file from which on nothing more is recorded. */
+  readonly limit: number;
 }
 
 /** Descriptors that a plan names, by the numbers of the process that reads it. */
@@ -45,8 +55,14 @@ export interface PlannedFds {
   readonly report: number | undefined;
   /** The file to which keeper and supervisor log; without it they log to the target's stderr. */
   readonly log: number | undefined;
-  /** The file that gets a line of JSON per trapped call. */
+  /** The file of the recording. */
+  readonly record: number | undefined;
+  /** The file that gets the migration data of the recording. */
+  readonly recordData: number | undefined;
+  /** The file that gets the recording for people. */
   readonly trace: number | undefined;
+  /** Of a recording: by a byte here the supervisor wakes the keeper, which writes it down. */
+  readonly wake: number | undefined;
   /**
    * With -v and without a log: the launcher's stderr, for what is to be said when the target has ended and has none any more. The
    * first supervisor alone keeps it, and no longer than the process lives that was launched.
@@ -61,7 +77,7 @@ export interface FileIdentity {
 }
 
 /** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
-export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords'> };
+export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords' | 'wake'> };
 
 /** A range of descriptor numbers, both ends included. */
 export interface FdWindow {
