@@ -1,4 +1,4 @@
-import { errnoNumber, type ErrnoName } from '../abi/errno.ts';
+import { errnoName, errnoNumber, type ErrnoName } from '../abi/errno.ts';
 import { ShimError } from '../error.ts';
 import {
   below,
@@ -122,7 +122,8 @@ function corrupt(line: number, why: string, cause?: unknown): ShimError {
 const protocol = oneOf('v1', 'v2', 'draft-2018', 'draft-2019');
 const direction = oneOf('out', 'in');
 const errno: Check = (value, path) => {
-  if (typeof value !== 'string' || errnoNumber(value as ErrnoName) === undefined)
+  // by its number, as "toString" is a name of an object too
+  if (typeof value !== 'string' || errnoName(errnoNumber(value as ErrnoName)) !== value)
     throw new Wrong(path, value, 'the name of an errno');
 };
 /** A state's name, or the number of none. */

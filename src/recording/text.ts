@@ -153,7 +153,7 @@ function deviceText(call: DeviceCall): string {
 
 /** A state by its name, a count of bytes with its unit, another number as it is. */
 function valueText({ register, state }: Extract<DeviceCall, { call: 'register' }>, value: number): string {
-  if (state !== undefined) return `${value} (${state})`;
+  if (state?.startsWith('(') === false) return `${value} (${state})`;
   return SIZES.has(register) ? size(value) : String(value);
 }
 

@@ -65,7 +65,9 @@ const ORIGIN = Number(process.hrtime.bigint()) / 1000 - performance.now() * 1000
 /** For so long a thread is taken to be of the process that it was of, in milliseconds. */
 const KNOWN = 1000;
 const WAKE = new Uint8Array(1);
-const syscallNames = new Map(Object.entries(arch.syscalls).map(([name, nr]) => [nr as number, name]));
+const syscallNames: ReadonlyMap<number, string> = new Map(
+  Object.entries(arch.syscalls).map(([name, nr]) => [nr, name]),
+);
 const numbers = arch.syscalls;
 
 /**

@@ -26,7 +26,11 @@ export function requestName(asked: Asked, command: number): string {
 }
 
 const PREFIX = 'VFIO_DEVICE_FEATURE_';
-const OPERATIONS = ['PROBE', 'GET', 'SET'] as const;
+const OPERATIONS = [
+  ['PROBE', features.VFIO_DEVICE_FEATURE_PROBE],
+  ['GET', features.VFIO_DEVICE_FEATURE_GET],
+  ['SET', features.VFIO_DEVICE_FEATURE_SET],
+] as const;
 const FEATURES: ReadonlyMap<number, string> = new Map(
   Object.entries(features).flatMap(([name, number]) =>
     name.startsWith(PREFIX) && typeof number === 'number' && number <= features.VFIO_DEVICE_FEATURE_MASK
@@ -43,6 +47,6 @@ export function featureAsked(argument: Argument): string {
 /** The operations and the feature in the flags of `struct vfio_device_feature`. */
 function featureName(flags: number): string {
   const number = flags & features.VFIO_DEVICE_FEATURE_MASK;
-  const asked = OPERATIONS.filter((name) => (flags & features[`${PREFIX}${name}`]) !== 0);
+  const asked = OPERATIONS.flatMap(([name, flag]) => ((flags & flag) === 0 ? [] : [name]));
   return [...asked, FEATURES.get(number) ?? String(number)].join(' ');
 }
