@@ -321,7 +321,7 @@ describe('vfio-shim run and the files it is to write', () => {
     const other = newName();
     const cases: [string, RegExp][] = [
       [join(directory, 'none/log'), /no such file/],
-      [directory, /directory/],
+      ...(option === '--record' ? [] : [[directory, /directory/] as [string, RegExp]]), // which gets a file for each run
       [fifoWithoutReader(), /ENXIO/],
     ];
     if (process.getuid?.() === 0) {
