@@ -23,7 +23,7 @@ describeWithQemus(['7.2', '10.0'], 'run --record', () => {
   const bed = useTestBed();
 
   it.each([
-    ['7.2', 'qat', ['PRE_COPY', 'STOP_COPY'], 'RESUMING'],
+    ['7.2', 'qat', ['RUNNING', 'PRE_COPY', 'STOP_COPY'], 'RESUMING'],
     ['10.0', 'vendor-v1', ['PRE_COPY', 'STOP_COPY', 'STOP'], 'RESUMING'],
   ] as const)('QEMU %s on %s: a live migration', { timeout: TIMEOUT }, async (qemu, driver, saving, loading) => {
     const start = (name: string, incoming: boolean) =>
