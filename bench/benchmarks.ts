@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Benchmark } from './benchmark.ts';
 import { dirty } from './dirty.ts';
 import { idle } from './idle.ts';
@@ -37,6 +40,34 @@ const trap: Benchmark = {
         pread: numberOf(output('null-supervisor', [supervisor, calls]), 'nsPerCall'),
         written: numberOf(output('null-supervisor', [supervisor, calls, 'write']), 'nsPerCall'),
       }),
+    };
+  },
+};
+
+const record: Benchmark = {
+  name: 'record',
+  about: 'one trapped pread of device_state with --record, against one without',
+  rounds: 10,
+  rows: [
+    {
+      key: 'pread',
+      title: 'record: pread of device_state',
+      unit: 'ns',
+      compare: 'ratio',
+      target: { bound: 'at most', value: 1.15 },
+    },
+  ],
+  prepare({ cli }) {
+    const client = compile('trap-client');
+    const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-bench-'));
+    process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+    const run = (options: readonly string[]): Sample => ({
+      pread: numberOf(output('trap-client', interposed(cli, [...device, ...options], [client, '100000'])), 'nsPerCall'),
+    });
+    let file = 0;
+    return {
+      ours: () => run(['--record', join(directory, String((file += 1)))]),
+      baseline: () => run([]),
     };
   },
 };
@@ -172,6 +203,7 @@ const startUp: Benchmark = {
 
 export const benchmarks: readonly Benchmark[] = [
   trap,
+  record,
   stopCopy,
   chunks,
   dirty,

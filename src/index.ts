@@ -8,3 +8,4 @@ export * from './qemu-stream/index.ts';
 export * from './bridge/index.ts';
 export * from './sim/index.ts';
 export * from './device/index.ts';
+export * from './recording/index.ts';

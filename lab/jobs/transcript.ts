@@ -5,7 +5,7 @@ import { check } from '../guest/check.ts';
 import { assertGoesOn, OLD, ROUND, startBoth, startDestination, type End } from '../guest/pair.ts';
 import { askedOf, traced, type Asked } from '../guest/trace.ts';
 
-/** What `run --trace` shows that the driver is asked in a whole migration, and what the driver may be asked. */
+/** What `run --record` shows that the driver is asked in a whole migration, and what the driver may be asked. */
 
 const vector = (name: string): string => readFileSync(new URL(`../../test/vectors/${name}`, import.meta.url), 'utf8');
 type NextState = Readonly<Record<string, Readonly<Record<string, string | null>>>>;

@@ -40,9 +40,10 @@ function check(options: WrapperOptions): void {
   if (options.device.length > 0 && options.sysfs === undefined) {
     throw bad('--device: give --sysfs too, as a domain names the device by the directory there');
   }
-  for (const name of ['emulator', 'install', 'sysfs', 'log', 'trace'] as const) {
+  for (const name of ['emulator', 'install', 'sysfs', 'log', 'record', 'trace'] as const) {
     const path = options[name];
-    if (path !== undefined && !isAbsolute(path)) throw bad(`--${name} ${path}: is not an absolute path`);
+    if (path !== undefined && path !== '-' && !isAbsolute(path))
+      throw bad(`--${name} ${path}: is not an absolute path`);
   }
   try {
     accessSync(options.emulator, constants.X_OK);

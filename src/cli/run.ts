@@ -31,6 +31,9 @@ export interface RunOptions {
   readonly dirtyLog: 'auto' | 'off';
   readonly p2p: 'auto' | 'off';
   readonly log?: string;
+  readonly record?: string;
+  readonly recordData?: true;
+  readonly recordLimit: string;
   readonly trace?: string;
   readonly json?: true;
   readonly verbose?: true;
@@ -115,7 +118,13 @@ export function addRunOptions(command: Command): Command {
       'present each device in the other protocol, or the draft, and back: both halves of the bridge at work',
     )
     .option('--log <file>', "what run has to say while the VMM runs goes to a file (default: to the VMM's stderr)")
-    .option('--trace <file>', 'write a line of JSON per trapped call')
+    .option(
+      '--record <file>',
+      'record each access of the VMM, with the calls on drivers that it causes, as lines of JSON',
+    )
+    .option('--record-data', 'keep the migration data too, in FILE.data')
+    .option('--record-limit <size>', 'how large a file of the recording may become', '256M')
+    .option('--trace <file>', 'write the same for people, a line per access; - is stderr')
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*');
 }
@@ -133,7 +142,9 @@ Examples:
     vfio-pci,sysfsdev=/tmp/s/0000:90:00.0,x-enable-migration=on`;
 
 /** What is ordered whatever process this is, and whatever it inherits. Throws `ERR_ARGUMENT` or `ERR_SPEC`. */
-export function ordered(options: RunOptions): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs'> {
+export function ordered(
+  options: RunOptions,
+): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'> {
   const dataSection = dataSectionOf(options);
   return {
     devices: planned(options, dataSection),
@@ -162,12 +173,13 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     await import('../interpose/process/launch.ts');
   findCommand(command[0] ?? '', process.env['PATH']); // before anything is made that would have to be removed
   checkTracing();
-  const { log, trace } = await records(options);
+  const [recording, log] = [await recordingOf(options, what), await logOf(options)];
   const order: Order = {
     ...what,
     dataFds: what.present === 'v2' || what.present === 'auto' ? dataFdWindow() : undefined,
     log: log?.name,
-    fds: { report: reportFd === undefined ? undefined : Number(reportFd), log: log?.fd, trace },
+    fds: { report: reportFd === undefined ? undefined : Number(reportFd), log: log?.fd, ...recording.fds },
+    recording: recording.planned,
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     sysfs: undefined,
   };
@@ -188,14 +200,39 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   }
 }
 
-/** What a run writes to. Few do. */
-async function records({ log, trace }: RunOptions): Promise<{ log: Log | undefined; trace: number | undefined }> {
-  if (log === undefined && trace === undefined) return { log, trace };
-  const { openLog, openRecord } = await import('./record.ts');
-  return {
-    log: log === undefined ? undefined : openLog(log),
-    trace: trace === undefined ? undefined : openRecord('--trace', trace),
-  };
+async function logOf({ log }: RunOptions): Promise<Log | undefined> {
+  return log === undefined ? undefined : (await import('./record.ts')).openLog(log);
+}
+
+/** What is recorded, and the descriptors of the files for that. Few runs have any. */
+async function recordingOf(
+  options: RunOptions,
+  what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'>,
+): Promise<{ planned: Order['recording']; fds: Pick<Order['fds'], 'record' | 'recordData' | 'trace'> }> {
+  const { record, recordData, trace } = options;
+  if (record === undefined && trace === undefined && recordData === undefined)
+    return { planned: undefined, fds: { record: undefined, recordData: undefined, trace: undefined } };
+  const { openRecording, openTrace, recordingHeader, recordingLimit } = await import('./recording.ts');
+  const limit = recordingLimit(options);
+  const header = recordingHeader({
+    command: 'run',
+    present: what.present,
+    devices: what.devices.map(({ name, text, spec }) => ({ name, device: text, protocol: kindOf(spec).protocol })),
+    options: {
+      'round-trip': what.roundTrip,
+      segmentation: what.segmentation,
+      'data-size': what.dataSection,
+      'offer-p2p': what.offerP2P,
+      'count-stop-copy': what.countStopCopy,
+      'hold-precopy': what.holdPrecopy,
+      'dirty-log': options.dirtyLog,
+      p2p: options.p2p,
+      'on-error': what.onError,
+      'v1-stop-by-saving': what.v1.stopBySaving,
+      'v1-stop-after-load': what.v1.stopAfterLoad,
+    },
+  });
+  return { planned: { header, limit }, fds: { ...openRecording(options), trace: openTrace(trace) } };
 }
 
 function planned(options: RunOptions, dataSection: number): Plan['devices'] {

@@ -1,4 +1,6 @@
 import type { Protocol } from '../device/migratable.ts';
+import type { RecordingOptions } from './recording.ts';
+
 /** What a transfer does, one after the other; each has its own count of bytes. */
 const STEPS = [
   'open device',
@@ -75,6 +77,7 @@ interface AnyOrder {
 export interface TransferOrder extends AnyOrder {
   readonly command: 'save' | 'restore';
   readonly device: string;
+  readonly recording: RecordingOptions;
 }
 
 /** `stream FILE`: to list what it has, or to make of it the file `output`. */

@@ -16,6 +16,7 @@ import { sleepUntilReady, type WaitForDevice } from '../wait.ts';
 import { identityOf, migratableOf, openDevice, type OpenDevice } from './device.ts';
 import { parseDevice } from './device-name.ts';
 import { logger } from './logs.ts';
+import { beginTransferRecording, type TransferRecording } from './transfer-recording.ts';
 import { TransferControl, type TransferMessage, type TransferOrder, type TransferResult } from './transfer-control.ts';
 
 const logDevice = logger('device');
@@ -26,7 +27,11 @@ type Tell = (message: TransferMessage) => void;
 /** Carries an order out, in a thread that may block. */
 export function carryOut(order: TransferOrder, tell: Tell): TransferResult {
   const transfer = new Transfer(order, tell);
-  return order.command === 'save' ? transfer.save() : transfer.restore();
+  try {
+    return order.command === 'save' ? transfer.save() : transfer.restore();
+  } finally {
+    transfer.endRecording();
+  }
 }
 
 class Transfer {
@@ -35,6 +40,7 @@ class Transfer {
   readonly #control: TransferControl;
   readonly #poll = new PollSet(1);
   readonly #states: string[] = [];
+  #recording: TransferRecording | undefined;
 
   constructor(order: TransferOrder, tell: Tell) {
     this.#order = order;
@@ -93,11 +99,20 @@ class Transfer {
     return this.#result(device, target, header, begun);
   }
 
+  endRecording(): void {
+    this.#recording?.end();
+  }
+
   /** The device, running, whatever state an earlier user has left it in. */
   #ready(device: OpenDevice): MigratableDevice {
     const { text, foundIn } = device;
     logDevice('%s: %s, driver %s, %s', text, device.migratable?.protocol, device.facts.driver, foundIn);
-    const target = observe(migratableOf(device), (event) => {
+    const migratable = migratableOf(device);
+    this.#recording = beginTransferRecording(this.#order, text, migratable, (why) =>
+      this.#tell({ kind: 'note', text: why }),
+    );
+    const target = observe(migratable, (event, bytes) => {
+      this.#recording?.call(event, bytes);
       if (event.errno !== undefined || !isChange(event)) return;
       const state = event.call === 'reset' ? 'reset' : (stateIn(event) ?? '');
       logDevice('%s: %s', text, state);

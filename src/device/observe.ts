@@ -3,8 +3,11 @@ import type { MigratableDevice } from './migratable.ts';
 import { ObservedDraft, ObservedV1 } from './observed-region.ts';
 import { ObservedV2 } from './observed-v2.ts';
 
-/** Is told of each call on a device, after it has ended and before its caller knows. It must not throw. */
-export type DeviceSink = (event: DeviceEvent) => void;
+/**
+ * Is told of each call on a device, after it has ended and before its caller knows. It must not throw. `bytes`: the migration data that
+ * a call has moved, which lie there for as long as the sink is called.
+ */
+export type DeviceSink = (event: DeviceEvent, bytes?: Uint8Array) => void;
 
 type In<P> = Extract<MigratableDevice, { readonly protocol: P }>;
 

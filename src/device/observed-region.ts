@@ -29,16 +29,18 @@ const v1Registers: Registers<'v1', V1RegisterName> = {
   at: registerAt,
 };
 
+type RegionSink<P extends 'v1' | Draft, R extends string> = (event: RegionEvent<P, R>, bytes?: Uint8Array) => void;
+
 /** A device that tells of each access to its region, and of each reset. */
 class ObservedRegion<D extends RegionDevice, P extends 'v1' | Draft, R extends string> {
   readonly regionSize: number;
   readonly dataSection: D['dataSection'];
   protected readonly device: D;
   readonly #registers: Registers<P, R>;
-  readonly #sink: (event: RegionEvent<P, R>) => void;
+  readonly #sink: RegionSink<P, R>;
   readonly #clock: () => number;
 
-  constructor(device: D, registers: Registers<P, R>, sink: (event: RegionEvent<P, R>) => void, clock: () => number) {
+  constructor(device: D, registers: Registers<P, R>, sink: RegionSink<P, R>, clock: () => number) {
     this.regionSize = device.regionSize;
     this.dataSection = device.dataSection;
     this.device = device;
@@ -54,7 +56,7 @@ class ObservedRegion<D extends RegionDevice, P extends 'v1' | Draft, R extends s
       this.#sink(accessEvent(this.#registers, this.#clock(), 'read', offset, into, errnoNameOf(error)));
       throw error;
     }
-    this.#sink(accessEvent(this.#registers, this.#clock(), 'read', offset, into));
+    this.#moved('read', offset, into);
   }
 
   write(offset: number, from: Uint8Array): void {
@@ -64,7 +66,12 @@ class ObservedRegion<D extends RegionDevice, P extends 'v1' | Draft, R extends s
       this.#sink(accessEvent(this.#registers, this.#clock(), 'write', offset, from, errnoNameOf(error)));
       throw error;
     }
-    this.#sink(accessEvent(this.#registers, this.#clock(), 'write', offset, from));
+    this.#moved('write', offset, from);
+  }
+
+  #moved(access: 'read' | 'write', offset: number, bytes: Uint8Array): void {
+    const event = accessEvent(this.#registers, this.#clock(), access, offset, bytes);
+    this.#sink(event, event.call === 'data' ? bytes : undefined);
   }
 
   reset(): void {
@@ -83,7 +90,7 @@ class ObservedRegion<D extends RegionDevice, P extends 'v1' | Draft, R extends s
 export class ObservedV1 extends ObservedRegion<V1Device, 'v1', V1RegisterName> implements V1Device {
   readonly readAhead: V1Device['readAhead'];
 
-  constructor(device: V1Device, sink: (event: RegionEvent<'v1', V1RegisterName>) => void, clock: () => number) {
+  constructor(device: V1Device, sink: RegionSink<'v1', V1RegisterName>, clock: () => number) {
     super(device, v1Registers, sink, clock);
     this.readAhead = device.readAhead && (() => device.readAhead?.());
   }
@@ -97,7 +104,7 @@ export class ObservedV1 extends ObservedRegion<V1Device, 'v1', V1RegisterName> i
 export class ObservedDraft extends ObservedRegion<DraftDevice, Draft, DraftRegister> implements DraftDevice {
   readonly draft: Draft;
 
-  constructor(device: DraftDevice, sink: (event: RegionEvent<Draft, DraftRegister>) => void, clock: () => number) {
+  constructor(device: DraftDevice, sink: RegionSink<Draft, DraftRegister>, clock: () => number) {
     const table = draftRegisters[device.draft];
     super(
       device,

@@ -3,7 +3,7 @@ import { errnoNameOf } from '../error.ts';
 import type { PrecopyInfo, V2DataSession } from '../v2/device.ts';
 import type { Direction, V2Event } from './device-event.ts';
 
-type Sink = (event: V2Event) => void;
+type Sink = (event: V2Event, bytes?: Uint8Array) => void;
 
 /** A data session that tells of each call; one without the methods that spare a copy stays without them. */
 export function observedSession(session: V2DataSession, sink: Sink, clock: () => number): V2DataSession {
@@ -30,8 +30,8 @@ class ObservedSession implements V2DataSession {
     return this.#session.readableFrom;
   }
 
-  protected moved(direction: Direction, bytes: number): void {
-    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'data', direction, bytes });
+  protected moved(direction: Direction, moved: Uint8Array | undefined, bytes: number): void {
+    this.#sink({ time: this.#clock(), protocol: 'v2', call: 'data', direction, bytes }, moved?.subarray(0, bytes));
   }
 
   protected failed(direction: Direction, error: unknown): void {
@@ -46,7 +46,7 @@ class ObservedSession implements V2DataSession {
       this.failed('out', error);
       throw error;
     }
-    this.moved('out', bytes);
+    this.moved('out', into, bytes);
     return bytes;
   }
 
@@ -58,7 +58,7 @@ class ObservedSession implements V2DataSession {
       this.failed('in', error);
       throw error;
     }
-    this.moved('in', bytes);
+    this.moved('in', from, bytes);
     return bytes;
   }
 
@@ -87,6 +87,9 @@ class ObservedSession implements V2DataSession {
  */
 class ObservedInPlace extends ObservedSession {
   readonly #session: V2DataSession;
+  /** What the last look has shown, and where there was room. */
+  #shown: Uint8Array | undefined;
+  #room: Uint8Array | undefined;
 
   constructor(session: V2DataSession, sink: Sink, clock: () => number) {
     super(session, sink, clock);
@@ -101,13 +104,16 @@ class ObservedInPlace extends ObservedSession {
       this.failed('out', error);
       throw error;
     }
-    if (bytes?.length === 0) this.moved('out', 0);
+    if (bytes?.length === 0) this.moved('out', bytes, 0);
+    this.#shown = bytes;
     return bytes;
   }
 
   consume(length: number): void {
+    const shown = this.#shown;
+    this.#shown = undefined;
     this.#session.consume?.(length);
-    this.moved('out', length);
+    this.moved('out', shown, length);
   }
 
   readAhead(): void {
@@ -116,7 +122,7 @@ class ObservedInPlace extends ObservedSession {
 
   room(length: number): Uint8Array | undefined {
     try {
-      return this.#session.room?.(length);
+      return (this.#room = this.#session.room?.(length));
     } catch (error) {
       this.failed('in', error);
       throw error;
@@ -124,12 +130,14 @@ class ObservedInPlace extends ObservedSession {
   }
 
   fill(length: number): void {
+    const room = this.#room;
+    this.#room = undefined;
     try {
       this.#session.fill?.(length);
     } catch (error) {
       this.failed('in', error);
       throw error;
     }
-    this.moved('in', length);
+    this.moved('in', room, length);
   }
 }

@@ -8,14 +8,14 @@ import { observedSession } from './observed-session.ts';
 export class ObservedV2 implements V2Device {
   readonly migrationFlags: number;
   readonly #device: V2Device;
-  readonly #sink: (event: V2Event) => void;
+  readonly #sink: (event: V2Event, bytes?: Uint8Array) => void;
   readonly #clock: () => number;
   readonly precopyInfoV2: ((wanted: boolean) => void) | undefined;
   /** The session that the device gave last, and the observed one: if the device gives the same again, so does this object. */
   #session: V2DataSession | undefined;
   #observed: V2DataSession | undefined;
 
-  constructor(device: V2Device, sink: (event: V2Event) => void, clock: () => number) {
+  constructor(device: V2Device, sink: (event: V2Event, bytes?: Uint8Array) => void, clock: () => number) {
     this.migrationFlags = device.migrationFlags;
     this.#device = device;
     this.#sink = sink;

@@ -95,7 +95,10 @@ describe('the steps that a terminal shows', () => {
     try {
       const file = join(directory, 'state');
       const control = new TransferControl().memory;
-      carryOut({ command, device, file, force: true, verbose: false, control }, () => {});
+      carryOut(
+        { command, device, file, force: true, verbose: false, recording: { recordLimit: '256M' }, control },
+        () => {},
+      );
       return begin.mock.calls.map(([step, total]) => `${step} ${total ?? '?'}`);
     } finally {
       begin.mockRestore();

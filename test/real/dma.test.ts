@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { VFIO_IOMMU_DIRTY_PAGES, VFIO_IOMMU_MAP_DMA } from '../../src/abi/vfio.ts';
-import { arch } from '../../src/sys/libc.ts';
+import { readRecording } from '../../src/recording/reader.ts';
 import { killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import {
@@ -50,7 +49,7 @@ describeWithQemus(['5.2', '7.2', '10.0'], 'devices that do DMA', () => {
   /** Two VMs whose devices write to memory, the destination's once it runs. */
   async function start(qemu: Qemu, devices: readonly DeviceOptions[]): Promise<{ source: Vm; destination: Vm }> {
     const { run = [], ...others } = options(qemu);
-    const traced = { ...others, run: [...run, '--trace', bed().path('trace')] };
+    const traced = { ...others, run: [...run, '--record', bed().path('recording')] };
     const pair = await startPair(bed(), devices, traced, { ...options(qemu), paused: true });
     for (const n of devices.keys()) await makeBusMaster(pair.source, VFIO_SLOT + n);
     return pair;
@@ -58,16 +57,15 @@ describeWithQemus(['5.2', '7.2', '10.0'], 'devices that do DMA', () => {
 
   /** Whether the source has asked its container for dirty pages: the number is that of a device's features too. */
   function asksContainer(): boolean {
-    const calls = readFileSync(bed().path('trace'), 'utf8')
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as { readonly nr: number; readonly args: readonly string[] })
-      .filter(({ nr }) => nr === arch.syscalls.ioctl);
-    const made = (command: number): Set<string | undefined> =>
-      new Set(calls.filter(({ args }) => Number(args[1]) === command).map(({ args: [fd] }) => fd));
-    const [mapped, asked] = [made(VFIO_IOMMU_MAP_DMA), made(VFIO_IOMMU_DIRTY_PAGES)];
-    expect(mapped.size, 'containers').toBe(1);
-    return [...mapped].some((fd) => asked.has(fd));
+    const lines = [...readRecording([readFileSync(bed().path('recording'))])];
+    const made = (request: string): string[] =>
+      lines.flatMap((line) =>
+        line.kind === 'access' && line.call.protocol === 'vfio' && line.call.request === request
+          ? [line.node ?? 'a device']
+          : [],
+      );
+    expect(new Set(made('VFIO_IOMMU_MAP_DMA'))).toEqual(new Set(['/dev/vfio/vfio']));
+    return made('VFIO_IOMMU_DIRTY_PAGES').length > 0;
   }
 
   async function syncs(vm: Vm, count: number): Promise<void> {

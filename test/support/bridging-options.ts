@@ -17,7 +17,6 @@ export function bridgingOptions(options: Pick<BridgingOptions, Given> & Partial<
     log: undefined,
     peers: undefined,
     caller: () => undefined,
-    trace: undefined,
     gone: () => {},
     containers: [],
     ...options,

@@ -1,6 +1,4 @@
-import type { DeviceEvent } from '../../device/device-event.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import type { RegionInfo } from '../../vfio/client/device-info.ts';
 import { FdSessions } from '../../kernel/fd-sessions.ts';
 import { KERNEL_LIVE_SIZE } from '../../kernel/session-state.ts';
@@ -22,13 +20,11 @@ import type { Ledger } from '../memory/ledger.ts';
 import { partOffset, PARTS_FD, type Part } from '../memory/inherited.ts';
 import type { Caller } from '../../vfio/caller.ts';
 import type { Reach } from './reach.ts';
-import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
+import { ServedDevice, type Driver, type ServeOptions, type Watch } from '../serve/served-device.ts';
 
 export interface BridgeOptions extends ServeOptions {
   /** Bytes of the data section of a region that is added. */
   readonly dataSection: number;
-  /** Is told of each call on a driver. */
-  readonly trace: ((device: string, event: DeviceEvent) => void) | undefined;
   readonly reach: Reach;
   /** On whose behalf devices are accessed now. */
   readonly caller: () => Caller;
@@ -78,7 +74,7 @@ export function bridgedDevice(place: number, ledger: Ledger, options: BridgeOpti
   const device: BridgedDevice = new ServedDevice(
     parts,
     options,
-    (sink) => new BridgedDriver(place, ledger, sink, options),
+    (watch) => new BridgedDriver(place, ledger, watch, options),
   );
   return device;
 }
@@ -109,7 +105,7 @@ export class BridgedDriver implements Driver {
   readonly #sessions: FdSessions | undefined;
   #inherited = false;
 
-  constructor(place: number, ledger: Ledger, sink: DeviceSink, options: BridgeOptions) {
+  constructor(place: number, ledger: Ledger, watch: Watch, options: BridgeOptions) {
     const name = bridgedName(ledger);
     this.place = place;
     this.facts = bridgedFacts(ledger);
@@ -117,19 +113,11 @@ export class BridgedDriver implements Driver {
     this.fdStore = options.reach.fdStore(place);
     this.text = `vfio:${name}`;
     const { flags } = this.facts;
-    const { trace } = options;
-    const observed = (backend: MigratableDevice): MigratableDevice => {
-      if (trace === undefined) return observe(backend, sink, untimed);
-      return observe(backend, (event) => {
-        sink(event);
-        trace(name, event);
-      });
-    };
     if (flags === 0) {
       const port = options.reach.port(this.borrowed);
       // the VMM of a draft has one thread, as one of v1
       this.port = isDraft(options.present) ? port : options.reach.threaded(port, this.borrowed, options);
-      this.backend = observed({ protocol: 'v1', device: new PortV1Device(this.port, regionOf(this.facts), false) });
+      this.backend = watch({ protocol: 'v1', device: new PortV1Device(this.port, regionOf(this.facts), false) });
       return;
     }
     const { fdStore } = this;
@@ -146,7 +134,7 @@ export class BridgedDriver implements Driver {
       },
     });
     this.port = options.reach.port(this.borrowed, this.#sessions);
-    this.backend = observed({ protocol: 'v2', device: new PortV2Device(this.port, flags) });
+    this.backend = watch({ protocol: 'v2', device: new PortV2Device(this.port, flags) });
   }
 
   enter(tid: number, fd?: number): boolean {

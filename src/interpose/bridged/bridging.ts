@@ -32,6 +32,7 @@ import { BRIDGED } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { markPlace, placeOf } from '../trap/run-mark.ts';
 import type { Turn } from '../memory/turn.ts';
+import { featureAsked } from '../serve/request-names.ts';
 import { regionOffset } from '../run/window.ts';
 
 /** Names that were asked for and whose device has not been seen yet: how many are remembered. */
@@ -162,6 +163,7 @@ export class Bridging implements Devices {
   /** This ioctl's number is one of containers too, if it is the one for features. */
   #onContainer(turn: Turn, fd: OwnedFd): number {
     using container = fd;
+    this.#options.recorder?.onNode('container', '/dev/vfio/vfio');
     const isDirtyPages = turn.call.u32(1) === VFIO_IOMMU_DIRTY_PAGES;
     return isDirtyPages ? (this.#containers?.dirtyPages(turn, container) ?? CONTINUE) : CONTINUE;
   }
@@ -210,6 +212,7 @@ export class Bridging implements Devices {
       const device = bridgedDevice(place, ledger, this.#options);
       device.driver.lend(call.tid, call.s32(0), fd);
       device.usedBy(call.tid);
+      this.#options.recorder?.opened(name, device.driver.backend.protocol, call.tid);
       device.driver.begin(this.#options.warn);
       if (known !== undefined) this.#containers?.found(turn, known, place);
       turn.settle();
@@ -243,6 +246,7 @@ export class Bridging implements Devices {
     for (const [place, device] of this.#devices.entries()) {
       if (device === undefined || isHeld(this.#options.reach, device.driver.facts, place)) continue;
       this.#options.gone(device.report());
+      this.#options.recorder?.closed(device.name);
       device.driver.fdStore.clear();
       device.driver.facts.used = 0;
       turn.touch(device.ledger);
@@ -279,6 +283,7 @@ export class Bridging implements Devices {
     this.#options.findings.uses(device.name, 'v2');
     if (v2 === undefined) return CONTINUE;
     device.usedBy(turn.call.tid);
+    this.#options.recorder?.asksFor(featureAsked(argument));
     return deviceFeature(argument, v2, (resuming, tell) => device.openDataFd(turn, resuming, tell));
   }
 }

@@ -1,6 +1,5 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { createSim, simMemorySizes, type Sim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { storeOf, type ByteStore } from '../../sim/byte-store.ts';
@@ -22,7 +21,7 @@ import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import type { PeerCounts } from '../serve/report.ts';
-import { ServedDevice, type Driver, type ServeOptions } from '../serve/served-device.ts';
+import { ServedDevice, type Driver, type ServeOptions, type Watch } from '../serve/served-device.ts';
 
 const CONFIG_AT = 7 * REGION_SPAN;
 
@@ -79,7 +78,11 @@ export function emulatedDevice(
     dmaLog: protocol === 'v2' ? dma?.deviceLog : undefined,
     dataFdStore,
   };
-  return new ServedDevice(parts, options, (sink) => new EmulatedDriver({ plan, index, files, sim, config, dma }, sink));
+  return new ServedDevice(
+    parts,
+    options,
+    (watch) => new EmulatedDriver({ plan, index, files, sim, config, dma }, watch),
+  );
 }
 
 /** The simulated device, over memory that is filled if it is fresh. */
@@ -158,7 +161,7 @@ export class EmulatedDriver implements Driver {
       config: PciConfig;
       dma: EmulatedDma | undefined;
     },
-    sink: DeviceSink,
+    watch: Watch,
   ) {
     const { plan, index, files, sim, config, dma } = parts;
     this.plan = plan;
@@ -170,7 +173,7 @@ export class EmulatedDriver implements Driver {
     this.sim = sim;
     this.dma = dma;
     this.#config = config;
-    this.backend = observe(sim, sink, untimed);
+    this.backend = watch(sim);
   }
 
   get peerCounts(): PeerCounts | undefined {

@@ -1,4 +1,5 @@
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
+import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno } from '../../error.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
@@ -8,7 +9,9 @@ import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
+import type { AccessRecorder } from '../serve/access-recorder.ts';
 import type { Devices } from '../serve/devices.ts';
+import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import { MappedProcesses } from './mapped-processes.ts';
@@ -24,6 +27,7 @@ import type { Turn } from '../memory/turn.ts';
 
 const numbers = arch.syscalls;
 const PATH_MAX = 4096;
+const CONTAINER = '/dev/vfio/vfio';
 
 /** The memory of emulated devices: the journal, and the files of each. */
 export interface EmulationMemory {
@@ -41,11 +45,14 @@ export class Emulation implements Devices {
   /** The devices that do DMA. */
   readonly #working: readonly { readonly dma: EmulatedDma; readonly place: number }[];
   readonly #nodes: VfioNodes;
+  readonly #groupPaths: readonly string[];
   readonly #paths: ReadonlyMap<string, number>;
   readonly #deviceInodes: readonly number[];
+  readonly #recorder: AccessRecorder | undefined;
 
   constructor(plan: Plan, { layout, journal, ledgers, filesOf, storeOf }: EmulationMemory, options: ServeOptions) {
     const processes = new MappedProcesses();
+    this.#recorder = options.recorder;
     this.#devices = plan.devices.map((device, n) =>
       emulatedDevice(
         device,
@@ -62,8 +69,9 @@ export class Emulation implements Devices {
       this.#nodes.save();
       ledgers.commit([this.#nodes.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
     }
-    const groups = plan.devices.map((device, n) => [groupPath(device), n] as const);
-    this.#paths = new Map([['/dev/vfio/vfio', -1], ...groups]);
+    this.#groupPaths = plan.devices.map(groupPath);
+    const groups = this.#groupPaths.map((path, n) => [path, n] as const);
+    this.#paths = new Map([[CONTAINER, -1], ...groups]);
   }
 
   at(place: number): EmulatedDevice | undefined {
@@ -96,6 +104,7 @@ export class Emulation implements Devices {
     const { call } = turn;
     const what = identify(this, call.tid, call.s32(0));
     if (what?.kind === 'group' || what?.kind === 'container') {
+      this.#recorder?.onNode(what.kind, what.kind === 'group' ? (this.#groupPaths[what.group] ?? '') : CONTAINER);
       turn.touch(this.#nodes.ledger);
       return this.#nodes.ioctl(turn, command, what);
     }
@@ -105,7 +114,9 @@ export class Emulation implements Devices {
     device.counted();
     device.usedBy(call.tid);
     try {
-      return deviceRequest(new CallArgument(call), command, device, device.driver.regions, (resuming, tell) =>
+      const argument = new CallArgument(call);
+      if (command === VFIO_DEVICE_FEATURE) this.#recorder?.asksFor(featureAsked(argument));
+      return deviceRequest(argument, command, device, device.driver.regions, (resuming, tell) =>
         device.openDataFd(turn, resuming, tell),
       );
     } finally {
@@ -120,6 +131,7 @@ export class Emulation implements Devices {
     const node = path === undefined ? undefined : this.#paths.get(path);
     if (node === undefined) return CONTINUE;
     const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
+    this.#recorder?.onNode(node < 0 ? 'container' : 'group', path ?? '');
     turn.touch(this.#nodes.ledger);
     return node < 0 ? this.#nodes.openContainer(turn, closeOnExec) : this.#nodes.openGroup(turn, node, closeOnExec);
   }

@@ -11,6 +11,7 @@ import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
 import { DIRTY_STATE_SIZE } from './dirty-state.ts';
 import { p2p_state } from './p2p-state.ts';
 import { Ledger, ledgerSize, LEDGERS_SIZE, type Ledgers } from './ledger.ts';
+import { RECORDING_RING_SIZE } from './recording-ring.ts';
 
 /** By which parts of the journal are laid out, which is mapped as a whole: nothing of it depends on the host's pages. */
 const PAGE = 4096;
@@ -72,9 +73,12 @@ export class JournalLayout {
   readonly #mappingsAt = this.#nodesAt + ledgerSize(NODES_ARENA_SIZE);
   readonly #containersAt = this.#mappingsAt + MAPPINGS_SIZE;
   readonly #devicesAt = this.#containersAt + CONTAINERS * ledgerSize(DIRTY_STATE_SIZE);
+  readonly #recordingAt: number;
 
   constructor(devices: number) {
-    this.size = this.#devicesAt + devices * ledgerSize(DEVICE_ARENA_SIZE);
+    const end = this.#devicesAt + devices * ledgerSize(DEVICE_ARENA_SIZE);
+    this.#recordingAt = Math.ceil(end / PAGE) * PAGE;
+    this.size = this.#recordingAt + RECORDING_RING_SIZE;
   }
 
   /** Memory for a notification: place 0 is the call being served, the others are calls that wait. */
@@ -109,6 +113,11 @@ export class JournalLayout {
   /** What is left of the first pages: what became of devices (findings.ts). */
   findings(journal: Uint8Array): Uint8Array {
     return journal.subarray((1 + MAX_PARKED) * NOTIFICATION_STRIDE, CALLS_SIZE);
+  }
+
+  /** The lines of a recording that are not written down yet. */
+  recording(journal: Uint8Array): Uint8Array {
+    return journal.subarray(this.#recordingAt, this.#recordingAt + RECORDING_RING_SIZE);
   }
 
   device(journal: Uint8Array, index: number): Uint8Array {

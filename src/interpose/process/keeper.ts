@@ -9,7 +9,9 @@ import { receiveFd, socketPair } from '../../sys/socket.ts';
 import { JournalLayout } from '../memory/journal.ts';
 import { logTo, messageOf, warn } from '../run/log.ts';
 import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
+import { RecordingRing } from '../memory/recording-ring.ts';
 import { handOn, LAUNCHER_FD, parsePlan, placesOf, type Plan } from '../run/plan.ts';
+import { beginRecording, type Recorder } from './recorder.ts';
 import { NODE, SupervisorProgram } from './supervisor-program.ts';
 import { removeSysfs } from './sysfs.ts';
 import { logOf } from './target-stderr.ts';
@@ -36,6 +38,8 @@ const LIMITS = {
 /** How a supervisor ended: by itself, or it `died`, or was `absent`; and in words why. */
 interface Fate {
   readonly kind: 'done' | 'died' | 'absent';
+  /** As a signal's name, or its exit status. */
+  readonly how: string;
   readonly why: string;
 }
 
@@ -43,6 +47,8 @@ interface Fate {
 interface Kept {
   readonly fds: readonly [listener: number, ...others: number[]];
   readonly begun: Uint8Array;
+  /** The lines of a recording. */
+  readonly ring: () => RecordingRing;
   readonly program: SupervisorProgram;
 }
 
@@ -54,7 +60,7 @@ export async function start(text: string | undefined): Promise<void> {
   process.chdir('/');
   try {
     const kept = prepare(plan);
-    if (kept !== undefined) await superviseToTheEnd(plan, kept);
+    if (kept !== undefined) await superviseAndRecord(plan, kept);
   } catch (error) {
     warn(`keeper: ${messageOf(error)}`);
   }
@@ -67,14 +73,25 @@ function prepare(plan: Plan): Kept | undefined {
   const layout = new JournalLayout(placesOf(plan));
   const files = sharedFiles(plan, layout.size).map(({ name, size }) => createSharedMemory(name, size).number);
   const fdStores = Array.from({ length: placesOf(plan) }, () => socketPair().map(({ number }) => number)).flat();
-  const begun = layout.begun(mapSharedMemory(files[0] ?? -1, layout.size).bytes);
+  const journal = mapSharedMemory(files[0] ?? -1, layout.size).bytes;
+  const begun = layout.begun(journal);
+  const ring = (): RecordingRing => new RecordingRing(layout.recording(journal));
   const program = new SupervisorProgram();
   const listener = receiveFd(LAUNCHER_FD);
-  return listener && { fds: [listener.number, ...files, ...fdStores], begun, program };
+  return listener && { fds: [listener.number, ...files, ...fdStores], begun, ring, program };
+}
+
+async function superviseAndRecord(plan: Plan, kept: Kept): Promise<void> {
+  const { plan: given, recorder } = beginRecording(plan, kept.ring);
+  try {
+    await superviseToTheEnd(given, kept, recorder);
+  } finally {
+    await recorder?.finish();
+  }
 }
 
 /** Has one supervisor after the other until the target has ended, or none can be had. */
-async function superviseToTheEnd(given: Plan, kept: Kept): Promise<void> {
+async function superviseToTheEnd(given: Plan, kept: Kept, recorder: Recorder | undefined): Promise<void> {
   const { begun } = kept;
   let plan = given;
   let pause = 0;
@@ -88,8 +105,9 @@ async function superviseToTheEnd(given: Plan, kept: Kept): Promise<void> {
     const start = performance.now();
     const supervisor = supervise(plan, kept);
     plan = withoutLastWords(plan);
-    const { kind, why } = await supervisor;
+    const { kind, how, why } = await supervisor;
     if (kind === 'done') return;
+    if (kind === 'died') recorder?.takeover(how);
     if (begun[0] !== 0) {
       inVain = 0;
       said = '';
@@ -126,7 +144,11 @@ async function supervise(plan: Plan, { fds, program }: Kept): Promise<Fate> {
   const args = program.commandLine(firstFreeFd(plan) + handed.fds.length, JSON.stringify(handed.plan));
   return new Promise((resolve) => {
     const isAbsent = (error: unknown): void => {
-      resolve({ kind: 'absent', why: `no supervisor could be started (${messageOf(error)}), it is tried again` });
+      resolve({
+        kind: 'absent',
+        how: '',
+        why: `no supervisor could be started (${messageOf(error)}), it is tried again`,
+      });
     };
     try {
       // what Node itself has to say of the supervisor's end comes to its stderr
@@ -137,7 +159,11 @@ async function supervise(plan: Plan, { fds, program }: Kept): Promise<Fate> {
       child.on('error', isAbsent);
       child.on('close', (code, signal) => {
         const how = [signal ?? `status ${code}`, essence(words)].filter((text) => text !== '').join(': ');
-        resolve({ kind: code === 0 ? 'done' : 'died', why: `the supervisor ended (${how}), a successor takes over` });
+        resolve({
+          kind: code === 0 ? 'done' : 'died',
+          how: signal ?? `status ${code}`,
+          why: `the supervisor ended (${how}), a successor takes over`,
+        });
       });
     } catch (error) {
       isAbsent(error); // ENOMEM, for one, is thrown

@@ -35,7 +35,11 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
   const target = ownPidfd();
   const { dev, ino } = fstatSync(2);
   const lastWords = order.verbose && !hasLog(order) && order.devices.length === 0 ? 2 : undefined;
-  const plan: Plan = { ...order, fds: { target: target.number, ...order.fds, lastWords }, stderr: { dev, ino } };
+  const plan: Plan = {
+    ...order,
+    fds: { target: target.number, ...order.fds, wake: undefined, lastWords },
+    stderr: { dev, ino },
+  };
   const [mine, theirs] = socketPair();
   const keeper = startKeeper(plan, theirs.number);
   theirs.close();

@@ -5,12 +5,12 @@ import type { Sink } from '../run/log.ts';
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
 
 /** A new file is its owner's only, as it tells of the VMM's addresses. Nothing waits for a pipe's reader. */
-const FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK;
+const FLAGS = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
 const MODE = 0o600;
 
-/** Opens a file that is written to while a VMM runs, by a name that is no link. */
-export function openToAppend(name: string): number {
-  return openSync(name, FLAGS, MODE);
+/** Opens a file that is written to while a VM runs, by a name that is no link. `how`: what else it is opened for. */
+export function openToWrite(name: string, how = O_APPEND): number {
+  return openSync(name, FLAGS | how, MODE);
 }
 
 /**
@@ -26,7 +26,7 @@ export class LogFile implements Sink {
   }
 
   write(line: Uint8Array): number {
-    const fd = openToAppend(this.#name);
+    const fd = openToWrite(this.#name);
     try {
       return new Outlet(fd).write(line);
     } finally {

@@ -21,10 +21,11 @@ import { BRIDGED, hasLog, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import { kernelReach } from '../bridged/reach.ts';
 import { Rehearsal } from '../rehearsal/rehearsal.ts';
+import { RecordingRing } from '../memory/recording-ring.ts';
+import { AccessRecorder } from '../serve/access-recorder.ts';
 import { Router } from '../serve/router.ts';
 import { serve } from '../serve/serve.ts';
 import { Together } from '../serve/together.ts';
-import { Trace } from '../serve/trace.ts';
 import { Turn } from '../memory/turn.ts';
 
 /** So long after the last call nobody seems to be waiting for the next, in milliseconds. */
@@ -56,7 +57,7 @@ export class Supervisor {
   /** The launcher's stderr, until the process that was launched has ended. */
   #lastWords: OwnedFd | undefined;
   readonly #parked = new Parked();
-  readonly #trace: Trace | undefined;
+  readonly #recorder: AccessRecorder | undefined;
   /** Says to the keeper that this supervisor serves. */
   readonly #begun: Uint8Array;
   /** Reports that nobody took at once. */
@@ -79,7 +80,7 @@ export class Supervisor {
     this.#begun = this.#layout.begun(this.#journal);
     this.#listener = new Listener(LISTENER_FD, this.#layout.notification(this.#journal, 0));
     this.#listener.wakeOnThisCpu();
-    this.#trace = plan.fds.trace === undefined ? undefined : new Trace(plan.fds.trace);
+    this.#recorder = this.#makeRecorder();
     this.#ledgers = new Ledgers(this.#layout.ledgers(this.#journal));
     if (plan.p2p) this.#peers = new Together({ commit: (ledgers) => this.#ledgers.commit(ledgers), warn });
     this.#router = new Router(this.#makeDevices(), plan.dataFds, this.#peers);
@@ -98,13 +99,17 @@ export class Supervisor {
     const layout = this.#layout;
     const journal = this.#journal;
     const ledgers = this.#ledgers;
-    const trace = this.#trace;
-    const options = { ...plan, peers: this.#peers, warn, log: plan.verbose ? warn : undefined };
+    const options = {
+      ...plan,
+      peers: this.#peers,
+      warn,
+      log: plan.verbose ? warn : undefined,
+      recorder: this.#recorder,
+    };
     if (plan.devices.length > 0) {
       const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));
       return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles, storeOf }, options);
     }
-    const toTrace = trace === undefined ? undefined : trace.device.bind(trace);
     const gone = (report: DeviceReport): void => this.#sendReport(report);
     const findings = new Findings(layout.findings(journal), options.log);
     this.#findings = findings;
@@ -113,7 +118,6 @@ export class Supervisor {
     return new Bridging(places, {
       ...options,
       containers,
-      trace: toTrace,
       gone,
       findings,
       reach: kernelReach,
@@ -121,9 +125,18 @@ export class Supervisor {
     });
   }
 
+  #makeRecorder(): AccessRecorder | undefined {
+    const { recording, fds } = this.#plan;
+    if (recording === undefined || fds.wake === undefined) return undefined;
+    const ring = new RecordingRing(this.#layout.recording(this.#journal));
+    const data = fds.recordData === undefined ? undefined : { fd: fds.recordData, limit: recording.limit };
+    return new AccessRecorder({ ring, wake: fds.wake, data });
+  }
+
   /** Serves until no process is left that could call. */
   run(): void {
-    this.#takeOver();
+    if (this.#recorder === undefined) this.#takeOver();
+    else this.#recorder.takesOver(() => this.#takeOver());
     this.#begun[0] = 1;
     for (;;) {
       const now = performance.now();
@@ -238,7 +251,7 @@ export class Supervisor {
       const attempt = (attempts[0] ?? 0) + 1;
       attempts[0] = attempt;
       const { value, error } = this.#ledgers.answer;
-      if (this.#ledgers.isOf(call.words)) this.#listener.respond(call.words, value, error);
+      if (this.#ledgers.isOf(call.words)) this.#answerAgain(call, value, error);
       else if (attempt > MAX_ATTEMPTS) this.#listener.respond(call.words, 0, -errnoNumber('EIO'));
       else this.#serve(call, place);
       this.#begun[0] = 1;
@@ -247,11 +260,18 @@ export class Supervisor {
     }
   }
 
+  /** Its supervisor was killed when all was done but the answer. */
+  #answerAgain(call: Call, value: number, error: number): void {
+    this.#recorder?.begin(call);
+    this.#listener.respond(call.words, value, error);
+    this.#recorder?.end(call, value, error);
+  }
+
   /** Serves the call in a place of the journal; false if it has to wait. */
   #serve(call: Call, place: number): boolean {
     this.#isQuiet = false;
     serving(call.tid);
-    const notReady = serve(call, this.#turn, this.#router, this.#trace);
+    const notReady = serve(call, this.#turn, this.#router, this.#recorder);
     serving(0);
     if (notReady === undefined) {
       if (!this.#hasRehearsed && this.#turn.hasTouched) this.#beginRehearsal();
@@ -273,7 +293,8 @@ export class Supervisor {
     const callIn = (place: number): Call => new Call(this.#layout.notification(this.#journal, place));
     const isWaited = (place: number): boolean => this.#listener.isValid(callIn(place).id);
     for (const place of this.#parked.due(isWaited)) {
-      if (isWaited(place) && !this.#serve(callIn(place), place)) continue;
+      if (!isWaited(place)) this.#recorder?.abandoned(callIn(place));
+      else if (!this.#serve(callIn(place), place)) continue;
       this.#parked.remove(place);
       this.#clear(place);
     }

@@ -1,4 +1,5 @@
 import type { V1Habits } from '../../bridge/state-map.ts';
+import type { RecordingHeader } from '../../recording/format.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
 import type { Draft } from '../../v1/drafts/device.ts';
 
@@ -30,6 +31,8 @@ export interface Plan {
   readonly v1: V1Habits;
   /** The name of the file to which keeper and supervisor log, if it is a file with a name. */
   readonly log: string | undefined;
+  /** None if nothing is recorded. */
+  readonly recording: PlannedRecording | undefined;
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
@@ -37,6 +40,13 @@ export interface Plan {
   readonly verbose: boolean;
   /** The directory of the sysfsdev directories; a fresh one is ours, and removed at the end. None without devices. */
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
+}
+
+/** What is recorded, if the plan names files for it. */
+export interface PlannedRecording {
+  readonly header: RecordingHeader;
+  /** Bytes of a file from which on nothing more is recorded. */
+  readonly limit: number;
 }
 
 /** Descriptors that a plan names, by the numbers of the process that reads it. */
@@ -47,8 +57,14 @@ export interface PlannedFds {
   readonly report: number | undefined;
   /** What keeper and supervisor log to, if it is no file with a name; without either they log to the target's stderr. */
   readonly log: number | undefined;
-  /** The file that gets a line of JSON per trapped call. */
+  /** The file of the recording. */
+  readonly record: number | undefined;
+  /** The file that gets the migration data of the recording. */
+  readonly recordData: number | undefined;
+  /** The file that gets the recording for people. */
   readonly trace: number | undefined;
+  /** Of a recording: by a byte here the supervisor wakes the keeper, which writes it down. */
+  readonly wake: number | undefined;
   /**
    * With -v and without a log: the launcher's stderr, for what is to be said when the target has ended and has none any more. The
    * first supervisor alone keeps it, and no longer than the process lives that was launched.
@@ -63,7 +79,7 @@ export interface FileIdentity {
 }
 
 /** What the launcher is asked for: it adds what it knows of the process that becomes the target. */
-export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords'> };
+export type Order = Omit<Plan, 'fds' | 'stderr'> & { readonly fds: Omit<PlannedFds, 'target' | 'lastWords' | 'wake'> };
 
 /** True if they log elsewhere than to the target's stderr. */
 export function hasLog({ log, fds }: Order): boolean {

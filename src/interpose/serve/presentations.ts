@@ -6,6 +6,7 @@ import { presentDraft2018 } from '../../bridge/present-draft-2018.ts';
 import { presentDraft2019 } from '../../bridge/present-draft-2019.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
+import { ObservedDraft } from '../../device/observed-region.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { isDraft, type Draft, type DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
@@ -44,8 +45,10 @@ export interface PresentationOptions {
   /** The device that a v2 user drives, if its P2P states are what presentV2 offers. */
   readonly offered: (device: V2Device) => V2Device;
   readonly warn: (message: string) => void;
-  /** Is told of each call on what the VMM sees, without the time. */
-  readonly sink: DeviceSink;
+  /** What is told of each call on what the VMM sees, without the time: in v1, or below a draft, with the device that is in v1. */
+  readonly watched: (v1: V1Device | undefined) => DeviceSink;
+  /** Is told of each call on a draft's region, which is counted in v1. */
+  readonly seen?: DeviceSink;
 }
 
 /**
@@ -96,9 +99,11 @@ export function makePresentations(
     });
   };
   const inFront: typeof toV2 = (...of) => (offerP2P ? options.offered(toV2(...of)) : toV2(...of));
+  const watched = (v1: V1Device): V1Device =>
+    observe({ protocol: 'v1', device: v1 }, options.watched(v1), untimed).device;
   const asSeen = (v1: V1Device, v2: V2Device): { region: V1Device; v2: V2Device } => ({
-    region: observe({ protocol: 'v1', device: v1 }, options.sink, untimed).device,
-    v2: observe({ protocol: 'v2', device: v2 }, options.sink, untimed).device,
+    region: watched(v1),
+    v2: observe({ protocol: 'v2', device: v2 }, options.watched(undefined), untimed).device,
   });
 
   const asDraft = (draft: Draft): Presentations => {
@@ -131,7 +136,7 @@ export function makePresentations(
         { state: part('fromTwin'), warn },
       );
     const below = roundTrip ? twin() : v1;
-    const region = present(observe({ protocol: 'v1', device: below }, options.sink, untimed).device, {
+    const drafted = present(watched(below), {
       dataSection: memory.section(),
       aside: memory.carry(),
       state: part('presentDraft'),
@@ -140,6 +145,8 @@ export function makePresentations(
       ...(options.dirty && { dirty: options.dirty }),
       ...(live && !roundTrip && { live }),
     });
+    const { seen } = options;
+    const region = seen === undefined ? drafted : new ObservedDraft(drafted, seen, untimed);
     return { region, v2: undefined, outermost: region };
   };
 

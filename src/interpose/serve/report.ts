@@ -20,6 +20,8 @@ const device_report = struct('device_report', 64, {
   reset_due: ['u8', 44],
   /** The v1 buffer that the VMM sees has been counted. */
   counted: ['u8', 45],
+  /** Where in the region the VMM was told that it lies. */
+  data_offset: ['count', 48],
 });
 
 /** How often a device with `dma-peers` wrote to others: to such that take that in their state, and to such that do not. */
@@ -69,41 +71,39 @@ export class ReportCounter {
     return number === undefined ? undefined : this.state(number);
   }
 
-  /** A call of the VMM: counts the migration data that it has moved. */
-  ofVmm(event: DeviceEvent): void {
+  /** A call of the VMM: counts the migration data that it has moved, and returns which way they went if there were any. */
+  ofVmm(event: DeviceEvent): Direction | undefined {
     switch (event.call) {
       case 'data':
         // of v1, the registers say how much it is
-        if (event.protocol === 'v2' && event.errno === undefined && event.bytes > 0) {
-          this.moved(event.direction, event.bytes);
-        }
-        return;
+        if (event.protocol !== 'v2' || event.errno !== undefined || event.bytes === 0) return undefined;
+        return this.moved(event.direction, event.bytes);
       case 'register':
-        this.#ofRegister(event);
-        return;
+        return this.#ofRegister(event);
       case 'reset':
         this.counts.counted = 0;
-        return;
+        return undefined;
       default:
+        return undefined;
     }
   }
 
   /** A v1 buffer is shown until pending_bytes is read, over a change to stop-and-copy too, however often its size is read. */
-  #ofRegister(event: Extract<DeviceEvent, { call: 'register' }>): void {
-    if (event.protocol !== 'v1') return; // a draft is presented by way of v1, where it is counted
+  #ofRegister(event: Extract<DeviceEvent, { call: 'register' }>): Direction | undefined {
+    if (event.protocol !== 'v1') return undefined; // a draft is presented by way of v1, where it is counted
     const { counts } = this;
     if (event.register === 'pending_bytes') counts.counted = 0;
-    if (event.errno !== undefined) return;
+    if (event.errno !== undefined) return undefined;
     const { access, register, value } = event;
     if (register === 'device_state' && access === 'write' && withoutReserved(value) !== V1.STOP_COPY) {
       counts.counted = 0;
     }
-    if (register !== 'data_size' || value === 0) return;
-    if (access === 'write') this.moved('in', value);
-    else if (counts.counted === 0) {
-      counts.counted = 1;
-      this.moved('out', value);
-    }
+    if (register === 'data_offset') counts.data_offset = value;
+    if (register !== 'data_size' || value === 0) return undefined;
+    if (access === 'write') return this.moved('in', value);
+    if (counts.counted === 1) return undefined;
+    counts.counted = 1;
+    return this.moved('out', value);
   }
 
   /** Notes a state, and returns its name if it is another than the last one. */
@@ -116,7 +116,7 @@ export class ReportCounter {
     return this.#stateName(value);
   }
 
-  moved(direction: Direction, bytes: number): void {
+  moved(direction: Direction, bytes: number): Direction {
     const { counts } = this;
     if (direction === 'out') {
       counts.bytes_out += bytes;
@@ -125,6 +125,7 @@ export class ReportCounter {
       counts.bytes_in += bytes;
       counts.buffers_in += 1;
     }
+    return direction;
   }
 
   report(name: string, device: string, guestMemory: ByteStore | undefined): DeviceReport {

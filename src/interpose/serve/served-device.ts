@@ -1,18 +1,20 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
-import type { DeviceSink } from '../../device/observe.ts';
+import type { DeviceEvent } from '../../device/device-event.ts';
+import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import type { V1Device } from '../../v1/device.ts';
-import type { DraftDevice } from '../../v1/drafts/device.ts';
+import { isDraft, type DraftDevice } from '../../v1/drafts/device.ts';
 import { DraftAccess } from '../../v1/drafts/registers.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
 import { V1 } from '../../v1/states.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
+import type { AccessRecorder } from './access-recorder.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceLog } from '../../vfio/server/device-log.ts';
 import type { DeviceHost } from '../../vfio/server/device-requests.ts';
@@ -44,7 +46,12 @@ export interface ServeOptions {
   readonly warn: (message: string) => void;
   /** Is told what devices go through, if it is to be logged. */
   readonly log: ((message: string) => void) | undefined;
+  /** Makes a line of each access, if there is to be a recording. */
+  readonly recorder?: AccessRecorder | undefined;
 }
+
+/** The same device, whose calls are counted and recorded. */
+export type Watch = (device: MigratableDevice) => MigratableDevice;
 
 /** What is behind a served device: an emulated one, or one of the kernel. */
 export interface Driver {
@@ -95,6 +102,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly dmaLog: DeviceLog | undefined;
   readonly #peers: Together | undefined;
   readonly #counter: ReportCounter;
+  readonly #recorder: AccessRecorder | undefined;
   readonly #outermost: V1Device | V2Device | DraftDevice;
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
@@ -102,7 +110,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
 
-  constructor(parts: ServedParts, options: ServeOptions, makeDriver: (sink: DeviceSink) => D) {
+  constructor(parts: ServedParts, options: ServeOptions, makeDriver: (watch: Watch) => D) {
     const { name, ledger, section, memory, protocol, shows, dirty, dataFdStore } = parts;
     this.name = name;
     this.ledger = ledger;
@@ -115,11 +123,14 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     };
     const counter = new ReportCounter(at('report'), protocol);
     this.#counter = counter;
-    const { log } = options;
-    this.driver = makeDriver((event) => {
+    const { log, recorder } = options;
+    this.#recorder = recorder;
+    const ofDriver = (event: DeviceEvent): void => {
       const entered = counter.ofDriver(event);
       if (entered !== undefined) log?.(`${name}: the device is in ${entered}`);
-    });
+      recorder?.driver(name, event);
+    };
+    this.driver = makeDriver((device) => observe(device, ofDriver, recorder?.clock ?? untimed));
     const peer = (device: V2Device): PeerDevice => {
       const { driver } = this;
       return { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };
@@ -130,7 +141,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       together: (device) => options.peers?.drivers.join(peer(device), at('p2p')) ?? device,
       offered: (device) => options.peers?.offered.join(peer(device), at('offeredP2P')) ?? device,
       warn: (message) => options.warn(`${name}: ${message}`),
-      sink: (event) => counter.ofVmm(event),
+      watched: (v1) => this.#ofVmm(v1, isDraft(options.present)),
+      ...(recorder && { seen: (event) => recorder.seen(event) }),
     });
     this.#outermost = presentations.outermost;
     if (shows.region) this.region = presentations.region;
@@ -139,6 +151,33 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       const polled = dataFdStore && new PolledDataFd(dataFdStore);
       this.dataFds = new DataFds(this, options.dataFds, at('dataFd'), polled);
     }
+  }
+
+  /** What the VMM does with what it sees, which is `v1` in v1: it is counted, and recorded. What it sees may also be a draft above that. */
+  #ofVmm(v1: V1Device | undefined, isBelow: boolean): DeviceSink {
+    const counter = this.#counter;
+    const recorder = this.#recorder;
+    if (recorder === undefined) return (event) => void counter.ofVmm(event);
+    return (event, bytes) => {
+      const direction = counter.ofVmm(event);
+      if (!isBelow) recorder.seen(event);
+      if (event.call === 'data' && bytes !== undefined) {
+        if (direction !== undefined) recorder.moved(direction, bytes.length);
+        recorder.passed(bytes, event.direction === 'in');
+      } else if (event.call === 'register' && direction !== undefined) {
+        const count = event.value ?? 0;
+        recorder.moved(direction, count);
+        const buffer = v1 && this.#bufferIn(v1, count);
+        if (buffer !== undefined) recorder.passed(buffer, direction === 'in' || isBelow);
+      }
+    };
+  }
+
+  /** A buffer of v1, where the VMM was told that it lies; `undefined` if it lies in no memory of ours. */
+  #bufferIn({ mapped, dataSection }: V1Device, length: number): Uint8Array | undefined {
+    const at = this.#counter.counts.data_offset - dataSection.offset;
+    const isInside = mapped !== undefined && at >= 0 && at + length <= mapped.length;
+    return isInside ? mapped.subarray(at, at + length) : undefined;
   }
 
   /** A thread has opened the device, or may ask it for a state. */
@@ -150,6 +189,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   opened(turn: Turn): void {
     this.usedBy(turn.call.tid);
     this.#counter.counts.reset_due = 1;
+    this.#recorder?.opened(this.name, this.driver.backend.protocol, turn.call.tid);
     this.driver.opened?.();
     turn.touch(this.ledger);
   }
@@ -213,6 +253,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
 
   counted(): void {
     this.#counter.counts.calls += 1;
+    this.#recorder?.on(this.name);
   }
 
   /** pread64 of the region. */

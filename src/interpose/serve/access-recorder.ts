@@ -1,0 +1,375 @@
+import { createHash, type Hash } from 'node:crypto';
+import { writeSync } from 'node:fs';
+import { errnoName } from '../../abi/errno.ts';
+import { VFIO_DEVICE_GET_INFO } from '../../abi/vfio.ts';
+import type { DeviceEvent, Direction } from '../../device/device-event.ts';
+import type { Protocol } from '../../device/migratable.ts';
+import { MAX_DRIVER_CALLS } from '../../recording/format.ts';
+import { callText } from '../../recording/line.ts';
+import { arch, failedWith } from '../../sys/libc.ts';
+import { processOf } from '../../sys/pidfd.ts';
+import { sendNow } from '../../sys/socket.ts';
+import { RING, type RecordingRing } from '../memory/recording-ring.ts';
+import { messageOf, warn } from '../run/log.ts';
+import { deviceInWindow, offsetInRegion } from '../run/window.ts';
+import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
+import { callTime } from '../trap/call-time.ts';
+import { requestName } from './request-names.ts';
+
+/** What a call is about. */
+type Subject = { readonly kind: 'device' | 'group' | 'container'; readonly text: string };
+
+/** Calls on a driver in a row that had the same answer. */
+interface DriverCalls {
+  readonly time: number;
+  readonly device: string;
+  readonly text: string;
+  times: number;
+}
+
+/** Migration data, as far as they were looked at. */
+interface Data {
+  readonly hash: Hash;
+  bytes: number;
+  /** Where they begin in the file for the data. */
+  readonly at: number | undefined;
+}
+
+/** An access that was begun. */
+interface Open {
+  readonly begin: number;
+  readonly again: boolean;
+  subject: Subject | undefined;
+  call: string | undefined;
+  feature: string | undefined;
+  retries: number;
+  moved: { readonly direction: Direction; bytes: number } | undefined;
+  data: Data | undefined;
+  /** Data that went out, which lie there until the next call: they are looked at when the VMM has its answer. */
+  out: Uint8Array | undefined;
+  readonly driver: DriverCalls[];
+  omitted: number;
+}
+
+/** Where lines go, and the data themselves if they are wanted. */
+export interface RecorderParts {
+  readonly ring: RecordingRing;
+  /** A byte there wakes whoever takes the lines. */
+  readonly wake: number;
+  /** A file for the data, and how much it may become. */
+  readonly data: { readonly fd: number; readonly limit: number } | undefined;
+}
+
+/** From the clock of performance.now() to `CLOCK_MONOTONIC` in microseconds. */
+const ORIGIN = Number(process.hrtime.bigint()) / 1000 - performance.now() * 1000;
+/** For so long a thread is taken to be of the process that it was of, in milliseconds. */
+const KNOWN = 1000;
+const WAKE = new Uint8Array(1);
+const syscallNames: ReadonlyMap<number, string> = new Map(
+  Object.entries(arch.syscalls).map(([name, nr]) => [nr, name]),
+);
+const numbers = arch.syscalls;
+
+/**
+ * Makes a line of each access of the target, with the calls on drivers that it causes. Whoever serves a call says when it begins and
+ * ends, the served device says what it is about and what passes on its two sides. Nothing here fails a call, or waits.
+ */
+export class AccessRecorder {
+  readonly #ring: RecordingRing;
+  readonly #wake: number;
+  readonly #file: RecorderParts['data'];
+  readonly #waiting = new Map<bigint, Open>();
+  readonly #processes = new Map<number, { readonly pid: number | undefined; readonly until: number }>();
+  readonly #names = new Map<string, string>();
+  #open: Open | undefined;
+  #isTakingOver = false;
+
+  constructor({ ring, wake, data }: RecorderParts) {
+    this.#ring = ring;
+    this.#wake = wake;
+    this.#file = data;
+  }
+
+  /** For observe(): whole microseconds. */
+  readonly clock = (): number => Math.round(ORIGIN + performance.now() * 1000);
+
+  /** Calls are served that a supervisor before this had begun. */
+  takesOver(calls: () => void): void {
+    this.#isTakingOver = true;
+    calls();
+    this.#isTakingOver = false;
+  }
+
+  /** A call is served, for the first time or again. */
+  begin(call: Call): void {
+    const known = this.#waiting.size > 0 ? this.#waiting.get(call.id) : undefined;
+    this.#open = known ?? newAccess(Math.round(ORIGIN + callTime() * 1000), this.#isTakingOver);
+    this.#open.call = undefined;
+  }
+
+  /** The call that is served has to wait for its device. */
+  parked(call: Call): void {
+    const open = this.#open;
+    this.#open = undefined;
+    if (open === undefined) return;
+    open.retries += 1;
+    open.moved = undefined;
+    open.data = undefined;
+    open.out = undefined;
+    this.#waiting.set(call.id, open);
+  }
+
+  /** The call will not be served again: its caller is gone. */
+  abandoned(call: Call): void {
+    this.#waiting.delete(call.id);
+  }
+
+  /** The call is on this device. */
+  on(device: string): void {
+    this.#about('device', device);
+  }
+
+  /** The call is on a group or a container, which has this path. */
+  onNode(kind: 'group' | 'container', path: string): void {
+    this.#about(kind, path);
+  }
+
+  #about(kind: Subject['kind'], name: string): void {
+    if (this.#open !== undefined) this.#open.subject = { kind, text: this.#quoted(name) };
+  }
+
+  /** The feature that a `VFIO_DEVICE_FEATURE` is about. */
+  asksFor(feature: string): void {
+    if (this.#open !== undefined) this.#open.feature = feature;
+  }
+
+  /** What the VMM does with a device, as the device sees it. What a bridge does by itself afterwards is none of it. */
+  seen(event: DeviceEvent): void {
+    const open = this.#open;
+    if (open !== undefined && open.call === undefined) open.call = callText(event);
+  }
+
+  /** The VMM has got or given so much migration data. */
+  moved(direction: Direction, bytes: number): void {
+    const open = this.#open;
+    if (open?.moved === undefined) {
+      if (open !== undefined) open.moved = { direction, bytes };
+    } else open.moved.bytes += bytes;
+  }
+
+  /** These bytes of migration data have passed. If they need not be looked at now, they stay where they are until the next call. */
+  passed(bytes: Uint8Array, isNow: boolean): void {
+    const open = this.#open;
+    if (open === undefined || bytes.length === 0) return;
+    if (isNow) this.#look(open, bytes);
+    else open.out = bytes;
+  }
+
+  /** A call on a driver: for the access that is served, or for none. */
+  driver(device: string, event: DeviceEvent): void {
+    const text = callText(event);
+    const open = this.#open;
+    if (open === undefined) {
+      this.#driverLine({ device, text, time: event.time });
+      return;
+    }
+    const last = open.driver.at(-1);
+    if (last?.text === text && last.device === device) last.times += 1;
+    else if (open.driver.length === MAX_DRIVER_CALLS) open.omitted += 1;
+    else open.driver.push({ time: event.time, device, text, times: 1 });
+  }
+
+  opened(device: string, protocol: Protocol, tid: number): void {
+    this.#write(
+      `{"kind":"opened","time":${this.clock()},"device":${this.#quoted(device)},"protocol":"${protocol}",${this.#who(tid)}}\n`,
+    );
+  }
+
+  closed(device: string): void {
+    this.#write(`{"kind":"closed","time":${this.clock()},"device":${this.#quoted(device)}}\n`);
+  }
+
+  /** The call has been answered. */
+  end(call: Call, value: number, error: number): void {
+    const open = this.#open;
+    this.#open = undefined;
+    if (open === undefined || this.#ring.state !== RING.open) return;
+    if (open.retries > 0) this.#waiting.delete(call.id);
+    if (value === CONTINUE) {
+      for (const each of open.driver) this.#driverLine(each); // of a device that was looked at and left alone
+      return;
+    }
+    if (open.out !== undefined) this.#look(open, open.out);
+    this.#write(this.#accessLine(open, call, value, error));
+  }
+
+  #accessLine(open: Open, call: Call, value: number, error: number): string {
+    const { begin, subject, retries, again, moved, data, driver, omitted } = open;
+    const about = subject === undefined ? '' : `,"${subject.kind === 'device' ? 'device' : 'node'}":${subject.text}`;
+    const result = error === 0 ? `,"result":${resultText(call, value)}` : `,"errno":"${errnoText(error)}"`;
+    let line = `{"kind":"access","begin":${begin},"us":${Math.max(0, this.clock() - begin)},${this.#who(call.tid)}${about}`;
+    const seen = isFirstLook(call) ? undefined : open.call;
+    line += `,"call":{${seen ?? otherCall(call, subject, open.feature)}}${result}${movedText(moved)}${dataText(data)}`;
+    if (retries > 0) line += `,"retries":${retries}`;
+    if (again) line += ',"again":true';
+    if (driver.length > 0) line += `,"driver":[${driver.map((each) => driverText(each, subject, this.#names)).join()}]`;
+    if (omitted > 0) line += `,"driverOmitted":${omitted}`;
+    return `${line}}\n`;
+  }
+
+  #driverLine({ time, device, text }: Pick<DriverCalls, 'time' | 'device' | 'text'>): void {
+    this.#write(`{"kind":"driver","time":${time},"device":${this.#quoted(device)},"call":{${text}}}\n`);
+  }
+
+  #look(open: Open, bytes: Uint8Array): void {
+    const at = this.#keep(bytes);
+    const data = (open.data ??= { hash: createHash('sha256'), bytes: 0, at });
+    data.hash.update(bytes);
+    data.bytes += bytes.length;
+  }
+
+  /** Writes bytes behind those that are in the file already, and returns where. */
+  #keep(bytes: Uint8Array): number | undefined {
+    const file = this.#file;
+    const ring = this.#ring;
+    if (file === undefined || ring.state !== RING.open) return undefined;
+    const at = ring.dataLength;
+    if (at + bytes.length > file.limit) {
+      ring.close(RING.full);
+      this.#wakeUp();
+      warn(`--record-data: the file has ${at} bytes, and ${file.limit} are the limit: nothing more is recorded`);
+      return undefined;
+    }
+    try {
+      for (let done = 0; done < bytes.length;) done += writeSync(file.fd, bytes, done, bytes.length - done, at + done);
+    } catch (error) {
+      ring.close(RING.lost);
+      this.#wakeUp();
+      warn(`--record-data: the file cannot be written (${messageOf(error)}), nothing more is recorded`);
+      return undefined;
+    }
+    ring.dataLength = at + bytes.length;
+    return at;
+  }
+
+  #write(line: string): void {
+    const ring = this.#ring;
+    if (ring.state !== RING.open) return;
+    if (!ring.append(line)) {
+      ring.close(RING.lost);
+      warn('the recording is ended: lines were lost, as nobody has taken them in time');
+    }
+    if (ring.wakes()) this.#wakeUp();
+  }
+
+  #wakeUp(): void {
+    const sent = sendNow(this.#wake, WAKE);
+    if (sent > 0 || failedWith(sent, 'EAGAIN') || this.#ring.state !== RING.open) return;
+    this.#ring.close(RING.lost);
+    warn('the recording is ended: the keeper, which writes it, is gone');
+  }
+
+  #who(tid: number): string {
+    const now = callTime();
+    let known = this.#processes.get(tid);
+    if (known === undefined || known.until < now) {
+      if (this.#processes.size >= MAX_THREADS) this.#processes.clear();
+      known = { pid: processOf(tid), until: now + KNOWN };
+      this.#processes.set(tid, known);
+    }
+    return `"pid":${known.pid ?? null},"tid":${tid}`;
+  }
+
+  /** A name in JSON. */
+  #quoted(name: string): string {
+    let text = this.#names.get(name);
+    if (text === undefined) this.#names.set(name, (text = JSON.stringify(name)));
+    return text;
+  }
+}
+
+const MAX_THREADS = 1024;
+
+function newAccess(begin: number, again: boolean): Open {
+  return {
+    begin,
+    again,
+    subject: undefined,
+    call: undefined,
+    feature: undefined,
+    retries: 0,
+    moved: undefined,
+    data: undefined,
+    out: undefined,
+    driver: [],
+    omitted: 0,
+  };
+}
+
+function movedText(moved: Open['moved']): string {
+  return moved === undefined ? '' : `,"moved":{"direction":"${moved.direction}","bytes":${moved.bytes}}`;
+}
+
+function dataText(data: Data | undefined): string {
+  if (data === undefined) return '';
+  const { bytes, hash, at } = data;
+  return `,"data":{"bytes":${bytes},"sha256":"${hash.digest('hex')}"${at === undefined ? '' : `,"at":${at}`}}`;
+}
+
+/** Whoever answers a call by other means than a value has given the caller a descriptor, or mapped memory. */
+function resultText({ nr }: Call, value: number): string {
+  if (value !== ANSWERED) return String(value);
+  return nr === numbers.mmap ? '"address"' : '"fd"';
+}
+
+function errnoText(error: number): string {
+  return errnoName(-error) ?? 'EIO';
+}
+
+/** Who looks at a device may have it reset, which is for a bridge to do, not for the VMM. */
+function isFirstLook(call: Call): boolean {
+  return call.nr === numbers.ioctl && call.u32(1) === VFIO_DEVICE_GET_INFO;
+}
+
+function driverText(
+  { time, device, text, times }: DriverCalls,
+  subject: Subject | undefined,
+  names: ReadonlyMap<string, string>,
+): string {
+  const name = names.get(device) ?? JSON.stringify(device);
+  const whose = subject?.text === name ? '' : `,"device":${name}`;
+  return `{"time":${time},${text}${whose}${times === 1 ? '' : `,"times":${times}`}}`;
+}
+
+/** What a call is that no device has seen: a question of what there is, or one that was refused. */
+function otherCall(call: Call, subject: Subject | undefined, feature: string | undefined): string {
+  const name = syscallNames.get(call.nr) ?? String(call.nr);
+  const head = `"protocol":"vfio","call":"${name}"`;
+  switch (call.nr) {
+    case numbers.ioctl: {
+      const asked = feature === undefined ? '' : `,"feature":"${feature}"`;
+      return `${head},"request":"${requestName(subject?.kind ?? 'device', call.u32(1))}"${asked}`;
+    }
+    case numbers.pread64:
+    case numbers.pwrite64:
+      return `${head}${placeText(call, 3, 2)}`;
+    case numbers.mmap:
+      return `${head}${placeText(call, 5, 1)}`;
+    case numbers.read:
+    case numbers.write:
+      return `${head},"bytes":${exact(call.count(2))}`;
+    default:
+      return head;
+  }
+}
+
+function placeText(call: Call, offset: number, length: number): string {
+  const bytes = `,"bytes":${exact(call.count(length))}`;
+  const high = call.high(offset);
+  if (deviceInWindow(high) < 0) return bytes;
+  return `,"offset":${offsetInRegion(high, call.u32(offset))}${bytes}`;
+}
+
+function exact(count: number): number {
+  return Math.min(count, Number.MAX_SAFE_INTEGER);
+}

@@ -1,0 +1,52 @@
+import * as features from '../../abi/vfio-v2.ts';
+import * as requests from '../../abi/vfio-ioctl.ts';
+import type { Argument } from '../../vfio/argument.ts';
+
+/** The kernel's names of what is asked of a device, a group or a container, for those who read a recording. */
+
+type Asked = 'device' | 'group' | 'container';
+
+/** Numbers occur more than once, on descriptors of different kinds. */
+const NAMES: Readonly<Record<Asked, readonly RegExp[]>> = {
+  device: [/^VFIO_DEVICE_/, /^VFIO_MIG_/],
+  group: [/^VFIO_GROUP_/],
+  container: [/^VFIO_(GET_API_VERSION|CHECK_EXTENSION|SET_IOMMU)$/, /^VFIO_IOMMU_(?!SPAPR)/],
+};
+
+const names = new Map(
+  Object.entries(NAMES).map(([asked, patterns]) => {
+    const found = Object.entries(requests).filter(([name]) => patterns.some((pattern) => pattern.test(name)));
+    return [asked, new Map(found.map(([name, number]) => [number as number, name]))];
+  }),
+);
+
+/** `VFIO_*`, or its number in hexadecimal. */
+export function requestName(asked: Asked, command: number): string {
+  return names.get(asked)?.get(command) ?? `0x${command.toString(16)}`;
+}
+
+const PREFIX = 'VFIO_DEVICE_FEATURE_';
+const OPERATIONS = [
+  ['PROBE', features.VFIO_DEVICE_FEATURE_PROBE],
+  ['GET', features.VFIO_DEVICE_FEATURE_GET],
+  ['SET', features.VFIO_DEVICE_FEATURE_SET],
+] as const;
+const FEATURES: ReadonlyMap<number, string> = new Map(
+  Object.entries(features).flatMap(([name, number]) =>
+    name.startsWith(PREFIX) && typeof number === 'number' && number <= features.VFIO_DEVICE_FEATURE_MASK
+      ? [[number, name.slice(PREFIX.length)] as const]
+      : [],
+  ),
+);
+
+/** What a `VFIO_DEVICE_FEATURE` is about. */
+export function featureAsked(argument: Argument): string {
+  return featureName(features.vfio_device_feature.decode(argument.read(features.vfio_device_feature.size)).flags);
+}
+
+/** The operations and the feature in the flags of `struct vfio_device_feature`. */
+function featureName(flags: number): string {
+  const number = flags & features.VFIO_DEVICE_FEATURE_MASK;
+  const asked = OPERATIONS.flatMap(([name, flag]) => ((flags & flag) === 0 ? [] : [name]));
+  return [...asked, FEATURES.get(number) ?? String(number)].join(' ');
+}
