@@ -145,7 +145,7 @@ const accesses = fc
       fc.record({ errno }),
     ),
   )
-  .map(([line, answer]) => ({ ...line, ...answer }) as RecordingLine);
+  .map(([line, answer]) => ({ ...line, ...answer }));
 
 export const header: RecordingHeader = {
   kind: 'recording',
