@@ -124,7 +124,7 @@ describe('vfio-shim probe', () => {
   it('tells about a v1 device what there is to tell', async () => {
     const { stdout } = await runCli(['probe', 'sim:vendor-v1,section=1M']);
     expect(stdout).toMatch(/^dataSize +not known before it is saved$/m);
-    expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration$/m);
+    expect(stdout).toMatch(/^region 9 +1114112 bytes, READ \| WRITE \| MMAP, migration$/m);
     expect(stdout).not.toContain('migrationFlags');
   });
 
@@ -138,7 +138,7 @@ describe('vfio-shim probe', () => {
   it('tells which draft a device speaks', async () => {
     const { stdout } = await runCli(['probe', 'sim:draft-2018,section=1M']);
     expect(stdout).toMatch(/^protocol +draft-2018$/m);
-    expect(stdout).toMatch(/^region 9 +1052672 bytes, READ \| WRITE \| MMAP, migration, of a draft$/m);
+    expect(stdout).toMatch(/^region 9 +1114112 bytes, READ \| WRITE \| MMAP, migration, of a draft$/m);
     expect(stdout).toMatch(/under vfio-shim run +yes: draft-2018 presented as v1; /);
   });
 
