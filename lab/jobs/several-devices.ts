@@ -14,7 +14,7 @@ import { BAR_SIZE, V1Mem } from '../guest/v1mem.ts';
 const SAVE_ALL = fileURLToPath(new URL('../../save-all', import.meta.url));
 /** Far more than the emulated processor needs for a buffer of each device. */
 const DELAY = 200;
-const RECORDS = 2;
+const RECORDS = 10;
 
 interface Saved {
   readonly bytes: number;

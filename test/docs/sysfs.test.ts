@@ -30,6 +30,7 @@ function run(code: string, entries: Record<string, Entry>): { printed: string; t
   writeFileSync(loaded, '');
   const { status, stdout, stderr } = spawnSync('bash', ['-euc', code.replaceAll('/sys/', host.at('/sys/'))], {
     encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'], // bash reads bashrc if its input is a socket
     env: { ...process.env, PATH: `${host.at('/bin')}:${process.env['PATH']}` },
   });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

@@ -47,9 +47,13 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
       startShimmedVm(bed(), name, [device], { qemu, ...options });
 
     /** One that has taken over: over the same call no more than three may die. */
-    async function killSupervisor(vm: Vm): Promise<void> {
+    function supervisorOf(vm: Vm): Promise<number> {
       const first = (): number | undefined => serving(bed(), 'supervisor-main', vm).find(waitsForCalls);
-      killHard(await poll(first, 30_000, () => `a supervisor of VM ${vm.name}${vm.child.lastWords}`));
+      return poll(first, 30_000, () => `a supervisor of VM ${vm.name}${vm.child.lastWords}`);
+    }
+
+    async function killSupervisor(vm: Vm): Promise<void> {
+      killHard(await supervisorOf(vm));
     }
 
     it('is replaced, again and again, while a VM migrates through both', { timeout: TIMEOUT }, async () => {
@@ -64,7 +68,8 @@ describeWithQemus(['7.2', '10.0'], 'a supervisor that is killed', () => {
             await killSupervisor(vm);
             kills += 1;
           }
-          await sleep(800);
+          await Promise.all([source, destination].map(supervisorOf));
+          await sleep(800); // in which they serve, as long as a successor takes to start
         }
       })();
       try {
