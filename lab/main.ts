@@ -1,8 +1,10 @@
 import { cpSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openShell, runGuest } from './host/guest.ts';
 import { allJobs, runJobs } from './host/jobs.ts';
-import { GUEST_KINDS, Guests } from './host/qemu.ts';
+import { namespacesCommand } from './host/namespaces.ts';
+import { GUEST_KINDS, guestCommand, Guests, type GuestKind, type GuestOptions } from './host/qemu.ts';
 import { Report } from './host/report.ts';
 import { Share } from './host/share.ts';
 import { Unavailable } from './unavailable.ts';
@@ -74,11 +76,17 @@ async function runAll({ jobs, apart, patience, migrations, silence, results }: O
     const limits = { bootMs: 240_000, silenceMs: silence * 1000 };
     const append = `lab.patience=${patience} lab.migrations=${migrations}`;
     let boots = 0;
-    await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
+    const commandOf = async (kind: GuestKind, options: GuestOptions & { append: string }): Promise<string[]> => {
+      if (kind === 'namespaces') return namespacesCommand(await guests.libvirt(['bookworm']), options);
       const guest = await guests.guest(kind);
       if (guest.emulated === 'aarch64') await share.addForArm64();
-      const options = { project: share.project, results: share.results(++boots), append };
-      const run = await runGuest(guest, options, batch, limits, onevent);
+      return guestCommand(guest, options);
+    };
+    await runJobs(jobs, apart, report, async (kind, batch, onevent) => {
+      const directory = share.results(++boots);
+      const serial = join(directory, 'serial');
+      const options = { project: share.project, results: directory, serial, append };
+      const run = await runGuest(await commandOf(kind, options), options, batch, limits, onevent);
       if (results !== undefined) cpSync(options.results, `${results}/boot-${boots}`, { recursive: true });
       return run;
     });
@@ -97,6 +105,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (!options.shell) return runAll(options);
+  if (options.kind === 'namespaces') throw new UsageError('namespaces are no guest: they have no console');
   const guest = await new Guests(say).guest(options.kind);
   using share = new Share();
   await openShell(guest, { project: share.project, results: share.results(0) });

@@ -20,18 +20,18 @@ const COMMAND_MS = 100_000;
 /**
  * Makes a host of a release's system, in namespaces of its own: its root, and what it changes, are no other's. What libvirt does to
  * its root and to /dev before it starts a QEMU stays here. $1: the system; $2: the host's name; $3: a directory shared with this
- * guest, at /vm in the host. The rest is the daemon. There is no polkit, and no virtlogd.
+ * guest, at /vm in the host; $4: node. The rest is the daemon. There is no polkit, and no virtlogd.
  */
 const MAKE_HOST = String.raw`set -e
-system=$1 name=$2 shared=$3
-shift 3
+system=$1 name=$2 shared=$3 node=$4
+shift 4
 hostname "$name"
 mount --make-rprivate /
 root=/run/host-$name
 mkdir "$root"
 mount -o bind "$system" "$root"
 for directory in dev proc sys project opt tmp; do mount -o rbind "/$directory" "$root/$directory"; done
-mount -o bind /usr/bin/node "$root/usr/bin/node"
+mount -o bind "$node" "$root/usr/bin/node"
 mount -o bind "$shared" "$root/vm"
 mount -t tmpfs tmpfs "$root/run"
 for directory in etc var; do
@@ -50,7 +50,7 @@ chown -R ${USER}:${USER} "$user"
 cd "$root"
 pivot_root . root
 cd /
-umount -l /root
+busybox umount -l /root
 exec "$@"
 `;
 
@@ -109,6 +109,7 @@ export class LibvirtHost {
       system,
       name,
       shared,
+      process.execPath,
       ...DAEMONS[mode],
     ]);
     const host = new LibvirtHost(name, mode, shared, daemon);

@@ -41,9 +41,9 @@ export class Mdev {
     return Number(readFileSync(join(typesOf(driver), type, 'available_instances'), 'utf8'));
   }
 
-  /** The names of all devices. */
+  /** The names of all devices; none if the kernel has not loaded mdev. */
   static all(): Set<string> {
-    return new Set(readdirSync(DEVICES));
+    return new Set(existsSync(DEVICES) ? readdirSync(DEVICES) : []);
   }
 
   /** Removes all devices but those named: a check those it made, the runner all after each job. */

@@ -5,12 +5,12 @@ import { serving } from './serving.ts';
 
 /** What may leak. */
 export interface Usage {
-  /** Open files of the whole system, and of the program's keeper and supervisor. */
+  /** Of all processes, and of the program's keeper and supervisor. */
   readonly openFiles: number;
   readonly descriptors: number;
-  /** Memory of keeper and supervisor, and what the whole system has left, in MiB. */
+  /** Memory of keeper and supervisor, and of all processes, shared pages in parts, in MiB. */
   readonly resident: number;
-  readonly available: number;
+  readonly proportional: number;
   readonly devices: number;
   /** The programs of all processes. */
   readonly processes: readonly string[];
@@ -23,15 +23,16 @@ const MIB = 1024;
 /** Of the program of this name, or of all that are served, and of the files in these directories. */
 export function usageOf(directories: readonly string[], name?: string): Usage {
   const pids = [...serving('keeper-main', name), ...serving('supervisor-main', name)];
-  const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
-  const [openFiles = ''] = readFileSync('/proc/sys/fs/file-nr', 'latin1').split('\t');
+  const all = processes();
   return {
-    openFiles: Number(openFiles),
-    descriptors: sum((pid) => readdirSync(`/proc/${pid}/fd`).length),
-    resident: Math.round(sum((pid) => kibibytes(`/proc/${pid}/status`, 'VmRSS')) / MIB),
-    available: Math.round(kibibytes('/proc/meminfo', 'MemAvailable') / MIB),
+    openFiles: sum(all, ({ pid }) => unlessGone(() => readdirSync(`/proc/${pid}/fd`).length)),
+    descriptors: sum(pids, (pid) => readdirSync(`/proc/${pid}/fd`).length),
+    resident: Math.round(sum(pids, (pid) => kibibytes(`/proc/${pid}/status`, 'VmRSS')) / MIB),
+    proportional: Math.round(
+      sum(all, ({ pid }) => unlessGone(() => kibibytes(`/proc/${pid}/smaps_rollup`, 'Pss'))) / MIB,
+    ),
     devices: Mtty.all().size,
-    processes: programs(),
+    processes: all.map(({ program }) => program).toSorted(),
     files: directories.flatMap((directory) => readdirSync(directory)).toSorted(),
   };
 }
@@ -45,31 +46,50 @@ export function describe({ files, processes, ...rest }: Usage): string {
  * Nothing has grown that would grow on: processes, descriptors and files are the same, memory is about the same. What a Node has
  * resident depends on when it last collected its garbage, as its new space is up to 16 MiB twice, and on how much of a program has been
  * compiled: two of them may differ by 24 MiB at any moment. Of one supervisor that serves on, 40 migrations that leak 0.6 MiB each are
- * found; if each migration has its own, what they leave behind is in the memory of the system.
+ * found; if each migration has its own, all that they can leave behind is a file, a descriptor or memory of somebody else.
  */
 export function assertNoLeak(warm: Usage, end: Usage): void {
   assert.deepEqual(end.files, warm.files);
   assert.deepEqual(end.processes, warm.processes);
   assert.equal(end.devices, warm.devices);
   assert.equal(end.descriptors, warm.descriptors);
-  assert.ok(end.openFiles <= warm.openFiles + 64, 'open files of the system');
+  assert.ok(end.openFiles <= warm.openFiles + 8, 'descriptors of all processes');
   assert.ok(end.resident <= warm.resident + 24, 'memory of keeper and supervisor');
-  assert.ok(end.available >= warm.available - 64, 'memory of the system');
+  assert.ok(end.proportional <= warm.proportional + 64, 'memory of all processes');
 }
 
-/** Of each process that has a command line, which threads of the kernel have not. */
-function programs(): string[] {
+interface Process {
+  readonly pid: string;
+  readonly program: string;
+}
+
+/** Each that has a command line, which threads of the kernel have not. */
+function processes(): Process[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .flatMap((pid) => {
       try {
         const [program = ''] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-        return program === '' ? [] : [program];
+        return program === '' ? [] : [{ pid, program }];
       } catch {
         return []; // gone meanwhile
       }
-    })
-    .toSorted();
+    });
+}
+
+/** What a process has; 0 if it ends meanwhile. */
+function unlessGone(measure: () => number): number {
+  try {
+    return measure();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ESRCH') return 0;
+    throw error;
+  }
+}
+
+function sum<T>(things: readonly T[], of: (thing: T) => number): number {
+  return things.reduce((total, thing) => total + of(thing), 0);
 }
 
 function kibibytes(file: string, field: string): number {

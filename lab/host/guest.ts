@@ -23,19 +23,17 @@ export interface Limits {
 }
 
 /**
- * Boots a guest that runs these jobs and powers off; calls `onevent` for everything it tells. setpriv(1) has the guest killed
- * when this process ends, however that happens.
+ * Boots a guest by `command`, which runs these jobs and powers off; calls `onevent` for everything it tells. `serial` is the file of its
+ * console, if it has one. setpriv(1) has the guest killed when this process ends, however that happens.
  */
 export async function runGuest(
-  guest: Guest,
-  options: { readonly project: string; readonly results: string; readonly append: string },
+  command: readonly string[],
+  { results, serial }: { readonly results: string; readonly serial: string },
   jobs: readonly string[],
   limits: Limits,
   onevent: (event: LabEvent) => void,
 ): Promise<GuestRun> {
-  const serial = join(options.results, 'serial');
-  writeFileSync(join(options.results, JOBS), JSON.stringify(jobs));
-  const command = guestCommand(guest, { ...options, serial });
+  writeFileSync(join(results, JOBS), JSON.stringify(jobs));
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], { stdio: ['ignore', 'ignore', 'pipe'] });
   let complaints = '';
   const state: { ended?: string } = {};
@@ -43,11 +41,11 @@ export async function runGuest(
   const gone = new Promise<void>((resolve) => {
     child.once('error', (error) => resolve(void (state.ended = error.message)));
     child.once('close', (code, signal) =>
-      resolve(void (state.ended = code === 0 ? '' : `QEMU ended with ${signal ?? code}`)),
+      resolve(void (state.ended = code === 0 ? '' : `it ended with ${signal ?? code}`)),
     );
   });
 
-  const news = new EventReader(join(options.results, EVENTS));
+  const news = new EventReader(join(results, EVENTS));
   let deadline = Date.now() + limits.bootMs;
   let late: string | undefined;
   while (state.ended === undefined) {
@@ -65,8 +63,8 @@ export async function runGuest(
   for (const event of news.read()) onevent(event);
 
   const console = textOf(serial).replaceAll('\r', '');
-  const log = `${console}${textOf(join(options.results, 'runner.log'))}${complaints}`;
-  const status = textOf(join(options.results, 'status')).trim();
+  const log = `${console}${textOf(join(results, 'runner.log'))}${complaints}`;
+  const status = textOf(join(results, 'status')).trim();
   const unfinished = status === '0' ? undefined : `the runner ended with ${status === '' ? 'no status' : status}`;
   const problem = BROKEN.exec(console)?.[0] ?? late ?? (state.ended === '' ? unfinished : state.ended);
   return problem === undefined ? { log } : { log, problem };

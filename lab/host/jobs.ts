@@ -44,7 +44,7 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['newest-kernel', 'newest-kernel'],
   ['libvirt', 'libvirt'],
   ['libvirt-session', 'libvirt'],
-  ['libvirt-soak', 'libvirt'],
+  ['libvirt-soak', 'namespaces'],
   ['libvirt-crossing', 'libvirt-crossing'],
   ['libvirt-newest', 'libvirt-newest'],
   ['arm64', 'arm64'],

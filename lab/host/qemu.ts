@@ -27,7 +27,7 @@ export function findQemu(suite: 'trixie' | 'sid', emulated: Emulated = 'x86_64')
   return { command, root: join(dirname(command), 'root') };
 }
 
-/** The kinds of guest, in the order in which they are booted. */
+/** The kinds of guest, in the order in which they are booted. `namespaces` is none: see namespaces.ts. */
 export const GUEST_KINDS = [
   'stock',
   'reporting',
@@ -37,10 +37,12 @@ export const GUEST_KINDS = [
   'libvirt',
   'libvirt-crossing',
   'libvirt-newest',
+  'namespaces',
   'arm64',
   'arm64-16k',
 ] as const;
 export type GuestKind = (typeof GUEST_KINDS)[number];
+export type BootedKind = Exclude<GuestKind, 'namespaces'>;
 
 /** What makes a kind of guest. */
 interface Kind {
@@ -61,7 +63,7 @@ interface Kind {
  * `stock` is a kernel as Debian has it, in which DMA_LOGGING_REPORT is refused. In `reporting` it reports, and devices, among them one
  * of hardware as VFIO sees it (QEMU's `edu`), are behind an IOMMU. `iommufd` has /dev/iommu and a node for each device. `arm64` has pages of 4 KiB, `arm64-16k` of 16.
  */
-const KINDS: Readonly<Record<GuestKind, Kind>> = {
+const KINDS: Readonly<Record<BootedKind, Kind>> = {
   stock: { modules: 'stock' },
   reporting: {
     modules: 'reporting',
@@ -80,7 +82,7 @@ const KINDS: Readonly<Record<GuestKind, Kind>> = {
 
 /** A guest as it is booted. */
 export interface Guest {
-  readonly kind: GuestKind;
+  readonly kind: BootedKind;
   readonly image: Image;
   readonly emulated: Emulated;
   /** The QEMU that it runs under. */
@@ -101,28 +103,34 @@ export class Guests {
     this.#say = say;
   }
 
-  async guest(kind: GuestKind): Promise<Guest> {
+  async guest(kind: BootedKind): Promise<Guest> {
     const { kernel, newestQemu, libvirt: suites = [] } = KINDS[kind];
     if (kernel === 'arm64' || kernel === 'arm64-16k') return this.#arm64(kind, kernel);
     const qemu = findQemu('trixie');
     const stock = await prepareImage(qemu.root, this.#say);
     const image = kernel === undefined ? stock : await prepareNewest(stock, qemu.root, this.#say);
     this.#announce(kind, image);
-    const libvirt: LibvirtSystem[] = [];
-    for (const suite of suites) libvirt.push(await prepareLibvirt(suite, this.#say));
-    for (const { suite, versions } of libvirt)
-      this.#say(`${suite}: libvirt ${versions.libvirt}, QEMU ${versions.qemu}`);
+    const libvirt = await this.libvirt(suites);
     return { kind, image, emulated: 'x86_64', qemu, libvirt, ...(newestQemu && { newestQemu: findQemu('sid') }) };
   }
 
-  async #arm64(kind: GuestKind, flavour: Arm64Flavour): Promise<Guest> {
+  /** What libvirt's hosts are made of. */
+  async libvirt(suites: readonly LibvirtSuite[]): Promise<LibvirtSystem[]> {
+    const systems: LibvirtSystem[] = [];
+    for (const suite of suites) systems.push(await prepareLibvirt(suite, this.#say));
+    for (const { suite, versions } of systems)
+      this.#say(`${suite}: libvirt ${versions.libvirt}, QEMU ${versions.qemu}`);
+    return systems;
+  }
+
+  async #arm64(kind: BootedKind, flavour: Arm64Flavour): Promise<Guest> {
     const image = await prepareArm64(flavour, this.#say);
     this.#announce(kind, image);
     const nodeModules = await arm64NodeModules(this.#say);
     return { kind, image, emulated: 'aarch64', qemu: findQemu('trixie', 'aarch64'), libvirt: [], nodeModules };
   }
 
-  #announce(kind: GuestKind, { versions: { linux, qemu72, qemu10, node } }: Image): void {
+  #announce(kind: BootedKind, { versions: { linux, qemu72, qemu10, node } }: Image): void {
     this.#say(`the guest ${kind}: Linux ${linux}, QEMU ${qemu72} and ${qemu10}, Node ${node}`);
   }
 }
