@@ -43,9 +43,18 @@ export function openRecording({ record, recordData }: RecordingOptions): Recordi
     if (recordData === true) throw new ShimError('ERR_ARGUMENT', '--record-data: give --record too');
     return { record: undefined, recordData: undefined };
   }
-  const file = statSync(record, { throwIfNoEntry: false })?.isDirectory() === true ? newNameIn(record) : record;
+  const file = isDirectory(record) ? newNameIn(record) : record;
   const data = recordData === true ? openEmpty('--record-data', `${file}.data`, true) : undefined;
   return { record: openEmpty('--record', file, false), recordData: data };
+}
+
+/** Whether it is one; what else is wrong with a path shows when the file is opened. */
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
 }
 
 function newNameIn(directory: string): string {
