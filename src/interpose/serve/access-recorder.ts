@@ -5,7 +5,8 @@ import { VFIO_DEVICE_GET_INFO } from '../../abi/vfio.ts';
 import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
 import { MAX_DRIVER_CALLS } from '../../recording/format.ts';
-import { callText } from '../../recording/line.ts';
+import { isSameCall, writeCall } from '../../recording/line.ts';
+import { pieces } from '../../recording/pieces.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { sendNow } from '../../sys/socket.ts';
@@ -21,9 +22,8 @@ type Subject = { readonly kind: 'device' | 'group' | 'container'; readonly text:
 
 /** Calls on a driver in a row that had the same answer. */
 interface DriverCalls {
-  readonly time: number;
   readonly device: string;
-  readonly text: string;
+  readonly first: DeviceEvent;
   times: number;
 }
 
@@ -40,7 +40,7 @@ interface Open {
   readonly begin: number;
   readonly again: boolean;
   subject: Subject | undefined;
-  call: string | undefined;
+  call: DeviceEvent | undefined;
   feature: string | undefined;
   retries: number;
   moved: { readonly direction: Direction; bytes: number } | undefined;
@@ -146,7 +146,7 @@ export class AccessRecorder {
   /** What the VMM does with a device, as the device sees it. What a bridge does by itself afterwards is none of it. */
   seen(event: DeviceEvent): void {
     const open = this.#open;
-    if (open !== undefined && open.call === undefined) open.call = callText(event);
+    if (open !== undefined && open.call === undefined) open.call = event;
   }
 
   /** The VMM has got or given so much migration data. */
@@ -167,26 +167,32 @@ export class AccessRecorder {
 
   /** A call on a driver: for the access that is served, or for none. */
   driver(device: string, event: DeviceEvent): void {
-    const text = callText(event);
     const open = this.#open;
     if (open === undefined) {
-      this.#driverLine({ device, text, time: event.time });
+      this.#driverLine(device, event);
       return;
     }
     const last = open.driver.at(-1);
-    if (last?.text === text && last.device === device) last.times += 1;
+    if (last?.device === device && isSameCall(last.first, event)) last.times += 1;
     else if (open.driver.length === MAX_DRIVER_CALLS) open.omitted += 1;
-    else open.driver.push({ time: event.time, device, text, times: 1 });
+    else open.driver.push({ device, first: event, times: 1 });
   }
 
   opened(device: string, protocol: Protocol, tid: number): void {
-    this.#write(
-      `{"kind":"opened","time":${this.clock()},"device":${this.#quoted(device)},"protocol":"${protocol}",${this.#who(tid)}}\n`,
-    );
+    const ring = this.#ring;
+    ring.piece(OPENED_TIME);
+    ring.number(this.clock());
+    this.#writeDevice(device);
+    ring.text(`,"protocol":"${protocol}"`);
+    this.#writeWho(tid);
+    this.#commit();
   }
 
   closed(device: string): void {
-    this.#write(`{"kind":"closed","time":${this.clock()},"device":${this.#quoted(device)}}\n`);
+    this.#ring.piece(CLOSED_TIME);
+    this.#ring.number(this.clock());
+    this.#writeDevice(device);
+    this.#commit();
   }
 
   /** The call has been answered. */
@@ -196,29 +202,77 @@ export class AccessRecorder {
     if (open === undefined || this.#ring.state !== RING.open) return;
     if (open.retries > 0) this.#waiting.delete(call.id);
     if (value === CONTINUE) {
-      for (const each of open.driver) this.#driverLine(each); // of a device that was looked at and left alone
+      for (const { device, first } of open.driver) this.#driverLine(device, first); // of a device that was looked at and left alone
       return;
     }
     if (open.out !== undefined) this.#look(open, open.out);
-    this.#write(this.#accessLine(open, call, value, error));
+    this.#writeAccess(open, call, value, error);
+    this.#commit();
   }
 
-  #accessLine(open: Open, call: Call, value: number, error: number): string {
+  #writeAccess(open: Open, call: Call, value: number, error: number): void {
     const { begin, subject, retries, again, moved, data, driver, omitted } = open;
-    const about = subject === undefined ? '' : `,"${subject.kind === 'device' ? 'device' : 'node'}":${subject.text}`;
-    const result = error === 0 ? `,"result":${resultText(call, value)}` : `,"errno":"${errnoText(error)}"`;
-    let line = `{"kind":"access","begin":${begin},"us":${Math.max(0, this.clock() - begin)},${this.#who(call.tid)}${about}`;
+    const ring = this.#ring;
+    ring.piece(ACCESS_BEGIN);
+    ring.number(begin);
+    ring.piece(US);
+    ring.number(Math.max(0, this.clock() - begin));
+    this.#writeWho(call.tid);
+    if (subject !== undefined) {
+      ring.piece(subject.kind === 'device' ? DEVICE : NODE);
+      ring.text(subject.text);
+    }
+    ring.piece(CALL);
     const seen = isFirstLook(call) ? undefined : open.call;
-    line += `,"call":{${seen ?? otherCall(call, subject, open.feature)}}${result}${movedText(moved)}${dataText(data)}`;
-    if (retries > 0) line += `,"retries":${retries}`;
-    if (again) line += ',"again":true';
-    if (driver.length > 0) line += `,"driver":[${driver.map((each) => driverText(each, subject, this.#names)).join()}]`;
-    if (omitted > 0) line += `,"driverOmitted":${omitted}`;
-    return `${line}}\n`;
+    if (seen === undefined) ring.text(otherCall(call, subject, open.feature));
+    else writeCall(ring, seen);
+    this.#writeResult(call, value, error);
+    if (moved !== undefined) ring.text(movedText(moved));
+    if (data !== undefined) ring.text(dataText(data));
+    if (retries > 0) ring.text(`,"retries":${retries}`);
+    if (again) ring.text(',"again":true');
+    if (driver.length > 0) this.#writeDriver(driver, subject);
+    if (omitted > 0) ring.text(`,"driverOmitted":${omitted}`);
   }
 
-  #driverLine({ time, device, text }: Pick<DriverCalls, 'time' | 'device' | 'text'>): void {
-    this.#write(`{"kind":"driver","time":${time},"device":${this.#quoted(device)},"call":{${text}}}\n`);
+  #writeResult(call: Call, value: number, error: number): void {
+    const ring = this.#ring;
+    if (error !== 0) {
+      ring.text(`},"errno":"${errnoText(error)}"`);
+      return;
+    }
+    ring.piece(RESULT);
+    if (value >= 0) ring.number(value);
+    else ring.text(resultText(call, value));
+  }
+
+  #writeDriver(driver: readonly DriverCalls[], subject: Subject | undefined): void {
+    const ring = this.#ring;
+    for (const [n, { device, first, times }] of driver.entries()) {
+      ring.piece(n === 0 ? DRIVER : NEXT_DRIVER);
+      ring.number(first.time);
+      ring.piece(COMMA);
+      writeCall(ring, first);
+      if (subject?.text !== this.#quoted(device)) this.#writeDevice(device);
+      if (times > 1) ring.text(`,"times":${times}`);
+    }
+    ring.piece(END_OF_DRIVER);
+  }
+
+  #driverLine(device: string, event: DeviceEvent): void {
+    const ring = this.#ring;
+    ring.piece(DRIVER_TIME);
+    ring.number(event.time);
+    this.#writeDevice(device);
+    ring.piece(CALL);
+    writeCall(ring, event);
+    ring.piece(END_OF_CALL);
+    this.#commit();
+  }
+
+  #writeDevice(device: string): void {
+    this.#ring.piece(DEVICE);
+    this.#ring.text(this.#quoted(device));
   }
 
   #look(open: Open, bytes: Uint8Array): void {
@@ -252,10 +306,15 @@ export class AccessRecorder {
     return at;
   }
 
-  #write(line: string): void {
+  /** What was written is a line. */
+  #commit(): void {
     const ring = this.#ring;
-    if (ring.state !== RING.open) return;
-    if (!ring.append(line)) {
+    if (ring.state !== RING.open) {
+      ring.discard();
+      return;
+    }
+    ring.piece(END_OF_LINE);
+    if (!ring.commit()) {
       ring.close(RING.lost);
       warn('the recording is ended: lines were lost, as nobody has taken them in time');
     }
@@ -269,7 +328,7 @@ export class AccessRecorder {
     warn('the recording is ended: the keeper, which writes it, is gone');
   }
 
-  #who(tid: number): string {
+  #writeWho(tid: number): void {
     const now = callTime();
     let known = this.#processes.get(tid);
     if (known === undefined || known.until < now) {
@@ -277,7 +336,12 @@ export class AccessRecorder {
       known = { pid: processOf(tid), until: now + KNOWN };
       this.#processes.set(tid, known);
     }
-    return `"pid":${known.pid ?? null},"tid":${tid}`;
+    const ring = this.#ring;
+    ring.piece(PID);
+    if (known.pid === undefined) ring.text('null');
+    else ring.number(known.pid);
+    ring.piece(TID);
+    ring.number(tid);
   }
 
   /** A name in JSON. */
@@ -289,6 +353,9 @@ export class AccessRecorder {
 }
 
 const MAX_THREADS = 1024;
+
+const { ACCESS_BEGIN, OPENED_TIME, CLOSED_TIME, DRIVER_TIME, US, PID, TID, DEVICE, NODE, CALL, END_OF_CALL } = pieces;
+const { RESULT, DRIVER, NEXT_DRIVER, COMMA, END_OF_DRIVER, END_OF_LINE } = pieces;
 
 function newAccess(begin: number, again: boolean): Open {
   return {
@@ -306,13 +373,11 @@ function newAccess(begin: number, again: boolean): Open {
   };
 }
 
-function movedText(moved: Open['moved']): string {
-  return moved === undefined ? '' : `,"moved":{"direction":"${moved.direction}","bytes":${moved.bytes}}`;
+function movedText({ direction, bytes }: NonNullable<Open['moved']>): string {
+  return `,"moved":{"direction":"${direction}","bytes":${bytes}}`;
 }
 
-function dataText(data: Data | undefined): string {
-  if (data === undefined) return '';
-  const { bytes, hash, at } = data;
+function dataText({ bytes, hash, at }: Data): string {
   return `,"data":{"bytes":${bytes},"sha256":"${hash.digest('hex')}"${at === undefined ? '' : `,"at":${at}`}}`;
 }
 
@@ -329,16 +394,6 @@ function errnoText(error: number): string {
 /** Who looks at a device may have it reset, which is for a bridge to do, not for the VMM. */
 function isFirstLook(call: Call): boolean {
   return call.nr === numbers.ioctl && call.u32(1) === VFIO_DEVICE_GET_INFO;
-}
-
-function driverText(
-  { time, device, text, times }: DriverCalls,
-  subject: Subject | undefined,
-  names: ReadonlyMap<string, string>,
-): string {
-  const name = names.get(device) ?? JSON.stringify(device);
-  const whose = subject?.text === name ? '' : `,"device":${name}`;
-  return `{"time":${time},${text}${whose}${times === 1 ? '' : `,"times":${times}`}}`;
 }
 
 /** What a call is that no device has seen: a question of what there is, or one that was refused. */
