@@ -1,13 +1,16 @@
 /*
  * v1-save [checksum]: saves the device's stop-and-copy state through migration protocol v1, with the calls of QEMU 7.2
- * (hw/vfio/migration.c: vfio_migration_set_state, vfio_save_complete_precopy): device_state is read, changed and
- * written; then pending_bytes, data_offset and data_size are read 8 bytes at a time, the data through mmap.
+ * (hw/vfio/migration.c: vfio_save_setup, vfio_migration_set_state, vfio_save_complete_precopy): device_state is read,
+ * changed and written; then pending_bytes, data_offset and data_size are read 8 bytes at a time, the data through mmap.
+ * As a VMM does, it has run for a while by then, and pre-copy comes first. The clock starts when the guest would stop.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 
 #include "touch.h"
 #include "v1-client.h"
+
+#define A_WHILE 1 /* second */
 
 static uint64_t read_register(const struct v1_device *device, uint64_t offset) {
     uint64_t value;
@@ -61,6 +64,10 @@ int main(int argc, char **argv) {
     double start, saving, saved, end;
     uint64_t buffers;
     char text[24];
+
+    sleep(A_WHILE);
+    change_state(&device, ~0u, V1_SAVING);
+    read_register(&device, V1_PENDING_BYTES);
 
     start = now_ns();
     change_state(&device, ~V1_RUNNING, V1_SAVING);

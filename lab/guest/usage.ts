@@ -5,10 +5,10 @@ import { serving } from './serving.ts';
 
 /** What may leak. */
 export interface Usage {
-  /** Of all processes, and of the program's keeper and supervisor. */
+  /** Of all other processes, and of the program's keeper and supervisor. */
   readonly openFiles: number;
   readonly descriptors: number;
-  /** Memory of keeper and supervisor, and of all processes, shared pages in parts, in MiB. */
+  /** Memory of keeper and supervisor, and of all other processes, shared pages in parts, in MiB. */
   readonly resident: number;
   readonly proportional: number;
   readonly devices: number;
@@ -63,10 +63,10 @@ interface Process {
   readonly program: string;
 }
 
-/** Each that has a command line, which threads of the kernel have not. */
+/** Each that has a command line, which threads of the kernel have not; without this one, which remembers its checks. */
 function processes(): Process[] {
   return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
+    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
     .flatMap((pid) => {
       try {
         const [program = ''] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');

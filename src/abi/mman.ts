@@ -12,6 +12,9 @@ export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 export const MAP_POPULATE = 0x8000;
 
+/** Advice of madvise(2) (asm-generic/mman-common.h, 5.14). */
+export const MADV_POPULATE_WRITE = 23;
+
 /** Flags of memfd_create(2) (linux/memfd.h, 3.17; NOEXEC_SEAL 6.3). */
 export const MFD_CLOEXEC = 1;
 export const MFD_ALLOW_SEALING = 2;

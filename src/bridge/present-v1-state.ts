@@ -39,6 +39,8 @@ export const present_v1_state = struct('present_v1_state', 72, {
   place: ['u8', 52],
   /** Bytes that have been read ahead into the other half. The staged ones were shown by then. */
   ahead: ['count', 56],
+  /** How much the next buffer of stop-and-copy shows at most; 0 of the first one. */
+  length: ['count', 64],
 });
 
 export type PresentV1State = ReturnType<typeof present_v1_state.view>;

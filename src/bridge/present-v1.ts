@@ -18,8 +18,8 @@ export interface PresentV1Options {
   /** The memory of the data section, a multiple of 4096 bytes; the bridge stages data nowhere else. Default 16 MiB. */
   readonly dataSection?: Uint8Array;
   /**
-   * The most bytes that one buffer shows. Smaller ones cost more calls, larger ones leave the processor's cache before the
-   * user reads them. Default 2 MiB, at most the data section.
+   * The most bytes that one buffer shows, at most the data section. Default 2 MiB; in stop-and-copy, when the guest waits and each buffer
+   * costs three calls, twice as much as long as the driver fills it, up to half the data section.
    */
   readonly bufferSize?: number;
   /** What the user sees when the device is in ERROR: a failed call and a device that was reset, or device_state 6. */
@@ -39,7 +39,6 @@ export interface PresentV1Options {
   readonly state?: Uint8Array;
 }
 
-const DEFAULT_BUFFER = 2 * 1024 * 1024;
 /** Sums of such numbers of bytes are still exact. */
 const LARGEST_COUNT = 2 ** 51;
 
@@ -55,8 +54,8 @@ export function presentV1(device: V2Device, options: PresentV1Options = {}): V1D
   if (dataSection.length === 0 || dataSection.length % 4096 !== 0) {
     throw new ShimError('ERR_ARGUMENT', `data section: ${dataSection.length} bytes is not a multiple of 4096`);
   }
-  const { bufferSize = DEFAULT_BUFFER } = options;
-  if (!Number.isSafeInteger(bufferSize) || bufferSize <= 0) {
+  const { bufferSize } = options;
+  if (bufferSize !== undefined && (!Number.isSafeInteger(bufferSize) || bufferSize <= 0)) {
     throw new ShimError('ERR_ARGUMENT', `bufferSize: ${bufferSize} is no number of bytes`);
   }
   return new V1Region(new PresentedV1(device, dataSection, options), dataSection);
@@ -74,7 +73,7 @@ class PresentedV1 implements V1Registers {
     this.#section = section;
     this.#options = options;
     this.#my = present_v1_state.view(options.state ?? new Uint8Array(PRESENT_V1_STATE_SIZE));
-    this.#staging = new Staging(section, options.bufferSize ?? DEFAULT_BUFFER, this.#my);
+    this.#staging = new Staging(section, options.bufferSize, this.#my);
   }
 
   readDeviceState(): number {
@@ -305,6 +304,7 @@ class PresentedV1 implements V1Registers {
     my.session = Session.NONE;
     my.staged = 0;
     my.ahead = 0;
+    my.length = 0;
     my.read_total = 0;
     my.promised = 0;
     my.pushed = 0;

@@ -5,23 +5,38 @@ import { isPreCopy, V2, type V2State } from '../v2/states.ts';
 import type { PresentV1State } from './present-v1-state.ts';
 
 /**
+ * What the first buffer shows at most, in bytes. Smaller ones cost more calls, larger ones leave the processor's cache before the user reads
+ * them, which costs less than calls do once there are many.
+ */
+const FIRST_BUFFER = 2 * 1024 * 1024;
+const LARGEST_PAGE = 65_536;
+
+/**
  * The saving half of presentV1: bytes of the data fd, staged in the data section until the user acknowledges them. One buffer is in one half of
  * the section, the next in the other, so that it can be read while the user takes the first.
  */
 export class Staging {
   readonly #section: Uint8Array;
-  readonly #length: number;
+  /** The most bytes that the first buffer shows, and that any does. */
+  readonly #first: number;
+  readonly #most: number;
   readonly #my: PresentV1State;
 
-  /** `limit`: the most bytes that one buffer shows. */
-  constructor(section: Uint8Array, limit: number, my: PresentV1State) {
+  /** `length`: the most bytes that one buffer shows; without it, they grow. */
+  constructor(section: Uint8Array, length: number | undefined, my: PresentV1State) {
     this.#section = section;
-    this.#length = Math.min(section.length, limit);
+    this.#first = Math.min(section.length, length ?? FIRST_BUFFER);
+    this.#most = length === undefined ? Math.max(this.#first, halfOf(section)) : this.#first;
     this.#my = my;
   }
 
   get #hasHalves(): boolean {
-    return 2 * this.#length <= this.#section.length;
+    return 2 * this.#most <= this.#section.length;
+  }
+
+  /** The most bytes that the next buffer shows. In pre-copy the guest runs, and small ones keep it from waiting for its devices. */
+  #length(state: V2State): number {
+    return state === V2.STOP_COPY ? Math.max(this.#first, this.#my.length) : this.#first;
   }
 
   /** Where the staged bytes begin in the data section. */
@@ -30,7 +45,7 @@ export class Staging {
   }
 
   #begin(place: number): number {
-    return place * this.#length;
+    return place * this.#most;
   }
 
   /** The user has taken the staged bytes. */
@@ -76,10 +91,11 @@ export class Staging {
   #read(state: V2State, from: V2DataSession, place: number, tell: (filled: number) => void): void {
     const my = this.#my;
     const begin = this.#begin(place);
+    const length = this.#length(state);
     let filled = 0;
     try {
-      while (filled < this.#length) {
-        const got = readData(from, this.#section.subarray(begin + filled, begin + this.#length));
+      while (filled < length) {
+        const got = readData(from, this.#section.subarray(begin + filled, begin + length));
         if (got === 0) {
           if (state === V2.STOP_COPY) my.ended = 1;
           break;
@@ -97,6 +113,13 @@ export class Staging {
     } finally {
       tell(filled);
       my.read_total += filled;
+      if (state === V2.STOP_COPY && filled === length) my.length = Math.min(2 * length, this.#most);
     }
   }
+}
+
+/** Half a data section, as whole pages of any machine. */
+function halfOf(section: Uint8Array): number {
+  const half = Math.floor(section.length / 2);
+  return half - (half % LARGEST_PAGE);
 }

@@ -1,9 +1,9 @@
 import { constants } from 'node:buffer';
 import { F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcntl.ts';
-import { MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import { MADV_POPULATE_WRITE, MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
-import { cString, memoryAt, syscall, withAddress } from './libc.ts';
+import { cString, memoryAt, syscall, trySyscall, withAddress } from './libc.ts';
 
 /**
  * Shared memory of a fixed size: whoever is given the descriptor can neither shrink it, which would fault its other
@@ -50,6 +50,11 @@ export function withSharedMemory(
   } finally {
     syscall('unmap shared memory', 'munmap', address, size);
   }
+}
+
+/** Has the kernel make the pages of a mapping now (Linux 5.14), not when they are first written. A kernel that cannot makes them later. */
+export function populate(address: number, size: number): void {
+  trySyscall('madvise', address, size, MADV_POPULATE_WRITE);
 }
 
 /** Shared memory that is read and written in pieces, without mapping it: it may be larger than Node maps. */

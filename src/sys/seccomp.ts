@@ -51,7 +51,7 @@ export function installFilter(program: Uint8Array): OwnedFd {
 }
 
 /** What a notification can be answered with. */
-export type NotificationReply = Pick<Listener, 'respond' | 'addFd' | 'isValid'>;
+export type NotificationReply = Pick<Listener, 'respond' | 'addFd' | 'isValid' | 'goesOn'>;
 
 /** The supervisor's end of user notifications. SAFETY: it references the memory of its addresses, and the supervisor references it. */
 export class Listener {
@@ -65,6 +65,8 @@ export class Listener {
   readonly #addfdAt = addressOf(this.#addfd);
   readonly #id = new BigUint64Array(1);
   readonly #idAt = addressOf(this.#id);
+  #wakesHere = false;
+  #isElsewhere = false;
 
   /** `notification`: where receive() puts what it gets; memory of `seccomp_notif.size` bytes. */
   constructor(fd: number, notification: Uint8Array) {
@@ -75,7 +77,13 @@ export class Listener {
 
   /** Wakes the target on this CPU (Linux 6.6): 8 microseconds a call instead of 60. False if the kernel cannot. */
   wakeOnThisCpu(): boolean {
-    return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) >= 0;
+    this.#wakesHere = tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) >= 0;
+    return this.#wakesHere;
+  }
+
+  /** Whoever serves goes on after the next answer: its target would wait for this CPU, and another is to run it. */
+  goesOn(): void {
+    if (this.#wakesHere) this.#isElsewhere = tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, 0) >= 0;
   }
 
   /** receive() ends when no process is left that could make a call (Linux 6.11). Elsewhere, poll the descriptor first. */
@@ -83,6 +91,7 @@ export class Listener {
 
   /** Waits for a notification; false if its thread died meanwhile, a signal came, or nobody is left. */
   receive(): boolean {
+    if (this.#isElsewhere) this.#isElsewhere = !this.wakeOnThisCpu();
     this.#notification.fill(0);
     return tryIoctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#notificationAt) >= 0;
   }

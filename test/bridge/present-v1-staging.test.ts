@@ -108,6 +108,37 @@ describe('presentV1 staged bytes', () => {
     expect(received).toBeBytes(first);
   });
 
+  test('grow in stop-and-copy, up to half the section, as long as the driver fills them', () => {
+    const MiB = 2 ** 20;
+    const stream = noise(31 * MiB + 123, 5);
+    const { user } = oldVmm(
+      { answers: [stream.subarray(0, 5 * MiB), 0], stopAnswers: [stream.subarray(5 * MiB)] },
+      { dataSection: new Uint8Array(16 * MiB) },
+    );
+    user.setState(V1.PRE_COPY);
+    const received: Uint8Array[] = [];
+    for (let n = 0; n < 3; n += 1) {
+      received.push(user.buffer());
+      user.pending();
+    }
+    expect(received.map((buffer) => buffer.length / MiB)).toEqual([2, 2, 1]);
+    user.setState(V1.STOP_COPY);
+    received.push(...user.drain());
+    expect(received.slice(3).map((buffer) => buffer.length)).toEqual([2, 4, 8, 8, 4 + 123 / MiB].map((n) => n * MiB));
+    expect(received).toBeBytes(stream);
+  });
+
+  test('begin anew with each session', () => {
+    const MiB = 2 ** 20;
+    const { user, tape } = oldVmm({ stopAnswers: [noise(7 * MiB, 1)] }, { dataSection: new Uint8Array(16 * MiB) });
+    user.setState(V1.STOP_COPY);
+    expect(user.drain().map((buffer) => buffer.length / MiB)).toEqual([2, 4, 1]);
+    user.setState(V1.RUNNING);
+    tape.stopAnswers.push(noise(3 * MiB, 2));
+    user.setState(V1.STOP_COPY);
+    expect(user.drain().map((buffer) => buffer.length / MiB)).toEqual([2, 1]);
+  });
+
   test('are the mapped data section itself', () => {
     const section = new Uint8Array(8192);
     const { user, device } = oldVmm({ stopAnswers: [first] }, { dataSection: section });

@@ -16,14 +16,13 @@ export interface OldVmm {
   readonly warnings: string[];
 }
 
-/** An old VMM in front of a tape: user, bridge, spy, tape. The data section has two halves of 8192 bytes unless told otherwise. */
+/** An old VMM in front of a tape: user, bridge, spy, tape. The data section has two halves of 8192 bytes unless told otherwise: buffers of a data section that is given are as long as they are by default. */
 export function oldVmm(tapeOptions: TapeV2Options = {}, options: PresentV1Options = {}): OldVmm {
   const tape = new TapeV2(tapeOptions);
   const spy = new SpyV2(tape);
   const warnings: string[] = [];
   const device = presentV1(spy, {
-    dataSection: new Uint8Array(16_384),
-    bufferSize: 8192,
+    ...(options.dataSection === undefined && { dataSection: new Uint8Array(16_384), bufferSize: 8192 }),
     warn: (message) => warnings.push(message),
     ...options,
   });

@@ -9,6 +9,7 @@ export class NoAnswers implements NotificationReply {
     return true;
   }
   respond(_notification: Uint32Array, _value: number, _error: number, _flags?: number): void {}
+  goesOn(): void {}
   addFd(): number {
     throw new Error('nobody takes a descriptor');
   }

@@ -186,6 +186,10 @@ class OwnAnswers implements NotificationReply {
     return true;
   }
 
+  goesOn(): void {
+    // nobody is woken
+  }
+
   addFd(_id: bigint, source: number, { at = -1, closeOnExec = 0 } = {}): number {
     return trySyscall('dup3', source, at, closeOnExec);
   }

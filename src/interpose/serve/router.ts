@@ -23,6 +23,9 @@ const legacyOpen = 'open' in numbers ? numbers.open : -1;
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
 const [, DATA_SIZE_AT] = vfio_device_migration_info.fields.data_size;
 
+/** To copy less takes no longer than it takes another CPU to wake, in bytes. */
+const LARGE = 256 * 1024;
+
 /** Finds out what a trapped call is about, and hands it to the device or data fd that it means. */
 export class Router {
   readonly devices: Devices;
@@ -30,12 +33,17 @@ export class Router {
   /** Where the stand-ins of data fds are. */
   readonly #window: FdWindow | undefined;
   /** The device whose data was asked for by the latest call, and what it can do while its user takes that. */
-  #ahead: { readonly device: ServedDevice; readonly act: () => void } | undefined;
+  #ahead: { readonly device: ServedDevice; readonly act: () => void; readonly bytes: number } | undefined;
 
   constructor(devices: Devices, dataFds: FdWindow | undefined, peers?: Together) {
     this.devices = devices;
     this.#peers = peers;
     this.#window = dataFds;
+  }
+
+  /** Whether readAhead() will take so long that the target should go on meanwhile. */
+  get goesOn(): boolean {
+    return this.#ahead !== undefined && this.#ahead.bytes >= LARGE;
   }
 
   /**
@@ -108,7 +116,7 @@ export class Router {
   #read(turn: Turn): number {
     return this.#dataFd(turn, (dataFds, device) => {
       const length = dataFds.read(turn.call);
-      if (dataFds.readsAhead) this.#ahead = { device, act: () => dataFds.readAhead() };
+      if (dataFds.readsAhead) this.#ahead = { device, act: () => dataFds.readAhead(), bytes: length };
       return length;
     });
   }
@@ -132,10 +140,14 @@ export class Router {
       if (isRead) {
         const length = device.read(turn, offset);
         const act = offset === DATA_SIZE_AT ? device.readAhead : undefined;
-        if (act !== undefined) this.#ahead = { device, act };
+        if (act !== undefined) this.#ahead = { device, act, bytes: device.lastRead };
         return length;
       }
-      return call.nr === numbers.pwrite64 ? device.write(turn, offset) : this.#map(turn, device, offset);
+      if (call.nr !== numbers.pwrite64) return this.#map(turn, device, offset);
+      const length = device.write(turn, offset);
+      const act = offset === DEVICE_STATE_AT ? device.readySection : undefined;
+      if (act !== undefined) this.#ahead = { device, act, bytes: device.section.size };
+      return length;
     } finally {
       device.leave();
     }

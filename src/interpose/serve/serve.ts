@@ -36,6 +36,7 @@ function answer(turn: Turn, router: Router, recorder: AccessRecorder | undefined
   if (value === CONTINUE) answers.respond(words, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
   else {
     turn.commit(value, error);
+    if (error === 0 && router.goesOn) answers.goesOn();
     if (value !== ANSWERED) answers.respond(words, value, error);
   }
   recorder?.end(call, value, error);

@@ -3,6 +3,7 @@ import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
+import { populate } from '../../sys/memory.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
@@ -107,6 +108,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
+  #isSectionReady = false;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
 
@@ -204,6 +206,26 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   openDataFd({ call, answers }: Turn, resuming: boolean, tell: (fd: number) => void): void {
     forgetFile();
     this.dataFds?.open(call, answers, resuming, tell);
+  }
+
+  /** What a register of 8 bytes was read as last, as far as it is a number of bytes. */
+  get lastRead(): number {
+    return Number(new DataView(this.#registers[8].buffer).getBigUint64(0, true));
+  }
+
+  /**
+   * Has the pages of a data section of ours made, once a user begins to save: the kernel makes those that nobody has touched one by one, while
+   * the guest stands still. Absent if there is nothing to be done.
+   */
+  get readySection(): (() => void) | undefined {
+    const { isDrivers, address, size } = this.section;
+    const [state = 0] = this.#registers[4];
+    if (isDrivers || this.#isSectionReady || this.region === undefined || (state & V1.STOP_COPY) === 0)
+      return undefined;
+    return () => {
+      this.#isSectionReady = true;
+      populate(address(), size);
+    };
   }
 
   /** What the device can do while the user of its region takes the data that was shown. */
