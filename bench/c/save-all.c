@@ -23,6 +23,7 @@
 
 #define BUFFER (1 << 20)
 #define MOST 64
+#define A_WHILE 1 /* second: a VMM has run for that long, at least, when its devices are saved */
 
 /* linux/vfio.h of 5.18 on. */
 #define FEATURE_SET (1u << 17)
@@ -212,6 +213,7 @@ int main(int argc, char **argv) {
     for (unsigned n = 0; n < threads; n++)
         if (pthread_create(&readers[n], NULL, reader, (void *)(uintptr_t)n)) fail("pthread_create");
 
+    sleep(A_WHILE);
     start = now_ns();
     for (unsigned n = 0; n < count; n++) stop(&devices[n]);
     stopped = now_ns();

@@ -81,7 +81,7 @@ describe('a data fd of presentV2', () => {
   const memory = new GuardedMemory();
 
   function served(vmm: NewVmm): DataFds {
-    const device = { v2: vmm.device, moved: () => {}, undo: () => {} };
+    const device = { v2: vmm.device, givesAgain: false, moved: () => {}, undo: () => {} };
     return new DataFds(device, { first: 200, last: 210 }, new Uint8Array(64));
   }
 

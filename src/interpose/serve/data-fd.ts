@@ -31,6 +31,8 @@ const data_fd = struct('data_fd', 64, {
 /** What a device's data fd needs to know of it. */
 export interface DataFdDevice {
   readonly v2: V2Device | undefined;
+  /** What a read has taken from it can be taken back: undo() knows all that it has changed. */
+  readonly givesAgain: boolean;
   /** Takes back what the call has changed so far. */
   undo(): void;
 }
@@ -98,12 +100,12 @@ export class DataFds {
     if (count === 0) return session.read(bounce.subarray(0, 0));
     const bytes = session.peek?.(count);
     if (bytes !== undefined) return this.#readInPlace(buffer, session, bytes);
-    buffer.prove(count);
+    if (!this.#device.givesAgain) buffer.prove(count);
     const length = readOrRefuse(call, session, bounce.subarray(0, count));
     try {
       buffer.write(bounceAt, length);
     } catch (error) {
-      this.#device.undo(); // it was unmapped in between: whoever reads next gets them
+      this.#device.undo(); // whoever reads next gets them, as far as the driver can give them again
       throw error;
     }
     return length;

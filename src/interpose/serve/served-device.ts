@@ -108,6 +108,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   readonly #registers = { 4: new Uint8Array(4), 8: new Uint8Array(8) } as const;
   // SAFETY: this object references them as long as calls are served with it, and one thread serves all calls
   readonly #registersAt = { 4: addressOf(this.#registers[4]), 8: addressOf(this.#registers[8]) } as const;
+  /** Simulated drivers keep all in memory that a ledger reverts; bridges do not. */
+  readonly givesAgain: boolean;
   #isSectionReady = false;
   /** What each register was read as last. */
   readonly #last = new Map<number, Register>();
@@ -137,6 +139,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       const { driver } = this;
       return { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };
     };
+    this.givesAgain = this.driver.guestMemory !== undefined && protocol === 'v2' && !options.roundTrip;
     const presentations = makePresentations(this.driver.backend, memory, {
       ...options,
       dirty,

@@ -18,7 +18,9 @@ const HOLDS = 1;
  */
 const RIGHTS_HOLD = 100;
 
-const rights = { tid: 0, until: 0, areOurs: false };
+/** Whether threads have our rights, and until when that holds. */
+const rights = new Map<number, { readonly until: number; readonly areOurs: boolean }>();
+const MAX_THREADS = 1024;
 const held = { tid: 0, until: 0, memory: undefined as OwnedFd | undefined };
 
 /**
@@ -28,12 +30,13 @@ const held = { tid: 0, until: 0, memory: undefined as OwnedFd | undefined };
 export function callerMemory(tid: number, check: () => void): number | undefined {
   if (!reachesOthers) return undefined;
   const now = callTime();
-  if (tid !== rights.tid || now >= rights.until) {
-    rights.areOurs = hasOwnRights(tid) === true;
-    rights.tid = tid;
-    rights.until = now + RIGHTS_HOLD;
+  let known = rights.get(tid);
+  if (known === undefined || now >= known.until) {
+    if (rights.size >= MAX_THREADS) rights.clear();
+    known = { until: now + RIGHTS_HOLD, areOurs: hasOwnRights(tid) === true };
+    rights.set(tid, known);
   }
-  if (rights.areOurs) return undefined;
+  if (known.areOurs) return undefined;
   if (tid !== held.tid || now >= held.until || held.memory === undefined) {
     held.memory?.close();
     held.memory = undefined;
