@@ -1,10 +1,13 @@
 import { defineConfig } from 'vitest/config';
 
+/** As of the tests' own waits: a machine that is emulated says that it takes so many times as long. */
+const patience = Number(process.env['VFIO_SHIM_PATIENCE'] ?? 1);
+
 const common = {
   pool: 'forks',
   setupFiles: 'test/support/to-be-bytes.ts',
-  testTimeout: 30_000,
-  hookTimeout: 30_000,
+  testTimeout: 30_000 * patience,
+  hookTimeout: 30_000 * patience,
 } as const;
 
 export default defineConfig({

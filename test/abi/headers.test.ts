@@ -100,7 +100,7 @@ function report({ annotate }: TestContext, { values, missing }: Answers): Promis
 describe('the installed kernel headers', () => {
   test.skipIf(reason !== '')(
     `agree with every constant and struct of src/abi${reason}`,
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async (context) => {
       const answers = probe(headers, commonClaims);
       expect(heard(commonClaims, answers)).toEqual(said(commonClaims, answers, mayBeMissing));
@@ -108,14 +108,14 @@ describe('the installed kernel headers', () => {
     },
   );
 
-  test.skipIf(reason !== '')(`agree with every errno name${reason}`, { timeout: 60_000 }, () => {
+  test.skipIf(reason !== '')(`agree with every errno name${reason}`, { timeout: 300_000 }, () => {
     const answers = probe(['linux/errno.h'], errnoClaims);
     expect(heard(errnoClaims, answers)).toEqual(said(errnoClaims, answers));
     // All but 41 and 58, which the kernel skips.
     expect(answers.values.size).toBe(131);
   });
 
-  test.skipIf(reason !== '')(`agree with arm64Syscalls in the generic table${reason}`, { timeout: 60_000 }, () => {
+  test.skipIf(reason !== '')(`agree with arm64Syscalls in the generic table${reason}`, { timeout: 300_000 }, () => {
     const answers = probe(['asm-generic/unistd.h'], genericSyscallClaims, {
       // What asm/unistd.h of aarch64 defines first.
       prelude: '#define __ARCH_WANT_NEW_STAT\n#define __ARCH_WANT_SET_GET_RLIMIT\n#define __ARCH_WANT_SYS_CLONE3',
@@ -129,7 +129,7 @@ describe('the installed kernel headers', () => {
   ] as const) {
     const found = reason === '' ? headersOf(arch) : undefined;
     const why = reason === '' && found === undefined ? ` (skipped: no ${arch} headers)` : reason;
-    test.skipIf(why !== '')(`agree with what is particular to ${arch}${why}`, { timeout: 60_000 }, () => {
+    test.skipIf(why !== '')(`agree with what is particular to ${arch}${why}`, { timeout: 300_000 }, () => {
       const answers = probe(archHeaders, archClaims[arch], found);
       expect(heard(archClaims[arch], answers)).toEqual(said(archClaims[arch], answers));
     });
@@ -137,7 +137,7 @@ describe('the installed kernel headers', () => {
 });
 
 describe('the comparison', () => {
-  test.skipIf(reason !== '')(`finds what is wrong and what the headers lack${reason}`, { timeout: 60_000 }, () => {
+  test.skipIf(reason !== '')(`finds what is wrong and what the headers lack${reason}`, { timeout: 300_000 }, () => {
     const claims: Claim[] = [
       { name: 'right', expression: 'VFIO_TYPE1_IOMMU', value: 1n, bits: 32 },
       { name: 'wrong', expression: 'VFIO_TYPE1v2_IOMMU', value: 4n, bits: 32 },
