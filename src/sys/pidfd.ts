@@ -9,17 +9,17 @@ const GONE = -errnoNumber('ESRCH');
 const VOUCHED = 1;
 
 interface Opened {
-  readonly tid: number;
   readonly pidfd: OwnedFd;
   /** When it may belong to another process than the thread's; never, if it ends with the thread. */
   readonly until: number;
 }
 
 /**
- * The thread that was asked for last: most calls come from the same one. Its pidfd stays its own, and is of no other thread that
- * gets its number later.
+ * The threads that were asked lately: VMMs have one for each device that they save. A thread's pidfd stays its own, and is of no other
+ * thread that gets its number later.
  */
-let last: Opened | undefined;
+const opened = new Map<number, Opened>();
+const MOST = 16;
 
 /**
  * A descriptor of this process for the open file behind a descriptor of another, named by any of its threads (Linux 5.6).
@@ -35,15 +35,24 @@ export function duplicateFd(tid: number, fd: number): OwnedFd | undefined {
 
 /** As duplicateFd(), but the new descriptor's number, or a negative errno. */
 export function takeFd(tid: number, fd: number): number {
-  const known = last !== undefined && last.tid === tid && (last.until === Infinity || performance.now() < last.until);
-  const result = known && last !== undefined ? trySyscall('pidfd_getfd', last.pidfd.number, fd, 0) : GONE;
-  if (!failedWith(result, 'ESRCH')) return result;
-  last?.pidfd.close();
-  last = undefined;
-  const opened = openThread(tid);
-  if (typeof opened === 'number') return opened;
-  last = opened;
-  return trySyscall('pidfd_getfd', opened.pidfd.number, fd, 0);
+  const known = opened.get(tid);
+  if (known !== undefined) {
+    const isSure = known.until === Infinity || performance.now() < known.until;
+    const result = isSure ? trySyscall('pidfd_getfd', known.pidfd.number, fd, 0) : GONE;
+    if (!failedWith(result, 'ESRCH')) return result;
+    forget(tid, known);
+  }
+  const made = openThread(tid);
+  if (typeof made === 'number') return made;
+  const [oldest] = opened;
+  if (opened.size === MOST && oldest !== undefined) forget(...oldest);
+  opened.set(tid, made);
+  return trySyscall('pidfd_getfd', made.pidfd.number, fd, 0);
+}
+
+function forget(tid: number, { pidfd }: Opened): void {
+  opened.delete(tid);
+  pidfd.close();
 }
 
 /**
@@ -53,10 +62,10 @@ export function takeFd(tid: number, fd: number): number {
 function openThread(tid: number): Opened | number {
   const leader = trySyscall('pidfd_open', tid, 0);
   const exact = leader >= 0 ? leader : trySyscall('pidfd_open', tid, PIDFD_THREAD);
-  if (exact >= 0) return { tid, pidfd: new OwnedFd(exact), until: Infinity };
+  if (exact >= 0) return { pidfd: new OwnedFd(exact), until: Infinity };
   const tgid = processOf(tid);
   const pidfd = tgid === undefined ? leader : trySyscall('pidfd_open', tgid, 0);
-  return pidfd < 0 ? pidfd : { tid, pidfd: new OwnedFd(pidfd), until: performance.now() + VOUCHED };
+  return pidfd < 0 ? pidfd : { pidfd: new OwnedFd(pidfd), until: performance.now() + VOUCHED };
 }
 
 /** A pidfd of this process: it stays its own, and is of no process that gets the number later. */

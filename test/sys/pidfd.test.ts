@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { beforeEach, expect, test } from 'vitest';
 import { duplicateFd } from '../../src/sys/pidfd.ts';
 import { outcome } from '../support/errno.ts';
@@ -49,4 +49,24 @@ test('a process that ended is ESRCH, however often it was asked before, and anot
   const two = await start();
   expect(fileBehind(two.pid, 2)).toBe('/dev/null');
   await stop(two);
+});
+
+test('keeps a bounded number of them, of many processes in turn', async () => {
+  const held = (): number =>
+    readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).includes('pidfd');
+      } catch {
+        return false; // that of the directory itself
+      }
+    }).length;
+  const children = await Promise.all(Array.from({ length: 20 }, start));
+  try {
+    for (let turn = 0; turn < 2; turn += 1)
+      for (const { pid } of children) expect(fileBehind(pid, 0)).toBe(readlinkSync(`/proc/${pid}/fd/0`));
+    expect(held()).toBeGreaterThan(0);
+    expect(held()).toBeLessThanOrEqual(16);
+  } finally {
+    await Promise.all(children.map(stop));
+  }
 });
