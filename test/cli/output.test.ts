@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 import { lacksForRun } from '../support/host.ts';
+import { inShort } from '../support/runs.ts';
 
 const BROKEN = { code: null, signal: 'SIGPIPE' };
 const FULL = 'vfio-shim: stdout: no space left on device [ERR_FILE, ENOSPC]\n';
@@ -46,14 +47,16 @@ describe('a stdout that takes no more', { timeout: MS }, () => {
     () => ['save', 'sim:qat', state?.file() ?? '', '--json'],
   ];
 
-  it.each(commands.map((command) => [command().slice(0, 2).join(' '), command] as const))(
-    'ends %s as SIGPIPE does, or with one line',
-    async (_, command) => {
-      expect(await redirected(command(), '>&9')).toEqual({ exit: BROKEN, stdout: '', stderr: '' });
-      expect(await redirected(command(), '>/dev/full')).toEqual({ exit: FAILED, stdout: '', stderr: FULL });
-      expect(await redirected(command(), '>&-')).toMatchObject({ exit: OK, stderr: '' });
-    },
-  );
+  it.each(
+    inShort(
+      commands.map((command) => [command().slice(0, 2).join(' '), command] as const),
+      (_, n) => n % 2 === 0,
+    ),
+  )('ends %s as SIGPIPE does, or with one line', async (_, command) => {
+    expect(await redirected(command(), '>&9')).toEqual({ exit: BROKEN, stdout: '', stderr: '' });
+    expect(await redirected(command(), '>/dev/full')).toEqual({ exit: FAILED, stdout: '', stderr: FULL });
+    expect(await redirected(command(), '>&-')).toMatchObject({ exit: OK, stderr: '' });
+  });
 
   it('is what a shell calls 141', () => {
     const script = 'exec 8<>"$1" 9>"$1" 8<&-; shift; "$@" >&9; echo $?';
@@ -120,7 +123,7 @@ describe('a stdout that takes no more', { timeout: MS }, () => {
 describe('a stderr that is lost', { timeout: MS }, () => {
   beforeAll(requireCli);
 
-  it.each(['2>&-', '2>/dev/full', '2>&9'])('changes nothing (%s)', async (how) => {
+  it.each(inShort(['2>&-', '2>/dev/full', '2>&9'], (_, n) => n === 1))('changes nothing (%s)', async (how) => {
     const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-output-'));
     try {
       const fifo = join(directory, 'fifo');

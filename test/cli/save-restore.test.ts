@@ -23,6 +23,7 @@ import { poll } from '../../src/vmm/deadline.ts';
 import { requireCli } from '../../tools/vmm/cli.ts';
 import { because, lacksNobody, NOBODY } from '../support/host.ts';
 import { cli, ended, FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
+import { inShort } from '../support/runs.ts';
 
 const noNobody = lacksNobody();
 
@@ -64,7 +65,7 @@ describe('save and restore of simulated devices', () => {
     expect(run.stderr.trimEnd()).not.toContain('\n');
   }
 
-  it.each(DRIVERS)('%s has the same guest memory at both ends', async (driver) => {
+  it.each(inShort(DRIVERS, (_, n) => n % 3 === 0))('%s has the same guest memory at both ends', async (driver) => {
     const device = `sim:${driver}${driver === 'mtty' ? '' : ',size=3M'}`;
     const source = await saved(`${device},seed=3`);
     const run = await runCli(['restore', device, file, '--json']);
@@ -215,17 +216,19 @@ describe('save and restore of simulated devices', () => {
       expect((await runCli(['restore', 'sim:qat,version=3', file])).exit).toEqual(OK);
     });
 
-    it.each(['read@1:EIO', 'STOP_COPY@1:EBUSY', 'PRE_COPY@1:ENOMEM!', 'read@2:EIO!', 'RUNNING@1:EIO', 'STOP@1:EIO'])(
-      'with fault=%s leaves no file',
-      async (fault) => {
-        const run = await runCli(['save', `sim:qat,fault=${fault}`, file]);
-        const [step = '', errno = ''] = fault.split(/@\d+:|!/);
-        refused(run, new RegExp(`^vfio-shim: simulated fault: ${step} number .* \\[ERR_DEVICE, ${errno}\\]\n$`));
-        expect(files()).toEqual([]);
-      },
-    );
+    it.each(
+      inShort(
+        ['read@1:EIO', 'STOP_COPY@1:EBUSY', 'PRE_COPY@1:ENOMEM!', 'read@2:EIO!', 'RUNNING@1:EIO', 'STOP@1:EIO'],
+        (_, n) => n % 2 === 1,
+      ),
+    )('with fault=%s leaves no file', async (fault) => {
+      const run = await runCli(['save', `sim:qat,fault=${fault}`, file]);
+      const [step = '', errno = ''] = fault.split(/@\d+:|!/);
+      refused(run, new RegExp(`^vfio-shim: simulated fault: ${step} number .* \\[ERR_DEVICE, ${errno}\\]\n$`));
+      expect(files()).toEqual([]);
+    });
 
-    it.each(['write@1:EIO', 'RESUMING@1:EBUSY', 'write@2:ENOMEM!', 'RUNNING@1:EIO!'])(
+    it.each(inShort(['write@1:EIO', 'RESUMING@1:EBUSY', 'write@2:ENOMEM!', 'RUNNING@1:EIO!'], (_, n) => n % 2 === 0))(
       'with fault=%s takes no state',
       async (fault) => {
         await saved('sim:qat,size=3M');
@@ -241,19 +244,24 @@ describe('save and restore of simulated devices', () => {
     /** A device whose data is never there: the command waits. */
     const WAITS = 'sim:qat,size=4M,block=4000000000';
 
-    it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s ends save, and leaves nothing', async (signal) => {
-      const child = cli(['save', WAITS, file, '-v']);
-      await poll(
-        () => (child.stderr.includes('PRE_COPY') ? true : undefined),
-        10_000,
-        () => child.stderr,
-      );
-      expect(files()).toHaveLength(1);
-      process.kill(child.pid ?? -1, signal);
-      const { exit, stderr, stdout } = await ended(child);
-      expect({ exit, stdout, left: files() }).toEqual({ exit: { code: null, signal }, stdout: '', left: [] });
-      expect(stderr).toMatch(/: RUNNING( \+\d+ms)?\n(.*\n)*vfio-shim: save: interrupted \[ERR_INTERRUPTED, EINTR\]\n/);
-    });
+    it.each(inShort(['SIGINT', 'SIGTERM', 'SIGHUP'] as const, (_, n) => n === 1))(
+      '%s ends save, and leaves nothing',
+      async (signal) => {
+        const child = cli(['save', WAITS, file, '-v']);
+        await poll(
+          () => (child.stderr.includes('PRE_COPY') ? true : undefined),
+          10_000,
+          () => child.stderr,
+        );
+        expect(files()).toHaveLength(1);
+        process.kill(child.pid ?? -1, signal);
+        const { exit, stderr, stdout } = await ended(child);
+        expect({ exit, stdout, left: files() }).toEqual({ exit: { code: null, signal }, stdout: '', left: [] });
+        expect(stderr).toMatch(
+          /: RUNNING( \+\d+ms)?\n(.*\n)*vfio-shim: save: interrupted \[ERR_INTERRUPTED, EINTR\]\n/,
+        );
+      },
+    );
 
     it('SIGINT ends restore, and resets the device', async () => {
       await saved('sim:qat,size=4M');

@@ -9,6 +9,7 @@ import { smallSpec } from '../../../src/sim/spec.ts';
 import { V1Save } from '../../../src/v1/save.ts';
 import { V2Save } from '../../../src/v2/save.ts';
 import { V2 } from '../../../src/v2/states.ts';
+import { inShort } from '../../support/runs.ts';
 
 function plan(options: Partial<Plan> = {}): Plan {
   return {
@@ -58,7 +59,7 @@ describe('a rehearsal', () => {
   const all = DRIVERS.flatMap((driver) =>
     presented.flatMap((present) => [false, true].map((roundTrip) => ({ driver, present, roundTrip }))),
   );
-  test.each(all)(
+  test.each(inShort(all, (_, n) => n % 5 === 0))(
     'of $driver as $present, round trip $roundTrip, goes on in small steps and leaves no descriptor',
     ({ driver, present, roundTrip }) => {
       const before = descriptors();
@@ -99,7 +100,7 @@ describe('what is rehearsed', () => {
     expect([stage.v1 !== undefined, stage.v2 !== undefined]).toEqual([v1, v2]);
   });
 
-  test.each(DRIVERS)('moves the whole state of %s through trapped calls', (driver) => {
+  test.each(inShort(DRIVERS, (_, n) => n % 2 === 0))('moves the whole state of %s through trapped calls', (driver) => {
     using stage = new RehearsalTarget(plan(), driver);
     const expected = smallSpec(driver).size;
     const { v1, v2 } = stage;

@@ -68,7 +68,7 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
   ];
   const cases = GENERATIONS.flatMap((draft) => devices(draft).map(([device, size]) => [draft, device, size] as const));
 
-  it.each(cases)('%s: migrates %s', async (draft, device, size) => {
+  it.each(inShort(cases, (_, n) => n % 3 === 1))('%s: migrates %s', async (draft, device, size) => {
     const file = join(directory, `${draft}-${device}`);
     const source = await drafter(draft, `${device},seed=7`, ['save', file]);
     expect(source.done).toMatchObject({ compatible: 0, dirty: 0 });
@@ -81,15 +81,18 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
   });
 
   const again = cases.filter(([, device]) => /^(qat|vendor)/.test(device));
-  it.each(again)('%s: migrates %s once one migration was cancelled and one has failed', async (draft, device, size) => {
-    const file = join(directory, `${draft}-${device}-again`);
-    const source = await drafter(draft, `${device},seed=7`, ['save', file, 'break']);
-    const destination = await drafter(draft, device, ['load', file, 'break']);
-    expect(destination.done.bytes).toBe(source.done.bytes);
-    expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
-  });
+  it.each(inShort(again, (_, n) => n % 3 === 0))(
+    '%s: migrates %s once one migration was cancelled and one has failed',
+    async (draft, device, size) => {
+      const file = join(directory, `${draft}-${device}-again`);
+      const source = await drafter(draft, `${device},seed=7`, ['save', file, 'break']);
+      const destination = await drafter(draft, device, ['load', file, 'break']);
+      expect(destination.done.bytes).toBe(source.done.bytes);
+      expect([source.hash, destination.hash]).toEqual([seeded(size), seeded(size)]);
+    },
+  );
 
-  it.each(inShort(cases, (_, n) => n % 3 === 0))(
+  it.each(inShort(cases, (_, n) => n % 7 === 0))(
     '%s: migrates %s through the draft and back, once broken off',
     async (draft, device, size) => {
       const file = join(directory, `${draft}-${device}-there-and-back`);
@@ -135,7 +138,7 @@ describeRunsWithCompiler('a VMM of a draft, in C', () => {
     },
   );
 
-  it.each(GENERATIONS)('%s: saves a device of a paused VM', async (draft) => {
+  it.each(inShort(GENERATIONS, (_, n) => n === 1))('%s: saves a device of a paused VM', async (draft) => {
     const file = join(directory, `${draft}-paused`);
     const source = await drafter(draft, 'qat,seed=7', ['paused', file]);
     const destination = await drafter(draft, 'qat', ['load', file]);
