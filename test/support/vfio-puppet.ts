@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import {
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
@@ -194,6 +195,9 @@ export class DevicePuppet {
 const PIECE = 32768;
 /** Where the data section begins in the region. */
 export const SECTION = BigInt(DATA_OFFSET);
+
+/** open(2) of a file without a name (asm-generic/fcntl.h); processors have O_DIRECTORY at different places. */
+export const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
 /** The value of a call that must have succeeded. */
 export function value(outcome: Outcome): number {

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { expect, it } from 'vitest';
 import { iovec } from '../../../src/abi/ptrace.ts';
 import type { SyscallName } from '../../../src/abi/syscalls.ts';
@@ -7,7 +8,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet, type Argument } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
 import { setState } from '../../support/v2-puppet.ts';
-import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { O_TMPFILE, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const SIZE = 8192;
 const STATE = SIZE + 32;
@@ -44,7 +45,7 @@ describeWithCompiler('the data fd of a presented v2 device', () => {
   async function others({ user }: DevicePuppet): Promise<{ reader: number; writer: number; file: number }> {
     const ends = await user.puppet.script(`new ends 8; ${callText('pipe2', ['$ends', 0])}; get ends 0 8`);
     const [reader = -1, writer = -1] = new Int32Array(ends.bytes.buffer);
-    const file = value(await user.open('/tmp', 0, 0o20200002)); // O_TMPFILE | O_RDWR
+    const file = value(await user.open('/tmp', 0, O_TMPFILE | constants.O_RDWR));
     value(await user.puppet.call('pwrite64', [file, '$data', 64, 0]));
     return { reader, writer, file };
   }

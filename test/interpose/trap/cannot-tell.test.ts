@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { constants, chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -10,7 +10,7 @@ import { V1 } from '../../../src/v1/states.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions } from '../../support/shim-run.ts';
-import { SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { O_TMPFILE, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const { syscalls } = arch;
 const root = process.getuid?.() === 0;
@@ -102,7 +102,7 @@ describeWithCompiler('a register of the region', () => {
     await puppet.put('iov', new Uint8Array(new BigUint64Array([data, 8n]).buffer));
     const ends = await puppet.script(`new ends 8; ${callText('pipe2', ['$ends', 0])}; get ends 0 8`);
     const [reader = -1, writer = -1] = new Int32Array(ends.bytes.buffer);
-    const other = value(await user.open('/tmp', 0, 0o20200002)); // O_TMPFILE | O_RDWR
+    const other = value(await user.open('/tmp', 0, O_TMPFILE | constants.O_RDWR));
     value(await puppet.call('pwrite64', [other, '$data', 64, 0]));
     await puppet.memory('offset', 8);
     const offset = async (value: bigint): Promise<void> =>
