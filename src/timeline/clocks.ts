@@ -85,21 +85,20 @@ export function pairsOf(source: Survey, destination: Survey): (readonly [out: La
  * that had gone in by then are compared with those that a source's mark had brought out at its end: never too much, at times too little.
  */
 function earlyBy(out: Lane, outShift: number, into: Lane, inShift: number): number {
-  const given = sums(out.marks.map((mark) => mark.out));
-  const taken = sums(into.marks.map((mark) => mark.in));
+  const sources = out.marks.filter((mark) => mark.out > 0);
   let early = 0;
+  let given = 0;
+  let taken = 0;
   let n = 0;
-  for (const [k, mark] of into.marks.entries()) {
+  for (const mark of into.marks) {
     if (mark.in === 0) continue;
-    while (n + 1 < given.length && (given[n + 1] ?? 0) <= (taken[k] ?? 0)) n += 1;
-    const source = out.marks[n];
-    if (source === undefined || source.moved < 0 || (given[n] ?? 0) > (taken[k] ?? 0)) continue;
-    early = Math.max(early, source.moved + outShift - (mark.moved + inShift));
+    taken += mark.in;
+    for (let next = sources[n]; next !== undefined && given + next.out <= taken; next = sources[n]) {
+      given += next.out;
+      n += 1;
+    }
+    const source = sources[n - 1];
+    if (source !== undefined) early = Math.max(early, source.moved + outShift - (mark.moved + inShift));
   }
   return early;
-}
-
-function sums(values: readonly number[]): number[] {
-  let sum = 0;
-  return values.map((value) => (sum += value));
 }

@@ -26,9 +26,11 @@ function clockNotes(recordings: readonly PlacedRecording[]): string[] {
 function omissions({ header, lanes, flagsOmitted, lanesOmitted }: Survey): string[] {
   const states = lanes.flatMap(({ rows }) => rows).reduce((sum, { omitted }) => sum + omitted, 0);
   const left: readonly (readonly [count: number, what: string])[] = [
-    [lanesOmitted, 'or more devices'],
     [states, 'changes of state'],
     [flagsOmitted, 'errors and takeovers'],
   ];
-  return left.filter(([count]) => count > 0).map(([count, what]) => `${header.host}: ${count} ${what} are not shown.`);
+  return [
+    ...(lanesOmitted ? [`${header.host}: only the first ${lanes.length} devices are shown.`] : []),
+    ...left.filter(([count]) => count > 0).map(([count, what]) => `${header.host}: ${count} ${what} are not shown.`),
+  ];
 }

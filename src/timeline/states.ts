@@ -49,6 +49,10 @@ export class RowMaker {
   readonly #side: Side;
   #protocol: Protocol | undefined;
   readonly #spans: Omit<Span, 'end'>[] = [];
+  /** What the device is in, whether or not there is a span of it. */
+  #now: Omit<Span, 'end'> | undefined;
+  /** When the first change was omitted: the row goes no further. */
+  #full: number | undefined;
   #omitted = 0;
 
   constructor(side: Side) {
@@ -65,26 +69,26 @@ export class RowMaker {
     const state = stateIn(call);
     if (state === undefined) return;
     this.#protocol ??= call.protocol;
-    this.#to(phaseOf(call.protocol, state, this.#spans.at(-1)?.phase), state, asked, time);
+    this.#to(phaseOf(call.protocol, state, this.#now?.phase), state, asked, time);
   }
 
   /** The row, which goes on to `end`. */
   ended(end: number): Row {
-    const spans = this.#spans.map((span, n) => ({
-      ...span,
-      end: this.#spans[n + 1]?.begin ?? Math.max(end, span.begin),
-    }));
+    const last = this.#full ?? Math.max(end, this.#now?.begin ?? end);
+    const spans = this.#spans.map((span, n) => ({ ...span, end: this.#spans[n + 1]?.begin ?? last }));
     return { side: this.#side, protocol: this.#protocol, spans, omitted: this.#omitted };
   }
 
   #to(phase: Phase, state: string, asked: number, time: number): void {
-    const last = this.#spans.at(-1);
+    const last = this.#now;
     if (last?.state === state && last.phase === phase) return;
-    if (this.#spans.length >= MAX_SPANS) {
-      this.#omitted += 1;
+    const begin = Math.max(time, last?.begin ?? 0); // threads of a VMM are answered in any order
+    this.#now = { phase, state, asked: Math.min(asked, begin), begin };
+    if (this.#spans.length < MAX_SPANS) {
+      this.#spans.push(this.#now);
       return;
     }
-    const begin = Math.max(time, last?.begin ?? 0); // threads of a VMM are answered in any order
-    this.#spans.push({ phase, state, asked: Math.min(asked, begin), begin });
+    this.#full ??= begin;
+    this.#omitted += 1;
   }
 }

@@ -14,8 +14,8 @@ export interface Survey {
   readonly lanes: readonly Lane[];
   readonly flags: readonly Flag[];
   readonly flagsOmitted: number;
-  /** Devices that there was no room for. */
-  readonly lanesOmitted: number;
+  /** There are more devices than lanes. */
+  readonly lanesOmitted: boolean;
 }
 
 /** A device at one end. */
@@ -53,7 +53,7 @@ class Surveyor {
   readonly #header: RecordingHeader;
   readonly #lanes = new Map<string | undefined, LaneMaker>();
   readonly #flags: Flag[] = [];
-  readonly #omitted = new Set<string>();
+  #lanesOmitted = false;
   #flagsOmitted = 0;
   #begin = Number.POSITIVE_INFINITY;
   #end = Number.NEGATIVE_INFINITY;
@@ -110,7 +110,7 @@ class Surveyor {
       lanes: [...this.#devices(), ...this.#others()],
       flags: this.#flags,
       flagsOmitted: this.#flagsOmitted,
-      lanesOmitted: this.#omitted.size,
+      lanesOmitted: this.#lanesOmitted,
     };
   }
 
@@ -165,7 +165,7 @@ class Surveyor {
     const known = this.#lanes.get(device);
     if (known !== undefined) return known;
     if (this.#lanes.size >= MAX_LANES) {
-      if (this.#omitted.size < MAX_LANES) this.#omitted.add(device ?? '');
+      this.#lanesOmitted = true;
       return undefined;
     }
     const what = this.#header.devices.find(({ name }) => name === device)?.device ?? '';
