@@ -5,6 +5,7 @@ const NO_STREAM = {
   save: 'a state is not written to stdout, as its header comes last',
   restore: 'a state is not read from stdin, as all of it is checked before any of it is used',
   stream: 'a migration file is not read from stdin, as what describes it comes last',
+  timeline: 'a recording is not read from stdin, as some pictures take it twice',
   '--output': 'a file gets its name when it is complete, and stdout has it already',
   '--replace': 'a state is not read from stdin, as all of it is checked before any of it is used',
 } as const;

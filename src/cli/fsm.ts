@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander';
 import { nextState, statePath } from '../v2/fsm.ts';
+import { dotOf, machineV1, machineV2, mermaidOf, type StateMachine } from '../timeline/state-machine.ts';
 import { parseV2State, V2, v2StateName, type V2StateName } from '../v2/states.ts';
 import { ShimError } from '../error.ts';
 import { print } from './output.ts';
@@ -11,20 +12,52 @@ const ALL = 7;
 export function add(program: Command): void {
   program
     .command('fsm')
-    .description('the v2 state machine: its table, or the path from one state to another')
+    .description('the state machines: the table of v2, the path from one state to another, or a picture of v2 or v1')
     .argument('[from]', `a device state: ${STATES.join(', ')}`)
     .argument('[to]', 'a device state')
     .addOption(
       new Option('--flags <n>', 'migration flags: 1 stop-copy, 2 P2P, 4 pre-copy').choices(FLAG_SETS.map(String)),
     )
     .option('--json', 'print JSON')
-    .action((from: string | undefined, to: string | undefined, options: { flags?: string; json?: true }) => {
+    .addOption(new Option('--mermaid', 'print the state machine as mermaid draws it').conflicts(['json', 'dot']))
+    .addOption(new Option('--dot', 'print the state machine as Graphviz draws it').conflicts('json'))
+    .addOption(new Option('--v1', "with --mermaid or --dot: v1's state machine").conflicts('flags'))
+    .addHelpText('after', help)
+    .action((from: string | undefined, to: string | undefined, options: Options) => {
       const flags = options.flags === undefined ? undefined : Number(options.flags);
       const json = options.json === true;
-      if (from === undefined) print(json ? tablesAsJson(flags) : tablesAsText(flags));
+      const draw = options.mermaid === true ? mermaidOf : options.dot === true ? dotOf : undefined;
+      if (draw !== undefined) print(picture(draw, from, flags, options.v1 === true));
+      else if (options.v1 === true) throw new ShimError('ERR_ARGUMENT', 'fsm --v1: give --mermaid or --dot too');
+      else if (from === undefined) print(json ? tablesAsJson(flags) : tablesAsText(flags));
       else if (to === undefined) throw new ShimError('ERR_ARGUMENT', `fsm ${from}: where to? Give a second state`);
       else print(path(flags ?? ALL, from, to, json));
     });
+}
+
+interface Options {
+  readonly flags?: string;
+  readonly json?: true;
+  readonly mermaid?: true;
+  readonly dot?: true;
+  readonly v1?: true;
+}
+
+const help = `
+In a picture, states that are equal in v1 and v2 have the same colour. Without --flags it has the hops of all devices, and says which
+of them take a device with P2P or PRE_COPY states, or one without.
+
+Example:
+  vfio-shim fsm --dot | dot -Tsvg > v2.svg`;
+
+function picture(
+  draw: (machine: StateMachine) => string,
+  from: string | undefined,
+  flags: number | undefined,
+  v1: boolean,
+): string {
+  if (from !== undefined) throw new ShimError('ERR_ARGUMENT', `fsm ${from}: a picture has all states: give none`);
+  return draw(v1 ? machineV1() : machineV2(flags));
 }
 
 function path(flags: number, fromText: string, toText: string, json: boolean): string {
