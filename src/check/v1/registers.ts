@@ -33,7 +33,8 @@ function readOnly(register: 'pending_bytes' | 'data_offset'): V1Rule {
     sentence: `A write to ${register} changes nothing.`,
     source: `${UAPI}: ${register} (read only)`,
     try(subject) {
-      subject.firstBuffer();
+      if (register === 'data_offset') subject.firstBuffer();
+      else subject.comeToStopCopy();
       const before = prepare(() => subject.value(register));
       subject.refusal(() => subject.device.write(fields[register][1], new Uint8Array(8).fill(0x11)));
       const after = subject.value(register);

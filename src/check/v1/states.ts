@@ -83,7 +83,7 @@ export const stateRules: readonly V1Rule[] = [
     source: `${UAPI}: device_state`,
     try(subject) {
       for (const state of [V1.STOP, V1.STOP_COPY, V1.PRE_COPY, V1.RESUMING]) {
-        subject.reset();
+        subject.again();
         subject.refusal(() => subject.set(state));
         const found = subject.state();
         mustBe(isV1State(found), `device_state is ${found}`);

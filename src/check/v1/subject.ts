@@ -1,6 +1,6 @@
 import type { ErrnoName } from '../../abi/errno.ts';
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
-import { recover } from '../../device/migratable.ts';
+import { run } from '../../device/migratable.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
 import type { V1RegisterName } from '../../v1/region.ts';
@@ -29,13 +29,16 @@ export class V1Subject {
     this.registers = new V1RegisterAccess(device);
   }
 
+  /** Before each rule: the device runs. */
   begin(): void {
     this.#patience.begin();
-    recover({ protocol: 'v1', device: this.device }, 'reset');
+    this.device.reset();
+    if (this.state() !== V1.RUNNING) run({ protocol: 'v1', device: this.device }, this.#patience.wait);
   }
 
-  reset(): void {
-    prepare(() => recover({ protocol: 'v1', device: this.device }, 'reset'));
+  /** The same in the middle of a rule. */
+  again(): void {
+    prepare(() => this.begin());
   }
 
   await<T>(operation: () => T): T {
@@ -85,10 +88,15 @@ export class V1Subject {
     return kind === 'u32' ? BigInt(view.getUint32(0, true)) : view.getBigUint64(0, true);
   }
 
-  /** Stop-and-copy as a VMM comes there, which makes a pre-copy before it, and a buffer. */
-  firstBuffer(): { readonly offset: number; readonly size: number } {
+  /** As a VMM comes there, which makes a pre-copy before it. */
+  comeToStopCopy(): void {
     this.come(V1.PRE_COPY);
     this.come(V1.STOP_COPY);
+  }
+
+  /** The buffer that stop-and-copy begins with. */
+  firstBuffer(): { readonly offset: number; readonly size: number } {
+    this.comeToStopCopy();
     return prepare(() => {
       if (this.await(() => this.registers.pendingBytes()) === 0) throw new NotTried('the device has no state');
       return this.await(() => this.registers.dataBuffer());
@@ -120,7 +128,7 @@ export class V1Subject {
   saved(): Uint8Array[] {
     return prepare(() => {
       const buffers = this.save(0);
-      this.reset();
+      this.again();
       if (buffers.length > 0) return buffers;
       throw new NotTried('the device has no state: nothing is pending');
     });

@@ -77,7 +77,7 @@ export const dataRules: readonly V2Rule[] = [
     try(subject) {
       const session = subject.begun(V2.STOP_COPY);
       const state = subject.readToEnd(session, 13);
-      subject.reset();
+      subject.again();
       subject.load(state);
     },
   },
@@ -104,8 +104,8 @@ export const dataRules: readonly V2Rule[] = [
     sentence: 'A device can be migrated again and again without a reset.',
     source: `${ENUM}; QEMU 10.0, hw/vfio/migration.c, vfio_save_cleanup`,
     try(subject) {
-      prepare(() => subject.migrate());
-      for (let n = 1; n < ROUNDS; n += 1) subject.migrate();
+      prepare(() => subject.load(subject.saved()));
+      for (let n = 0; n < ROUNDS; n += 1) subject.migrate();
     },
   },
 ];

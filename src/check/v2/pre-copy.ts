@@ -87,7 +87,7 @@ export const preCopyRules: readonly V2Rule[] = [
       const first = prepare(() => subject.readPreCopy(session));
       subject.come(V2.STOP_COPY);
       const rest = prepare(() => subject.readToEnd(session));
-      subject.reset();
+      subject.again();
       subject.load(Buffer.concat([first, rest]));
     },
   },
@@ -100,7 +100,7 @@ export const preCopyRules: readonly V2Rule[] = [
       const session = subject.begun(V2.PRE_COPY);
       subject.come(V2.STOP_COPY);
       const state = prepare(() => subject.readToEnd(session));
-      subject.reset();
+      subject.again();
       subject.load(state);
     },
   },

@@ -52,7 +52,7 @@ export const sessionRules: readonly V2Rule[] = [
     source: 'drivers/vfio/vfio_main.c 6.12, vfio_mig_get_next_state',
     try(subject) {
       for (const state of [V2.PRE_COPY, V2.STOP_COPY, V2.RESUMING].filter((each) => subject.has(each))) {
-        subject.reset();
+        subject.again();
         subject.begun(state);
         beginNone(subject, [state]);
       }

@@ -108,8 +108,8 @@ export const stateRules: readonly V2Rule[] = [
     },
     try(subject) {
       for (const name of STATES.filter((each) => subject.has(V2[each]))) {
-        subject.reset();
-        subject.come(V2[name]);
+        subject.again();
+        subject.comeToLeave(V2[name]);
         const size = subject.await(() => subject.device.stopCopyLength());
         mustBe(
           Number.isSafeInteger(size) && size >= 0 && size < Number.MAX_SAFE_INTEGER,

@@ -1,6 +1,6 @@
 import type { ErrnoName } from '../../abi/errno.ts';
 import { hasErrno } from '../../error.ts';
-import { recover } from '../../device/migratable.ts';
+import { run } from '../../device/migratable.ts';
 import { begunSession, readData, writeData } from '../../v2/data-fd.ts';
 import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { hasState } from '../../v2/fsm.ts';
@@ -29,12 +29,13 @@ export class V2Subject {
   /** Before each rule: the device runs, with no session. */
   begin(): void {
     this.#patience.begin();
-    recover({ protocol: 'v2', device: this.device }, 'reset');
+    this.device.reset();
+    if (this.state() !== V2.RUNNING) run({ protocol: 'v2', device: this.device }, this.#patience.wait);
   }
 
-  /** In the middle of a rule. */
-  reset(): void {
-    prepare(() => recover({ protocol: 'v2', device: this.device }, 'reset'));
+  /** The same in the middle of a rule. */
+  again(): void {
+    prepare(() => this.begin());
   }
 
   has(state: V2State): boolean {
@@ -127,7 +128,7 @@ export class V2Subject {
   saved(): Uint8Array {
     return prepare(() => {
       const state = this.readToEnd(this.begun(V2.STOP_COPY));
-      this.reset();
+      this.again();
       if (state.length > 0) return state;
       throw new NotTried('the device has no state: its stream is empty');
     });
