@@ -32,8 +32,6 @@ export interface CheckedDevice {
 export interface CheckOptions {
   /** Rules that the driver is known to break. */
   readonly deviations?: readonly Deviation[];
-  /** Gets each result as soon as it is there. */
-  readonly tell?: (result: Result) => void;
   /** Closes the device and opens it again: some come to RUNNING in no other way. */
   readonly reopen?: () => CheckedDevice;
 }
@@ -71,6 +69,18 @@ function notCovered(protocol: string): ShimError {
  * end. Throws `ERR_FEATURE_UNSUPPORTED` for a draft, and what recover() throws if the device does not run at the end.
  */
 export function checkDevice(device: CheckedDevice, options: CheckOptions = {}): Conclusion {
+  const steps = checkSteps(device, options);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** The same, a result at a time: whoever takes no more has the device run again. */
+export function checkSteps(
+  device: CheckedDevice,
+  options: CheckOptions = {},
+): Generator<Result, Conclusion, undefined> {
   const { protocol } = device.migratable;
   if (protocol === 'v2') return tryAll(device, v2Rules, v2Subject, options);
   if (protocol === 'v1') return tryAll(device, v1Rules, v1Subject, options);
@@ -87,12 +97,12 @@ function v1Subject({ migratable }: CheckedDevice): V1Subject {
   return new V1Subject(migratable.device);
 }
 
-function tryAll<S extends Subject>(
+function* tryAll<S extends Subject>(
   opened: CheckedDevice,
   rules: readonly Rule<S>[],
   subjectOf: (device: CheckedDevice) => S,
-  { deviations = [], tell, reopen }: CheckOptions,
-): Conclusion {
+  { deviations = [], reopen }: CheckOptions,
+): Generator<Result, Conclusion, undefined> {
   let device = opened;
   let subject = subjectOf(device);
   const begin = (): void => {
@@ -105,18 +115,21 @@ function tryAll<S extends Subject>(
       subject.begin();
     }
   };
-  const results = rules.map((rule) => {
-    const deviation = deviations.find(({ rule: id }) => id === rule.id);
-    const result = { ...textOf(rule), ...verdictOn(rule, begin, () => subject, deviation) };
-    tell?.(result);
-    return result;
-  });
-  endIn(device, begin);
+  const results: Result[] = [];
+  try {
+    for (const rule of rules) {
+      const deviation = deviations.find(({ rule: id }) => id === rule.id);
+      const result = { ...textOf(rule), ...verdictOn(rule, begin, () => subject, deviation) };
+      results.push(result);
+      yield result;
+    }
+  } finally {
+    runAtLast(device, begin);
+  }
   return conclude(results, deviations);
 }
 
-/** The device runs in the end. */
-function endIn(device: CheckedDevice, begin: () => void): void {
+function runAtLast(device: CheckedDevice, begin: () => void): void {
   try {
     begin();
   } catch {

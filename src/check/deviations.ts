@@ -19,11 +19,7 @@ export interface DeviationList {
 
 type Reason = readonly [why: string, source: string];
 
-function list(
-  name: string,
-  drivers: readonly string[],
-  deviations: Readonly<Record<string, Reason>>,
-): DeviationList {
+function list(name: string, drivers: readonly string[], deviations: Readonly<Record<string, Reason>>): DeviationList {
   const entries = Object.entries(deviations).map(([rule, [why, source]]) => ({ rule, why, source }));
   return { name, drivers: [name, ...drivers], deviations: entries };
 }
@@ -121,7 +117,10 @@ export const deviationLists: readonly DeviationList[] = [
       'pending_bytes counts down by each byte that is read, below 0 too',
       `${HISI_V1}, acc_vf_region_migration_rw`,
     ],
-    'v1-refuses-nothing': ['RUNNING loads if data_size is not 0, and succeeds if it is', `${HISI_V1}, acc_vf_set_device_state`],
+    'v1-refuses-nothing': [
+      'RUNNING loads if data_size is not 0, and succeeds if it is',
+      `${HISI_V1}, acc_vf_set_device_state`,
+    ],
     'v1-refuses-truncated': ['whatever lies in the data section is loaded', `${HISI_V1}, acc_vf_set_device_state`],
     'v1-refuses-garbage': [
       'match data is checked if it comes as a transaction of its own',
@@ -158,8 +157,14 @@ export const deviationLists: readonly DeviationList[] = [
       `${SPDK_V1}, vfio_user_migration_device_state_transition`,
     ],
     'v1-data-again': ['a read of the data leaves nothing pending', `${SPDK_V1}, vfio_user_migration_read_data`],
-    'v1-refuses-nothing': ['what lies in the data section is loaded', `${SPDK_V1}, vfio_user_migration_device_state_transition`],
-    'v1-refuses-truncated': ['what lies in the data section is loaded', `${SPDK_V1}, vfio_user_migration_device_state_transition`],
+    'v1-refuses-nothing': [
+      'what lies in the data section is loaded',
+      `${SPDK_V1}, vfio_user_migration_device_state_transition`,
+    ],
+    'v1-refuses-truncated': [
+      'what lies in the data section is loaded',
+      `${SPDK_V1}, vfio_user_migration_device_state_transition`,
+    ],
   }),
 ];
 

@@ -48,7 +48,9 @@ export function inWords({ results, conforms }: Conclusion): string {
 
 /** Of a description: what would begin a directive. */
 function escaped(text: string): string {
-  return oneLine(text).replaceAll('\\', '\\\\').replaceAll('#', String.raw`\#`);
+  return oneLine(text)
+    .replaceAll('\\', '\\\\')
+    .replaceAll('#', String.raw`\#`);
 }
 
 function oneLine(text: string): string {

@@ -1,11 +1,9 @@
-import { closeSync, openSync, readSync } from 'node:fs';
 import type { Command } from 'commander';
-import { ShimError } from '../error.ts';
 import { readRecording } from '../recording/reader.ts';
 import { TraceText } from '../recording/text.ts';
 import { inSummary } from '../recording/summary.ts';
-import { fileError } from '../state-file/errors.ts';
 import { print } from './output.ts';
+import { readingRecording } from './recording-file.ts';
 
 export function add(program: Command): void {
   program
@@ -25,37 +23,8 @@ Example:
 
 function trace(file: string, isSummary: boolean): void {
   const printer = new TraceText();
-  const entries = readRecording(piecesOf(file));
-  try {
-    for (const line of isSummary ? inSummary(entries) : entries) {
-      print(printer.lineOf(line));
-    }
-  } catch (error) {
-    if (!(error instanceof ShimError) || !error.code.startsWith('ERR_FILE_')) throw error;
-    throw new ShimError(error.code, `${file}: ${error.message}`, { errno: 'EINVAL', cause: error });
-  }
-}
-
-const PIECE = 65_536;
-
-function* piecesOf(file: string): Generator<Uint8Array> {
-  const bytes = Buffer.alloc(PIECE);
-  const fd = onFile(file, () => (file === '-' ? 0 : openSync(file, 'r')));
-  try {
-    for (;;) {
-      const length = onFile(file, () => readSync(fd, bytes));
-      if (length === 0) return;
-      yield bytes.subarray(0, length);
-    }
-  } finally {
-    if (fd !== 0) closeSync(fd);
-  }
-}
-
-function onFile<T>(file: string, access: () => T): T {
-  try {
-    return access();
-  } catch (error) {
-    throw fileError(file, error);
-  }
+  readingRecording(file, (pieces) => {
+    const entries = readRecording(pieces);
+    for (const line of isSummary ? inSummary(entries) : entries) print(printer.lineOf(line));
+  });
 }

@@ -231,7 +231,8 @@ export const dataRules: readonly V1Rule[] = [
       const bad = garbage(subject.saved());
       prepare(() => writeBad(subject, bad));
       const before = prepare(() => subject.state());
-      if (subject.refusal(() => subject.set(V1.RUNNING)) === undefined) throw new NotTried('no write of device_state fails');
+      if (subject.refusal(() => subject.set(V1.RUNNING)) === undefined)
+        throw new NotTried('no write of device_state fails');
       const found = subject.state();
       mustBe(found === before || found === V1.ERROR, `device_state was ${shown(before)}, and is ${shown(found)}`);
     },

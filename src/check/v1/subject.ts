@@ -137,7 +137,7 @@ export class V1Subject {
   /** Begins to resume, and writes buffers. */
   loading(buffers: readonly Uint8Array[]): void {
     const restore = new V1Restore(this.device, this.#patience.wait);
-    restore.setup();
+    prepare(() => restore.setup());
     for (const buffer of buffers) restore.load(buffer);
   }
 

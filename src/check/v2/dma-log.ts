@@ -14,7 +14,12 @@ const UAPI = 'linux/vfio.h 6.12, VFIO_DEVICE_FEATURE_DMA_LOGGING';
 const CORE = 'drivers/vfio/vfio_main.c 6.12, vfio_ioctl_device_feature_logging_start';
 
 /** A rule about the log, which is ended after it. */
-function logRule(id: string, sentence: string, source: string, tried: (log: DmaLog, subject: V2Subject) => void): V2Rule {
+function logRule(
+  id: string,
+  sentence: string,
+  source: string,
+  tried: (log: DmaLog, subject: V2Subject) => void,
+): V2Rule {
   return {
     id,
     sentence,
@@ -45,34 +50,57 @@ function refusesRanges(id: string, what: string, ranges: readonly IovaRange[]): 
 
 /** The log of memory that the device writes to. */
 export const dmaLogRules: readonly V2Rule[] = [
-  logRule('v2-log-start', 'DMA_LOGGING_START begins a log, and tells its page size, a power of two.', `${UAPI}_START`, (log) => {
-    const size = log.start([RANGE], PAGE);
-    mustBe(size > 0n && (size & (size - 1n)) === 0n, `the page size is ${size}`);
-  }),
-  logRule('v2-log-second-start', 'DMA_LOGGING_START is refused while there is a log.', `${UAPI}_START`, (log, subject) => {
-    begin(log);
-    mustBe(subject.refusal(() => log.start([RANGE], PAGE)) !== undefined, 'it is answered with success');
-  }),
+  logRule(
+    'v2-log-start',
+    'DMA_LOGGING_START begins a log, and tells its page size, a power of two.',
+    `${UAPI}_START`,
+    (log) => {
+      const size = log.start([RANGE], PAGE);
+      mustBe(size > 0n && (size & (size - 1n)) === 0n, `the page size is ${size}`);
+    },
+  ),
+  logRule(
+    'v2-log-second-start',
+    'DMA_LOGGING_START is refused while there is a log.',
+    `${UAPI}_START`,
+    (log, subject) => {
+      begin(log);
+      mustBe(subject.refusal(() => log.start([RANGE], PAGE)) !== undefined, 'it is answered with success');
+    },
+  ),
   logRule('v2-log-report', 'DMA_LOGGING_REPORT reads the log.', `${UAPI}_REPORT`, (log) => {
     begin(log);
     log.readAndClear(PART, cleanBitmap(PART, PAGE));
   }),
-  logRule('v2-log-report-page-size', 'DMA_LOGGING_REPORT takes another page size than the log has.', `${UAPI}_REPORT`, (log) => {
-    begin(log);
-    prepare(() => log.readAndClear(PART, cleanBitmap(PART, PAGE)));
-    log.readAndClear(PART, cleanBitmap(PART, 16n * PAGE));
-  }),
+  logRule(
+    'v2-log-report-page-size',
+    'DMA_LOGGING_REPORT takes another page size than the log has.',
+    `${UAPI}_REPORT`,
+    (log) => {
+      begin(log);
+      prepare(() => log.readAndClear(PART, cleanBitmap(PART, PAGE)));
+      log.readAndClear(PART, cleanBitmap(PART, 16n * PAGE));
+    },
+  ),
   logRule('v2-log-report-keeps', 'DMA_LOGGING_REPORT sets bits, and clears none.', `${UAPI}_REPORT`, (log) => {
     begin(log);
     const bitmap = cleanBitmap(PART, PAGE);
     bitmap.bits.fill(0xff);
     prepare(() => log.readAndClear(PART, bitmap));
-    mustBe(bitmap.bits.every((byte) => byte === 0xff), 'bits that were set are clear');
+    mustBe(
+      bitmap.bits.every((byte) => byte === 0xff),
+      'bits that were set are clear',
+    );
   }),
-  logRule('v2-log-report-without', 'DMA_LOGGING_REPORT is refused while there is no log.', `${UAPI}_REPORT`, (log, subject) => {
-    const errno = subject.refusal(() => log.readAndClear(PART, cleanBitmap(PART, PAGE)));
-    mustBe(errno !== undefined, 'it is answered with success');
-  }),
+  logRule(
+    'v2-log-report-without',
+    'DMA_LOGGING_REPORT is refused while there is no log.',
+    `${UAPI}_REPORT`,
+    (log, subject) => {
+      const errno = subject.refusal(() => log.readAndClear(PART, cleanBitmap(PART, PAGE)));
+      mustBe(errno !== undefined, 'it is answered with success');
+    },
+  ),
   logRule('v2-log-stop', 'DMA_LOGGING_STOP ends the log, and another can begin.', `${UAPI}_STOP`, (log) => {
     begin(log);
     log.stop();

@@ -48,7 +48,8 @@ export const preCopyRules: readonly V2Rule[] = [
     source: `${INFO}: initial_bytes`,
     exempts: lacksPreCopy,
     try(subject) {
-      const { initialBytes } = info(subject, subject.begun(V2.PRE_COPY));
+      const session = subject.begun(V2.PRE_COPY);
+      const { initialBytes } = prepare(() => info(subject, session));
       mustBe(initialBytes > 0, 'initial_bytes is 0');
     },
   },
@@ -61,7 +62,7 @@ export const preCopyRules: readonly V2Rule[] = [
       const session = subject.begun(V2.PRE_COPY);
       prepare(() => info(subject, session)); // until then a driver may be about to make the first data
       prepare(() => subject.readPreCopy(session));
-      const { initialBytes } = info(subject, session);
+      const { initialBytes } = prepare(() => info(subject, session));
       mustBe(initialBytes === 0, `initial_bytes is ${initialBytes} though there is no data`);
     },
   },

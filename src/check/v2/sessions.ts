@@ -22,7 +22,7 @@ function begins(name: 'STOP_COPY' | 'PRE_COPY' | 'RESUMING', arc: string): V2Rul
 /** Asks for states one after the other, of which none may begin a session. */
 function beginNone(subject: V2Subject, states: readonly V2State[]): void {
   for (const state of states.filter((each) => subject.has(each))) {
-    const session = subject.set(state);
+    const session = subject.come(state);
     mustBe(session === undefined, `SET ${v2StateName(state)} begins a data session`);
   }
 }

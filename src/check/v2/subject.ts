@@ -77,7 +77,7 @@ export class V2Subject {
   comeToLeave(state: V2State): void {
     if (state === V2.RESUMING) this.resumingWith(this.saved());
     else if (state === V2.STOP_COPY) prepare(() => this.readToEnd(this.begun(state)));
-    else this.come(state);
+    else if (state !== V2.RUNNING) this.come(state);
   }
 
   mustBeIn(state: V2State): void {
@@ -177,4 +177,3 @@ export function lacks(state: V2State): (subject: V2Subject) => string | undefine
 }
 
 export const lacksPreCopy = lacks(V2.PRE_COPY);
-
