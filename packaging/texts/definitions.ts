@@ -1,5 +1,6 @@
 import type { EventEmitter } from 'node:events';
 import type { Argument, Command, Help, Option } from 'commander';
+import { deviationLists } from '../../src/check/index.ts';
 import { commands } from '../../src/cli/commands.ts';
 import { emptyProgram } from '../../src/cli/program.ts';
 import { DRIVERS } from '../../src/sim/drivers.ts';
@@ -58,6 +59,7 @@ const OPTION_VALUES: Readonly<Record<string, Values>> = {
   file: { kind: 'file' },
   path: { kind: 'file' },
   new: { kind: 'file' },
+  known: words('none', ...deviationLists.map(({ name }) => name)),
   size: UNKNOWN,
   device: UNKNOWN,
   'device=state': UNKNOWN,

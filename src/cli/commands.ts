@@ -7,6 +7,7 @@ export const commands: Commands = new Map([
   ['doctor', () => import('./doctor.ts')],
   ['list', () => import('./list.ts')],
   ['probe', () => import('./probe.ts')],
+  ['check', () => import('./check.ts')],
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],

@@ -2,6 +2,7 @@ import { ShimError } from '../error.ts';
 import { deviceInfo, regionsOf } from '../vfio/client/device-info.ts';
 import { identify } from '../vfio/client/identify.ts';
 import { openKernelDevice, type OpenedDevice } from '../kernel/open.ts';
+import { dmaLogOf } from '../vfio/client/port-dma-log.ts';
 import { pciId } from '../vfio/client/pci-id.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { tryDmaLog } from './dma-logging.ts';
@@ -17,6 +18,7 @@ export function openKernel(path: string, look: boolean): Opened {
       migratable: migratable(device, !look),
       facts: () => kernelFacts(device),
       tryDmaLog: () => tryDmaLog(device.port),
+      dmaLog: () => dmaLogOf(device.port),
       close: () => device.close(),
     };
   } catch (error) {

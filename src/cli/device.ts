@@ -7,6 +7,7 @@ import { Host } from '../host/host.ts';
 import { stateName, type MigratableDevice } from '../device/migratable.ts';
 import type { DeviceName } from './device-name.ts';
 import { whyUnknown } from '../vfio/client/identify.ts';
+import type { DmaLog } from '../vfio/dma-log.ts';
 import type { DmaLogging } from './dma-logging.ts';
 import { openKernel } from './device-kernel.ts';
 import { openSim } from './device-sim.ts';
@@ -22,6 +23,8 @@ export interface OpenDevice extends Disposable {
   readonly migratable: MigratableDevice | undefined;
   readonly facts: DeviceFacts;
   readonly tryDmaLog: () => DmaLogging;
+  /** Its log of DMA; `undefined` if its driver offers none. */
+  readonly dmaLog: () => DmaLog | undefined;
   /** The state in which it was found, which is not RUNNING if a VMM died over it. */
   readonly foundIn: string | undefined;
   /** What the guest sees of a simulated device. */
@@ -47,6 +50,7 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
       foundIn,
       facts: opened.facts(),
       tryDmaLog: () => opened.tryDmaLog(),
+      dmaLog: () => opened.dmaLog?.(),
       guestMemory: opened.guestMemory,
       [Symbol.dispose]: () => opened.close(),
     };

@@ -36,7 +36,9 @@ export function add(program: Command): void {
 /** What `run` would refuse, and what only libvirt would find out: it starts the emulator in another directory. */
 function check(options: WrapperOptions): void {
   ordered(options);
-  if (options.json === true) throw bad('--json: QEMU would be a child of the emulator that libvirt starts');
+  for (const name of ['json', 'check'] as const) {
+    if (options[name] === true) throw bad(`--${name}: QEMU would be a child of the emulator that libvirt starts`);
+  }
   if (options.device.length > 0 && options.sysfs === undefined) {
     throw bad('--device: give --sysfs too, as a domain names the device by the directory there');
   }

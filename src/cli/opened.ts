@@ -2,6 +2,7 @@ import type { RegionInfo } from '../vfio/client/device-info.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import type { ByteStore } from '../sim/byte-store.ts';
 import type { Identity } from '../state-file/identity.ts';
+import type { DmaLog } from '../vfio/dma-log.ts';
 import type { DmaLogging } from './dma-logging.ts';
 import type { SysfsFacts } from '../host/sysfs-facts.ts';
 
@@ -26,5 +27,7 @@ export interface Opened {
   facts(): DeviceFacts;
   /** Whether its driver logs which memory the device writes to (features DMA_LOGGING_*), by trying. */
   tryDmaLog(): DmaLogging;
+  /** That log, if there is one to be asked. */
+  dmaLog?(): DmaLog | undefined;
   close(): void;
 }

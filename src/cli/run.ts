@@ -10,6 +10,7 @@ import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
 import { dieOf } from './die.ts';
+import type { CheckReport } from '../interpose/process/judge-output.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
 import type { Log } from './record.ts';
@@ -35,6 +36,7 @@ export interface RunOptions {
   readonly recordData?: true;
   readonly recordLimit: string;
   readonly trace?: string;
+  readonly check?: true;
   readonly json?: true;
   readonly verbose?: true;
 }
@@ -125,6 +127,10 @@ export function addRunOptions(command: Command): Command {
     .option('--record-data', 'keep the migration data too, in FILE.data')
     .option('--record-limit <size>', 'how large a file of the recording may become', '256M')
     .option('--trace <file>', 'write the same for people, a line per access; - is stderr')
+    .option(
+      '--check',
+      'judge the VMM by the rules of the protocol that it speaks, and say at the end which it has broken',
+    )
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*');
 }
@@ -165,8 +171,11 @@ export function ordered(
 async function run(command: string[], options: RunOptions): Promise<void> {
   const what = ordered(options);
   const reportFd = process.env[REPORT_FD];
-  if (options.json === true && reportFd === undefined) {
-    await runAndReport();
+  if (options.check === true && options.present.startsWith('draft-')) {
+    throw new ShimError('ERR_ARGUMENT', `--check: there are no rules of ${options.present}, but of v1 and v2`);
+  }
+  if ((options.json === true || options.check === true) && reportFd === undefined) {
+    await runAndReport(options);
     return;
   }
   const { checkLimits, checkTracing, dataFdWindow, findCommand, launch } =
@@ -209,8 +218,8 @@ async function recordingOf(
   options: RunOptions,
   what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'>,
 ): Promise<{ planned: Order['recording']; fds: Pick<Order['fds'], 'record' | 'recordData' | 'trace'> }> {
-  const { record, recordData, trace } = options;
-  if (record === undefined && trace === undefined && recordData === undefined)
+  const { record, recordData, trace, check = false } = options;
+  if (record === undefined && trace === undefined && recordData === undefined && !check)
     return { planned: undefined, fds: { record: undefined, recordData: undefined, trace: undefined } };
   const { openRecording, openTrace, recordingHeader, recordingLimit } = await import('./recording.ts');
   const limit = recordingLimit(options);
@@ -232,7 +241,7 @@ async function recordingOf(
       'v1-stop-after-load': what.v1.stopAfterLoad,
     },
   });
-  return { planned: { header, limit }, fds: { ...openRecording(options), trace: openTrace(trace) } };
+  return { planned: { header, limit, isJudged: check }, fds: { ...openRecording(options), trace: openTrace(trace) } };
 }
 
 function planned(options: RunOptions, dataSection: number): Plan['devices'] {
@@ -276,7 +285,7 @@ const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2
  * Runs this command once more as the process that becomes the target, waits for it and for the last supervisor, prints
  * the reports and ends as the target did.
  */
-async function runAndReport(): Promise<void> {
+async function runAndReport(options: RunOptions): Promise<void> {
   const { inheritedDescriptors } = await import('../sys/fd.ts');
   const given = new Set([0, 1, 2, ...inheritedDescriptors()]);
   const reportFd = Math.max(...given) + 1;
@@ -293,16 +302,36 @@ async function runAndReport(): Promise<void> {
     child.on('close', (...how) => resolve(how));
   });
   for (const forwarded of FORWARDED) process.removeAllListeners(forwarded);
-  report(Buffer.concat(pieces));
+  await report(Buffer.concat(pieces).toString(), options);
   if (signal === null) process.exitCode = code ?? 1;
   else dieOf(signal);
 }
 
-/** Prints what was reported. If that fails, the status is still that of the command, whose work is done. */
-function report(text: Uint8Array): void {
+/**
+ * Prints what was reported: with --json all of it, and with --check what the VMM has done wrong, to stderr. If that fails, the status is
+ * still that of the command, whose work is done.
+ */
+async function report(text: string, { json, check }: RunOptions): Promise<void> {
+  if (check === true) await tellFindings(text.split('\n').find((line) => line.startsWith('{"check":')));
+  if (json !== true) return;
   try {
     print(text);
   } catch (error) {
     if (!hasErrno(error, 'EPIPE')) tell(error);
   }
+}
+
+async function tellFindings(line: string | undefined): Promise<void> {
+  if (line === undefined) {
+    say('vfio-shim: check: the VMM was not judged: there was no recording\n');
+    return;
+  }
+  const { findings, omitted, accesses, isWhole, error } = (JSON.parse(line) as CheckReport).check;
+  const { findingText } = await import('../check/vmm/judge.ts');
+  const texts = findings.map(findingText);
+  if (omitted > 0) texts.push(`${omitted} more findings are not listed`);
+  if (error !== undefined) texts.push(error);
+  if (!isWhole) texts.push('the recording did not go to the end');
+  texts.push(`${accesses} accesses, ${findings.length + omitted} findings`);
+  say(texts.map((each) => `vfio-shim: check: ${each}\n`).join(''));
 }

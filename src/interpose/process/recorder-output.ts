@@ -10,8 +10,19 @@ const NEWLINE = 0x0a;
 /** What the line that says why a recording ends has to have, in bytes. */
 const LAST_LINE = 200;
 
+/** Who gets the lines of a recording. */
+export interface LineTaker {
+  /** False once it takes no more lines. */
+  readonly isOpen: boolean;
+  /** Takes complete lines. */
+  add(lines: Uint8Array): void;
+  end(why: EndLine['why']): void;
+  /** Writes what is taken now; true if something is left. */
+  flush(): boolean;
+}
+
 /** A file that gets a recording: what is not taken at once waits here. */
-export class RecorderOutput {
+export class RecorderOutput implements LineTaker {
   readonly #option: string;
   readonly #outlet: Outlet;
   readonly #limit: number;
@@ -29,12 +40,11 @@ export class RecorderOutput {
     this.#format = option === '--record' ? (lines) => lines : asText(new TraceText());
   }
 
-  /** False once it takes no more lines. */
   get isOpen(): boolean {
     return this.#isOpen;
   }
 
-  /** Takes complete lines, as many as there is room for. */
+  /** As many as there is room for. */
   add(lines: Uint8Array): void {
     if (!this.#isOpen) return;
     const bytes = this.#format(lines);
@@ -59,7 +69,6 @@ export class RecorderOutput {
     this.#waiting = this.#waiting.length === 0 ? bytes : Buffer.concat([this.#waiting, bytes]);
   }
 
-  /** Writes what is taken now; true if something is left. */
   flush(): boolean {
     while (this.#waiting.length > 0) {
       const written = this.#outlet.write(this.#waiting);

@@ -6,7 +6,8 @@ import { Outlet } from '../../sys/outlet.ts';
 import { SOCK_STREAM, socketPair } from '../../sys/socket.ts';
 import { RING, type RecordingRing } from '../memory/recording-ring.ts';
 import type { Plan } from '../run/plan.ts';
-import { monotonic, RecorderOutput } from './recorder-output.ts';
+import { JudgeOutput } from './judge-output.ts';
+import { monotonic, RecorderOutput, type LineTaker } from './recorder-output.ts';
 
 /** So long lines are left to come together while there are some, in milliseconds. */
 const PAUSE = 20;
@@ -16,10 +17,10 @@ const PATIENCE = 2000;
 /** Writes down what supervisors record: the keeper does that, for whom nobody waits, and which outlives them. */
 export class Recorder {
   readonly #ring: RecordingRing;
-  readonly #outputs: readonly RecorderOutput[];
+  readonly #outputs: readonly LineTaker[];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(ring: RecordingRing, outputs: readonly RecorderOutput[]) {
+  constructor(ring: RecordingRing, outputs: readonly LineTaker[]) {
     this.#ring = ring;
     this.#outputs = outputs;
   }
@@ -97,10 +98,11 @@ export class Recorder {
 export function beginRecording(plan: Plan, ring: () => RecordingRing): { plan: Plan; recorder: Recorder | undefined } {
   const { recording, fds } = plan;
   if (recording === undefined) return { plan, recorder: undefined };
-  const outputs = (['record', 'trace'] as const).flatMap((name) => {
+  const outputs: LineTaker[] = (['record', 'trace'] as const).flatMap((name) => {
     const fd = fds[name];
     return fd === undefined ? [] : [new RecorderOutput(`--${name}`, new Outlet(fd), recording.limit)];
   });
+  if (recording.isJudged && fds.report !== undefined) outputs.push(new JudgeOutput(new Outlet(fds.report)));
   const recorder = new Recorder(ring(), outputs);
   recorder.add(lineOf(recording.header));
   const [mine, theirs] = socketPair(SOCK_STREAM);

@@ -42,18 +42,20 @@ export interface Plan {
   readonly sysfs: { readonly path: string; readonly fresh: boolean } | undefined;
 }
 
-/** What is recorded, if the plan names files for it. */
+/** What is recorded, if the plan names files for it, or it is judged. */
 export interface PlannedRecording {
   readonly header: RecordingHeader;
   /** Bytes of a file from which on nothing more is recorded. */
   readonly limit: number;
+  /** The keeper judges the VMM by it, and says what it has found to the file for reports. */
+  readonly isJudged: boolean;
 }
 
 /** Descriptors that a plan names, by the numbers of the process that reads it. */
 export interface PlannedFds {
   /** A pidfd of the target. */
   readonly target: number;
-  /** The file to which the supervisor writes one line of JSON per device at the end, if any. */
+  /** The file to which the supervisor writes one line of JSON per device at the end, and the keeper what it has found, if any. */
   readonly report: number | undefined;
   /** What keeper and supervisor log to, if it is no file with a name; without either they log to the target's stderr. */
   readonly log: number | undefined;
