@@ -11,6 +11,7 @@ export const commands: Commands = new Map([
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],
   ['trace', () => import('./trace.ts')],
+  ['replay', () => import('./replay.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
 ]);

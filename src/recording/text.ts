@@ -107,7 +107,8 @@ function driverText(call: DeviceCall): string {
   return errno === undefined ? callText(call) : `${callText(call)} = ${errno}`;
 }
 
-function callText(call: RecordedCall): string {
+/** A call, with what it has returned. */
+export function callText(call: RecordedCall): string {
   return call.protocol === 'vfio' ? vfioText(call) : deviceText(call);
 }
 
@@ -186,7 +187,7 @@ function rounded(n: number): string {
 }
 
 /** A name from a recording for a terminal, which it must tell nothing. */
-function printable(text: string): string {
+export function printable(text: string): string {
   // oxlint-disable-next-line no-control-regex -- these are what is replaced
   return text.replaceAll(/[\u0000-\u001F\u007F-\u009F]/g, '\uFFFD');
 }
