@@ -5,7 +5,7 @@ import type { DeviceCall, RecordingHeader } from '../recording/format.ts';
 import { callText } from '../recording/text.ts';
 import { isDraft } from '../v1/drafts/device.ts';
 import { differencesOf, type Aspect, type Difference } from './compare.ts';
-import { DataFile, headerOf, linesOfFile, stepOf, type RecordedStep } from './recorded-file.ts';
+import { DataFile, headerOf, linesOfFile, stepOf, type RecordedStep } from '../recorded/file.ts';
 import { RecordedVmm } from './recorded-vmm.ts';
 
 /** A device of a recording that somebody used. */

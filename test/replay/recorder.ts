@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import type { DeviceEvent } from '../../src/device/device-event.ts';
 import { observe, untimed, type DeviceSink } from '../../src/device/observe.ts';
-import type { AccessLine, RecordingHeader, RecordingLine } from '../../src/recording/format.ts';
+import type { MigratableDevice, Protocol } from '../../src/device/migratable.ts';
+import type { AccessLine, DriverCall, RecordingHeader, RecordingLine } from '../../src/recording/format.ts';
 import { deviceCall, lineOf } from '../../src/recording/line.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
@@ -12,6 +13,8 @@ export class TestRecorder {
   readonly #lines: RecordingLine[];
   readonly #data: Uint8Array[] = [];
   readonly #keeps: boolean;
+  readonly #protocol: Protocol;
+  #driver: DriverCall[] = [];
   #kept = 0;
   #offset = 0;
 
@@ -20,6 +23,7 @@ export class TestRecorder {
     { keepData = true, ...header }: Partial<RecordingHeader> & { readonly keepData?: boolean } = {},
   ) {
     this.#keeps = keepData;
+    this.#protocol = header.devices?.[0]?.protocol ?? 'v2';
     this.#lines = [
       {
         kind: 'recording',
@@ -43,8 +47,13 @@ export class TestRecorder {
   }
 
   opened(device = NAME): this {
-    this.add({ kind: 'opened', time: 0, device, protocol: 'v2', pid: 1, tid: 1 });
+    this.add({ kind: 'opened', time: 0, device, protocol: this.#protocol, pid: 1, tid: 1 });
     return this;
+  }
+
+  /** The driver behind it, whose calls belong to the access that causes them. */
+  driver<D extends MigratableDevice>(target: D): D {
+    return observe(target, (event) => void this.#driver.push({ time: 0, ...deviceCall(event) }), untimed) as D;
   }
 
   /** A device of v1 that is recorded; data are where it was said that they lie. */
@@ -70,6 +79,8 @@ export class TestRecorder {
   #access(device: string, event: DeviceEvent, bytes: Uint8Array | undefined): void {
     const { errno } = event;
     const answer: Pick<AccessLine, 'errno' | 'result'> = errno === undefined ? { result: 0 } : { errno };
+    const driver = this.#driver;
+    this.#driver = [];
     const line = {
       kind: 'access',
       begin: 0,
@@ -79,6 +90,7 @@ export class TestRecorder {
       device,
       call: deviceCall(event),
       ...answer,
+      ...(driver.length > 0 && { driver }),
     } as const;
     this.add(bytes === undefined || bytes.length === 0 ? line : { ...line, data: this.#dataOf(bytes) });
   }

@@ -131,7 +131,9 @@ describe('replay of what a VMM did', () => {
     expect(found.differences.map(({ aspect }) => aspect)).toEqual(['contents']);
     const [first] = found.differences;
     const lines = readFileSync(file, 'utf8').split('\n');
-    expect(JSON.parse(lines[(first?.line ?? 0) - 1] ?? '')).toMatchObject({ call: { register: 'data_size', access: 'read' } });
+    expect(JSON.parse(lines[(first?.line ?? 0) - 1] ?? '')).toMatchObject({
+      call: { register: 'data_size', access: 'read' },
+    });
     expect(first?.call).toMatch(/^data_size -> /);
   });
 

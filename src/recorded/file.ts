@@ -87,10 +87,14 @@ export class DataFile implements Disposable {
     this.#fd = onFile(this.#name, () => openSync(this.#name, 'r'));
   }
 
+  get size(): number {
+    return fstatSync(this.#fd).size;
+  }
+
   /** The bytes that a line tells of. Throws `ERR_FILE_CORRUPT` if the file has others. */
   read({ bytes, sha256, at }: DataBytes, line: number): Uint8Array {
     if (at === undefined) throw this.#corrupt(line, 'does not say where its data are');
-    const { size } = fstatSync(this.#fd);
+    const { size } = this;
     if (bytes > size - at) throw this.#corrupt(line, `has ${bytes} bytes at ${at}, and the file has ${size}`);
     const found = Buffer.alloc(bytes);
     for (let done = 0; done < bytes;) {
