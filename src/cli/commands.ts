@@ -13,6 +13,7 @@ export const commands: Commands = new Map([
   ['stream', () => import('./stream.ts')],
   ['trace', () => import('./trace.ts')],
   ['timeline', () => import('./timeline.ts')],
+  ['replay', () => import('./replay.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
 ]);

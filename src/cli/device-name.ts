@@ -1,6 +1,7 @@
 import { ShimError } from '../error.ts';
 import { hostName, type HostName } from '../host/device-path.ts';
 import type { SimSpec } from '../sim/drivers.ts';
+import { isRecording, recordedSpec } from '../recorded/recorded-spec.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
 
@@ -10,8 +11,9 @@ export type DeviceName =
   | { readonly kind: 'vfio'; readonly text: string; readonly path: string }
   | { readonly kind: 'host'; readonly text: string; readonly name: HostName };
 
-/** Takes DEVICE apart. Throws `ERR_ARGUMENT` or `ERR_SPEC`; nothing is opened or looked for. */
+/** Takes DEVICE apart. Throws `ERR_ARGUMENT` or `ERR_SPEC`; nothing is opened or looked for, but a recording, which is read. */
 export function parseDevice(text: string): DeviceName {
+  if (isRecording(text)) return { kind: 'sim', text, spec: recordedSpec(text) };
   if (text.startsWith('sim:')) return { kind: 'sim', text, spec: parseSpec(text.slice('sim:'.length)) };
   const rest = text.replace(/^vfio:/, '');
   const name = hostName(rest);
@@ -29,6 +31,7 @@ const IN_GROUP = /^\/[^:]*:[^/]+$/;
 export const deviceHelp = `
 DEVICE is one of
   sim:SPEC                      a simulated device, which exists within this command only
+  recording:FILE[,device=NAME]  a recorded device, which answers as its driver did (docs/replay.md)
   0000:01:00.0, 01:00.0         a PCI device of the host, by its address
   UUID                          a mediated device of the host
   /dev/vfio/26                  the only device of a group

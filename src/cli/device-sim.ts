@@ -15,8 +15,10 @@ import type { RegionInfo } from '../vfio/client/device-info.ts';
 import { pciIdOf } from '../vfio/client/pci-id.ts';
 import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { ByteStore } from '../sim/byte-store.ts';
+import { fillTape } from '../recorded/recorded-spec.ts';
 import { createSim, newSimMemory, simMemorySizes, type Sim } from '../sim/create.ts';
 import { kindOf, type SimSpec } from '../sim/drivers.ts';
+import type { RecordedSpec } from '../sim/recorded.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
 import { barSize, pciConfig } from '../sim/pci.ts';
 import { createSharedMemory, SharedStore } from '../sys/memory.ts';
@@ -24,15 +26,22 @@ import type { DeviceFacts, Opened } from './opened.ts';
 
 /** A simulated device, and its facts as `vfio-shim run` would show them to a VMM. */
 export function openSim(spec: SimSpec, text: string, look: boolean): Opened {
-  const sim = createSim(spec, look ? noMemory(spec) : memoryFor(spec));
+  const memory = look ? noMemory(spec) : memoryFor(spec);
+  const sim = createSim(spec, spec.driver === 'recording' ? withTape(spec, memory) : memory);
   return {
-    name: text.slice(text.indexOf(':') + 1),
+    name: spec.driver === 'recording' ? text : text.slice(text.indexOf(':') + 1),
     migratable: sim,
     guestMemory: sim.guest,
     facts: () => simFacts(spec, sim),
     tryDmaLog: () => (sim.protocol === 'v2' && spec.dma > 0 ? 'works' : 'no'),
     close: () => {},
   };
+}
+
+function withTape(spec: RecordedSpec, memory: SimMemory): SimMemory {
+  const kept = new Uint8Array(spec.tape);
+  fillTape(spec, kept);
+  return { ...memory, kept };
 }
 
 function memoryFor(spec: SimSpec): SimMemory {
@@ -71,10 +80,11 @@ function noMemory(spec: SimSpec): SimMemory {
 }
 
 function simFacts(spec: SimSpec, sim: Sim): DeviceFacts {
-  const { driver, size } = spec;
+  const { size } = spec;
+  const driver = spec.driver === 'recording' ? spec.of : spec.driver;
   const own = { memory: String(size), ...kindOf(spec).identity(spec) };
   return {
-    driver: `${driver} (simulated)`,
+    driver: spec.driver === 'recording' ? `${driver} (recorded)` : `${driver} (simulated)`,
     sysfs: {},
     flags: VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
     regions: regionsOf(spec, sim),

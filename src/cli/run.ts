@@ -5,6 +5,7 @@ import { hasErrno, ShimError } from '../error.ts';
 import { planDevice } from '../interpose/run/plan-device.ts';
 import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run/plan.ts';
 import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
+import { isRecording, recordedSpec } from '../recorded/recorded-spec.ts';
 import { kindOf } from '../sim/drivers.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
@@ -68,7 +69,7 @@ export function addRunOptions(command: Command): Command {
     )
     .option(
       '--device <spec>',
-      'emulate a device, may be given several times; without it, the devices that the VMM opens are bridged',
+      'emulate a device, or play recording:FILE, may be given several times; without it, the devices that the VMM opens are bridged',
       collect,
       [],
     )
@@ -255,7 +256,7 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
     );
   }
   return options.device.map((text, n) => {
-    const device = planDevice(n, text, parseSpec(text), dataSection);
+    const device = planDevice(n, text, isRecording(text) ? recordedSpec(text) : parseSpec(text), dataSection);
     if (device.bar <= LARGEST_MAPPING || kindOf(device.spec).takesPieces === true) return device;
     throw new ShimError(
       'ERR_ARGUMENT',

@@ -1,5 +1,6 @@
 import type { MigratableDevice } from '../device/migratable.ts';
 import { storeOf, type ByteStore } from './byte-store.ts';
+import type { SimWarn } from './driver-kind.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 
@@ -32,10 +33,10 @@ export function newSimMemory(spec: SimSpec): SimMemory {
 }
 
 /** A device of this SPEC over memory that is fresh, or that another object of the same SPEC left behind. */
-export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec)): Sim {
+export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec), warn?: SimWarn): Sim {
   const guest = memory.pieces?.bar ?? storeOf(memory.bar);
   return {
-    ...deviceOf(spec, memory),
+    ...deviceOf(spec, memory, warn),
     guest,
     get bar() {
       if (memory.pieces !== undefined) throw new RangeError('the memory of this device is not mapped, it is in pieces');
@@ -44,14 +45,14 @@ export function createSim(spec: SimSpec, memory: SimMemory = newSimMemory(spec))
   };
 }
 
-function deviceOf(spec: SimSpec, memory: SimMemory): MigratableDevice {
+function deviceOf(spec: SimSpec, memory: SimMemory, warn: SimWarn | undefined): MigratableDevice {
   const kind = kindOf(spec);
   switch (kind.protocol) {
     case 'v1':
-      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+      return { protocol: kind.protocol, device: kind.create(spec, memory, warn) };
     case 'v2':
-      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+      return { protocol: kind.protocol, device: kind.create(spec, memory, warn) };
     default:
-      return { protocol: kind.protocol, device: kind.create(spec, memory) };
+      return { protocol: kind.protocol, device: kind.create(spec, memory, warn) };
   }
 }

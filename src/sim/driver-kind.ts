@@ -11,18 +11,21 @@ import type { Options, ValuesOf } from './option.ts';
  */
 export type DriverKind<O extends CommonOptions = CommonOptions> = V1Kind<O> | V2Kind<O> | DraftKind<O>;
 
+/** Is told what a driver has to say besides its answers. */
+export type SimWarn = (message: string) => void;
+
 /** A driver of the first protocol. */
 export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
   readonly protocol: 'v1';
   /** Bytes of its data section. */
   sectionSize(values: ValuesOf<O>): number;
-  create(values: ValuesOf<O>, memory: SimMemory): V1Device;
+  create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): V1Device;
 }
 
 /** A driver of the second protocol. */
 export interface V2Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
   readonly protocol: 'v2';
-  create(values: ValuesOf<O>, memory: SimMemory): V2Device;
+  create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): V2Device;
 }
 
 /** A driver of one of the drafts before the first protocol. */
@@ -30,7 +33,7 @@ export interface DraftKind<O extends CommonOptions = CommonOptions> extends Kind
   readonly protocol: Draft;
   /** Bytes of its data section. */
   sectionSize(values: ValuesOf<O>): number;
-  create(values: ValuesOf<O>, memory: SimMemory): DraftDevice;
+  create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): DraftDevice;
 }
 
 interface Kind<O extends Options> {

@@ -10,6 +10,7 @@ import { nvidiaV1 } from './nvidia-v1.ts';
 import type { Options, ValuesOf } from './option.ts';
 import { pds } from './pds.ts';
 import { qat } from './qat.ts';
+import { recordedKind, type RecordedSpec } from './recorded.ts';
 import { spdkV1 } from './spdk-v1.ts';
 import { vendorV1 } from './vendor-v1.ts';
 import { virtio } from './virtio.ts';
@@ -36,14 +37,16 @@ const kinds = {
 export type DriverName = keyof typeof kinds;
 export const DRIVERS = Object.keys(kinds) as readonly DriverName[];
 
-/** A simulated device, as `--device` describes it: a driver, and a value for each of its options. */
-export type SimSpec = {
+/** A simulated device, as `--device` describes it: a driver, and a value for each of its options; or a recorded one. */
+export type SimSpec = DriverSpec | RecordedSpec;
+/** Of a driver of the table. */
+export type DriverSpec = {
   readonly [D in DriverName]: { readonly driver: D } & ValuesOf<(typeof kinds)[D]['options']>;
 }[DriverName];
 
 /** The driver of a SPEC. Its functions are to be given values of its own options, as that SPEC has them. */
-export function kindOf({ driver }: { readonly driver: DriverName }): DriverKind {
-  return kinds[driver];
+export function kindOf(spec: { readonly driver: DriverName } | RecordedSpec): DriverKind {
+  return spec.driver === 'recording' ? recordedKind(spec) : kinds[spec.driver];
 }
 
 /** The options of a driver, by name. */
@@ -57,6 +60,11 @@ export function driversWith(option: string): DriverName[] {
 
 export function isDriver(name: string): name is DriverName {
   return Object.hasOwn(kinds, name);
+}
+
+/** The driver of the table with which code is rehearsed for this one. */
+export function rehearsedAs(spec: SimSpec): DriverName {
+  return spec.driver === 'recording' ? driverSpeaking(spec.protocol) : spec.driver;
 }
 
 /** The driver that stands for all that speak a protocol: the first in the table. */

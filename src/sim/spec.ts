@@ -1,10 +1,19 @@
 import { ShimError } from '../error.ts';
 import { checkDma } from './dma-options.ts';
-import { DRIVERS, driversWith, isDriver, kindOf, optionsOf, type DriverName, type SimSpec } from './drivers.ts';
+import {
+  DRIVERS,
+  driversWith,
+  isDriver,
+  kindOf,
+  optionsOf,
+  type DriverName,
+  type DriverSpec,
+  type SimSpec,
+} from './drivers.ts';
 import type { Wrong } from './option.ts';
 
 /** Parses a SPEC such as `qat,size=256M,fault=read@3:EIO`. Throws `ERR_SPEC` naming what is wrong. */
-export function parseSpec(text: string): SimSpec {
+export function parseSpec(text: string): DriverSpec {
   const [driver = '', ...parts] = text.split(',');
   const bad = (why: string): ShimError =>
     new ShimError('ERR_SPEC', `device ${JSON.stringify(text)}: ${why}`, { errno: 'EINVAL' });
@@ -23,8 +32,8 @@ export function parseSpec(text: string): SimSpec {
     return [name, texts === undefined ? option.initial : option.parse(texts, wrong)] as const;
   });
   const explicit = values.filter(([name]) => given.has(name));
-  const initial = { driver, ...Object.fromEntries(values) } as SimSpec;
-  const spec = { ...initial, ...kindOf(initial).defaults?.(initial), ...Object.fromEntries(explicit) } as SimSpec;
+  const initial = { driver, ...Object.fromEntries(values) } as DriverSpec;
+  const spec = { ...initial, ...kindOf(initial).defaults?.(initial), ...Object.fromEntries(explicit) } as DriverSpec;
   const why = checkDma(spec) ?? kindOf(spec).check?.(spec);
   if (why !== undefined) throw bad(why);
   return spec;
@@ -32,6 +41,7 @@ export function parseSpec(text: string): SimSpec {
 
 /** The shortest SPEC that `parseSpec` takes for this. */
 export function formatSpec(spec: SimSpec): string {
+  if (spec.driver === 'recording') return `recording:${spec.file}`;
   const values = new Map<string, unknown>(Object.entries(spec));
   const defaults = new Map<string, unknown>(Object.entries(kindOf(spec).defaults?.(spec) ?? {}));
   const parts = Object.entries(optionsOf(spec.driver)).flatMap(([name, option]) => {

@@ -8,6 +8,8 @@ import type { VmOptions, TestBed } from './test-bed.ts';
 
 /** A simulated device, as far as these tests configure one. */
 export interface DeviceOptions {
+  /** A whole SPEC, in the place of all else. */
+  readonly spec?: string;
   readonly driver?: string;
   /** Guest-visible memory, e.g. `16M`. */
   readonly size?: string;
@@ -43,6 +45,7 @@ export interface ShimOptions extends VmOptions {
 
 /** The one place that knows how `--device` spells it. */
 function deviceSpec({
+  spec,
   driver = 'qat',
   size = '16M',
   seed,
@@ -56,6 +59,7 @@ function deviceSpec({
   dmaLog,
   dmaPeers,
 }: DeviceOptions = {}): string {
+  if (spec !== undefined) return spec;
   const options = [
     `size=${size}`,
     ...(seed === undefined ? [] : [`seed=${seed}`]),

@@ -1,5 +1,6 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
+import { fillTape } from '../../recorded/recorded-spec.ts';
 import { createSim, simMemorySizes, type Sim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { storeOf, type ByteStore } from '../../sim/byte-store.ts';
@@ -57,7 +58,7 @@ export function emulatedDevice(
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
   const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
-  const sim = makeSim(plan, files, ledger, innermost(), config);
+  const sim = makeSim(plan, files, ledger, { section: innermost(), config, warn: options.warn });
   const dma = makeDma(plan, index, ledger, files, { sim, config, processes, warn: options.warn });
   const parts = {
     name: plan.name,
@@ -86,17 +87,24 @@ export function emulatedDevice(
 }
 
 /** The simulated device, over memory that is filled if it is fresh. */
-function makeSim(plan: PlannedDevice, files: DeviceFiles, ledger: Ledger, section: Uint8Array, config: PciConfig): Sim {
-  const { spec } = plan;
+function makeSim(
+  plan: PlannedDevice,
+  files: DeviceFiles,
+  ledger: Ledger,
+  { section, config, warn }: { section: Uint8Array; config: PciConfig; warn: (message: string) => void },
+): Sim {
+  const { name, spec } = plan;
   const guest = new SharedStore(files.device, spec.size);
   const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
   if (ledger.isFresh) {
     // through the mapping, if there is one: the pages are in place when the first migration begins
     fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
     config.fill(pciConfig(spec));
+    if (spec.driver === 'recording') fillTape(spec, memory.kept);
   }
   const { offset, size } = deviceArena.driver;
-  return createSim(spec, { ...memory, state: ledger.arena.subarray(offset, offset + size), section });
+  const state = ledger.arena.subarray(offset, offset + size);
+  return createSim(spec, { ...memory, state, section }, (message) => warn(`${name}: ${message}`));
 }
 
 function makeDma(

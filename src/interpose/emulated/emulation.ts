@@ -1,7 +1,7 @@
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno } from '../../error.ts';
-import type { DriverName } from '../../sim/drivers.ts';
+import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -91,7 +91,7 @@ export class Emulation implements Devices {
 
   rehearsalDrivers(): DriverName[] {
     if (this.#devices.some(({ hasLeftRunning }) => hasLeftRunning)) return [];
-    return [...new Set(this.#devices.map(({ driver }) => driver.plan.spec.driver))];
+    return [...new Set(this.#devices.map(({ driver }) => rehearsedAs(driver.plan.spec)))];
   }
 
   work(now: number): number {
