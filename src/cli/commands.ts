@@ -10,6 +10,7 @@ export const commands: Commands = new Map([
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],
+  ['serve', () => import('./serve.ts')],
   ['trace', () => import('./trace.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
