@@ -10,6 +10,7 @@ const PROGRAMS = {
   'run-main': 'cli/run-main.ts',
   'commands-main': 'cli/commands-main.ts',
   'transfer-worker': 'cli/transfer-worker.ts',
+  'service-worker': 'cli/service-worker.ts',
   'attempts-main': 'doctor/attempts-main.ts',
   'keeper-main': 'interpose/process/keeper-main.ts',
   'supervisor-main': 'interpose/process/supervisor-main.ts',

@@ -11,6 +11,7 @@ export const commands: Commands = new Map([
   ['save', () => import('./save.ts')],
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],
+  ['serve', () => import('./serve.ts')],
   ['trace', () => import('./trace.ts')],
   ['timeline', () => import('./timeline.ts')],
   ['replay', () => import('./replay.ts')],

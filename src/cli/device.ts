@@ -11,7 +11,8 @@ import type { DmaLog } from '../vfio/dma-log.ts';
 import type { DmaLogging } from './dma-logging.ts';
 import { openKernel } from './device-kernel.ts';
 import { openSim } from './device-sim.ts';
-import type { DeviceFacts } from './opened.ts';
+import { openSocket } from './device-socket.ts';
+import type { DeviceFacts, Opened } from './opened.ts';
 
 /** An open device, the same to every command whatever kind it is. */
 export interface OpenDevice extends Disposable {
@@ -39,7 +40,7 @@ export interface OpenOptions {
 /** Opens DEVICE. Its state is asked for before anything else. */
 export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDevice {
   const look = options.look === true;
-  const opened = name.kind === 'sim' ? openSim(name.spec, name.text, look) : openKernel(kernelPath(name), look);
+  const opened = opener(name, look);
   try {
     const { migratable } = opened;
     const foundIn = migratable === undefined ? undefined : stateName(migratable);
@@ -60,7 +61,12 @@ export function openDevice(name: DeviceName, options: OpenOptions = {}): OpenDev
   }
 }
 
-function kernelPath(name: Exclude<DeviceName, { kind: 'sim' }>): string {
+function opener(name: DeviceName, look: boolean): Opened {
+  if (name.kind === 'sim') return openSim(name.spec, name.text, look);
+  return name.kind === 'socket' ? openSocket(name.path) : openKernel(kernelPath(name), look);
+}
+
+function kernelPath(name: Extract<DeviceName, { kind: 'vfio' | 'host' }>): string {
   return name.kind === 'vfio' ? name.path : devicePath(new Host(), name.name);
 }
 

@@ -8,6 +8,8 @@ import type { SysfsFacts } from '../host/sysfs-facts.ts';
 
 /** What there is to know about a device without changing its state. */
 export interface DeviceFacts {
+  /** What carries requests to it, if it is not the kernel. */
+  readonly carrier?: 'vfio-user';
   /** The driver's name, if it is known. */
   readonly driver: string | undefined;
   readonly sysfs: SysfsFacts;

@@ -51,6 +51,17 @@ export function outlook({ protocol, migrationFlags, dmaLogging, unknown = NO_DRI
   return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: unknown })) : all;
 }
 
+/** Clients of vfio-user speak v1 or v2 as VMMs do: what the protocol's own library did before and after September 2023. */
+export function socketOutlook(protocol: Capabilities['protocol'], unknown = NO_DRIVER): Outlook[] {
+  const native = (speaks: string, works: boolean): Outlook => ({
+    vmm: `clients of vfio-user that speak ${speaks}`,
+    works,
+    why: works ? 'natively' : `they speak ${speaks} only, the server ${protocol} only; vfio-shim proxy translates`,
+  });
+  const all = [native('v1', protocol === 'v1'), native('v2', protocol === 'v2')];
+  return protocol === 'none' ? all.map(({ vmm }) => ({ vmm, works: false, why: unknown })) : all;
+}
+
 /** A VMM asks by PROBE alone whether a log is offered, and fails to migrate when it cannot be used (QEMU 10: native, in the lab). */
 function newWays(dmaLogging: DmaLogging): string {
   if (dmaLogging === 'works') return 'uses the log of DMA';

@@ -17,7 +17,7 @@ import { migrationRegionType } from '../vfio/server/migration-region.ts';
 import type { MigratableDevice } from '../device/migratable.ts';
 import { openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice } from './device-name.ts';
-import { outlook } from './outlook.ts';
+import { outlook, socketOutlook, type Capabilities, type Outlook } from './outlook.ts';
 import { print } from './output.ts';
 import { table } from './table.ts';
 import { useLogs } from './logs.ts';
@@ -62,17 +62,19 @@ function probe(device: OpenDevice) {
     irqs: facts.irqs,
     dmaLogging,
     whyNone: protocol === 'none' ? immobile(device) : null,
-    migration: outlook({
-      protocol,
-      migrationFlags,
-      dmaLogging,
-      ...(protocol === 'none' && { unknown: whyUnknown(facts.regions) }),
-    }),
+    migration: verdicts(device, { protocol, migrationFlags, dmaLogging }),
   };
+}
+
+function verdicts({ facts }: OpenDevice, capabilities: Capabilities): Outlook[] {
+  const unknown = capabilities.protocol === 'none' ? { unknown: whyUnknown(facts.regions) } : {};
+  if (facts.carrier === 'vfio-user') return socketOutlook(capabilities.protocol, unknown.unknown);
+  return outlook({ ...capabilities, ...unknown });
 }
 
 /** Why the device cannot migrate, and which driver of this kernel would. */
 function immobile({ facts }: OpenDevice): WhyNone | null {
+  if (facts.carrier !== undefined) return null; // it is none of this kernel's
   if (migrationRegionAmong(facts.regions, VFIO_REGION_TYPE_MIGRATION_DRAFT) !== undefined) return null; // the verdicts say why
   const { driver, modalias } = facts.sysfs;
   const variant = variantDriver(new Host(), release(), modalias ?? '');

@@ -1,5 +1,6 @@
 import type { Protocol } from '../device/migratable.ts';
 import type { RecordingOptions } from './recording.ts';
+import type { Failure } from './failure.ts';
 
 /** What a transfer does, one after the other; each has its own count of bytes. */
 const STEPS = [
@@ -166,18 +167,6 @@ export type StreamResult = { readonly command: 'stream'; readonly file: string }
     }
   | { readonly action: 'convert'; readonly output: string; readonly devices: readonly string[] }
 );
-
-/** A failure, as one thread tells the other. */
-export interface Failure {
-  readonly message: string;
-  readonly stack: string | undefined;
-  /** Of a ShimError. */
-  readonly shim: {
-    readonly code: string;
-    readonly errno: string | undefined;
-    readonly syscall: string | undefined;
-  } | null;
-}
 
 export type TransferMessage =
   | { readonly kind: 'note'; readonly text: string }

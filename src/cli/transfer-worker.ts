@@ -1,8 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { ShimError } from '../error.ts';
+import { failureOf } from './failure.ts';
 import { useLogs } from './logs.ts';
 import { carryOutStream } from './stream-steps.ts';
-import type { Failure, Order, TransferMessage } from './transfer-control.ts';
+import type { Order, TransferMessage } from './transfer-control.ts';
 import { carryOut } from './transfer-steps.ts';
 
 /** The thread that moves a state, or reads a file: both block as system calls do, and signals have to be seen meanwhile. */
@@ -15,11 +15,4 @@ try {
   tell({ kind: 'done', result: order.command === 'stream' ? carryOutStream(order, tell) : carryOut(order, tell) });
 } catch (error) {
   tell({ kind: 'failed', failure: failureOf(error) });
-}
-
-function failureOf(error: unknown): Failure {
-  if (!(error instanceof Error)) return { message: String(error), stack: undefined, shim: null };
-  const { message, stack } = error;
-  const { code, errno, syscall } = error as ShimError;
-  return { message, stack, shim: error instanceof ShimError ? { code, errno, syscall } : null };
 }

@@ -2,20 +2,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { Worker } from 'node:worker_threads';
-import type { ErrnoName } from '../abi/errno.ts';
-import { ShimError, type ErrorCode } from '../error.ts';
 import { dieOf } from './die.ts';
 import { fail } from './fail.ts';
+import { errorOf } from './failure.ts';
 import { print } from './output.ts';
 import { showProgress } from './progress.ts';
 import { table } from './table.ts';
-import {
-  TransferControl,
-  type Failure,
-  type Order,
-  type TransferMessage,
-  type TransferOrder,
-} from './transfer-control.ts';
+import { TransferControl, type Order, type TransferMessage, type TransferOrder } from './transfer-control.ts';
 import type { StreamOrder, StreamResult, TransferResult } from './transfer-control.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -90,18 +83,6 @@ async function inThread(
   throw last?.kind === 'failed'
     ? errorOf(last.failure)
     : new Error(`${order.command}: its thread ended without a word`);
-}
-
-function errorOf({ message, stack, shim }: Failure): Error {
-  const error =
-    shim === null
-      ? new Error(message)
-      : new ShimError(shim.code as ErrorCode, message, {
-          ...(shim.errno !== undefined && { errno: shim.errno as ErrnoName }),
-          ...(shim.syscall !== undefined && { syscall: shim.syscall }),
-        });
-  if (stack !== undefined) error.stack = stack;
-  return error;
 }
 
 function inWords(result: TransferResult): string {

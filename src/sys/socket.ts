@@ -3,20 +3,20 @@ import { iovec } from '../abi/ptrace.ts';
 import { OwnedFd } from './fd.ts';
 import { addressOf, cString, failedWith, syscall, syscallError, trySyscall, withAddress } from './libc.ts';
 
-const AF_UNIX = 1;
+export const AF_UNIX = 1;
 /** Sockets that carry bytes without boundaries. */
 export const SOCK_STREAM = 1;
 const SOCK_SEQPACKET = 5;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
-const MSG_CMSG_CLOEXEC = 0x40000000;
-const MSG_NOSIGNAL = 0x4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const SCM_RIGHTS = 1;
+export const MSG_CMSG_CLOEXEC = 0x40000000;
+export const MSG_NOSIGNAL = 0x4000;
 const MSG_PEEK = 2;
-const MSG_DONTWAIT = 0x40;
+export const MSG_DONTWAIT = 0x40;
 
-/** `struct msghdr` and `struct cmsghdr` with one descriptor (linux/socket.h, 64-bit). */
-const msghdr = struct('user_msghdr', 56, {
+/** `struct msghdr` (linux/socket.h, 64-bit). */
+export const msghdr = struct('user_msghdr', 56, {
   msg_name: ['u64', 0],
   msg_namelen: ['u32', 8],
   msg_iov: ['u64', 16],
@@ -25,6 +25,7 @@ const msghdr = struct('user_msghdr', 56, {
   msg_controllen: ['u64', 40],
   msg_flags: ['u32', 48],
 });
+/** `struct cmsghdr` with one descriptor. */
 const cmsg_rights = struct('cmsghdr', 24, {
   cmsg_len: ['u64', 0],
   cmsg_level: ['s32', 8],

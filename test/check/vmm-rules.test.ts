@@ -78,9 +78,19 @@ const examples: Readonly<Record<string, Example>> = {
     kept: [reads('device_state', ERROR), resets('v1'), ...changes(RUNNING, STOP)],
   },
   'vmm-v1-save-error': {
-    broken: [...changes(RUNNING, STOP_COPY), reads('pending_bytes', 'EIO'), reads('pending_bytes', 0), ...changes(STOP_COPY, STOP)],
+    broken: [
+      ...changes(RUNNING, STOP_COPY),
+      reads('pending_bytes', 'EIO'),
+      reads('pending_bytes', 0),
+      ...changes(STOP_COPY, STOP),
+    ],
     step: 3,
-    kept: [...changes(RUNNING, STOP_COPY), reads('pending_bytes', 'EAGAIN'), reads('pending_bytes', 0), ...changes(STOP_COPY, STOP)],
+    kept: [
+      ...changes(RUNNING, STOP_COPY),
+      reads('pending_bytes', 'EAGAIN'),
+      reads('pending_bytes', 0),
+      ...changes(STOP_COPY, STOP),
+    ],
   },
   'vmm-v1-load-error': {
     broken: [...changes(RUNNING, RESUMING), writes('data_size', 8, 'EIO'), ...changes(RESUMING, RUNNING)],
@@ -159,10 +169,13 @@ describe('rules of a VMM', () => {
     expect(Object.keys(examples)).toEqual(vmmRules.map(({ id }) => id));
   });
 
-  it.each(Object.entries(examples))('%s: who breaks it is found, and who keeps it is not', (id, { broken, step, kept }) => {
-    expect(found(broken)).toEqual([`${id} at ${step}`]);
-    expect(found(kept)).toEqual([]);
-  });
+  it.each(Object.entries(examples))(
+    '%s: who breaks it is found, and who keeps it is not',
+    (id, { broken, step, kept }) => {
+      expect(found(broken)).toEqual([`${id} at ${step}`]);
+      expect(found(kept)).toEqual([]);
+    },
+  );
 
   it.each([
     ['v1', [...changes(RUNNING, STOP_COPY), ...BUFFER, ...changes(STOP_COPY, STOP), ...changes(STOP, RUNNING)]],

@@ -102,6 +102,7 @@ describe('the packed package', () => {
       'run-main',
       'commands-main',
       'transfer-worker',
+      'service-worker',
       'attempts-main',
       'keeper-main',
       'supervisor-main',
@@ -120,7 +121,7 @@ describe('the packed package', () => {
       expect(text.match(/^.*(?:\bimport\(|^import\b).*$/gm)).toBeNull();
       const required = text.matchAll(/\brequire\d*\(["']([^"']+)["']\)/g);
       const others = new Set(Array.from(required, ([, name = '']) => name).filter((name) => !isBuiltin(name)));
-      const isOfRun = !['main', 'commands-main', 'transfer-worker'].includes(program);
+      const isOfRun = !['main', 'commands-main', 'transfer-worker', 'service-worker'].includes(program);
       const allowed = program === 'main' ? [] : ['koffi', ...(isOfRun ? [] : ['cli-progress', 'debug'])];
       expect(allowed).toEqual(expect.arrayContaining([...others]));
     });

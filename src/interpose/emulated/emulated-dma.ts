@@ -10,7 +10,7 @@ import type { DmaMemory } from '../memory/dma-memory.ts';
 import { messageOf } from '../run/log.ts';
 import type { PeerCounts } from '../serve/report.ts';
 import { ACCEPTING, INITIATING, stateOf } from './dma-states.ts';
-import type { MappedProcesses } from './mapped-processes.ts';
+import type { MappedMemoryWriter } from './mapped-processes.ts';
 
 /** What no call tells of, as a register that the VMM writes without one, is looked at so often: in milliseconds. */
 const LOOK = 20;
@@ -44,7 +44,7 @@ export interface DmaParts {
   /** The device itself: to ask for its state is nobody's call. */
   readonly device: MigratableDevice;
   readonly isBusMaster: () => boolean;
-  readonly processes: MappedProcesses;
+  readonly processes: MappedMemoryWriter;
   readonly warn: (message: string) => void;
 }
 

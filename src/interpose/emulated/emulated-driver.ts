@@ -1,18 +1,16 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { fillTape } from '../../recorded/recorded-spec.ts';
-import { createSim, simMemorySizes, type Sim } from '../../sim/create.ts';
+import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
-import { storeOf, type ByteStore } from '../../sim/byte-store.ts';
-import { fillPattern, type SimMemory } from '../../sim/memory.ts';
-import { pciConfig } from '../../sim/pci.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
-import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
+import { mapSharedMemory } from '../../sys/memory.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { EmulatedDma, type DmaParts } from './emulated-dma.ts';
-import { emulatedRegions } from './emulated-regions.ts';
+import { CONFIG_AT, emulatedRegions } from './emulated-regions.ts';
+import { emulatedSim } from './emulated-sim.ts';
 import type { MappedProcesses } from './mapped-processes.ts';
 import { PciConfig } from './pci-config.ts';
 import { isFile } from '../trap/file-look.ts';
@@ -20,11 +18,9 @@ import { DMA_MEMORY_SIZE, dmaMemory } from '../memory/dma-memory.ts';
 import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
-import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
+import type { PlannedDevice } from '../run/plan.ts';
 import type { PeerCounts } from '../serve/report.ts';
 import { ServedDevice, type Driver, type ServeOptions, type Watch } from '../serve/served-device.ts';
-
-const CONFIG_AT = 7 * REGION_SPAN;
 
 /** Of a device that writes to no memory. */
 const noDma: DirtyPages = { begin: () => {}, end: () => {}, readAndClear: () => {} };
@@ -58,7 +54,15 @@ export function emulatedDevice(
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
   const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
-  const sim = makeSim(plan, files, ledger, { section: innermost(), config, warn: options.warn });
+  const { offset, size } = deviceArena.driver;
+  const state = ledger.arena.subarray(offset, offset + size);
+  const sim = emulatedSim(plan, files, {
+    state,
+    section: innermost(),
+    config,
+    isFresh: ledger.isFresh,
+    warn: options.warn,
+  });
   const dma = makeDma(plan, index, ledger, files, { sim, config, processes, warn: options.warn });
   const parts = {
     name: plan.name,
@@ -86,27 +90,6 @@ export function emulatedDevice(
   );
 }
 
-/** The simulated device, over memory that is filled if it is fresh. */
-function makeSim(
-  plan: PlannedDevice,
-  files: DeviceFiles,
-  ledger: Ledger,
-  { section, config, warn }: { section: Uint8Array; config: PciConfig; warn: (message: string) => void },
-): Sim {
-  const { name, spec } = plan;
-  const guest = new SharedStore(files.device, spec.size);
-  const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
-  if (ledger.isFresh) {
-    // through the mapping, if there is one: the pages are in place when the first migration begins
-    fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
-    config.fill(pciConfig(spec));
-    if (spec.driver === 'recording') fillTape(spec, memory.kept);
-  }
-  const { offset, size } = deviceArena.driver;
-  const state = ledger.arena.subarray(offset, offset + size);
-  return createSim(spec, { ...memory, state, section }, (message) => warn(`${name}: ${message}`));
-}
-
 function makeDma(
   { name, spec }: PlannedDevice,
   place: number,
@@ -126,22 +109,6 @@ function makeDma(
     processes,
     warn: (message) => warn(`${name}: ${message}`),
   });
-}
-
-type Memory = Pick<SimMemory, 'bar' | 'kept' | 'pieces'>;
-
-function mapped(files: DeviceFiles, { bar, kept, spec }: PlannedDevice): Memory {
-  const map = (fd: number, size: number): Uint8Array => mapSharedMemory(fd, size).bytes;
-  return {
-    bar: map(files.device, bar).subarray(0, spec.size),
-    kept: kept > 0 ? map(files.kept, kept) : new Uint8Array(0),
-  };
-}
-
-/** Nothing of it becomes part of this process, however much there is. */
-function inPieces(guest: ByteStore, files: DeviceFiles, { kept }: PlannedDevice): Memory {
-  const none = new Uint8Array(0);
-  return { bar: none, kept: none, pieces: { bar: guest, kept: new SharedStore(files.kept, kept) } };
 }
 
 /** A simulated driver, and the files by which the target knows its device. */

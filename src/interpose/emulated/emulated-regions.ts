@@ -10,6 +10,9 @@ import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-reques
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
 
+/** Where config space lies in an emulated device's file. */
+export const CONFIG_AT: number = VFIO_PCI_CONFIG_REGION_INDEX * REGION_SPAN;
+
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 
 /** The regions of an emulated device: BAR0 and config space, the others of vfio-pci empty, and the migration region in the window. */

@@ -2,6 +2,9 @@ import type { OwnedFd } from '../../sys/fd.ts';
 import { identityOf, pidOf } from '../../sys/pidfd.ts';
 import { holdMemory, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 
+/** Who writes to memory that was mapped for DMA, by the number that was kept of whoever has mapped it. */
+export type MappedMemoryWriter = Pick<MappedProcesses, 'write'>;
+
 /**
  * The memory of processes that have mapped some of it for DMA, by the numbers that `identityOf()` gives. It is held open, so that
  * it stays that process's whoever gets its id later; what is found out when it is opened is checked against the number.

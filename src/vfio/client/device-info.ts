@@ -48,6 +48,11 @@ export function regionInfo(port: VfioPort, index: number): RegionInfo | undefine
   if (bytes === undefined) return undefined;
   const { argsz } = vfio_region_info.decode(bytes);
   if (argsz > bytes.length && argsz <= MAX_INFO) bytes = ask(port, index, argsz) ?? bytes;
+  return regionInfoIn(bytes, index);
+}
+
+/** The same, of the struct that a device has answered. */
+export function regionInfoIn(bytes: Uint8Array, index: number): RegionInfo {
   const { flags, size, offset, cap_offset } = vfio_region_info.decode(bytes);
   const caps = (flags & VFIO_REGION_INFO_FLAG_CAPS) === 0 ? new Map<number, number>() : capabilities(bytes, cap_offset);
   return {

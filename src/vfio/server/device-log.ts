@@ -1,5 +1,6 @@
 import { struct } from '../../abi/struct.ts';
 import type { DirtyBitmap, DmaLog, IovaRange } from '../dma-log.ts';
+import type { BitmapMemory, FeatureLog } from './feature-log.ts';
 import { refuse } from './refuse.ts';
 import { LOG_PAGE, type WindowLog } from './window-log.ts';
 
@@ -17,7 +18,7 @@ export const device_log = struct('device_log', 8, { isOn: ['u32', 0], ranges: ['
  * The log of a device that logs its own DMA, by pages of 4096 bytes. It has the habits of mlx5 (drivers/vfio/pci/mlx5/cmd.c, Linux
  * 6.12): a second start fails, a stop never does, and pages outside of the ranges are not told.
  */
-export class DeviceLog implements DmaLog {
+export class DeviceLog implements DmaLog, FeatureLog {
   readonly window: WindowLog;
   readonly #my: ReturnType<typeof device_log.view>;
   readonly #memory: Uint8Array;
@@ -54,12 +55,32 @@ export class DeviceLog implements DmaLog {
   }
 
   readAndClear(range: IovaRange, into: DirtyBitmap): void {
-    this.collect(range);
+    this.#collect(range);
     this.window.tell(range, into);
   }
 
+  /** Touches none of the user's bytes that tell of no page of the log. */
+  report(range: IovaRange, pageSize: bigint, memory: BitmapMemory): void {
+    this.#collect(range);
+    const logged = this.window.within(range);
+    if (logged.length === 0n) return;
+    const { iova, length } = range;
+    const byteOf = (address: bigint): bigint => (address < iova ? 0n : (address - iova) / pageSize / 8n);
+    const end = logged.iova + logged.length < iova + length ? logged.iova + logged.length : iova + length;
+    const first = byteOf(logged.iova);
+    const size = Number(byteOf(end - 1n) - first) + 1;
+    try {
+      const bits = memory.read(Number(first), size);
+      const piece = { iova: iova + first * 8n * pageSize, length: end - (iova + first * 8n * pageSize) };
+      if (this.window.tell(piece, { pageSize, bits })) memory.write(Number(first), bits);
+    } catch (error) {
+      this.window.giveBack();
+      throw error;
+    }
+  }
+
   /** As readAndClear(), but the bits are left for `window` to tell. */
-  collect(range: IovaRange): void {
+  #collect(range: IovaRange): void {
     if (!this.isOn) throw refuse('EINVAL', 'DMA_LOGGING_REPORT: the device does not log');
     this.window.collect(range);
   }

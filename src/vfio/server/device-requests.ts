@@ -30,7 +30,7 @@ import type { V1Device } from '../../v1/device.ts';
 import type { DraftDevice } from '../../v1/drafts/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import type { Argument, PointingArgument } from '../argument.ts';
-import type { DeviceLog } from './device-log.ts';
+import type { FeatureLog } from './feature-log.ts';
 import { refuse } from './refuse.ts';
 import { deviceFeature, type OpenDataFd } from './feature-request.ts';
 import { migrationRegionInfo, type MigrationRegion } from './migration-region.ts';
@@ -51,13 +51,30 @@ export interface DeviceRegions {
   readonly migration: bigint;
 }
 
+/** A well-formed `VFIO_DEVICE_SET_IRQS`: `VFIO_IRQ_SET_*` flags, which of an index's interrupts, and what stands behind the struct. */
+export interface IrqSet {
+  readonly flags: number;
+  readonly index: number;
+  readonly start: number;
+  readonly count: number;
+  readonly data: Uint8Array;
+}
+
+export interface Interrupts {
+  /** How many interrupts an index has: `VFIO_PCI_*_IRQ_INDEX`. */
+  count(index: number): number;
+  set(request: IrqSet): void;
+}
+
 /** What requests to a device may cause, and what they show of it. */
 export interface DeviceHost {
   /** The migration region, if one is presented. */
   readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
   /** What the device knows of its DMA, if it does any and tells of it by itself. */
-  readonly dmaLog?: DeviceLog | undefined;
+  readonly dmaLog?: FeatureLog | undefined;
+  /** The interrupts that it gives; without it there are a conventional device's, which never come. */
+  readonly interrupts?: Interrupts | undefined;
   /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
   reset(): void;
@@ -77,9 +94,9 @@ export function deviceRequest(
     case VFIO_DEVICE_GET_REGION_INFO:
       return getRegionInfo(argument, host, regions);
     case VFIO_DEVICE_GET_IRQ_INFO:
-      return getIrqInfo(argument);
+      return getIrqInfo(argument, host);
     case VFIO_DEVICE_SET_IRQS:
-      return setIrqs(argument);
+      return setIrqs(argument, host);
     case VFIO_DEVICE_RESET:
       host.reset();
       return 0;
@@ -128,12 +145,12 @@ function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegi
   return 0;
 }
 
-function getIrqInfo(argument: Argument): number {
+function getIrqInfo(argument: Argument, host: DeviceHost): number {
   const { argsz, index } = vfio_irq_info.decode(argument.read(vfio_irq_info.size));
   if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS || index === VFIO_PCI_ERR_IRQ_INDEX) {
     throw refuse('EINVAL', `VFIO_DEVICE_GET_IRQ_INFO: argsz ${argsz}, index ${index}`);
   }
-  const count = irqCount(index);
+  const count = irqCount(index, host);
   const intx = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
   const flags = index === VFIO_PCI_INTX_IRQ_INDEX ? intx : VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
   argument.write(vfio_irq_info.encode({ argsz, flags, index, count }));
@@ -141,12 +158,13 @@ function getIrqInfo(argument: Argument): number {
 }
 
 /** A conventional PCI device without MSI: INTx, and the request that the device be given back. */
-function irqCount(index: number): number {
+function irqCount(index: number, { interrupts }: DeviceHost): number {
+  if (interrupts !== undefined) return interrupts.count(index);
   return index === VFIO_PCI_INTX_IRQ_INDEX || index === VFIO_PCI_REQ_IRQ_INDEX ? 1 : 0;
 }
 
-/** Emulated devices never interrupt: a well-formed request is accepted and nothing follows from it. */
-function setIrqs(argument: Argument): number {
+/** If a device never interrupts, a well-formed request is accepted and nothing follows from it. */
+function setIrqs(argument: Argument, host: DeviceHost): number {
   const { argsz, flags, index, start, count } = vfio_irq_set.decode(argument.read(vfio_irq_set.size));
   const data = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
   const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
@@ -159,11 +177,12 @@ function setIrqs(argument: Argument): number {
   const known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
   const oneAction = action !== 0 && (action & (action - 1)) === 0;
   const wellFormed = width !== undefined && oneAction && (flags & ~known) === 0 && index < VFIO_PCI_NUM_IRQS;
-  const last = irqCount(index);
+  const last = irqCount(index, host);
   if (!wellFormed || start + count > last || (count === 0 && data !== VFIO_IRQ_SET_DATA_NONE)) {
     throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: index ${index}, flags 0x${flags.toString(16)}, ${start}+${count}`);
   }
   if (argsz < vfio_irq_set.size + count * width) throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: argsz ${argsz}`);
-  if (width > 0) argument.read(vfio_irq_set.size + count * width);
+  const whole = argument.read(vfio_irq_set.size + count * width);
+  host.interrupts?.set({ flags, index, start, count, data: whole.subarray(vfio_irq_set.size) });
   return 0;
 }

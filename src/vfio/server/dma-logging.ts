@@ -6,7 +6,8 @@ import {
 } from '../../abi/vfio-v2.ts';
 import type { PointingArgument } from '../argument.ts';
 import type { IovaRange } from '../dma-log.ts';
-import { MAX_LOGGED_RANGES, type DeviceLog } from './device-log.ts';
+import { MAX_LOGGED_RANGES } from './device-log.ts';
+import type { FeatureLog } from './feature-log.ts';
 import { refuse } from './refuse.ts';
 
 /*
@@ -18,14 +19,14 @@ const DATA = vfio_device_feature.size;
 const ADDRESSES = 2n ** 64n;
 const SMALLEST_PAGE = 4096n;
 
-export function startLogging(argument: PointingArgument, log: DeviceLog): number {
+export function startLogging(argument: PointingArgument, log: FeatureLog): number {
   const struct = vfio_device_feature_dma_logging_control;
   const { page_size, num_ranges, ranges } = struct.decode(argument.read(DATA + struct.size), DATA);
   if (num_ranges === 0) throw refuse('EINVAL', 'DMA_LOGGING_START: no ranges');
   if (num_ranges > MAX_LOGGED_RANGES) throw refuse('E2BIG', `DMA_LOGGING_START: ${num_ranges} ranges`);
   const checked: IovaRange[] = [];
   for (let n = 0; n < num_ranges; n += 1) checked.push(rangeAt(argument, ranges, n, page_size, checked));
-  const logsBy = log.start(checked);
+  const logsBy = log.start(checked, page_size);
   try {
     argument.write(struct.encode({ page_size: logsBy, num_ranges, ranges }), DATA);
   } catch (error) {
@@ -58,8 +59,8 @@ function rangeAt(
   return range;
 }
 
-/** Sets the bits of pages that were written to in the user's bitmap, and touches none of its bytes that tell of no page of the log. */
-export function reportDirty(argument: PointingArgument, log: DeviceLog): number {
+/** Sets the bits of pages that were written to in the user's bitmap. */
+export function reportDirty(argument: PointingArgument, log: FeatureLog): number {
   const struct = vfio_device_feature_dma_logging_report;
   const { iova, length, page_size, bitmap } = struct.decode(argument.read(DATA + struct.size), DATA);
   if (page_size < SMALLEST_PAGE || (page_size & (page_size - 1n)) !== 0n) {
@@ -68,20 +69,9 @@ export function reportDirty(argument: PointingArgument, log: DeviceLog): number 
   if (iova + length >= ADDRESSES) {
     throw refuse('EOVERFLOW', `DMA_LOGGING_REPORT: ${length} bytes at 0x${iova.toString(16)} end behind all addresses`);
   }
-  log.collect({ iova, length });
-  const logged = log.window.within({ iova, length });
-  if (logged.length === 0n) return 0;
-  const byteOf = (address: bigint): bigint => (address < iova ? 0n : (address - iova) / page_size / 8n);
-  const end = logged.iova + logged.length < iova + length ? logged.iova + logged.length : iova + length;
-  const first = byteOf(logged.iova);
-  const size = Number(byteOf(end - 1n) - first) + 1;
-  try {
-    const bits = argument.readAt(bitmap + first, size);
-    const piece = { iova: iova + first * 8n * page_size, length: end - (iova + first * 8n * page_size) };
-    if (log.window.tell(piece, { pageSize: page_size, bits })) argument.writeAt(bitmap + first, bits);
-  } catch (error) {
-    log.window.giveBack();
-    throw error;
-  }
+  log.report({ iova, length }, page_size, {
+    read: (at, size) => argument.readAt(bitmap + BigInt(at), size),
+    write: (at, bytes) => argument.writeAt(bitmap + BigInt(at), bytes),
+  });
   return 0;
 }

@@ -22,8 +22,8 @@ import { isNotReady, type ShimError } from '../../error.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { isV2State, V2 } from '../../v2/states.ts';
 import type { Argument, PointingArgument } from '../argument.ts';
-import type { DeviceLog } from './device-log.ts';
 import { reportDirty, startLogging } from './dma-logging.ts';
+import type { FeatureLog } from './feature-log.ts';
 import { refuse } from './refuse.ts';
 
 const HEADER = vfio_device_feature.size;
@@ -68,7 +68,7 @@ export function deviceFeature(
   argument: PointingArgument,
   device: V2Device,
   openDataFd: OpenDataFd,
-  log?: DeviceLog,
+  log?: FeatureLog,
 ): number {
   const { argsz, flags } = vfio_device_feature.decode(argument.read(HEADER));
   if (argsz < HEADER) throw refuse('EINVAL', `VFIO_DEVICE_FEATURE: argsz ${argsz}`);

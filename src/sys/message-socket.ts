@@ -1,0 +1,170 @@
+import { errnoNumber } from '../abi/errno.ts';
+import { O_NONBLOCK } from '../abi/fcntl.ts';
+import { iovec } from '../abi/ptrace.ts';
+import { struct } from '../abi/struct.ts';
+import { ShimError } from '../error.ts';
+import { OwnedFd } from './fd.ts';
+import { addressOf, cString, failedWith, syscall, syscallError, trySyscall, withAddress } from './libc.ts';
+import {
+  AF_UNIX,
+  MSG_CMSG_CLOEXEC,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  msghdr,
+  SCM_RIGHTS,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from './socket.ts';
+
+/*
+ * UNIX sockets that carry bytes, and descriptors beside them (unix(7)): Node's own drop descriptors. No call here waits.
+ */
+
+/** The most descriptors that one sendmsg carries (include/net/scm.h: SCM_MAX_FD). */
+export const SCM_MAX_FD = 253;
+
+/** What `sun_path` holds, its zero included (linux/un.h). */
+const PATH_SIZE = 108;
+/** How many clients may wait to be accepted. */
+const BACKLOG = 16;
+
+/** `struct cmsghdr` (linux/socket.h, 64-bit), up to the descriptors; one begins at each multiple of 8. */
+const cmsghdr = struct('cmsghdr', 16, { cmsg_len: ['u64', 0], cmsg_level: ['s32', 8], cmsg_type: ['s32', 12] });
+const FD_SIZE = 4;
+
+/** `struct sockaddr_un`. Throws `ERR_ARGUMENT` for a path that it does not hold. */
+function addressOfPath(path: string): Uint8Array {
+  const name = cString(path);
+  if (name.length > PATH_SIZE || path === '') {
+    const limit = PATH_SIZE - 1;
+    throw new ShimError(
+      'ERR_ARGUMENT',
+      `socket ${path}: a path of ${name.length - 1} bytes; 1 to ${limit} are allowed`,
+    );
+  }
+  return Buffer.from([AF_UNIX, 0, ...name]);
+}
+
+/** A socket that listens at a path, which must not exist. */
+export function listenAt(path: string): OwnedFd {
+  const doing = `listen at ${path}`;
+  const address = addressOfPath(path);
+  const fd = streamSocket(doing);
+  try {
+    withAddress(address, (at) => syscall(doing, 'bind', fd.number, at, address.length));
+    syscall(doing, 'listen', fd.number, BACKLOG);
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+}
+
+/** A connection to the socket at a path; `undefined` if more clients wait there than it takes. */
+export function connectNow(path: string): OwnedFd | undefined {
+  const doing = `connect to ${path}`;
+  const address = addressOfPath(path);
+  const fd = streamSocket(doing);
+  const result = withAddress(address, (at) => trySyscall('connect', fd.number, at, address.length));
+  if (result >= 0) return fd;
+  fd.close();
+  if (failedWith(result, 'EAGAIN') || failedWith(result, 'EINTR')) return undefined;
+  throw syscallError(doing, 'connect', -result);
+}
+
+/** The next client that waits; `undefined` if none does. */
+export function acceptFrom(listener: number): OwnedFd | undefined {
+  const result = trySyscall('accept4', listener, 0, 0, SOCK_CLOEXEC);
+  if (result >= 0) return new OwnedFd(result);
+  if (failedWith(result, 'ECONNABORTED') || failedWith(result, 'EAGAIN') || failedWith(result, 'EINTR'))
+    return undefined;
+  throw syscallError('accept a client', 'accept4', -result);
+}
+
+/** It does not wait: not even for a server that has more clients than it takes. */
+function streamSocket(doing: string): OwnedFd {
+  return new OwnedFd(syscall(doing, 'socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | O_NONBLOCK, 0));
+}
+
+// SAFETY: they live as long as this module, and one thread uses them, to the end of each call
+const control = new Uint8Array(cmsghdr.size + SCM_MAX_FD * FD_SIZE + 4);
+const controlAt = BigInt(addressOf(control));
+const header = new Uint8Array(msghdr.size);
+const headerAt = addressOf(header);
+const vectors = new Uint8Array(2 * iovec.size);
+const vectorsAt = BigInt(addressOf(vectors));
+
+/**
+ * Sends what fits at once of up to two pieces, with descriptors beside the first byte: how many bytes went, or a negative errno. The
+ * descriptors have gone if any byte has.
+ */
+export function sendPieces(socket: number, pieces: readonly Uint8Array[], fds: readonly number[]): number {
+  if (pieces.length > 2 || fds.length > SCM_MAX_FD) return -errnoNumber('E2BIG');
+  for (const [n, piece] of pieces.entries()) {
+    iovec.encode({ iov_base: BigInt(addressOf(piece)), iov_len: BigInt(piece.length) }, vectors, n * iovec.size);
+  }
+  const size = fds.length === 0 ? 0 : cmsghdr.size + fds.length * FD_SIZE;
+  if (size > 0) {
+    cmsghdr.encode({ cmsg_len: BigInt(size), cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS }, control);
+    const view = new DataView(control.buffer, control.byteOffset);
+    for (const [n, fd] of fds.entries()) view.setInt32(cmsghdr.size + n * FD_SIZE, fd, true);
+  }
+  fillHeader(pieces.length, size);
+  // SAFETY: `pieces` is referenced until the call has returned
+  return withAddress(header, () => trySyscall('sendmsg', socket, headerAt, MSG_DONTWAIT | MSG_NOSIGNAL), pieces);
+}
+
+export interface Received {
+  /** 0 if the other end has closed. */
+  readonly length: number;
+  readonly fds: readonly OwnedFd[];
+  /** This process has no room for all descriptors that were sent: the others are gone. */
+  readonly isCut: boolean;
+}
+
+/**
+ * Receives at most `into.length` bytes, and the descriptors beside them: `undefined` if there are none yet. Of bytes that were sent
+ * by different calls, descriptors came with the last: who asks for no more than one message has its own.
+ */
+export function receiveInto(socket: number, into: Uint8Array): Received | undefined {
+  iovec.encode({ iov_base: BigInt(addressOf(into)), iov_len: BigInt(into.length) }, vectors);
+  fillHeader(1, control.length);
+  const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, MSG_CMSG_CLOEXEC | MSG_DONTWAIT), [
+    into,
+  ]);
+  if (failedWith(length, 'EAGAIN') || failedWith(length, 'EINTR')) return undefined;
+  if (length < 0) throw syscallError('receive', 'recvmsg', -length);
+  const { msg_controllen, msg_flags } = msghdr.decode(header);
+  return { length, fds: descriptors(Number(msg_controllen)), isCut: (msg_flags & MSG_CTRUNC) !== 0 };
+}
+
+const MSG_CTRUNC = 8;
+
+function fillHeader(count: number, controlSize: number): void {
+  msghdr.encode(
+    {
+      msg_iov: vectorsAt,
+      msg_iovlen: BigInt(count),
+      msg_control: controlSize === 0 ? 0n : controlAt,
+      msg_controllen: BigInt(controlSize),
+    },
+    header,
+  );
+}
+
+/** The descriptors of all control messages, which are this process's now. */
+function descriptors(size: number): OwnedFd[] {
+  const fds: OwnedFd[] = [];
+  const view = new DataView(control.buffer, control.byteOffset);
+  for (let at = 0; at + cmsghdr.size <= size;) {
+    const { cmsg_len, cmsg_level, cmsg_type } = cmsghdr.decode(control, at);
+    const end = Math.min(at + Number(cmsg_len), size);
+    if (cmsg_level === SOL_SOCKET && cmsg_type === SCM_RIGHTS) {
+      for (let fd = at + cmsghdr.size; fd + FD_SIZE <= end; fd += FD_SIZE)
+        fds.push(new OwnedFd(view.getInt32(fd, true)));
+    }
+    at += Math.max(cmsghdr.size, Math.ceil(Number(cmsg_len) / 8) * 8);
+  }
+  return fds;
+}

@@ -1,0 +1,119 @@
+import { VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, VFIO_USER_VERSION } from '../../abi/vfio-user.ts';
+import { ShimError } from '../../error.ts';
+import { connectNow } from '../../sys/message-socket.ts';
+import { PAGE_SIZE } from '../../sys/libc.ts';
+import { sleepUntilReady } from '../../wait.ts';
+import { Connection, OFFERED_FDS, type Stop } from '../wire/connection.ts';
+import { checked, Link } from '../wire/link.ts';
+import { closeFds, takeFd, type Message } from '../wire/message.ts';
+import { decodeVersion, encodeVersion, MAJOR, MINOR, type Version } from '../wire/version.ts';
+
+/**
+ * The most data of a message to a server. libvfio-user does not wait for all of a message's body (lib/tran_sock.c: tran_sock_recv_body), and a
+ * socket gives at once what fits into its first buffer, 36,544 bytes.
+ */
+export const MOST_SENT = 32 * 1024;
+
+export interface ConnectOptions {
+  /** How long the server may take for an answer, in milliseconds. */
+  readonly timeout: number;
+  readonly stop?: Stop | undefined;
+  /** What this side tells of itself, besides the twin socket. */
+  readonly capabilities?: Readonly<Record<string, unknown>>;
+  /** Answers the server's commands, on whichever socket they come. Without it they are refused. */
+  readonly onCommand?: (command: Message, link: Link) => void;
+}
+
+/** A server, as its client sees it. */
+export class Server {
+  readonly link: Link;
+  readonly version: Version;
+  /** Where the server's own commands come, if it has sent a socket for them. */
+  readonly twin: Link | undefined;
+
+  private constructor(link: Link, version: Version, twin: Link | undefined) {
+    this.link = link;
+    this.version = version;
+    this.twin = twin;
+  }
+
+  /** Connects to a server and finds out what it takes. It may first have to let another client go. */
+  static connect(path: string, options: ConnectOptions): Server {
+    const connection = connected(path, options);
+    try {
+      return Server.#greet(connection, options);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+
+  static #greet(connection: Connection, options: ConnectOptions): Server {
+    const { capabilities = OWN, onCommand = refuseCommand } = options;
+    const link: Link = new Link(connection, (message) => onCommand(message, link));
+    const isTwinTaken = options.onCommand !== undefined;
+    const offered = isTwinTaken ? { ...capabilities, twin_socket: { supported: true } } : capabilities;
+    const body = encodeVersion(MINOR, offered);
+    const reply = link.ask({ command: VFIO_USER_VERSION, name: 'VFIO_USER_VERSION', body });
+    try {
+      const version = decodeVersion(checked(reply, 'VFIO_USER_VERSION', connection.peer).body);
+      if (version.major !== MAJOR) {
+        throw new ShimError('ERR_DEVICE', `vfio-user: the server speaks version ${version.major}.${version.minor}`, {
+          errno: 'EPROTO',
+        });
+      }
+      return new Server(link, version, isTwinTaken ? twinOf(reply, version, connection, options) : undefined);
+    } finally {
+      closeFds(reply);
+    }
+  }
+
+  /** The most bytes that one request reads. */
+  get readLimit(): number {
+    return Math.min(VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, Math.max(1, this.version.maxDataXferSize));
+  }
+
+  /** The most bytes that one request writes. */
+  get writeLimit(): number {
+    return Math.min(MOST_SENT, this.readLimit);
+  }
+
+  close(): void {
+    this.twin?.connection.close();
+    this.link.connection.close();
+  }
+}
+
+const OWN = {
+  max_msg_fds: OFFERED_FDS,
+  max_data_xfer_size: VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
+  migration: { pgsize: PAGE_SIZE },
+} as const;
+
+function connected(path: string, { timeout, stop }: ConnectOptions): Connection {
+  const end = performance.now() + timeout;
+  for (;;) {
+    const fd = connectNow(path);
+    if (fd !== undefined) return new Connection(fd, { peer: 'the server', timeout, stop });
+    if (performance.now() > end) {
+      throw new ShimError('ERR_DEVICE', `connect to ${path}: too many clients wait there`, { errno: 'ETIMEDOUT' });
+    }
+    sleepUntilReady();
+  }
+}
+
+function twinOf(reply: Message, version: Version, main: Connection, options: ConnectOptions): Link | undefined {
+  const { supported, fdIndex } = version.twinSocket;
+  if (!supported) return undefined;
+  const fd = takeFd(reply, fdIndex);
+  if (fd === undefined) throw main.violated('has a twin socket, and has not sent it');
+  const { timeout, stop } = main;
+  const connection = new Connection(fd, { peer: 'the server, on its twin socket,', timeout, stop });
+  const twin: Link = new Link(connection, (message) => options.onCommand?.(message, twin));
+  return twin;
+}
+
+const refuseCommand = (command: Message, link: Link): void => {
+  closeFds(command);
+  link.refuse(command, 'EINVAL');
+};

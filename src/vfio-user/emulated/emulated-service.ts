@@ -1,0 +1,244 @@
+import { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX } from '../../abi/vfio-device.ts';
+import {
+  VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
+  VFIO_USER_DEVICE_FEATURE,
+  VFIO_USER_DEVICE_GET_REGION_INFO,
+  VFIO_USER_DEVICE_GET_REGION_IO_FDS,
+  VFIO_USER_DEVICE_RESET,
+  VFIO_USER_DEVICE_SET_IRQS,
+  VFIO_USER_DIRTY_PAGES,
+  VFIO_USER_DMA_WRITE,
+  VFIO_USER_MIG_DATA_READ,
+  VFIO_USER_MIG_DATA_WRITE,
+  vfio_user_dma_region_access,
+  vfio_user_region_io_fds,
+} from '../../abi/vfio-user.ts';
+import { vfio_region_info } from '../../abi/vfio-device.ts';
+import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
+import { CONFIG_AT, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
+import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
+import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
+import { PciConfig } from '../../interpose/emulated/pci-config.ts';
+import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
+import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
+import { REGION_SPAN, type PlannedDevice } from '../../interpose/run/plan.ts';
+import type { ByteStore } from '../../sim/byte-store.ts';
+import type { Sim } from '../../sim/create.ts';
+import { SIM_STATE_SIZE } from '../../sim/memory.ts';
+import { memoryAt, PAGE_SIZE, syscall } from '../../sys/libc.ts';
+import { createSharedMemory, mapSharedMemory, SharedStore } from '../../sys/memory.ts';
+import { DATA_OFFSET } from '../../v1/region.ts';
+import type { V1Device } from '../../v1/device.ts';
+import type { V2Device } from '../../v2/device.ts';
+import { device_log } from '../../vfio/server/device-log.ts';
+import { MIGRATION_REGION_INDEX, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { sleepUntilReady, whenReady } from '../../wait.ts';
+import { inBody } from '../server/body.ts';
+import type { Client } from '../server/client.ts';
+import { answerFeature } from '../server/device-feature.ts';
+import { answerInfo, answerSetIrqs, INFO_REQUESTS } from '../server/device-info.ts';
+import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
+import { EventFds } from '../server/event-fds.ts';
+import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
+import { answerAccess, REGION_ACCESSES, type RegionMemory } from '../server/region-access.ts';
+import type { Service } from '../server/serve.ts';
+import { OFFERED_FDS } from '../wire/connection.ts';
+import type { Message } from '../wire/message.ts';
+import type { Version } from '../wire/version.ts';
+
+const NOTHING = new Uint8Array(0);
+
+/** A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates. */
+export class EmulatedService implements Service, DeviceHost, RegionMemory {
+  readonly sim: Sim;
+  readonly region: V1Device | undefined;
+  readonly v2: V2Device | undefined;
+  readonly dmaLog: EmulatedDma['deviceLog'] | undefined;
+  readonly interrupts = new EventFds({ [VFIO_PCI_INTX_IRQ_INDEX]: 1, [VFIO_PCI_REQ_IRQ_INDEX]: 1 });
+  readonly #regions: DeviceRegions;
+  /** The files that clients may map, by the index of their region. */
+  readonly #mappable: ReadonlyMap<number, number>;
+  /** BARs and config space, as they lie in the device's file. */
+  readonly #own: ByteStore;
+  readonly #config: PciConfig;
+  readonly #dma: ClientDma;
+  readonly #working: EmulatedDma | undefined;
+  #client: Client | undefined;
+
+  constructor(plan: PlannedDevice, warn: (message: string) => void) {
+    const { spec } = plan;
+    // SAFETY: the descriptors stay open as long as this process, as the device does
+    const files = deviceFiles(filesOf(plan).map(({ name, size }) => createSharedMemory(name, size).number));
+    const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
+    const section = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET).bytes;
+    this.#config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
+    const state = new Uint8Array(SIM_STATE_SIZE);
+    this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
+    const { sim } = this;
+    if (sim.protocol === 'v1') this.region = sim.device;
+    if (sim.protocol === 'v2') this.v2 = sim.device;
+    this.#own = new SharedStore(files.device, CONFIG_AT + REGION_SPAN);
+    this.#regions = { ...emulatedRegions(plan, 0), migration: 0n };
+    this.#mappable = new Map([
+      [VFIO_PCI_BAR0_REGION_INDEX, files.device],
+      ...(this.region?.mapped === undefined ? [] : [[MIGRATION_REGION_INDEX, region.number] as const]),
+    ]);
+    this.#working = spec.dma === 0 ? undefined : this.#makeDma(plan, warn);
+    this.dmaLog = sim.protocol === 'v2' ? this.#working?.deviceLog : undefined;
+    this.#dma = new ClientDma(this.#working === undefined ? [] : [this.#working.containerLog]);
+  }
+
+  #makeDma(plan: PlannedDevice, warn: (message: string) => void): EmulatedDma {
+    return new EmulatedDma({
+      spec: plan.spec,
+      place: 0,
+      memory: dmaMemory(new Uint8Array(DMA_MEMORY_SIZE)),
+      arena: new Uint8Array(device_log.size),
+      device: this.sim,
+      isBusMaster: () => this.#config.isBusMaster,
+      processes: this.#writer,
+      warn,
+    });
+  }
+
+  connect(client: Client, _version: Version): Readonly<Record<string, unknown>> {
+    this.#client = client;
+    return {
+      max_msg_fds: OFFERED_FDS,
+      max_data_xfer_size: VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
+      pgsizes: PAGE_SIZE,
+      migration: { pgsize: PAGE_SIZE },
+      write_multiple: true,
+    };
+  }
+
+  answer(client: Client, message: Message): void {
+    const { body, fds = [] } = this.#answered(client, message);
+    client.reply(message, body, fds);
+  }
+
+  #answered(client: Client, message: Message): { body: Uint8Array; fds?: readonly number[] } {
+    const { command, body } = message;
+    if (command === VFIO_USER_DEVICE_GET_REGION_INFO) return this.#regionInfo(message);
+    if (INFO_REQUESTS.has(command)) return { body: answerInfo(message, this, this.#regions) };
+    if (REGION_ACCESSES.has(command)) {
+      return { body: answerAccess(message, this, VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE) };
+    }
+    if (command === VFIO_USER_DIRTY_PAGES && this.v2 !== undefined) throw unknown(command);
+    if (DMA_REQUESTS.has(command)) return { body: this.#dma.answer(message) };
+    switch (command) {
+      case VFIO_USER_DEVICE_SET_IRQS:
+        answerSetIrqs(message, this.interrupts, this, this.#regions);
+        return { body: NOTHING };
+      case VFIO_USER_DEVICE_GET_REGION_IO_FDS:
+        return { body: this.#ioFds(body) };
+      case VFIO_USER_DEVICE_RESET:
+        this.reset();
+        return { body: NOTHING };
+      default:
+        return { body: this.#migration(client, message) };
+    }
+  }
+
+  #migration(client: Client, { command, body }: Message): Uint8Array {
+    const { v2: device } = this;
+    if (device === undefined) throw unknown(command);
+    const limit = client.version?.maxDataXferSize ?? 0;
+    const data: MigrationData = { device, limit, wait: sleepUntilReady };
+    switch (command) {
+      case VFIO_USER_DEVICE_FEATURE:
+        return answerFeature(body, device, this.dmaLog);
+      case VFIO_USER_MIG_DATA_READ:
+        return answerRead(body, data);
+      case VFIO_USER_MIG_DATA_WRITE:
+        answerWrite(body, data);
+        return NOTHING;
+      default:
+        throw unknown(command);
+    }
+  }
+
+  #regionInfo(message: Message): { body: Uint8Array; fds: readonly number[] } {
+    const body = answerInfo(message, this, this.#regions);
+    const file = this.#mappable.get(vfio_region_info.decode(body).index);
+    return { body, fds: file === undefined ? [] : [file] };
+  }
+
+  /** No part of a region has a descriptor of its own to be written to. */
+  #ioFds(body: Uint8Array): Uint8Array {
+    const { index, argsz } = inBody(vfio_user_region_io_fds, body);
+    const { size } = vfio_user_region_io_fds;
+    if (argsz < size || this.#regions.own[index] === undefined) throw refuse('EINVAL', `REGION_IO_FDS: index ${index}`);
+    return vfio_user_region_io_fds.encode({ argsz: size, index });
+  }
+
+  readRegion(index: number, offset: number, into: Uint8Array): void {
+    if (index === MIGRATION_REGION_INDEX) {
+      const region = this.#migrationRegion(offset, into.length);
+      whenReady(() => region.read(offset, into), sleepUntilReady);
+    } else this.#own.read(this.#placeOf(index, offset, into.length), into);
+  }
+
+  writeRegion(index: number, offset: number, from: Uint8Array): void {
+    if (index === MIGRATION_REGION_INDEX) {
+      const region = this.#migrationRegion(offset, from.length);
+      whenReady(() => region.write(offset, from), sleepUntilReady);
+    } else this.#own.write(this.#placeOf(index, offset, from.length), from);
+  }
+
+  #migrationRegion(offset: number, length: number): V1Device {
+    const { region } = this;
+    if (region !== undefined && length <= region.regionSize - offset) return region;
+    throw refuse('EINVAL', `migration region: ${length} bytes at ${offset} of ${region?.regionSize ?? 0}`);
+  }
+
+  #placeOf(index: number, offset: number, length: number): number {
+    const size = this.#regions.own[index]?.size ?? 0;
+    if (length > size - offset) throw refuse('EINVAL', `region ${index}: ${length} bytes at ${offset} of ${size}`);
+    return index * REGION_SPAN + offset;
+  }
+
+  firstLook(): void {
+    // the device is reset when a client goes
+  }
+
+  reset(): void {
+    this.sim.device.reset();
+  }
+
+  work(now: number): number {
+    const client = this.#client;
+    const { mappings, container, isLogging } = this.#dma;
+    const reach = client && { container, isLogging, mappings, isOpen: () => true, peers: () => [] };
+    return this.#working?.work(now, reach) ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Writes for the device's DMA, to where its mapping says: into the file of that number, or by the client itself. */
+  readonly #writer: MappedMemoryWriter = {
+    write: (number, address, at, length) => {
+      const file = this.#dma.fileOf(number);
+      if (file !== undefined) {
+        syscall('DMA to a file of the client', 'pwrite64', file.number, at, length, address);
+        return true;
+      }
+      const head = vfio_user_dma_region_access.encode({ addr: BigInt(address), count: BigInt(length) });
+      const body = Buffer.concat([head, memoryAt(at, length)]);
+      this.#client?.request({ command: VFIO_USER_DMA_WRITE, name: 'VFIO_USER_DMA_WRITE', body });
+      return this.#client !== undefined;
+    },
+  };
+
+  disconnect(): void {
+    this.#client = undefined;
+    this.#dma.clear();
+    this.interrupts.clear();
+    this.#config.clearBusMaster();
+    this.#working?.opened();
+    this.reset();
+  }
+}
+
+function unknown(command: number): Error {
+  return refuse('EINVAL', `the device has no command ${command}`);
+}

@@ -1,0 +1,70 @@
+import {
+  VFIO_USER_DEVICE_GET_INFO,
+  VFIO_USER_DEVICE_GET_IRQ_INFO,
+  VFIO_USER_DEVICE_GET_REGION_INFO,
+} from '../../abi/vfio-user.ts';
+import { vfio_irq_set, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_TYPE_MASK } from '../../abi/vfio-device.ts';
+import {
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_IRQ_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_SET_IRQS,
+} from '../../abi/vfio-ioctl.ts';
+import { deviceRequest, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import type { Message } from '../wire/message.ts';
+import { MessageArgument } from './argument.ts';
+import { inBody } from './body.ts';
+import type { EventFds } from './event-fds.ts';
+
+/** The ioctl whose struct the body of a command is. */
+export const INFO_REQUESTS: ReadonlyMap<number, number> = new Map([
+  [VFIO_USER_DEVICE_GET_INFO, VFIO_DEVICE_GET_INFO],
+  [VFIO_USER_DEVICE_GET_REGION_INFO, VFIO_DEVICE_GET_REGION_INFO],
+  [VFIO_USER_DEVICE_GET_IRQ_INFO, VFIO_DEVICE_GET_IRQ_INFO],
+]);
+
+/** More than any answer takes, with all capabilities. */
+const MAX_INFO = 4096;
+
+/** A struct with room for the answer that its `argsz` says. */
+export function infoArgument(body: Uint8Array): MessageArgument {
+  const [argsz = 0] = body.length < 4 ? [] : new Uint32Array(body.slice(0, 4).buffer);
+  if (argsz < 4) throw refuse('EINVAL', `a struct of ${body.length} bytes, argsz ${argsz}`);
+  const struct = new Uint8Array(Math.min(argsz, MAX_INFO));
+  struct.set(body.subarray(0, struct.length));
+  return new MessageArgument(struct);
+}
+
+const noDataFd = (): void => {};
+
+/** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO: the reply's body. */
+export function answerInfo({ command, body }: Message, host: DeviceHost, regions: DeviceRegions): Uint8Array {
+  const argument = infoArgument(body);
+  deviceRequest(argument, INFO_REQUESTS.get(command) ?? 0, host, regions, noDataFd);
+  return argument.answer;
+}
+
+/** The most interrupts of an index (linux/pci_regs.h: PCI_MSIX_FLAGS_QSIZE). */
+const MAX_IRQS = 2048;
+
+/** SET_IRQS, with eventfds beside it: as many as interrupts, or none if these are to tell nobody any more. */
+export function answerSetIrqs(message: Message, eventFds: EventFds, host: DeviceHost, regions: DeviceRegions): void {
+  const { flags, count } = inBody(vfio_irq_set, message.body);
+  let struct = message.body;
+  if ((flags & VFIO_IRQ_SET_DATA_TYPE_MASK) === VFIO_IRQ_SET_DATA_EVENTFD) {
+    const given = message.fds.length;
+    if (count > MAX_IRQS || (given !== 0 && given !== count)) {
+      throw refuse('EINVAL', `SET_IRQS: ${given} descriptors for ${count} interrupts`);
+    }
+    struct = new Uint8Array(vfio_irq_set.size + 4 * count);
+    struct.set(message.body.subarray(0, vfio_irq_set.size));
+    vfio_irq_set.view(struct).argsz = struct.length;
+  }
+  eventFds.offered = message;
+  try {
+    deviceRequest(new MessageArgument(struct), VFIO_DEVICE_SET_IRQS, host, regions, noDataFd);
+  } finally {
+    eventFds.offered = undefined;
+  }
+}

@@ -1,0 +1,217 @@
+import { POLLERR, POLLHUP, POLLIN, POLLOUT } from '../../abi/fcntl.ts';
+import { errnoNumber } from '../../abi/errno.ts';
+import type { ErrnoName } from '../../abi/errno.ts';
+import { hasErrno, ShimError } from '../../error.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { failedWith, syscallError } from '../../sys/libc.ts';
+import { receiveInto, sendPieces, type Received } from '../../sys/message-socket.ts';
+import { PollSet } from '../../sys/poll.ts';
+import {
+  closeFds,
+  decodeHeader,
+  encodeHeader,
+  HEADER_SIZE,
+  protocolError,
+  type Header,
+  type Message,
+} from './message.ts';
+
+/** What ends a wait before its time: a descriptor that becomes readable if this process is to end. */
+export interface Stop {
+  readonly fd: number;
+  /** False while what was begun is put in order. */
+  heeded: boolean;
+}
+
+export interface ConnectionOptions {
+  /** Who is at the other end, for messages: "the client", "the server". */
+  readonly peer: string;
+  /** How long the peer may take for what it has begun or owes, in milliseconds. */
+  readonly timeout: number;
+  readonly stop?: Stop | undefined;
+}
+
+/**
+ * The most bytes that a body may have: those of the largest transfer, and as much again as the structs before it take (libvfio-user,
+ * lib/private.h: SERVER_MAX_MSG_SIZE). A bitmap of dirty pages is no larger.
+ */
+export const MAX_BODY = 1024 * 1024 + 4096;
+/** The most descriptors that a message may have. */
+export const MAX_FDS = 64;
+/** How many are asked for: as many as libvfio-user takes (lib/private.h: SERVER_MAX_FDS). QEMU refuses who takes more than 16. */
+export const OFFERED_FDS = 8;
+
+/**
+ * One end of a socket that carries messages. It reads no further than a message goes, as descriptors come with the bytes that they were
+ * sent with. Memory is taken for one message at a time, and none for what a header says before that was checked.
+ */
+export class Connection {
+  readonly peer: string;
+  readonly timeout: number;
+  readonly stop: Stop | undefined;
+  readonly #fd: OwnedFd;
+  readonly #poll = new PollSet(2);
+  readonly #head = new Uint8Array(HEADER_SIZE);
+  readonly #outHead = new Uint8Array(HEADER_SIZE);
+  #header: Header | undefined;
+  #body = new Uint8Array(0);
+  #filled = 0;
+  #fds: OwnedFd[] = [];
+  /** Since when a message has been on its way that is not complete. */
+  #since: number | undefined;
+  #broken: ShimError | undefined;
+
+  constructor(fd: OwnedFd, { peer, timeout, stop }: ConnectionOptions) {
+    this.#fd = fd;
+    this.peer = peer;
+    this.timeout = timeout;
+    this.stop = stop;
+  }
+
+  get fd(): number {
+    return this.#fd.number;
+  }
+
+  /** When the peer must have completed the message that it has begun, by `performance.now()`; `Infinity` if none is. */
+  get deadline(): number {
+    return this.#since === undefined ? Number.POSITIVE_INFINITY : this.#since + this.timeout;
+  }
+
+  /** Why the connection cannot go on, if it cannot: the peer has gone, does not keep to the protocol, or takes too long. */
+  get broken(): ShimError | undefined {
+    return this.#broken;
+  }
+
+  /**
+   * The next message, if it is there; `undefined` if it is not, or not all of it. Throws `ECONNRESET` if the peer has closed, `EPROTO` if
+   * what it sends is no message, `ETIMEDOUT` if it has been sending one for too long.
+   */
+  receive(): Message | undefined {
+    for (;;) {
+      const { length } = this.#header ?? { length: HEADER_SIZE };
+      if (this.#filled === length) {
+        if (this.#header !== undefined) return this.#complete(this.#header);
+        this.#header = this.#decodeHeader();
+        this.#body = new Uint8Array(this.#header.length);
+        this.#filled = 0;
+        continue;
+      }
+      const into = (this.#header === undefined ? this.#head : this.#body).subarray(this.#filled, length);
+      const received = this.#receiveInto(into);
+      if (received === undefined) {
+        if (performance.now() > this.deadline) throw this.#failure('ETIMEDOUT', 'has not completed a message');
+        return undefined;
+      }
+      this.#fds.push(...received.fds);
+      if (received.length === 0) throw this.#failure('ECONNRESET', 'has closed the connection');
+      if (received.isCut) throw this.#break(protocolError('descriptors were lost: this process may not have so many'));
+      if (this.#fds.length > MAX_FDS)
+        throw this.#break(protocolError(`a message with ${this.#fds.length} descriptors`));
+      this.#since ??= performance.now();
+      this.#filled += received.length;
+    }
+  }
+
+  #decodeHeader(): Header {
+    try {
+      return decodeHeader(this.#head, MAX_BODY);
+    } catch (error) {
+      throw error instanceof ShimError ? this.#break(error) : error;
+    }
+  }
+
+  #receiveInto(into: Uint8Array): Received | undefined {
+    try {
+      return receiveInto(this.fd, into);
+    } catch (error) {
+      throw hasErrno(error, 'ECONNRESET') ? this.#failure('ECONNRESET', 'has closed the connection') : error;
+    }
+  }
+
+  #complete(header: Header): Message {
+    const message = { ...header, body: this.#body, fds: this.#fds };
+    this.#header = undefined;
+    this.#body = new Uint8Array(0);
+    this.#filled = 0;
+    this.#fds = [];
+    this.#since = undefined;
+    return message;
+  }
+
+  /** Sends a message, with descriptors that stay the caller's. Waits until the peer has taken it, for as long as it may take. */
+  send(header: Omit<Header, 'length'>, body: Uint8Array, fds: readonly number[] = []): void {
+    const head = encodeHeader(header, body.length, this.#outHead);
+    const end = performance.now() + this.timeout;
+    let pieces = body.length === 0 ? [head] : [head, body];
+    let beside = fds;
+    while (pieces.length > 0) {
+      const sent = sendPieces(this.fd, pieces, beside);
+      if (sent === -EAGAIN || sent === -EINTR) this.#wait(POLLOUT, end, 'does not take a message');
+      else if (failedWith(sent, 'EPIPE') || failedWith(sent, 'ECONNRESET')) {
+        throw this.#failure('ECONNRESET', 'has closed the connection');
+      } else if (sent < 0) throw syscallError(`send to ${this.peer}`, 'sendmsg', -sent);
+      else {
+        pieces = without(pieces, sent);
+        beside = [];
+      }
+    }
+  }
+
+  /** Waits until there may be something to receive. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end. */
+  waitToReceive(end: number, what: string): void {
+    this.#wait(POLLIN, Math.min(end, this.deadline), what);
+  }
+
+  #wait(events: number, end: number, what: string): void {
+    const left = end - performance.now();
+    if (left <= 0) throw this.#failure('ETIMEDOUT', what);
+    this.#poll.set(0, this.fd, events);
+    this.#poll.set(1, this.stop?.heeded === true ? this.stop.fd : -1, POLLIN);
+    this.#poll.wait(2, left);
+    if (this.#poll.events(1) !== 0) throw interrupted();
+    const dead = POLLERR | POLLHUP;
+    if (events === POLLOUT && (this.#poll.events(0) & dead) !== 0) {
+      throw this.#failure('ECONNRESET', 'has closed the connection');
+    }
+  }
+
+  #failure(errno: ErrnoName, what: string): ShimError {
+    const seconds = errno === 'ETIMEDOUT' ? ` within ${this.timeout / 1000} s` : '';
+    return this.#break(new ShimError('ERR_DEVICE', `vfio-user: ${this.peer} ${what}${seconds}`, { errno }));
+  }
+
+  /** The peer has done what cannot be answered: the connection is at its end. */
+  violated(what: string): ShimError {
+    return this.#break(protocolError(`${this.peer} ${what}`));
+  }
+
+  #break(error: ShimError): ShimError {
+    this.#broken ??= error;
+    return error;
+  }
+
+  close(): void {
+    closeFds({ fds: this.#fds });
+    this.#fds = [];
+    this.#fd.close();
+  }
+}
+
+const EAGAIN = errnoNumber('EAGAIN');
+const EINTR = errnoNumber('EINTR');
+
+/** What is left of pieces once so many bytes have gone. */
+function without(pieces: readonly Uint8Array[], sent: number): Uint8Array[] {
+  const left: Uint8Array[] = [];
+  let gone = sent;
+  for (const piece of pieces) {
+    if (gone < piece.length) left.push(piece.subarray(gone));
+    gone = Math.max(0, gone - piece.length);
+  }
+  return left;
+}
+
+/** This process is to end. */
+export function interrupted(): ShimError {
+  return new ShimError('ERR_INTERRUPTED', 'vfio-user: interrupted', { errno: 'EINTR' });
+}

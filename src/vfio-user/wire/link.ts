@@ -1,0 +1,78 @@
+import type { ErrnoName } from '../../abi/errno.ts';
+import { ShimError } from '../../error.ts';
+import type { Connection } from './connection.ts';
+import { closeFds, type Message } from './message.ts';
+
+/** What else comes over a connection while somebody waits for a reply: commands of the peer, of which each is answered or kept. */
+export type OnCommand = (message: Message) => void;
+
+export interface Asked {
+  readonly command: number;
+  /** For messages: `VFIO_USER_REGION_READ`. */
+  readonly name: string;
+  readonly body: Uint8Array;
+  readonly fds?: readonly number[];
+}
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * Asks the peer of a connection, with ids of its own: the peer's commands have theirs. One command is open at a time, as servers take no
+ * more, and whatever the peer asks meanwhile comes first: it may be what the reply waits for.
+ */
+export class Link {
+  readonly connection: Connection;
+  readonly #onCommand: OnCommand;
+  #id = 0;
+
+  constructor(connection: Connection, onCommand: OnCommand) {
+    this.connection = connection;
+    this.#onCommand = onCommand;
+  }
+
+  /** Makes a request and waits for its reply, which may be an error. */
+  ask({ command, name, body, fds = [] }: Asked): Message {
+    const { connection } = this;
+    this.#id = (this.#id + 1) % 0x1_0000;
+    const id = this.#id;
+    connection.send({ id, command, isReply: false, noReply: false, errno: undefined }, body, fds);
+    const end = performance.now() + connection.timeout;
+    for (;;) {
+      const message = connection.receive();
+      if (message === undefined) connection.waitToReceive(end, `has not answered ${name}`);
+      else if (!message.isReply) this.#onCommand(message);
+      else if (message.id === id && message.command === command) return message;
+      else {
+        closeFds(message);
+        throw connection.violated(`answers command ${message.command} of id ${message.id}, which nobody has asked`);
+      }
+    }
+  }
+
+  /** As ask(), for a reply without descriptors. Throws `ERR_SYSCALL` with the errno that the peer has answered. */
+  request(asked: Asked): Uint8Array {
+    const reply = this.ask(asked);
+    closeFds(reply);
+    return checked(reply, asked.name, this.connection.peer).body;
+  }
+
+  /** Answers a command of the peer's, unless it wants no answer. */
+  reply({ id, command, noReply }: Message, body: Uint8Array, fds: readonly number[] = []): void {
+    if (noReply) return;
+    this.connection.send({ id, command, isReply: true, noReply: false, errno: undefined }, body, fds);
+  }
+
+  refuse({ id, command, noReply }: Message, errno: ErrnoName): void {
+    if (noReply) return;
+    this.connection.send({ id, command, isReply: true, noReply: false, errno }, NOTHING);
+  }
+}
+
+/** The reply, if it is none of failure. Throws `ERR_SYSCALL` otherwise. */
+export function checked(reply: Message, name: string, peer: string): Message {
+  if (reply.errno === undefined) return reply;
+  throw new ShimError('ERR_SYSCALL', `vfio-user: ${peer} answers ${name} with ${reply.errno}`, {
+    errno: reply.errno,
+    syscall: name,
+  });
+}
