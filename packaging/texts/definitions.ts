@@ -59,6 +59,8 @@ const OPTION_VALUES: Readonly<Record<string, Values>> = {
   file: { kind: 'file' },
   path: { kind: 'file' },
   new: { kind: 'file' },
+  socket: { kind: 'file' },
+  seconds: UNKNOWN,
   known: words('none', ...deviationLists.map(({ name }) => name)),
   size: UNKNOWN,
   device: UNKNOWN,
