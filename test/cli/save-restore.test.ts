@@ -301,7 +301,7 @@ describe('save and restore of simulated devices', () => {
     ['save', 'vfio:/dev/vfio/26:', 'a'],
     ['save', 'vfio:26:0000:01:00.0', 'a'],
     ['save', 'vfio:/dev/vfio/devices/', 'a'],
-    ['restore', 'vfio-user:/tmp/x', 'a'],
+    ['restore', 'vfio-other:/tmp/x', 'a'],
     ['restore', '', 'a'],
     ['restore', 'sim:qat', 'a', '--wrong'],
     ['save', 'sim:qat', '-'],
