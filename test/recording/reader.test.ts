@@ -60,10 +60,7 @@ describe('a recording', () => {
   it('has the calls of devices as they were told, by hand and in JSON', () => {
     fc.assert(
       fc.property(events, ({ time: _time, ...event }) => {
-        const { state, ...rest } = JSON.parse(`{${callText({ time: 0, ...event })}}`) as Record<
-          string,
-          unknown
-        >;
+        const { state, ...rest } = JSON.parse(`{${callText({ time: 0, ...event })}}`) as Record<string, unknown>;
         const { state: own, ...told } = event as Record<string, unknown>;
         expect(rest).toEqual(told);
         if (own !== undefined) expect(state).toBe(own);
