@@ -1,9 +1,9 @@
 // rooms.json says which rooms of src/ each room may import, all of them above it; `beside` is the files beside the rooms. This makes
 // of it the rules about imports in .oxlintrc.json and the picture in docs/architecture.md. --check only says what is not up to date.
-import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fill } from './lib/fill.mjs';
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const rooms = JSON.parse(readFileSync('rooms.json', 'utf8'));
@@ -57,21 +57,8 @@ function picture() {
   return ['```mermaid', 'flowchart LR', ...lines, '```'].join('\n');
 }
 
-/** Puts a text between two lines of a file, formats the file, and writes it; with --check, complains if that changes it. */
-function fill(file, begin, end, text) {
-  const before = readFileSync(file, 'utf8');
-  const [head, rest = ''] = before.split(begin, 2);
-  const tail = rest.slice(rest.indexOf(end));
-  if (!tail.startsWith(end)) throw new Error(`${file}: ${begin} ... ${end} is missing`);
-  const input = `${head}${begin}\n${text}\n${tail}`;
-  const after = execFileSync('node_modules/.bin/oxfmt', [`--stdin-filepath=${file}`], { input, encoding: 'utf8' });
-  if (after === before) return;
-  if (process.argv.includes('--check')) {
-    console.error(`${file} is not what rooms.json says: npm run rooms`);
-    process.exitCode = 1;
-  } else writeFileSync(file, after);
-}
-
+const isCheck = process.argv.includes('--check');
+const by = { what: 'rooms.json says', command: 'npm run rooms', isCheck };
 const rules = names.map((name) => JSON.stringify(rule(name))).join(',\n');
-fill('.oxlintrc.json', '// made of rooms.json by npm run rooms', '// end of rooms', rules);
-fill('docs/architecture.md', '<!-- made of rooms.json by npm run rooms -->', '<!-- end of rooms -->', picture());
+fill('.oxlintrc.json', '// made of rooms.json by npm run rooms', '// end of rooms', rules, by);
+fill('docs/architecture.md', '<!-- made of rooms.json by npm run rooms -->', '<!-- end of rooms -->', picture(), by);

@@ -6,6 +6,7 @@ const NO_STREAM = {
   restore: 'a state is not read from stdin, as all of it is checked before any of it is used',
   stream: 'a migration file is not read from stdin, as what describes it comes last',
   timeline: 'a recording is not read from stdin, as some pictures take it twice',
+  '--svg': 'a file gets its name when it is complete, and stdout has the story',
   '--output': 'a file gets its name when it is complete, and stdout has it already',
   '--replace': 'a state is not read from stdin, as all of it is checked before any of it is used',
 } as const;

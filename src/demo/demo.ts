@@ -6,6 +6,7 @@ import { migrateWithQemu } from './part-qemu.ts';
 import { migrateWithSmallVmm } from './part-small-vmm.ts';
 import { findQemu } from './qemu.ts';
 import type { DemoResult, PartResult } from './result.ts';
+import { recordingOf } from './shimmed.ts';
 import { mib, milliseconds, type Story } from './story.ts';
 import { Workplace } from './workplace.ts';
 
@@ -15,12 +16,14 @@ export interface DemoOptions {
   readonly shim: readonly string[];
   /** Use QEMU 7.x if it is installed. */
   readonly qemu: boolean;
+  /** Is given the recordings of part 1, of its source and its destination, which are gone afterwards. */
+  readonly onRecordings?: ((files: readonly string[]) => void) | undefined;
 }
 
 const LIMIT_MS = 40_000;
 
 /** Migrates a device from each protocol to the other's VMM. Throws if anything failed or did not arrive intact. */
-export async function runDemo({ story, shim, qemu }: DemoOptions): Promise<DemoResult> {
+export async function runDemo({ story, shim, qemu, onRecordings }: DemoOptions): Promise<DemoResult> {
   const begin = performance.now();
   if (process.platform !== 'linux') {
     throw new ShimError('ERR_KERNEL_FEATURE', `demo: needs Linux, this is ${process.platform}`);
@@ -28,7 +31,7 @@ export async function runDemo({ story, shim, qemu }: DemoOptions): Promise<DemoR
   const found = qemu ? findQemu() : '--no-qemu';
   story.part('Part 1: an old VMM, a process that speaks v1 only, migrates a device whose driver speaks v2 only');
   if (typeof found === 'string') story.text(`Without QEMU (${found}): with a small v1 VMM of this package.`);
-  const first = await partOne(story, shim, typeof found === 'string' ? undefined : found);
+  const first = await partOne({ story, shim, onRecordings }, typeof found === 'string' ? undefined : found);
   story.part('Part 2: a new VMM, which speaks v2 only, migrates a device whose driver speaks v1 only');
   const parts = [first, migrateWithNewVmm(story)];
   const result = { ok: true, seconds: (performance.now() - begin) / 1000, parts } as const;
@@ -36,12 +39,17 @@ export async function runDemo({ story, shim, qemu }: DemoOptions): Promise<DemoR
   return result;
 }
 
-async function partOne(story: Story, shim: readonly string[], qemu: Qemu | undefined): Promise<PartResult> {
+async function partOne(
+  { story, shim, onRecordings }: Pick<DemoOptions, 'story' | 'shim' | 'onRecordings'>,
+  qemu: Qemu | undefined,
+): Promise<PartResult> {
   await using workplace = new Workplace();
-  const stage = { workplace, story, shim };
+  const stage = { workplace, story, shim, isRecorded: onRecordings !== undefined };
   try {
     const part = qemu === undefined ? migrateWithSmallVmm(stage) : migrateWithQemu(stage, qemu);
-    return await within(part, LIMIT_MS, 'part 1');
+    const result = await within(part, LIMIT_MS, 'part 1');
+    onRecordings?.([recordingOf(workplace, 'source'), recordingOf(workplace, 'destination')]);
+    return result;
   } catch (error) {
     throw (await workplace.failure()) ?? error; // what happened to a VMM says more than what that caused
   }

@@ -13,6 +13,8 @@ export interface Stage {
   readonly story: Story;
   /** How `vfio-shim` is called: the beginning of a command. */
   readonly shim: readonly string[];
+  /** Each end is recorded, in the workplace. */
+  readonly isRecorded: boolean;
 }
 
 export type EndName = 'source' | 'destination';
@@ -37,10 +39,24 @@ export class ShimmedVmm {
   readonly #story: Story;
   #report: DeviceReport | undefined;
 
-  constructor({ workplace, story, shim }: Stage, { name, device, command, shown, onOutput, ...options }: VmmOptions) {
+  constructor(
+    { workplace, story, shim, isRecorded }: Stage,
+    { name, device, command, shown, onOutput, ...options }: VmmOptions,
+  ) {
     const sysfs = workplace.path(`${name}.sysfs`);
     const { name: address } = planDevice(0, device, parseSpec(device), 4096); // as `run` will plan it
-    const run = ['run', '--device', device, '--sysfs', sysfs, '--json', '--', ...command(`${sysfs}/${address}`)];
+    const record = isRecorded ? ['--record', recordingOf(workplace, name)] : [];
+    const run = [
+      'run',
+      ...record,
+      '--device',
+      device,
+      '--sysfs',
+      sysfs,
+      '--json',
+      '--',
+      ...command(`${sysfs}/${address}`),
+    ];
     this.name = name;
     this.#story = story;
     story.step(name, `vfio-shim run --device ${device} -- ${shown}`);
@@ -67,6 +83,11 @@ export class ShimmedVmm {
     this.#story.step(this.name, `${mib(bytes)} ${way}, ${buffers} v1 buffers, ${trappedCalls} trapped calls`);
     return report;
   }
+}
+
+/** Where the recording of an end is. */
+export function recordingOf(workplace: Workplace, name: EndName): string {
+  return workplace.path(`${name}.jsonl`);
 }
 
 function asReport(line: string): DeviceReport | undefined {

@@ -14,7 +14,7 @@ const AXIS = 34;
 const HEADING = 20;
 const LANE_GAP = 10;
 /** A downtime that has less of the picture is drawn once more, larger. */
-const SMALL = 0.5;
+const SMALL = 0.25;
 /** No more of them. */
 const MAX_ENLARGED = 3;
 

@@ -22,7 +22,7 @@ const BARS = '▁▂▃▄▅▆▇█';
 export function textOf(timeline: Timeline, { columns, colour, range = timeline.migration }: TextOptions): string {
   const canvas = new Canvas(range, Math.max(LEAST, columns - LEFT - 1), colour);
   const enlarged = timeline.downtimes.filter(
-    ({ begin, end }) => canvas.cellOf(end) - canvas.cellOf(begin) < canvas.width / 2,
+    ({ begin, end }) => canvas.cellOf(end) - canvas.cellOf(begin) < canvas.width / 4,
   );
   const drawings = [
     drawing(timeline, canvas),
