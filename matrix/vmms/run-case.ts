@@ -43,7 +43,12 @@ async function runIn(bed: TestBed, one: Case): Promise<Outcome> {
 
 function start(bed: TestBed, one: Case, name: End): Promise<Vm> {
   const run = ['--present', protocolOf(one.qemu), '--record', bed.path(`${name}.jsonl`)];
-  return startShimmedVm(bed, name, [deviceOf(one, name)], { qemu: one.qemu, machine: 'pc', incoming: name === 'destination', run });
+  return startShimmedVm(bed, name, [deviceOf(one, name)], {
+    qemu: one.qemu,
+    machine: 'pc',
+    incoming: name === 'destination',
+    run,
+  });
 }
 
 async function ended(source: Vm): Promise<string> {

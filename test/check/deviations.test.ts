@@ -31,7 +31,7 @@ const LIBVFIO = ['v1-arc-stop-stop-copy', 'v1-arc-stop-resuming'];
 /** Every simulated driver, and what it breaks. */
 const SIMS: readonly (readonly [spec: string, breaks: readonly string[]])[] = [
   ['qat', ['v2-precopy-end']],
-  ['qat,block=1,short=4096', ['v2-precopy-end']],
+  ['qat,size=1K,block=1,short=256', ['v2-precopy-end']],
   ['qat,real=1', ['v2-precopy-end', 'v2-refuses-nothing', 'v2-refuses-truncated']],
   ['mlx5', RECORDS],
   ['mlx5,kernel=7.1,delay=1', RECORDS],
@@ -134,12 +134,18 @@ describe('reports', () => {
 
   it('TAP has a line per rule, and a deviation is a TODO', () => {
     const tap = new Tap();
-    const text = [tap.head(conclusion.results.length, ['about\nit']), ...conclusion.results.map((one) => tap.line(one)), tap.tail(conclusion)].join('');
+    const text = [
+      tap.head(conclusion.results.length, ['about\nit']),
+      ...conclusion.results.map((one) => tap.line(one)),
+      tap.tail(conclusion),
+    ].join('');
     const lines = text.split('\n');
     expect(lines.slice(0, 3)).toEqual(['TAP version 14', `1..${conclusion.results.length}`, '# about it']);
     const tests = lines.filter((line) => /^(not )?ok /.test(line));
     expect(tests).toHaveLength(conclusion.results.length);
-    expect(tests.filter((line) => line.startsWith('not ok')).every((line) => line.includes(' # TODO known: '))).toBe(true);
+    expect(tests.filter((line) => line.startsWith('not ok')).every((line) => line.includes(' # TODO known: '))).toBe(
+      true,
+    );
     expect(tests.filter((line) => line.includes(' # SKIP '))).toHaveLength(14);
     expect(lines.at(-2)).toBe(`# ${inWords(conclusion)}`);
   });
@@ -147,9 +153,13 @@ describe('reports', () => {
   it('JUnit counts the same, and a text of its own cannot break it', () => {
     const xml = junit('a <"&\u0000> b', {
       ...conclusion,
-      results: conclusion.results.map((one) => (one.verdict === 'deviates' ? { ...one, verdict: 'broken' as const } : one)),
+      results: conclusion.results.map((one) =>
+        one.verdict === 'deviates' ? { ...one, verdict: 'broken' as const } : one,
+      ),
     });
-    expect(xml).toContain('<testsuite name="a &lt;&quot;&amp; &gt; b" tests="109" failures="2" errors="0" skipped="14">');
+    expect(xml).toContain(
+      '<testsuite name="a &lt;&quot;&amp; &gt; b" tests="109" failures="2" errors="0" skipped="14">',
+    );
     expect(xml.match(/<testcase /g)).toHaveLength(109);
     expect(xml.match(/<failure /g)).toHaveLength(2);
   });
@@ -157,6 +167,8 @@ describe('reports', () => {
   it('a failure that no rule names is none to conform with', () => {
     const { results } = conclusion;
     const open = results.map((one) => ({ ...one, verdict: 'not tried' as const, isFailure: true as const }));
-    expect(inWords({ results: open, conforms: false, absent: [] })).toMatch(/the device failed where no rule says by what/);
+    expect(inWords({ results: open, conforms: false, absent: [] })).toMatch(
+      /the device failed where no rule says by what/,
+    );
   });
 });

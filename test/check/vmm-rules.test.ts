@@ -78,9 +78,19 @@ const examples: Readonly<Record<string, Example>> = {
     kept: [reads('device_state', ERROR), resets('v1'), ...changes(RUNNING, STOP)],
   },
   'vmm-v1-save-error': {
-    broken: [...changes(RUNNING, STOP_COPY), reads('pending_bytes', 'EIO'), reads('pending_bytes', 0), ...changes(STOP_COPY, STOP)],
+    broken: [
+      ...changes(RUNNING, STOP_COPY),
+      reads('pending_bytes', 'EIO'),
+      reads('pending_bytes', 0),
+      ...changes(STOP_COPY, STOP),
+    ],
     step: 3,
-    kept: [...changes(RUNNING, STOP_COPY), reads('pending_bytes', 'EAGAIN'), reads('pending_bytes', 0), ...changes(STOP_COPY, STOP)],
+    kept: [
+      ...changes(RUNNING, STOP_COPY),
+      reads('pending_bytes', 'EAGAIN'),
+      reads('pending_bytes', 0),
+      ...changes(STOP_COPY, STOP),
+    ],
   },
   'vmm-v1-load-error': {
     broken: [...changes(RUNNING, RESUMING), writes('data_size', 8, 'EIO'), ...changes(RESUMING, RUNNING)],
@@ -159,16 +169,25 @@ describe('rules of a VMM', () => {
     expect(Object.keys(examples)).toEqual(vmmRules.map(({ id }) => id));
   });
 
-  it.each(Object.entries(examples))('%s: who breaks it is found, and who keeps it is not', (id, { broken, step, kept }) => {
-    expect(found(broken)).toEqual([`${id} at ${step}`]);
-    expect(found(kept)).toEqual([]);
-  });
+  it.each(Object.entries(examples))(
+    '%s: who breaks it is found, and who keeps it is not',
+    (id, { broken, step, kept }) => {
+      expect(found(broken)).toEqual([`${id} at ${step}`]);
+      expect(found(kept)).toEqual([]);
+    },
+  );
 
   it.each([
     ['v1', [...changes(RUNNING, STOP_COPY), ...BUFFER, ...changes(STOP_COPY, STOP), ...changes(STOP, RUNNING)]],
     ['v2', [asks('STOP_COPY'), v2Data('out', 'EIO'), asks('STOP'), asks('RUNNING')]],
   ] as const)('a migration that was given up leaves what it likes: the device runs again (%s)', (_protocol, steps) => {
     expect(found(steps)).toEqual([]);
+  });
+
+  it('an access of a wrong width that no driver has seen is found by the system call', () => {
+    const read: Step = { call: { protocol: 'vfio', call: 'pread64', offset: 0, bytes: 3 }, errno: 'EINVAL' };
+    expect(found([read])).toEqual(['vmm-v1-width at 1']);
+    expect(found([{ call: { protocol: 'vfio', call: 'pread64', bytes: 3 }, errno: 'EINVAL' }])).toEqual([]);
   });
 
   it('a recording that was cut is judged as far as it goes, and says so', () => {
