@@ -1,5 +1,5 @@
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
-import { isV1State, isV1Transition, V1, withoutReserved, type V1State } from '../../v1/states.ts';
+import { isV1State, isV1Transition, V1, withoutReserved } from '../../v1/states.ts';
 import { shown as inWords } from '../v1/subject.ts';
 import { isPassing, isRead, isReset, isV1, written, type Asked } from './asked.ts';
 import { simple, type Look, type Offence, type VmmRule } from './rule.ts';
@@ -155,7 +155,7 @@ export const v1VmmRules: readonly VmmRule[] = [
       const value = withoutReserved(written(asked, 'device_state') ?? V1.RUNNING);
       if (v1State === undefined || !isV1State(v1State) || v1State === V1.ERROR || value >= V1.ERROR || value === 5)
         return undefined;
-      return isV1Transition(v1State as V1State, value)
+      return isV1Transition(v1State, value)
         ? undefined
         : `it writes ${inWords(value)} in ${inWords(v1State)}`;
     },
