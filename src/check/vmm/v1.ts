@@ -155,9 +155,7 @@ export const v1VmmRules: readonly VmmRule[] = [
       const value = withoutReserved(written(asked, 'device_state') ?? V1.RUNNING);
       if (v1State === undefined || !isV1State(v1State) || v1State === V1.ERROR || value >= V1.ERROR || value === 5)
         return undefined;
-      return isV1Transition(v1State, value)
-        ? undefined
-        : `it writes ${inWords(value)} in ${inWords(v1State)}`;
+      return isV1Transition(v1State, value) ? undefined : `it writes ${inWords(value)} in ${inWords(v1State)}`;
     },
   ),
   simple(
