@@ -23,7 +23,7 @@ function checked({ group, uuid }: Mdev): Conclusion {
 }
 
 function broken({ results }: Conclusion): string[] {
-  return results.flatMap(({ id, verdict }) => (verdict === 'broken' ? id : [])).sort();
+  return results.flatMap(({ id, verdict }) => (verdict === 'broken' ? id : [])).toSorted();
 }
 
 for (const type of ['mtty-1', 'mtty-2'] as const) {

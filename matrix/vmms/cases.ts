@@ -32,8 +32,11 @@ export function deviceOf({ driver, what }: Case, end: End): DeviceOptions {
 
 const WHATS: readonly What[] = ['completes', 'is cancelled', 'cannot be saved', 'cannot be loaded'];
 
+/** A device that fails, fails the same VMM in the same way: that is tried with one. */
+const isTried = ({ driver, what }: Omit<Case, 'qemu'>): boolean => driver === 'qat' || what === 'completes';
+
 export const cases: readonly Case[] = QEMUS.flatMap((qemu) =>
-  (['qat', 'vendor-v1'] as const).flatMap((driver) => WHATS.map((what) => ({ qemu, driver, what }))),
+  (['qat', 'vendor-v1'] as const).flatMap((driver) => WHATS.map((what) => ({ qemu, driver, what })).filter(isTried)),
 );
 
 export function titleOf({ qemu, driver, what }: Case): string {

@@ -3,25 +3,29 @@ import type { ErrnoName } from '../abi/errno.ts';
 import { sleepUntilReady, whenReady } from '../wait.ts';
 import { Broken } from './rule.ts';
 
-/** How long a device may say "not yet" to what one rule asks of it, in milliseconds. */
-const PATIENCE = 10_000;
+/** How long a device may say "not yet" to one call, in milliseconds: far longer than any needs on a machine that does other things too. */
+const OF_A_CALL = 30_000;
+/** And to a save or a load, with all of its calls. */
+const OF_A_PROCEDURE = 300_000;
 
-/** Calls on a device that may have to wait for it, and no longer than a rule may take. */
+/** Calls on a device that may have to wait for it, and not for ever. */
 export class Patience {
   #end = 0;
 
-  /** A rule begins. */
-  begin(): void {
-    this.#end = performance.now() + PATIENCE;
+  /** For a procedure that waits by itself: begins to count. */
+  begin(): () => void {
+    this.#end = performance.now() + OF_A_PROCEDURE;
+    return this.#wait;
   }
 
-  readonly wait = (): void => {
-    if (performance.now() > this.#end) throw new Broken(`the device says "not yet" for ${PATIENCE / 1000} seconds`);
+  readonly #wait = (): void => {
+    if (performance.now() > this.#end) throw new Broken('the device says "not yet", and never anything else');
     sleepUntilReady();
   };
 
   await<T>(operation: () => T): T {
-    return whenReady(operation, this.wait);
+    this.#end = performance.now() + OF_A_CALL;
+    return whenReady(operation, this.#wait);
   }
 
   /** The errno with which an operation fails; `undefined` if it does not. */

@@ -95,6 +95,7 @@ async function check(name: DeviceName, options: Options): Promise<void> {
     return checked(device);
   };
   let signal: (typeof SIGNALS)[number] | undefined;
+  const hasCome = (): boolean => signal !== undefined;
   for (const each of SIGNALS) process.on(each, () => (signal ??= each));
   try {
     const opened = checked(device);
@@ -105,9 +106,10 @@ async function check(name: DeviceName, options: Options): Promise<void> {
     const steps = checkSteps(opened, { deviations: known.deviations, reopen });
     try {
       let step = steps.next();
-      for (; step.done !== true && signal === undefined; step = steps.next()) {
+      while (step.done !== true && !hasCome()) {
         if (tap !== undefined) print(tap.line(step.value));
         await pause(); // a signal that came meanwhile
+        step = steps.next();
       }
       if (step.done === true) finish(step.value, device, known.name, options, tap);
     } finally {

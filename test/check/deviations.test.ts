@@ -31,7 +31,7 @@ const LIBVFIO = ['v1-arc-stop-stop-copy', 'v1-arc-stop-resuming'];
 /** Every simulated driver, and what it breaks. */
 const SIMS: readonly (readonly [spec: string, breaks: readonly string[]])[] = [
   ['qat', ['v2-precopy-end']],
-  ['qat,block=1,short=4096', ['v2-precopy-end']],
+  ['qat,size=1K,block=1,short=256', ['v2-precopy-end']],
   ['qat,real=1', ['v2-precopy-end', 'v2-refuses-nothing', 'v2-refuses-truncated']],
   ['mlx5', RECORDS],
   ['mlx5,kernel=7.1,delay=1', RECORDS],

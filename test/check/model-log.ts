@@ -14,7 +14,7 @@ class ModelLog implements DmaLog {
 
   start(ranges: readonly IovaRange[], pageSize: bigint): bigint {
     const isAligned = ranges.every(({ iova, length }) => (iova | length) % pageSize === 0n);
-    const sorted = [...ranges].sort((one, other) => Number(one.iova - other.iova));
+    const sorted = ranges.toSorted((one, other) => Number(one.iova - other.iova));
     const isApart = sorted.every(({ iova }, n) => n === 0 || iova >= endOf(sorted[n - 1]));
     if (this.#isBegun || ranges.length === 0 || !isAligned || !isApart) throw failure('EINVAL');
     this.#isBegun = true;

@@ -18,7 +18,7 @@ const fail = (errno: 'EIO' | 'EINVAL' = 'EIO'): never => {
 const inId = (name: string): string => name.toLowerCase().replaceAll('_', '-');
 
 const LOADS = ['v1-load', 'v1-pre-copy-load', 'v1-stop-copy-direct', 'v1-refused-reset'];
-const value = (bytes: Uint8Array): number => Number(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true));
+const value = (bytes: Uint8Array): number => new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
 const count = (bytes: Uint8Array): bigint => new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
 const put = (bytes: Uint8Array, to: bigint): void =>
   new DataView(bytes.buffer, bytes.byteOffset).setBigUint64(0, to, true);

@@ -21,7 +21,7 @@ describe('rules of v1', () => {
   });
 
   it('each has a driver that breaks it', () => {
-    expect([...v1Mutants.keys()].sort()).toEqual([...ids].sort());
+    expect([...v1Mutants.keys()].toSorted()).toEqual(ids.toSorted());
   });
 
   it.each([...v1Mutants])(

@@ -28,7 +28,7 @@ describe('rules of v2', () => {
   });
 
   it('each has a driver that breaks it', () => {
-    expect([...v2Mutants.keys()].sort()).toEqual([...ids].sort());
+    expect([...v2Mutants.keys()].toSorted()).toEqual(ids.toSorted());
   });
 
   it.each([...v2Mutants])(

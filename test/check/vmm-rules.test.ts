@@ -184,6 +184,12 @@ describe('rules of a VMM', () => {
     expect(found(steps)).toEqual([]);
   });
 
+  it('an access of a wrong width that no driver has seen is found by the system call', () => {
+    const read: Step = { call: { protocol: 'vfio', call: 'pread64', offset: 0, bytes: 3 }, errno: 'EINVAL' };
+    expect(found([read])).toEqual(['vmm-v1-width at 1']);
+    expect(found([{ call: { protocol: 'vfio', call: 'pread64', bytes: 3 }, errno: 'EINVAL' }])).toEqual([]);
+  });
+
   it('a recording that was cut is judged as far as it goes, and says so', () => {
     const whole = recording([...changes(RUNNING, 5, 'EINVAL')]);
     const judgement = judgeRecording([whole.subarray(0, -10)]);

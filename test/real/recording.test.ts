@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
+import { judgeRecording } from '../../src/check/index.ts';
 import type { AccessLine } from '../../src/recording/format.ts';
 import { readRecording } from '../../src/recording/reader.ts';
 import { migrateLive } from '../../src/vmm/migration.ts';
@@ -47,6 +48,11 @@ describeWithQemus(['7.2', '10.0'], 'run --record', () => {
       return lines.filter((line) => line.kind === 'access');
     });
 
+    for (const name of ['source', 'destination']) {
+      const { findings, accesses, isWhole } = judgeRecording([readFileSync(bed().path(`${name}.jsonl`))]);
+      expect(findings.map(({ id, line, why }) => `${name}: ${id}, line ${line}: ${why}`)).toEqual([]);
+      expect([accesses > 10, isWhole]).toEqual([true, true]);
+    }
     for (const [n, accesses] of [ours, theirs].entries()) {
       const report = reports[n];
       const bytes = (direction: 'out' | 'in'): number =>

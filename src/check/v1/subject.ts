@@ -31,9 +31,8 @@ export class V1Subject {
 
   /** Before each rule: the device runs. */
   begin(): void {
-    this.#patience.begin();
     this.device.reset();
-    if (this.state() !== V1.RUNNING) run({ protocol: 'v1', device: this.device }, this.#patience.wait);
+    if (this.state() !== V1.RUNNING) run({ protocol: 'v1', device: this.device }, this.#patience.begin());
   }
 
   /** The same in the middle of a rule. */
@@ -114,7 +113,7 @@ export class V1Subject {
       }
       buffers.push(buffer.slice());
     };
-    const save = new V1Save(this.device, sink, this.#patience.wait);
+    const save = new V1Save(this.device, sink, this.#patience.begin());
     save.setup();
     for (let n = 0; n < Math.min(preCopy, PRE_COPY_BUFFERS); n += 1) {
       if (save.iterate() === 0) break;
@@ -136,7 +135,7 @@ export class V1Subject {
 
   /** Begins to resume, and writes buffers. */
   loading(buffers: readonly Uint8Array[]): void {
-    const restore = new V1Restore(this.device, this.#patience.wait);
+    const restore = new V1Restore(this.device, this.#patience.begin());
     prepare(() => restore.setup());
     for (const buffer of buffers) restore.load(buffer);
   }

@@ -28,9 +28,8 @@ export class V2Subject {
 
   /** Before each rule: the device runs, with no session. */
   begin(): void {
-    this.#patience.begin();
     this.device.reset();
-    if (this.state() !== V2.RUNNING) run({ protocol: 'v2', device: this.device }, this.#patience.wait);
+    if (this.state() !== V2.RUNNING) run({ protocol: 'v2', device: this.device }, this.#patience.begin());
   }
 
   /** The same in the middle of a rule. */

@@ -82,7 +82,7 @@ export class Seen {
     return (
       isReset(asked) ||
       (v1 !== undefined && withoutReserved(v1) === V1.RUNNING) ||
-      /^RUNNING/.test(stateAsked(asked) ?? '')
+      stateAsked(asked)?.startsWith('RUNNING') === true
     );
   }
 }

@@ -1,4 +1,5 @@
-import { isV1State, isV1Transition, V1, withoutReserved, type V1State } from '../../v1/states.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
+import { isV1State, isV1Transition, V1, withoutReserved } from '../../v1/states.ts';
 import { shown as inWords } from '../v1/subject.ts';
 import { isPassing, isRead, isReset, isV1, written, type Asked } from './asked.ts';
 import { simple, type Look, type Offence, type VmmRule } from './rule.ts';
@@ -26,6 +27,19 @@ function movesData(asked: Asked): boolean {
 function readsState(asked: Asked): boolean {
   return isRead(asked, 'device_state') || isReset(asked);
 }
+
+/** An access to the registers that is none to a register; a recording has one that no driver has seen as the system call. */
+function badAccess({ call, errno }: Asked): string | undefined {
+  const { REGISTERS, CALLS } = REGION;
+  if (isV1(call) && call.call === 'other') return `it ${call.access}s ${call.bytes} bytes at ${call.offset}`;
+  if (call.protocol !== 'vfio' || !CALLS.has(call.call) || errno === undefined) return undefined;
+  const { offset, bytes } = call;
+  return offset !== undefined && offset < REGISTERS
+    ? `a ${call.call} of ${bytes} bytes at ${offset} is ${errno}`
+    : undefined;
+}
+
+const REGION = { REGISTERS: vfio_device_migration_info.size, CALLS: new Set(['pread64', 'pwrite64']) } as const;
 
 function saveFailed(): Look {
   let failed: Asked | undefined;
@@ -141,17 +155,14 @@ export const v1VmmRules: readonly VmmRule[] = [
       const value = withoutReserved(written(asked, 'device_state') ?? V1.RUNNING);
       if (v1State === undefined || !isV1State(v1State) || v1State === V1.ERROR || value >= V1.ERROR || value === 5)
         return undefined;
-      return isV1Transition(v1State as V1State, value)
-        ? undefined
-        : `it writes ${inWords(value)} in ${inWords(v1State)}`;
+      return isV1Transition(v1State, value) ? undefined : `it writes ${inWords(value)} in ${inWords(v1State)}`;
     },
   ),
   simple(
     'vmm-v1-width',
     'A VMM accesses a register in its own width and alignment.',
     `${UAPI}: native width and alignment`,
-    ({ call }) =>
-      isV1(call) && call.call === 'other' ? `a ${call.access} of ${call.bytes} bytes at ${call.offset}` : undefined,
+    badAccess,
   ),
   simple('vmm-v1-read-only', 'A VMM writes neither pending_bytes nor data_offset.', `${UAPI}: read only`, (asked) => {
     const register = ['pending_bytes', 'data_offset'].find((each) => written(asked, each) !== undefined);

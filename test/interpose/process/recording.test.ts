@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { AccessLine } from '../../../src/recording/format.ts';
 import { readRecording, type RecordingEntry } from '../../../src/recording/reader.ts';
+import type { CheckReport } from '../../../src/interpose/process/judge-output.ts';
 import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
@@ -111,6 +112,32 @@ describeWithCompiler('run --record', () => {
       const bytes = kept.subarray(part.at, (part.at ?? 0) + part.bytes);
       expect(part.sha256).toBe(createHash('sha256').update(bytes).digest('hex'));
     }
+  });
+
+  it('--check judges the VMM as it records, with and without a file, and says at the end what it has done wrong', async () => {
+    const run = start([compiled('puppet')], { devices: ['qat,size=64K,seed=3'], options: ['--check'], json: true });
+    const user = new VfioPuppet(new Puppet(run));
+    const [device] = (await user.openDevices()).devices;
+    if (device === undefined) throw new Error('no device');
+    for (const state of [V1.RUNNING, V1.STOP_COPY]) {
+      await device.state();
+      await device.enter(state);
+    }
+    await device.save();
+    expect((await user.pread(device.fd, 3, device.region)).errno).toBe('EINVAL');
+    expect((await device.write(0, 4, 5)).errno).toBe('EINVAL');
+    run.end();
+    await run.ended();
+    const reports = run.stdout.split('\n').filter((line) => line !== '');
+    const { check } = JSON.parse(reports.at(-1) ?? '') as CheckReport;
+    expect(check.findings.map(({ id, device: name }) => [id, name])).toEqual([
+      ['vmm-v1-width', '0000:90:00.0'],
+      ['vmm-v1-state', '0000:90:00.0'],
+    ]);
+    expect([check.omitted, check.isWhole, check.error]).toEqual([0, true, undefined]);
+    expect(reports).toHaveLength(2);
+    for (const { id, line } of check.findings) expect(run.stderr).toContain(`line ${line}, 0000:90:00.0: ${id}: `);
+    expect(run.stderr).toContain(`vfio-shim: check: ${check.accesses} accesses, 2 findings\n`);
   });
 
   it('has an access that waited for its device once, with how often it was tried', async () => {

@@ -1,0 +1,71 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Conclusion, Judgement } from '../../src/check/index.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
+import { changes, recording } from '../check/recordings.ts';
+import { FAILED, OK, runCli, USAGE } from '../support/cli-run.ts';
+
+describe('vfio-shim check', () => {
+  let directory = '';
+  beforeAll(() => {
+    requireCli();
+    directory = mkdtempSync(join(tmpdir(), 'vfio-shim-check-'));
+  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const file = (name: string, text: string | Uint8Array): string => {
+    const path = join(directory, name);
+    writeFileSync(path, text);
+    return path;
+  };
+
+  it('prints TAP, takes the deviations of the driver for known, and writes JUnit XML', async () => {
+    const report = join(directory, 'report.xml');
+    const { exit, stdout, stderr } = await runCli(['check', 'sim:mtty', '--junit', report]);
+    expect({ exit, stderr }).toEqual({ exit: OK, stderr: '' });
+    expect(stdout).toMatch(
+      /^TAP version 14\n1\.\.109\n# sim:mtty: v2, migration flags 7;.*\n# known deviations: mtty \(3\)\n/,
+    );
+    expect(stdout.match(/^not ok .* # TODO known: /gm)).toHaveLength(2);
+    expect(readFileSync(report, 'utf8')).toContain('tests="109" failures="0"');
+  });
+
+  it('ends with 1 if a rule is broken, with none known or one of a file', async () => {
+    const none = await runCli(['check', 'sim:mtty', '--deviations', 'none', '--json']);
+    expect(none.exit).toEqual(FAILED);
+    const { results, conforms } = JSON.parse(none.stdout) as Conclusion;
+    const broken = results.flatMap(({ id, verdict }) => (verdict === 'broken' ? id : []));
+    expect({ broken, conforms }).toEqual({ broken: ['v2-precopy-end', 'v2-refused-for-good'], conforms: false });
+    const known = file('known.json', JSON.stringify(broken.map((rule) => ({ rule, why: 'w', source: 's' }))));
+    expect((await runCli(['check', 'sim:mtty', '--deviations', known])).exit).toEqual(OK);
+  });
+
+  it.each([
+    [['check'], USAGE, /give a device, or --recording FILE/],
+    [['check', 'sim:qat', '--recording', 'r'], USAGE, /not both/],
+    [['check', '--recording', 'r', '--junit', 'j'], USAGE, /are for a device/],
+    [['check', 'sim:qat', '--deviations', 'nobody'], USAGE, /is none of qat, mlx5, mtty/],
+    [['check', 'sim:qat', '--deviations', '/nowhere.json'], FAILED, /nowhere.json: no such file/],
+    [['check', 'sim:draft-2018'], FAILED, /v1 and v2 are checked \[ERR_FEATURE_UNSUPPORTED, ENOTTY\]/],
+    [['check', '--recording', '/dev/null'], FAILED, /the file is empty \[ERR_FILE_CORRUPT/],
+    [['run', '--check', '--present', 'draft-2019', '--', 'true'], USAGE, /there are no rules of draft-2019/],
+  ])('%j is refused', async (args, exit, why) => {
+    const ended = await runCli(args);
+    expect(ended.exit).toEqual(exit);
+    expect(ended.stderr).toMatch(why);
+  });
+
+  it('judges the VMM of a recording', async () => {
+    const bad = file('bad.jsonl', recording(changes(1, 5, 'EINVAL')));
+    const { exit, stdout } = await runCli(['check', '--recording', bad]);
+    expect(exit).toEqual(FAILED);
+    expect(stdout).toBe(
+      'line 3, d: vmm-v1-state: A VMM writes no device_state that is invalid, or ERROR. Here it writes 5. (linux/vfio.h 5.8, struct vfio_device_migration_info: device_state)\n2 accesses, 1 findings\n',
+    );
+    const good = file('good.jsonl', recording(changes(1, 3)));
+    const json = await runCli(['check', '--recording', good, '--json']);
+    expect(json.exit).toEqual(OK);
+    expect(JSON.parse(json.stdout) as Judgement).toEqual({ findings: [], omitted: 0, accesses: 2, isWhole: true });
+  });
+});
