@@ -14,8 +14,10 @@ import { whyNone, type WhyNone } from '../host/why-none.ts';
 import { migrationRegionAmong, type RegionInfo } from '../vfio/client/device-info.ts';
 import { whyUnknown } from '../vfio/client/identify.ts';
 import { migrationRegionType } from '../vfio/server/migration-region.ts';
-import type { MigratableDevice } from '../device/migratable.ts';
-import { openDevice, type OpenDevice } from './device.ts';
+import type { MigratableDevice, Protocol } from '../device/migratable.ts';
+import { judge, type End, type Judgement } from './against.ts';
+import { PROBE_FORMAT, PROBE_VERSION, readAgainst } from './against-file.ts';
+import { identityOf, openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice } from './device-name.ts';
 import { outlook, socketOutlook, type Capabilities, type Outlook } from './outlook.ts';
 import { print } from './output.ts';
@@ -27,31 +29,71 @@ export function add(program: Command): void {
     .command('probe')
     .description('what a device is, which migration protocol its driver speaks, and which VMM can migrate it')
     .argument('<device>', 'the device, see below')
+    .option(
+      '--against <file>',
+      'say whether the device would take this state: of a state file, or of a device by its probe --json',
+    )
     .option('--json', 'print JSON')
     .option('-v, --verbose', 'log what is done, on stderr')
-    .addHelpText('after', deviceHelp)
-    .action((text: string, options: { json?: true; verbose?: true }) => {
+    .addHelpText('after', `${againstHelp}\n${deviceHelp}`)
+    .action((text: string, options: ProbeOptions) => {
       useLogs(options.verbose === true);
       const name = parseDevice(text);
+      const other = options.against === undefined ? undefined : readAgainst(options.against);
       using device = openDevice(name, { look: true });
       const findings = probe(device);
-      print(options.json === true ? `${JSON.stringify(findings)}\n` : inWords(findings));
+      const against = other && {
+        file: options.against,
+        kind: other.kind,
+        ...judge(other.end, endOf(device, findings)),
+      };
+      if (options.json === true) print(`${JSON.stringify({ ...findings, ...(against && { against }) })}\n`);
+      else print(`${inWords(findings)}${against === undefined ? '' : `\n${answer(against)}`}`);
+      if (against !== undefined) process.exitCode = STATUS[against.takes];
     });
+}
+
+interface ProbeOptions {
+  readonly against?: string;
+  readonly json?: true;
+  readonly verbose?: true;
+}
+
+/** 2 is a wrong command line. */
+const STATUS = { yes: 0, no: 1, unknown: 3 } as const;
+const IN_WORDS = { yes: 'yes', no: 'no', unknown: 'cannot tell' } as const;
+
+const againstHelp = `
+With --against the exit status is 0 if the device would take the state, 1 if not, and 3 if that cannot be told.`;
+
+/** The device as the destination. */
+function endOf({ migratable }: OpenDevice, { protocol, migrationFlags, identity, dataSize: size }: Findings): End {
+  const dataSection =
+    migratable === undefined || migratable.protocol === 'v2' ? null : migratable.device.dataSection.size;
+  return { protocol, migrationFlags, identity, dataSize: size, largestBuffer: null, dataSection };
+}
+
+function answer({ file, takes, findings }: Judgement & { readonly file: string | undefined }): string {
+  const rows = findings.map((each) => [each.about, `${IN_WORDS[each.answer]}: ${each.why}`] as const);
+  return `Takes the state of ${file}: ${IN_WORDS[takes]}\n${table(rows)}`;
 }
 
 type Findings = ReturnType<typeof probe>;
 
 function probe(device: OpenDevice) {
   const { text, name, migratable, facts, foundIn } = device;
-  const protocol = migratable?.protocol ?? 'none';
+  const protocol: Protocol | 'none' = migratable?.protocol ?? 'none';
   const dmaLogging = device.tryDmaLog();
   const migrationFlags = migratable?.protocol === 'v2' ? migratable.device.migrationFlags : 0;
   return {
+    format: PROBE_FORMAT,
+    version: PROBE_VERSION,
     device: text,
     name,
     driver: facts.driver ?? null,
     sysfs: facts.sysfs,
     id: facts.identity['id'] ?? null,
+    identity: identityOf(device),
     protocol,
     migrationFlags,
     flags: namesOf(migrationFlags, MIGRATION_FLAGS),
