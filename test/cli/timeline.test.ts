@@ -5,7 +5,7 @@ import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { requireCli } from '../../tools/vmm/cli.ts';
 import { because, lacksForRun } from '../support/host.ts';
-import { FAILED, OK, runCli, USAGE } from '../support/cli-run.ts';
+import { cli, ended, FAILED, OK, runCli, USAGE } from '../support/cli-run.ts';
 import { root } from '../docs/documents.ts';
 import { elementsOf, textsOf } from '../timeline/markup.ts';
 
@@ -115,7 +115,7 @@ describe.skipIf(lacking !== undefined)(`demo --svg${because(lacking)}`, { timeou
 
   it("draws both ends of the demo's own migration, and replaces no file", async () => {
     const svg = join(directory, 'demo.svg');
-    const { exit, stderr } = await runCli(['demo', '--no-qemu', '--json', '--svg', svg]);
+    const { exit, stderr } = await ended(cli(['demo', '--no-qemu', '--json', '--svg', svg]), 100_000);
     expect({ exit, stderr }).toEqual({ exit: OK, stderr: '' });
     const texts = textsOf(readFileSync(svg, 'utf8'));
     expect(texts.filter((text) => /^(source|destination): /.test(text)).length).toBeGreaterThanOrEqual(2);
