@@ -146,10 +146,11 @@ interface Known {
 }
 
 /** Those that were asked for, or else those of the driver. */
-function deviationsFor({ facts }: OpenDevice, asked: string | undefined, rules: ReadonlySet<string>): Known {
+function deviationsFor({ facts, text }: OpenDevice, asked: string | undefined, rules: ReadonlySet<string>): Known {
   if (asked === 'none') return { name: 'none', deviations: [] };
   if (asked === undefined) {
-    const driver = facts.driver?.replace(/ \(simulated\)$/, '');
+    const socket = text.startsWith('vfio-user:') ? 'vfio-user' : undefined;
+    const driver = facts.driver?.replace(/ \(simulated\)$/, '') ?? socket;
     return (driver === undefined ? undefined : deviationsOf(driver)) ?? { name: 'none', deviations: [] };
   }
   const named = deviationsNamed(asked);
