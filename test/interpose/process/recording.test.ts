@@ -141,7 +141,7 @@ describeWithCompiler('run --record', () => {
   });
 
   it('has an access that waited for its device once, with how often it was tried', async () => {
-    const recorded = await open({ devices: ['mlx5,size=1M,delay=30'], options: ['--present', 'v1'] });
+    const recorded = await open({ devices: ['mlx5,size=1M,delay=500'], options: ['--present', 'v1'] });
     await recorded.device.enter(V1.STOP_COPY);
     await recorded.device.save();
     const lines = await ended(recorded);
