@@ -11,6 +11,7 @@ export const commands: Commands = new Map([
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],
   ['serve', () => import('./serve.ts')],
+  ['proxy', () => import('./proxy.ts')],
   ['trace', () => import('./trace.ts')],
   ['fsm', () => import('./fsm.ts')],
   ['demo', () => import('./demo.ts')],
