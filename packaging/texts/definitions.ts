@@ -59,6 +59,8 @@ const OPTION_VALUES: Readonly<Record<string, Values>> = {
   path: { kind: 'file' },
   new: { kind: 'file' },
   size: UNKNOWN,
+  seconds: UNKNOWN,
+  socket: { kind: 'file' },
   device: UNKNOWN,
   'device=state': UNKNOWN,
 };

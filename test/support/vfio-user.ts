@@ -91,8 +91,9 @@ export class Services {
 export function useServices(): () => Services {
   let services: Services | undefined;
   afterEach(async () => {
-    const left = (await services?.end()) ?? [];
+    const ending = services;
     services = undefined;
+    const left = (await ending?.end()) ?? [];
     if (left.length > 0) throw new Error(`left behind: ${left.join()}`);
   });
   return () => (services ??= new Services());

@@ -18,9 +18,9 @@ const command = { isReply: false, noReply: false, errno: undefined } as const;
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
 
 /** Two ends of a socket: a connection, and what the other end writes raw. */
-function pair(): { connection: Connection; raw: OwnedFd; other: Connection } {
+function pair(timeout = TIMEOUT): { connection: Connection; raw: OwnedFd; other: Connection } {
   const [ours, theirs] = socketPair(SOCK_STREAM);
-  const options = { peer: 'the peer', timeout: TIMEOUT };
+  const options = { peer: 'the peer', timeout };
   return { connection: new Connection(ours, options), raw: theirs, other: new Connection(theirs, options) };
 }
 
@@ -96,7 +96,7 @@ describe('a connection', () => {
   });
 
   it('has nothing of a message that has come in part, until the rest comes', () => {
-    const { connection, raw } = pair();
+    const { connection, raw } = pair(60_000);
     const bytes = Buffer.concat([encodeHeader({ id: 7, command: 9, ...command }, 3), hex('010203')]);
     for (const [n, byte] of bytes.entries()) {
       expect(connection.receive()).toBeUndefined();

@@ -99,13 +99,18 @@ export class DirtyPagesLog implements DmaLog {
 }
 
 /** For a server that logs nothing: its device may have written anywhere. */
-export const allDirty: DmaLog = {
-  start: (_ranges, pageSize) => pageSize,
-  stop: () => {},
-  readAndClear(range, { pageSize, bits }) {
-    const pages = Number((range.length + pageSize - 1n) / pageSize);
-    bits.fill(0xff, 0, pages >>> 3);
-    for (let page = pages & ~7; page < pages; page += 1) setPage(bits, page);
-  },
-};
+export function allDirty(warn: (message: string) => void): DmaLog {
+  return {
+    start(_ranges, pageSize) {
+      warn('the server logs no DMA: its client is told that all memory is dirty');
+      return pageSize;
+    },
+    stop: () => {},
+    readAndClear(range, { pageSize, bits }) {
+      const pages = Number((range.length + pageSize - 1n) / pageSize);
+      bits.fill(0xff, 0, pages >>> 3);
+      for (let page = pages & ~7; page < pages; page += 1) setPage(bits, page);
+    },
+  };
+}
 

@@ -79,9 +79,8 @@ export class ProxySession implements RegionMemory {
     if (protocol === 'v1') this.#log = featureLog(new DirtyPagesLog(server, this.#mapped, pageSizeOf(server)));
     else if (protocol === 'v2') {
       const log = dmaLogOf(this.#port);
-      if (log === undefined) options.warn('the server logs no DMA: a v1 client is told that all memory is dirty');
       this.#log = log && featureLog(log);
-      if (options.present !== 'v2') this.#dirty = new DirtyTranslation(log ?? allDirty);
+      if (options.present !== 'v2') this.#dirty = new DirtyTranslation(log ?? allDirty(options.warn));
     }
     this.#hidesOwn = this.#own !== undefined && options.present === 'v2';
     this.#showsV2 = options.present !== 'v1';

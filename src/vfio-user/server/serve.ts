@@ -157,10 +157,14 @@ class Serving {
     if (client === undefined) return;
     this.#client = undefined;
     this.#greeting = Number.POSITIVE_INFINITY;
-    this.#options.log(`the client's connection ends: ${why}`);
+    const { stop, log } = this.#options;
+    log(`the client's connection ends: ${why}`);
+    const { heeded } = stop;
+    stop.heeded = false; // a device is let go even if this process is to end
     try {
       this.#service.disconnect();
     } finally {
+      stop.heeded = heeded;
       client.close();
     }
   }
