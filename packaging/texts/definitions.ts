@@ -63,8 +63,6 @@ const OPTION_VALUES: Readonly<Record<string, Values>> = {
   seconds: UNKNOWN,
   known: words('none', ...deviationLists.map(({ name }) => name)),
   size: UNKNOWN,
-  seconds: UNKNOWN,
-  socket: { kind: 'file' },
   device: UNKNOWN,
   'device=state': UNKNOWN,
 };
