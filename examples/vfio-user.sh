@@ -5,7 +5,7 @@
 dir=$(mktemp -d)
 npx vfio-shim serve --device qat,size=1M,seed=7 --listen "$dir/new" 2> "$dir/serve.log" &
 npx vfio-shim proxy --present v1 --listen "$dir/old" --connect "$dir/new" 2> "$dir/proxy.log" &
-until [ -S "$dir/new" ] && [ -S "$dir/old" ]; do sleep 0.1; done
+until [ -S "$dir/new" ] && [ -S "$dir/old" ]; do kill -0 %1 %2 || exit 1; sleep 0.1; done
 npx vfio-shim probe "vfio-user:$dir/old" | grep -E '^(protocol|state|region 9) '
 npx vfio-shim save "vfio-user:$dir/old" "$dir/state" | grep -E '^states '
 kill -TERM %1 %2
