@@ -8,6 +8,6 @@ npx vfio-shim proxy --present v1 --listen "$dir/old" --connect "$dir/new" 2> "$d
 until [ -S "$dir/new" ] && [ -S "$dir/old" ]; do kill -0 %1 %2 || exit 1; sleep 0.1; done
 npx vfio-shim probe "vfio-user:$dir/old" | grep -E '^(protocol|state|region 9) '
 npx vfio-shim save "vfio-user:$dir/old" "$dir/state" | grep -E '^states '
-kill -TERM %1 %2
+pkill -f -- "--listen $dir/" # npx hands on no signal
 wait
 rm -r "$dir"

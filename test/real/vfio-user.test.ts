@@ -32,8 +32,10 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
       qemu: 'newest',
       machine: 'pc-i440fx-7.2,memory-backend=guest',
       args: [
-        ...['-object', `memory-backend-memfd,id=guest,size=${MEMORY_MIB}M,share=on`],
-        ...['-device', JSON.stringify(device)],
+        '-object',
+        `memory-backend-memfd,id=guest,size=${MEMORY_MIB}M,share=on`,
+        '-device',
+        JSON.stringify(device),
       ],
     });
   }
