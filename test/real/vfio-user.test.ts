@@ -1,8 +1,9 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { existsSync } from 'node:fs';
 import { ci, fetchQemu, isToBeFetched, missingQemu } from '../../tools/vmm/binaries.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import { MEMORY_MIB, VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import type { Child } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { because } from '../support/host.ts';
@@ -14,6 +15,8 @@ const missing = isToBeFetched('newest') ? undefined : missingQemu('newest');
 // QEMU is a client by itself: nothing of what `run` takes is needed
 describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(missing)}`, () => {
   const bed = useTestBed();
+  let started: Child[] = [];
+  beforeEach(() => (started = []));
   beforeAll(async () => {
     if (isToBeFetched('newest')) await fetchQemu('newest');
   }, 600_000);
@@ -21,7 +24,7 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
   /** Starts our command, which listens at a path of the bed. */
   async function listening(name: string, args: readonly string[]): Promise<string> {
     const path = bed().path(name);
-    bed().spawn([process.execPath, CLI, ...args, '--listen', path]);
+    started.push(bed().spawn([process.execPath, CLI, ...args, '--listen', path]));
     await poll(() => (existsSync(path) ? true : undefined), 30_000, `${name} to listen`);
     return path;
   }
@@ -55,6 +58,9 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
       await vm.memory.write(bar.address, Buffer.from('written by the guest'));
       expect((await vm.memory.read(bar.address, 20)).toString()).toBe('written by the guest');
       await vm.quit();
+      for (const { pid } of started) process.kill(Number(pid), 'SIGTERM');
+      for (const child of started) expect(await child.exited, child.stderr).toEqual({ code: 0, signal: null });
+      expect([served, path].filter((each) => existsSync(each))).toEqual([]);
     },
   );
 });
