@@ -24,7 +24,7 @@ import { migratableOf, openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice, type DeviceName } from './device-name.ts';
 import { useLogs } from './logs.ts';
 import { print } from './output.ts';
-import { readingRecording } from './recording-file.ts';
+import { recordingBytes } from './recording-file.ts';
 
 interface Options {
   readonly deviations?: string;
@@ -72,7 +72,7 @@ function judge(file: string, device: string | undefined, { deviations, junit: re
   if (deviations !== undefined || report !== undefined) {
     throw new ShimError('ERR_ARGUMENT', 'check --recording: --deviations and --junit are for a device');
   }
-  const judgement = readingRecording(file, judgeRecording);
+  const judgement = onFile(file, () => judgeRecording(recordingBytes(file)));
   const { findings, omitted, accesses, isWhole } = judgement;
   if (findings.length > 0) process.exitCode = 1;
   if (json === true) {
