@@ -3,7 +3,7 @@ import { F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcn
 import { MADV_POPULATE_WRITE, MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
-import { cString, memoryAt, syscall, trySyscall, withAddress } from './libc.ts';
+import { cString, memoryAt, PAGE_SIZE, syscall, trySyscall, withAddress } from './libc.ts';
 
 /**
  * Shared memory of a fixed size: whoever is given the descriptor can neither shrink it, which would fault its other
@@ -52,9 +52,14 @@ export function withSharedMemory(
   }
 }
 
-/** Has the kernel make the pages of a mapping now (Linux 5.14), not when they are first written. A kernel that cannot makes them later. */
+/**
+ * Has the pages of a mapping made now, not when they are first used: by one call where the kernel has it (Linux 5.14), and by writing to each
+ * what is in it, as a hypervisor that has page tables of its own makes those no sooner. SAFETY: nobody else writes there meanwhile.
+ */
 export function populate(address: number, size: number): void {
   trySyscall('madvise', address, size, MADV_POPULATE_WRITE);
+  const bytes = memoryAt(address, size);
+  for (let at = 0; at < size; at += PAGE_SIZE) bytes[at] = bytes[at] ?? 0;
 }
 
 /** Shared memory that is read and written in pieces, without mapping it: it may be larger than Node maps. */

@@ -138,6 +138,17 @@ function isDeserted(listener: number): boolean {
   return poll.wait(1, 0) && (poll.events(0) & POLLHUP) !== 0;
 }
 
+/**
+ * What a supervisor copies, its target reads, on another CPU: large copies must not leave it in this one's cache, from where it is fetched
+ * line by line. glibc copies past the cache from this size on, in bytes (glibc manual, Memory Related Tunables); another C library does not look.
+ */
+const PAST_THE_CACHE = 'glibc.cpu.x86_non_temporal_threshold=0x40000';
+
+function supervisorEnvironment(): NodeJS.ProcessEnv {
+  const { GLIBC_TUNABLES: given, ...others } = process.env;
+  return { ...others, GLIBC_TUNABLES: given === undefined ? PAST_THE_CACHE : `${PAST_THE_CACHE}:${given}` };
+}
+
 /** Starts a supervisor, and waits for its end. */
 async function supervise(plan: Plan, { fds, program }: Kept): Promise<Fate> {
   const handed = handOn(plan, firstFreeFd(plan));
@@ -153,7 +164,7 @@ async function supervise(plan: Plan, { fds, program }: Kept): Promise<Fate> {
     try {
       // what Node itself has to say of the supervisor's end comes to its stderr
       const stdio = ['ignore', 'ignore', 'pipe', ...fds, ...handed.fds, ...program.fds] as const;
-      const child = spawn(NODE, args, { argv0: process.execPath, stdio: [...stdio] });
+      const child = spawn(NODE, args, { argv0: process.execPath, stdio: [...stdio], env: supervisorEnvironment() });
       let words = '';
       child.stderr?.setEncoding('utf8').on('data', (text: string) => (words = (words + text).slice(0, 65536)));
       child.on('error', isAbsent);

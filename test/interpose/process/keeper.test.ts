@@ -195,6 +195,18 @@ describeWithCompiler('a keeper', () => {
     },
   );
 
+  it('has its supervisors copy past the cache, and leaves the target the tunables it was given', async () => {
+    const given = 'glibc.malloc.check=0';
+    const { run, supervisor } = await open({ env: { GLIBC_TUNABLES: given } });
+    // glibc cuts the list into strings as it reads it
+    const tunables = (pid: number): string | undefined =>
+      /(?:^|\0)GLIBC_TUNABLES=((?:glibc\.[^\0]*\0)*)/
+        .exec(readFileSync(`/proc/${pid}/environ`, 'latin1'))?.[1]
+        ?.replaceAll('\0', ':');
+    expect(tunables(supervisor)).toBe(`glibc.cpu.x86_non_temporal_threshold=0x40000:${given}:`);
+    expect(tunables(run.pid)).toBe(`${given}:`);
+  });
+
   it('opens no debugger, nor do its supervisors, whenever they are sent SIGUSR1', async () => {
     const { run, device, keeper, supervisor } = await open({ env: { NODE_OPTIONS: '--no-deprecation' } });
     const send = async (pid: number): Promise<void> => {
