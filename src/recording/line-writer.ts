@@ -1,8 +1,7 @@
-import type { Piece } from './pieces.ts';
-
 /** What a line is written to, part after part. A VMM waits meanwhile: whoever takes the parts may leave it to another process to make text of them. */
 export interface LineWriter {
-  piece(piece: Piece): void;
+  /** One of few texts: a field's name, or what many lines have in common. */
+  word(text: string): void;
   /** A whole number from 0 to 2^53-1. */
   number(value: number): void;
   /** Any other text. */
@@ -13,7 +12,7 @@ export interface LineWriter {
 export class LineText implements LineWriter {
   written = '';
 
-  piece({ text }: Piece): void {
+  word(text: string): void {
     this.written += text;
   }
 

@@ -3,7 +3,6 @@ import { draftStateName } from '../v1/drafts/states.ts';
 import { v1StateName, withoutReserved } from '../v1/states.ts';
 import type { DeviceCall, RecordingLine } from './format.ts';
 import { LineText, type LineWriter } from './line-writer.ts';
-import { pieces, type Piece } from './pieces.ts';
 
 /** A line of a recording, with its end. */
 export function lineOf(line: RecordingLine): string {
@@ -22,63 +21,60 @@ export function callText(event: DeviceEvent): string {
   return text.written;
 }
 
-const { PROTOCOL, CALL_NAME, END, ERRNO, ACCESS, REGISTER, DIRECTION, STATE, VALUE, OFFSET, BYTES } = pieces;
-const { INITIAL_BYTES, DIRTY_BYTES, SESSION, NO_SESSION, REINIT, NO_REINIT, WANTED, NOT_WANTED } = pieces;
-
 /**
  * Writes what callText() gives: by hand, as this is done for every access of a VMM while it waits. No name in an event has anything that
  * JSON would escape.
  */
 export function writeCall(to: LineWriter, event: DeviceEvent): void {
-  to.piece(PROTOCOL);
-  to.text(event.protocol);
-  to.piece(CALL_NAME);
-  to.text(event.call);
-  to.piece(END);
+  to.word('"protocol":"');
+  to.word(event.protocol);
+  to.word('","call":"');
+  to.word(event.call);
+  to.word('"');
   writeFields(to, event);
-  if (event.errno !== undefined) writeText(to, ERRNO, event.errno);
+  if (event.errno !== undefined) writeWord(to, ',"errno":"', event.errno);
 }
 
 function writeFields(to: LineWriter, event: DeviceEvent): void {
   switch (event.call) {
     case 'register': {
-      to.piece(ACCESS);
-      to.text(event.access);
-      to.piece(REGISTER);
-      to.text(event.register);
-      to.piece(END);
+      to.word(',"access":"');
+      to.word(event.access);
+      to.word('","register":"');
+      to.word(event.register);
+      to.word('"');
       if (event.value === undefined) return;
-      writeNumber(to, VALUE, event.value);
-      if (event.register === 'device_state') writeText(to, STATE, deviceStateName(event, event.value));
+      writeNumber(to, ',"value":', event.value);
+      if (event.register === 'device_state') writeWord(to, ',"state":"', deviceStateName(event, event.value));
       return;
     }
     case 'other':
-      writeText(to, ACCESS, event.access);
-      writeNumber(to, OFFSET, event.offset);
-      writeNumber(to, BYTES, event.bytes);
+      writeWord(to, ',"access":"', event.access);
+      writeNumber(to, ',"offset":', event.offset);
+      writeNumber(to, ',"bytes":', event.bytes);
       return;
     case 'data':
-      writeText(to, DIRECTION, event.direction);
-      if (event.protocol !== 'v2') writeNumber(to, OFFSET, event.offset);
-      writeNumber(to, BYTES, event.bytes);
+      writeWord(to, ',"direction":"', event.direction);
+      if (event.protocol !== 'v2') writeNumber(to, ',"offset":', event.offset);
+      writeNumber(to, ',"bytes":', event.bytes);
       return;
     case 'get-state':
-      if (event.state !== undefined) writeText(to, STATE, event.state);
+      if (event.state !== undefined) writeWord(to, ',"state":"', event.state);
       return;
     case 'set-state':
-      writeText(to, STATE, event.state);
-      writeFlag(to, SESSION, NO_SESSION, event.session);
+      writeWord(to, ',"state":"', event.state);
+      writeFlag(to, 'session', event.session);
       return;
     case 'data-size':
-      writeNumber(to, BYTES, event.bytes);
+      writeNumber(to, ',"bytes":', event.bytes);
       return;
     case 'precopy-info':
-      writeNumber(to, INITIAL_BYTES, event.initialBytes);
-      writeNumber(to, DIRTY_BYTES, event.dirtyBytes);
-      writeFlag(to, REINIT, NO_REINIT, event.reinit);
+      writeNumber(to, ',"initialBytes":', event.initialBytes);
+      writeNumber(to, ',"dirtyBytes":', event.dirtyBytes);
+      writeFlag(to, 'reinit', event.reinit);
       return;
     case 'precopy-info-v2':
-      writeFlag(to, WANTED, NOT_WANTED, event.wanted);
+      writeFlag(to, 'wanted', event.wanted);
       return;
     case 'reset':
   }
@@ -89,20 +85,20 @@ function deviceStateName({ protocol }: Extract<DeviceEvent, { call: 'register' }
   return protocol === 'v1' ? v1StateName(withoutReserved(value)) : draftStateName(protocol, value);
 }
 
-function writeText(to: LineWriter, field: Piece, text: string): void {
-  to.piece(field);
-  to.text(text);
-  to.piece(END);
+function writeWord(to: LineWriter, field: string, word: string): void {
+  to.word(field);
+  to.word(word);
+  to.word('"');
 }
 
-function writeNumber(to: LineWriter, field: Piece, value: number | undefined): void {
+function writeNumber(to: LineWriter, field: string, value: number | undefined): void {
   if (value === undefined) return;
-  to.piece(field);
+  to.word(field);
   to.number(value);
 }
 
-function writeFlag(to: LineWriter, yes: Piece, no: Piece, is: boolean | undefined): void {
-  if (is !== undefined) to.piece(is ? yes : no);
+function writeFlag(to: LineWriter, field: string, is: boolean | undefined): void {
+  if (is !== undefined) to.word(`,"${field}":${is}`);
 }
 
 /** Whether two calls are the same, with the same answer: all but their times. */

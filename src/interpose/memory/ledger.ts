@@ -55,24 +55,24 @@ export class Ledgers {
     this.#records = [record(0), record(1)];
   }
 
-  get #counting(): Record {
+  #counting(): Record {
     return this.#records[(this.#head.counts & 1) as 0 | 1];
   }
 
   /** The slot of a ledger that counts. */
   slotOf(index: number): Slot {
-    return this.#counting.slots[index] as Slot;
+    return this.#counting().slots[index] as Slot;
   }
 
   /** True for the call whose notification begins with these words, if it was committed last: no other can be without its answer. */
   isOf(notification: Uint32Array): boolean {
-    const { call } = this.#counting;
+    const { call } = this.#counting();
     return call.id_low === notification[0] && call.id_high === notification[1];
   }
 
   /** The answer to the call that was committed last: a value, and a negative errno or 0. */
   get answer(): { value: number; error: number } {
-    return this.#counting.call;
+    return this.#counting().call;
   }
 
   /** Makes the arenas what a successor begins with: all at once, as the result of the call whose notification begins with these words. */

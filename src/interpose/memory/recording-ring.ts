@@ -1,7 +1,7 @@
 import type { LineWriter } from '../../recording/line-writer.ts';
-import { pieceText, type Piece } from '../../recording/pieces.ts';
+import { Part } from './line-shape.ts';
 
-/** Bytes of the lines that a supervisor may be ahead of its keeper: some 15,000 accesses. */
+/** Bytes of the lines that a supervisor may be ahead of its keeper: some 60,000 accesses. */
 const CAPACITY = 4 * 2 ** 20;
 const HEADER = 64;
 export const RECORDING_RING_SIZE = HEADER + CAPACITY;
@@ -15,47 +15,24 @@ export const RING = { open: 0, full: 1, lost: 2 } as const;
 export type RingState = (typeof RING)[keyof typeof RING];
 
 /**
- * How a part of a line begins, in units of 16 bits: a piece is one unit, with its index; a number is followed by so many units, the lowest
- * first; a text by so many UTF-16 code units.
+ * How a line begins, and the number of its shape is the unit behind it. The first line of a shape has all its parts, and their number; all
+ * others have their slots, which are its numbers and texts, and nothing of what lines of that shape have in common.
  */
-const PIECE = 0x8000;
-const TEXT = 0x4000;
-const NUMBER = 0x2000;
-/** Of one part. */
-const MOST = 0x1fff;
+const LINE = { slots: 0, parts: 1 } as const;
+/** How a part begins: what it is, and behind that its length in two units if it is a word or a text. */
+const PART = { word: 0, text: 1, small: 2, number: 3 } as const;
 const UNIT = 2 ** 16;
-/** Of one that is larger than a unit. */
+const UNITS_OF_A_LINE = 2;
+const UNITS_OF_A_LENGTH = 2;
+/** Of a number that is larger than a unit, the lowest first. */
 const UNITS_OF_A_NUMBER = 4;
+/** So many shapes are known at a time: lines that are all unlike would else fill the memory of both sides. */
+const MOST_SHAPES = 2048;
 
-/** The longest piece has less. */
-const BYTES_OF_A_UNIT = 32;
+/** So many characters of lines become bytes at a time. */
+const PIECE_OF_TEXT = 2 ** 16;
 
-/** Bytes, one behind the other. */
-class ByteBuilder {
-  readonly #bytes: Buffer;
-  #length = 0;
-
-  constructor(capacity: number) {
-    this.#bytes = Buffer.allocUnsafe(capacity);
-  }
-
-  byte(byte: number): void {
-    this.#bytes[this.#length] = byte;
-    this.#length += 1;
-  }
-
-  ascii(text: string): void {
-    for (let n = 0; n < text.length; n += 1) this.byte(text.charCodeAt(n));
-  }
-
-  text(text: string): void {
-    this.#length += this.#bytes.write(text, this.#length);
-  }
-
-  get bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
-  }
-}
+type Slot = number | string;
 
 /**
  * The lines of a recording on their way from a supervisor to the keeper, which makes text of them and writes them down: a queue in shared
@@ -67,9 +44,17 @@ export class RecordingRing implements LineWriter {
   readonly #data: Float64Array;
   readonly #units: Uint16Array;
   readonly #mask: number;
-  /** Units of the line that is not complete: so many, and how many there was room for when that was looked at last. */
-  #length = 0;
-  #room = 0;
+  /** Of the line that is not complete: its last part, and its slots. */
+  #root = new Part('word');
+  #part = this.#root;
+  readonly #slots: Slot[] = [];
+  #count = 0;
+  /** So many shapes have a number. */
+  #shapes = 0;
+  /** What stands before, between and behind the slots of each shape, for whoever takes the lines. */
+  readonly #known: (readonly string[])[] = [];
+  /** The next unit that is written, or taken. */
+  #at = 0;
 
   /** `memory` begins at a multiple of 8; what is behind its header is a power of two. */
   constructor(memory: Uint8Array) {
@@ -96,112 +81,186 @@ export class RecordingRing implements LineWriter {
     this.#data[0] = bytes;
   }
 
-  piece({ index }: Piece): void {
-    const at = this.#reserve(1);
-    if (at >= 0) this.#units[at & this.#mask] = PIECE + index;
+  word(text: string): void {
+    this.#part = this.#part.withWord(text);
   }
 
   number(value: number): void {
-    const count = value < UNIT ? 1 : UNITS_OF_A_NUMBER;
-    const at = this.#reserve(1 + count);
-    if (at < 0) return;
-    this.#units[at & this.#mask] = NUMBER + count;
-    let rest = value;
-    for (let n = 1; n <= count; n += 1) {
-      const high = Math.floor(rest / UNIT);
-      this.#units[(at + n) & this.#mask] = rest - high * UNIT;
-      rest = high;
-    }
+    this.#part = this.#part.withNumber();
+    this.#slot(value);
   }
 
   text(text: string): void {
-    for (let from = 0; from < text.length; from += MOST) {
-      const count = Math.min(MOST, text.length - from);
-      const at = this.#reserve(1 + count);
-      if (at < 0) continue;
-      const units = this.#units;
-      const mask = this.#mask;
-      units[at & mask] = TEXT + count;
-      for (let n = 0; n < count; n += 1) units[(at + 1 + n) & mask] = text.charCodeAt(from + n);
-    }
+    this.#part = this.#part.withText();
+    this.#slot(text);
   }
 
-  /** Where the next units of the line go; less than 0 if it becomes longer than there is room for. */
-  #reserve(count: number): number {
-    const from = this.#length;
-    this.#length += count;
-    if (this.#length > this.#room) {
-      this.#room = this.#units.length - this.#waiting;
-      if (this.#length > this.#room) return -1;
-    }
-    return (this.#head & this.#mask) + from;
-  }
-
-  /** Where the first unit of the line that is not complete goes: nobody else writes. */
-  get #head(): number {
-    return this.#words[HEAD] ?? 0;
-  }
-
-  get #waiting(): number {
-    return (this.#head - Atomics.load(this.#words, TAIL)) >>> 0;
+  #slot(value: Slot): void {
+    this.#slots[this.#count] = value;
+    this.#count += 1;
   }
 
   /** There is to be no such line. */
   discard(): void {
-    this.#length = 0;
-    this.#room = 0;
+    this.#part = this.#root;
+    this.#count = 0;
   }
 
   /** Puts the line behind the others; false if there was no room for it. Another one begins. */
   commit(): boolean {
-    const fits = this.#length <= this.#room;
-    if (fits) Atomics.store(this.#words, HEAD, (this.#head + this.#length) | 0); // last: now it counts
+    const fits = this.#part.shape < 0 ? this.#commitParts() : this.#commitSlots();
+    if (this.#shapes === MOST_SHAPES) {
+      this.#root = new Part('word');
+      this.#shapes = 0;
+    }
     this.discard();
     return fits;
   }
 
-  /** All lines that there are, which are there no more, in UTF-8. */
+  /** A line of a shape that whoever takes the lines knows. */
+  #commitSlots(): boolean {
+    let size = UNITS_OF_A_LINE;
+    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
+    if (!this.#begin(size, LINE.slots, this.#part.shape)) return false;
+    for (let n = 0; n < this.#count; n += 1) this.#putSlot(this.#slots[n] ?? 0);
+    this.#end();
+    return true;
+  }
+
+  /** The first line of its shape. */
+  #commitParts(): boolean {
+    const { line } = this.#part;
+    let size = UNITS_OF_A_LINE + UNITS_OF_A_LENGTH;
+    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
+    for (const { kind, word } of line) if (kind === 'word') size += unitsOf(word);
+    if (!this.#begin(size, LINE.parts, this.#shapes)) return false;
+    this.#putLength(line.length);
+    let n = 0;
+    for (const { kind, word } of line) {
+      if (kind === 'word') this.#putText(PART.word, word);
+      else {
+        this.#putSlot(this.#slots[n] ?? 0);
+        n += 1;
+      }
+    }
+    this.#end();
+    this.#part.shape = this.#shapes;
+    this.#shapes += 1;
+    return true;
+  }
+
+  #begin(size: number, how: number, shape: number): boolean {
+    const head = this.#words[HEAD] ?? 0; // nobody else writes it
+    if (size > this.#units.length - ((head - Atomics.load(this.#words, TAIL)) >>> 0)) return false;
+    this.#at = head;
+    this.#put(how);
+    this.#put(shape);
+    return true;
+  }
+
+  #end(): void {
+    Atomics.store(this.#words, HEAD, this.#at | 0); // last: now it counts
+  }
+
+  #put(unit: number): void {
+    this.#units[this.#at & this.#mask] = unit;
+    this.#at += 1;
+  }
+
+  #putLength(length: number): void {
+    this.#put(length % UNIT);
+    this.#put(Math.floor(length / UNIT));
+  }
+
+  #putSlot(value: Slot): void {
+    if (typeof value === 'string') this.#putText(PART.text, value);
+    else if (value < UNIT) {
+      this.#put(PART.small);
+      this.#put(value);
+    } else {
+      const low = value >>> 0;
+      const high = (value - low) / 2 ** 32;
+      this.#put(PART.number);
+      this.#put(low & 0xffff);
+      this.#put(low >>> 16);
+      this.#put(high & 0xffff);
+      this.#put(high >>> 16);
+    }
+  }
+
+  #putText(kind: number, text: string): void {
+    this.#put(kind);
+    this.#putLength(text.length);
+    for (let n = 0; n < text.length; n += 1) this.#put(text.charCodeAt(n));
+  }
+
+  /** All lines that there are, which are there no more, in UTF-8. Always by the same object: it knows the shapes. */
   take(): Uint8Array {
     const head = Atomics.load(this.#words, HEAD);
-    const tail = Atomics.load(this.#words, TAIL);
-    const length = (head - tail) >>> 0;
-    const lines = new ByteBuilder(length * BYTES_OF_A_UNIT);
-    for (let n = 0; n < length;) {
-      const unit = this.#unit(tail + n);
-      const behind = tail + n + 1;
-      n += 1;
-      if (unit >= PIECE) {
-        lines.ascii(pieceText(unit - PIECE));
-        continue;
-      }
-      const count = unit & MOST;
-      n += count;
-      if (unit < TEXT) lines.ascii(String(this.#numberAt(behind, count)));
-      else if (this.#isAscii(behind, count)) for (let at = 0; at < count; at += 1) lines.byte(this.#unit(behind + at));
-      else lines.text(this.#textAt(behind, count));
+    const length = (head - Atomics.load(this.#words, TAIL)) >>> 0;
+    this.#at = head - length;
+    const lines: Buffer[] = [];
+    let text = '';
+    while (this.#at !== head) {
+      text += this.#takeLine();
+      if (text.length < PIECE_OF_TEXT && this.#at !== head) continue;
+      lines.push(Buffer.from(text));
+      text = '';
     }
     Atomics.store(this.#words, TAIL, head);
-    return lines.bytes;
+    return Buffer.concat(lines);
   }
 
-  #unit(at: number): number {
-    return this.#units[at & this.#mask] ?? 0;
+  #takeLine(): string {
+    const how = this.#take();
+    const shape = this.#take();
+    if (how === LINE.slots) return this.#takeSlots(shape);
+    let text = '';
+    let words = '';
+    const between: string[] = [];
+    for (let left = this.#takeLength(); left > 0; left -= 1) {
+      const kind = this.#take();
+      const part = this.#takePart(kind);
+      text += part;
+      if (kind === PART.word) words += part;
+      else {
+        between.push(words);
+        words = '';
+      }
+    }
+    this.#known[shape] = [...between, words];
+    return text;
   }
 
-  #isAscii(at: number, length: number): boolean {
-    let all = 0;
-    for (let n = 0; n < length; n += 1) all |= this.#unit(at + n);
-    return all < 0x80;
+  #takeSlots(shape: number): string {
+    const between = this.#known[shape];
+    if (between === undefined) throw new RangeError(`no line of shape ${shape} has come before`);
+    let text = between[0] ?? '';
+    for (let n = 1; n < between.length; n += 1) text += this.#takePart(this.#take()) + between[n];
+    return text;
   }
 
-  #textAt(at: number, length: number): string {
-    return String.fromCharCode(...Array.from({ length }, (_, n) => this.#unit(at + n)));
+  #takePart(kind: number): string {
+    if (kind === PART.small) return String(this.#take());
+    if (kind === PART.number) {
+      let value = 0;
+      for (let n = 0; n < UNITS_OF_A_NUMBER; n += 1) value += this.#take() * UNIT ** n;
+      return String(value);
+    }
+    let text = '';
+    for (let left = this.#takeLength(); left > 0; left -= 1) text += String.fromCharCode(this.#take());
+    return text;
   }
 
-  #numberAt(at: number, length: number): number {
-    let value = 0;
-    for (let n = length - 1; n >= 0; n -= 1) value = value * UNIT + this.#unit(at + n);
-    return value;
+  #takeLength(): number {
+    const low = this.#take();
+    return low + this.#take() * UNIT;
+  }
+
+  #take(): number {
+    const unit = this.#units[this.#at & this.#mask] ?? 0;
+    this.#at += 1;
+    return unit;
   }
 
   get isEmpty(): boolean {
@@ -217,4 +276,9 @@ export class RecordingRing implements LineWriter {
   wakes(): boolean {
     return Atomics.load(this.#words, ASLEEP) === 1 && Atomics.exchange(this.#words, ASLEEP, 0) === 1;
   }
+}
+
+function unitsOf(slot: Slot): number {
+  if (typeof slot === 'string') return 1 + UNITS_OF_A_LENGTH + slot.length;
+  return 1 + (slot < UNIT ? 1 : UNITS_OF_A_NUMBER);
 }

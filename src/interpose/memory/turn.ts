@@ -33,7 +33,7 @@ export class Turn {
   begin(call: Call): void {
     this.#call = call;
     this.#stage = 'served';
-    this.#touched.length = 0;
+    if (this.#touched.length > 0) this.#touched.length = 0; // to set it costs more than to look
     call.begin(this.answers);
   }
 

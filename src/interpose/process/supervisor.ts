@@ -9,6 +9,7 @@ import { Listener } from '../../sys/seccomp.ts';
 import { FdStore } from '../../sys/socket.ts';
 import { Bridging } from '../bridged/bridging.ts';
 import { Call } from '../trap/call.ts';
+import { clock } from '../trap/call-time.ts';
 import { Emulation } from '../emulated/emulation.ts';
 import type { Devices } from '../serve/devices.ts';
 import { Findings } from '../bridged/findings.ts';
@@ -139,10 +140,10 @@ export class Supervisor {
     else this.#recorder.takesOver(() => this.#takeOver());
     this.#begun[0] = 1;
     for (;;) {
-      const now = performance.now();
+      const now = clock.now();
       this.#workDue = Math.min(this.#router.devices.work(now), now + (this.#peers?.work() ?? Infinity));
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
-      if (this.#hasToPoll) {
+      if (this.#hasToPoll()) {
         if (!this.#wait()) break;
       } else if (this.#listener.receive()) this.#serve(this.#current, 0);
       else if (this.#isDeserted()) break;
@@ -151,7 +152,7 @@ export class Supervisor {
   }
 
   /** There is something to wait for besides the next call. */
-  get #hasToPoll(): boolean {
+  #hasToPoll(): boolean {
     return (
       this.#parked.count > 0 ||
       !this.#listener.endsWaiting ||

@@ -6,7 +6,6 @@ import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
 import { MAX_DRIVER_CALLS } from '../../recording/format.ts';
 import { isSameCall, writeCall } from '../../recording/line.ts';
-import { pieces } from '../../recording/pieces.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { sendNow } from '../../sys/socket.ts';
@@ -14,7 +13,7 @@ import { RING, type RecordingRing } from '../memory/recording-ring.ts';
 import { messageOf, warn } from '../run/log.ts';
 import { deviceInWindow, offsetInRegion } from '../run/window.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
-import { callTime } from '../trap/call-time.ts';
+import { callTime, clock } from '../trap/call-time.ts';
 import { requestName } from './request-names.ts';
 
 /** What a call is about. */
@@ -61,7 +60,7 @@ export interface RecorderParts {
 }
 
 /** From the clock of performance.now() to `CLOCK_MONOTONIC` in microseconds. */
-const ORIGIN = Number(process.hrtime.bigint()) / 1000 - performance.now() * 1000;
+const ORIGIN = Number(process.hrtime.bigint()) / 1000 - clock.now() * 1000;
 /** For so long a thread is taken to be of the process that it was of, in milliseconds. */
 const KNOWN = 1000;
 const WAKE = new Uint8Array(1);
@@ -79,7 +78,8 @@ export class AccessRecorder {
   readonly #wake: number;
   readonly #file: RecorderParts['data'];
   readonly #waiting = new Map<bigint, Open>();
-  readonly #processes = new Map<number, { readonly pid: number | undefined; readonly until: number }>();
+  /** Of a thread: the fields that say who it is. */
+  readonly #processes = new Map<number, { readonly who: string; readonly until: number }>();
   readonly #names = new Map<string, string>();
   #open: Open | undefined;
   #isTakingOver = false;
@@ -91,7 +91,7 @@ export class AccessRecorder {
   }
 
   /** For observe(): whole microseconds. */
-  readonly clock = (): number => Math.round(ORIGIN + performance.now() * 1000);
+  readonly clock = (): number => Math.round(ORIGIN + clock.now() * 1000);
 
   /** Calls are served that a supervisor before this had begun. */
   takesOver(calls: () => void): void {
@@ -180,16 +180,16 @@ export class AccessRecorder {
 
   opened(device: string, protocol: Protocol, tid: number): void {
     const ring = this.#ring;
-    ring.piece(OPENED_TIME);
+    ring.word('{"kind":"opened","time":');
     ring.number(this.clock());
     this.#writeDevice(device);
-    ring.text(`,"protocol":"${protocol}"`);
+    ring.word(`,"protocol":"${protocol}"`);
     this.#writeWho(tid);
     this.#commit();
   }
 
   closed(device: string): void {
-    this.#ring.piece(CLOSED_TIME);
+    this.#ring.word('{"kind":"closed","time":');
     this.#ring.number(this.clock());
     this.#writeDevice(device);
     this.#commit();
@@ -213,16 +213,16 @@ export class AccessRecorder {
   #writeAccess(open: Open, call: Call, value: number, error: number): void {
     const { begin, subject, retries, again, moved, data, driver, omitted } = open;
     const ring = this.#ring;
-    ring.piece(ACCESS_BEGIN);
+    ring.word('{"kind":"access","begin":');
     ring.number(begin);
-    ring.piece(US);
+    ring.word(',"us":');
     ring.number(Math.max(0, this.clock() - begin));
     this.#writeWho(call.tid);
     if (subject !== undefined) {
-      ring.piece(subject.kind === 'device' ? DEVICE : NODE);
-      ring.text(subject.text);
+      ring.word(subject.kind === 'device' ? ',"device":' : ',"node":');
+      ring.word(subject.text);
     }
-    ring.piece(CALL);
+    ring.word(',"call":{');
     const seen = isFirstLook(call) ? undefined : open.call;
     if (seen === undefined) ring.text(otherCall(call, subject, open.feature));
     else writeCall(ring, seen);
@@ -230,7 +230,7 @@ export class AccessRecorder {
     if (moved !== undefined) ring.text(movedText(moved));
     if (data !== undefined) ring.text(dataText(data));
     if (retries > 0) ring.text(`,"retries":${retries}`);
-    if (again) ring.text(',"again":true');
+    if (again) ring.word(',"again":true');
     if (driver.length > 0) this.#writeDriver(driver, subject);
     if (omitted > 0) ring.text(`,"driverOmitted":${omitted}`);
   }
@@ -238,41 +238,41 @@ export class AccessRecorder {
   #writeResult(call: Call, value: number, error: number): void {
     const ring = this.#ring;
     if (error !== 0) {
-      ring.text(`},"errno":"${errnoText(error)}"`);
+      ring.word(`},"errno":"${errnoText(error)}"`);
       return;
     }
-    ring.piece(RESULT);
+    ring.word('},"result":');
     if (value >= 0) ring.number(value);
-    else ring.text(resultText(call, value));
+    else ring.word(resultText(call, value));
   }
 
   #writeDriver(driver: readonly DriverCalls[], subject: Subject | undefined): void {
     const ring = this.#ring;
     for (const [n, { device, first, times }] of driver.entries()) {
-      ring.piece(n === 0 ? DRIVER : NEXT_DRIVER);
+      ring.word(n === 0 ? ',"driver":[{"time":' : '},{"time":');
       ring.number(first.time);
-      ring.piece(COMMA);
+      ring.word(',');
       writeCall(ring, first);
       if (subject?.text !== this.#quoted(device)) this.#writeDevice(device);
       if (times > 1) ring.text(`,"times":${times}`);
     }
-    ring.piece(END_OF_DRIVER);
+    ring.word('}]');
   }
 
   #driverLine(device: string, event: DeviceEvent): void {
     const ring = this.#ring;
-    ring.piece(DRIVER_TIME);
+    ring.word('{"kind":"driver","time":');
     ring.number(event.time);
     this.#writeDevice(device);
-    ring.piece(CALL);
+    ring.word(',"call":{');
     writeCall(ring, event);
-    ring.piece(END_OF_CALL);
+    ring.word('}');
     this.#commit();
   }
 
   #writeDevice(device: string): void {
-    this.#ring.piece(DEVICE);
-    this.#ring.text(this.#quoted(device));
+    this.#ring.word(',"device":');
+    this.#ring.word(this.#quoted(device));
   }
 
   #look(open: Open, bytes: Uint8Array): void {
@@ -313,7 +313,7 @@ export class AccessRecorder {
       ring.discard();
       return;
     }
-    ring.piece(END_OF_LINE);
+    ring.word('}\n');
     if (!ring.commit()) {
       ring.close(RING.lost);
       warn('the recording is ended: lines were lost, as nobody has taken them in time');
@@ -333,15 +333,10 @@ export class AccessRecorder {
     let known = this.#processes.get(tid);
     if (known === undefined || known.until < now) {
       if (this.#processes.size >= MAX_THREADS) this.#processes.clear();
-      known = { pid: processOf(tid), until: now + KNOWN };
+      known = { who: `,"pid":${processOf(tid) ?? 'null'},"tid":${tid}`, until: now + KNOWN };
       this.#processes.set(tid, known);
     }
-    const ring = this.#ring;
-    ring.piece(PID);
-    if (known.pid === undefined) ring.text('null');
-    else ring.number(known.pid);
-    ring.piece(TID);
-    ring.number(tid);
+    this.#ring.word(known.who);
   }
 
   /** A name in JSON. */
@@ -353,9 +348,6 @@ export class AccessRecorder {
 }
 
 const MAX_THREADS = 1024;
-
-const { ACCESS_BEGIN, OPENED_TIME, CLOSED_TIME, DRIVER_TIME, US, PID, TID, DEVICE, NODE, CALL, END_OF_CALL } = pieces;
-const { RESULT, DRIVER, NEXT_DRIVER, COMMA, END_OF_DRIVER, END_OF_LINE } = pieces;
 
 function newAccess(begin: number, again: boolean): Open {
   return {

@@ -9,7 +9,7 @@ import {
 } from '../../sys/process-memory.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
-import { callBegins } from './call-time.ts';
+import { callBegins, clock } from './call-time.ts';
 import { callerMemory } from './caller-memory.ts';
 
 /** The kernel carries the call out itself, as if it had not been trapped. */
@@ -78,12 +78,12 @@ export class Call {
 
   /** Throws `EINTR` if the caller is gone. What has just been seen is not asked about again. */
   check(): void {
-    if (performance.now() - this.#seen > SEEN) this.#checkNow();
+    if (clock.now() - this.#seen > SEEN) this.#checkNow();
   }
 
   #checkNow(): void {
     if (this.#answers?.isValid(this.id) === false) throw refuse('EINTR', 'the caller is gone');
-    this.#seen = performance.now();
+    this.#seen = clock.now();
   }
 
   /** Reads `length` bytes of the caller's memory to an address here. Throws `EFAULT`. */
