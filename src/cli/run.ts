@@ -14,6 +14,7 @@ import { dieOf } from './die.ts';
 import type { CheckReport } from '../interpose/process/judge-output.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
+import type { SocketFile } from '../sys/socket-file.ts';
 import type { Log } from './record.ts';
 
 /** What the options of `run` come to. */
@@ -38,6 +39,7 @@ export interface RunOptions {
   readonly recordLimit: string;
   readonly trace?: string;
   readonly check?: true;
+  readonly status?: string;
   readonly json?: true;
   readonly verbose?: true;
 }
@@ -132,6 +134,10 @@ export function addRunOptions(command: Command): Command {
       '--check',
       'judge the VMM by the rules of the protocol that it speaks, and say at the end which it has broken',
     )
+    .option(
+      '--status <socket>',
+      'answer at a socket how far migrations are, for vfio-shim status; in a directory it is PID.sock',
+    )
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*');
 }
@@ -151,7 +157,7 @@ Examples:
 /** What is ordered whatever process this is, and whatever it inherits. Throws `ERR_ARGUMENT` or `ERR_SPEC`. */
 export function ordered(
   options: RunOptions,
-): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'> {
+): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording' | 'status'> {
   const dataSection = dataSectionOf(options);
   return {
     devices: planned(options, dataSection),
@@ -188,12 +194,18 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     ...what,
     dataFds: what.present === 'v2' || what.present === 'auto' ? dataFdWindow() : undefined,
     log: log?.name,
-    fds: { report: reportFd === undefined ? undefined : Number(reportFd), log: log?.fd, ...recording.fds },
+    fds: {
+      report: reportFd === undefined ? undefined : Number(reportFd),
+      log: log?.fd,
+      status: undefined,
+      ...recording.fds,
+    },
     recording: recording.planned,
+    status: undefined,
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     sysfs: undefined,
   };
-  checkLimits(order);
+  checkLimits(order, options.status !== undefined);
   const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices);
   if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
@@ -202,10 +214,14 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     env['VFIO_SHIM_DEVICES'] = what.devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
   }
   Reflect.deleteProperty(env, REPORT_FD);
+  let socket: SocketFile | undefined;
   try {
-    launch({ ...order, sysfs }, command, env);
+    socket = await socketOf(options);
+    const status = socket && { path: socket.path, identity: socket.identity };
+    launch({ ...order, sysfs, status, fds: { ...order.fds, status: socket?.fd } }, command, env);
   } catch (error) {
     removeSysfs({ sysfs }); // there may be no keeper to do it
+    socket?.close();
     throw error;
   }
 }
@@ -214,10 +230,14 @@ async function logOf({ log }: RunOptions): Promise<Log | undefined> {
   return log === undefined ? undefined : (await import('./record.ts')).openLog(log);
 }
 
+async function socketOf({ status }: RunOptions): Promise<SocketFile | undefined> {
+  return status === undefined ? undefined : (await import('./status-socket.ts')).openStatus(status);
+}
+
 /** What is recorded, and the descriptors of the files for that. Few runs have any. */
 async function recordingOf(
   options: RunOptions,
-  what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'>,
+  what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording' | 'status'>,
 ): Promise<{ planned: Order['recording']; fds: Pick<Order['fds'], 'record' | 'recordData' | 'trace'> }> {
   const { record, recordData, trace, check = false } = options;
   if (record === undefined && trace === undefined && recordData === undefined && !check)

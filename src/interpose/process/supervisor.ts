@@ -105,6 +105,7 @@ export class Supervisor {
       warn,
       log: plan.verbose ? warn : undefined,
       recorder: this.#recorder,
+      notesProgress: plan.status !== undefined,
     };
     if (plan.devices.length > 0) {
       const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));
