@@ -116,7 +116,10 @@ export function checkLimits(plan: Order, hasClients: boolean): void {
       },
     );
   }
-  const needed = Math.max(firstFreeFd(plan) + NODES_OWN + (hasClients ? CLIENTS : 0), plan.dataFds === undefined ? 0 : 128);
+  const needed = Math.max(
+    firstFreeFd(plan) + NODES_OWN + (hasClients ? CLIENTS : 0),
+    plan.dataFds === undefined ? 0 : 128,
+  );
   const limit = descriptorLimit();
   if (limit < needed) {
     throw new ShimError('ERR_SYSCALL', `RLIMIT_NOFILE: ${limit} is too low, this run needs ${needed}`, {

@@ -55,9 +55,13 @@ export function parseStatus(text: string): Status {
   const answer = objectIn(text);
   const { version, time, takeovers, devices } = answer;
   if (version !== STATUS_VERSION && isCount(version)) {
-    throw new ShimError('ERR_FILE_VERSION', `status: version ${String(version)}, this vfio-shim knows ${STATUS_VERSION}`, {
-      errno: 'EINVAL',
-    });
+    throw new ShimError(
+      'ERR_FILE_VERSION',
+      `status: version ${String(version)}, this vfio-shim knows ${STATUS_VERSION}`,
+      {
+        errno: 'EINVAL',
+      },
+    );
   }
   if (version !== STATUS_VERSION || !isCount(time) || !isCount(takeovers)) throw corrupt('is none of a run');
   if (!Array.isArray(devices)) throw corrupt('has no devices');

@@ -133,7 +133,9 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     const { log, recorder } = options;
     this.#recorder = recorder;
     const progress =
-      options.notesProgress === true ? new ProgressCounter(at('progress'), protocol, statesOf(protocol).numbers) : undefined;
+      options.notesProgress === true
+        ? new ProgressCounter(at('progress'), protocol, statesOf(protocol).numbers)
+        : undefined;
     const clock = recorder?.clock ?? (progress === undefined ? untimed : microseconds);
     const ofDriver = (event: DeviceEvent): void => {
       progress?.ofDriver(event);
