@@ -14,7 +14,6 @@ import { dieOf } from './die.ts';
 import type { CheckReport } from '../interpose/process/judge-output.ts';
 import { tell } from './fail.ts';
 import { print, say } from './output.ts';
-import type { SocketFile } from '../sys/socket-file.ts';
 import type { Log } from './record.ts';
 
 /** What the options of `run` come to. */
@@ -214,24 +213,18 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     env['VFIO_SHIM_DEVICES'] = what.devices.map((device) => `${groupPath(device)}=${device.name}`).join(' ');
   }
   Reflect.deleteProperty(env, REPORT_FD);
-  let socket: SocketFile | undefined;
   try {
-    socket = await socketOf(options);
-    const status = socket && { path: socket.path, identity: socket.identity };
-    launch({ ...order, sysfs, status, fds: { ...order.fds, status: socket?.fd } }, command, env);
+    const begin = (whole: Order): void => launch(whole, command, env);
+    if (options.status === undefined) begin({ ...order, sysfs });
+    else (await import('./status-socket.ts')).beginWithStatus(options.status, { ...order, sysfs }, begin);
   } catch (error) {
     removeSysfs({ sysfs }); // there may be no keeper to do it
-    socket?.close();
     throw error;
   }
 }
 
 async function logOf({ log }: RunOptions): Promise<Log | undefined> {
   return log === undefined ? undefined : (await import('./record.ts')).openLog(log);
-}
-
-async function socketOf({ status }: RunOptions): Promise<SocketFile | undefined> {
-  return status === undefined ? undefined : (await import('./status-socket.ts')).openStatus(status);
 }
 
 /** What is recorded, and the descriptors of the files for that. Few runs have any. */

@@ -13,8 +13,6 @@ import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
 import { RecordingRing } from '../memory/recording-ring.ts';
 import { handOn, LAUNCHER_FD, parsePlan, placesOf, type Plan } from '../run/plan.ts';
 import { beginRecording } from './recorder.ts';
-import { StatusReader } from './status-reader.ts';
-import { StatusServer } from './status-server.ts';
 import { NODE, SupervisorProgram } from './supervisor-program.ts';
 import { removeSysfs } from './sysfs.ts';
 import { logOf } from './target-stderr.ts';
@@ -52,8 +50,7 @@ interface Kept {
   readonly begun: Uint8Array;
   /** The lines of a recording. */
   readonly ring: () => RecordingRing;
-  /** How far migrations are. */
-  readonly status: () => StatusReader;
+  readonly journal: Uint8Array;
   readonly program: SupervisorProgram;
 }
 
@@ -82,17 +79,19 @@ function prepare(plan: Plan): Kept | undefined {
   const journal = mapSharedMemory(files[0] ?? -1, layout.size).bytes;
   const begun = layout.begun(journal);
   const ring = (): RecordingRing => new RecordingRing(layout.recording(journal));
-  const status = (): StatusReader => new StatusReader(plan, layout, journal);
   const program = new SupervisorProgram();
   const listener = receiveFd(LAUNCHER_FD);
-  return listener && { fds: [listener.number, ...files, ...fdStores], begun, ring, status, program };
+  return listener && { fds: [listener.number, ...files, ...fdStores], begun, ring, journal, program };
 }
 
 async function superviseAndRecord(plan: Plan, kept: Kept): Promise<void> {
   const { plan: given, recorder } = beginRecording(plan, kept.ring);
   const { status, ...fds } = given.fds;
   const takeovers = { count: 0 };
-  if (status !== undefined) answer(status, kept.status(), takeovers);
+  if (status !== undefined) {
+    const { answerStatus } = await import('./status-answer.ts');
+    answerStatus(status, given, kept.journal, takeovers);
+  }
   try {
     await superviseToTheEnd({ ...given, fds: { ...fds, status: undefined } }, kept, (how) => {
       takeovers.count += 1;
@@ -101,11 +100,6 @@ async function superviseAndRecord(plan: Plan, kept: Kept): Promise<void> {
   } finally {
     await recorder?.finish();
   }
-}
-
-/** Whoever connects is told how far migrations are. */
-function answer(socket: number, reader: StatusReader, takeovers: { readonly count: number }): void {
-  new StatusServer(socket, () => `${JSON.stringify(reader.status(takeovers.count))}\n`);
 }
 
 /** Has one supervisor after the other until the target has ended, or none can be had. Tells of each that died, and how. */

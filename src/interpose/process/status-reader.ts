@@ -1,11 +1,9 @@
 import type { Protocol } from '../../device/migratable.ts';
-import { microseconds } from '../../device/observe.ts';
-import { kindOf } from '../../sim/drivers.ts';
 import { bridgedFacts, bridgedName } from '../bridged/bridged-facts.ts';
-import { deviceArena, type JournalLayout } from '../memory/journal.ts';
+import { deviceArena, JournalLayout } from '../memory/journal.ts';
 import { Ledgers, type Ledger } from '../memory/ledger.ts';
 import { placesOf, type Plan } from '../run/plan.ts';
-import { progressAt, stateNoted } from '../serve/progress.ts';
+import { progressIn, stateNoted } from '../serve/progress.ts';
 import { statesOf } from '../serve/report.ts';
 import { STATUS_VERSION, type DeviceStatus, type Status } from './status.ts';
 
@@ -17,8 +15,9 @@ export class StatusReader {
   readonly #plan: Plan;
   readonly #ledgers: readonly Ledger[];
 
-  constructor(plan: Plan, layout: JournalLayout, journal: Uint8Array) {
+  constructor(plan: Plan, journal: Uint8Array) {
     this.#plan = plan;
+    const layout = new JournalLayout(placesOf(plan));
     const ledgers = new Ledgers(layout.ledgers(journal));
     this.#ledgers = Array.from({ length: placesOf(plan) }, (_, n) => layout.deviceLedger(journal, ledgers, n));
   }
@@ -35,9 +34,8 @@ export class StatusReader {
   /** `undefined` if there is no device in that place. */
   #identityOf(ledger: Ledger, place: number): Identity | undefined {
     const planned = this.#plan.devices[place];
-    if (planned !== undefined) {
-      return { name: planned.name, device: planned.text, protocol: kindOf(planned.spec).protocol };
-    }
+    const protocol = this.#plan.status?.protocols[place];
+    if (planned !== undefined && protocol !== undefined) return { name: planned.name, device: planned.text, protocol };
     const { used, flags } = bridgedFacts(ledger);
     const name = bridgedName(ledger);
     return used === 1 ? { name, device: `vfio:${name}`, protocol: flags === 0 ? 'v1' : 'v2' } : undefined;
@@ -48,7 +46,7 @@ function deviceStatus(identity: Identity, { arena }: Ledger): DeviceStatus {
   const { offset, size } = deviceArena.progress;
   const noted = arena.subarray(offset, offset + size);
   const state = stateIn(noted, identity.protocol);
-  return { ...identity, state, ...progressAt(noted, identity.protocol, state === 'STOP_COPY', microseconds()) };
+  return { ...identity, state, ...progressIn(noted, identity.protocol, state === 'STOP_COPY') };
 }
 
 function stateIn(noted: Uint8Array, protocol: Protocol): string | null {

@@ -14,51 +14,67 @@ const PATIENCE = 2000;
  */
 export class StatusServer {
   readonly #listener: number;
-  readonly #answer: () => string;
+  readonly #answer: () => string | undefined;
   readonly #clients = new Set<Socket>();
   #server: Server | undefined;
   #answered = 0;
-  #timer: NodeJS.Timeout | undefined;
+  #isPausing = false;
 
-  /** `listener` is a socket that listens, and stays the caller's. */
-  constructor(listener: number, answer: () => string) {
+  /** `listener` is a socket that listens, and stays the caller's. Who connects is sent away if there is no answer. */
+  constructor(listener: number, answer: () => string | undefined) {
     this.#listener = listener;
     this.#answer = answer;
-    this.#listen();
   }
 
-  /** Each time with a descriptor of its own: who stops listening closes it, and the socket goes on. */
-  #listen(): void {
+  /** Listens each time with a descriptor of its own: who stops listening closes that, and the socket goes on. */
+  listen(): void {
+    const own = this.#duplicate();
+    if (own === undefined) {
+      this.#pause();
+      return;
+    }
     const server = createServer({ pauseOnConnect: true }, (client) => this.#serve(client));
-    server.on('error', () => this.#pause()); // no descriptor is left, which passes
-    server.listen({ fd: duplicateOwn(this.#listener).number, backlog: BURST });
+    server.on('error', () => this.#pause());
+    server.listen({ fd: own });
     this.#server = server;
+  }
+
+  /** `undefined` if no descriptor is left, which passes. */
+  #duplicate(): number | undefined {
+    try {
+      return duplicateOwn(this.#listener).number;
+    } catch {
+      return undefined;
+    }
   }
 
   #pause(): void {
     this.#server?.close();
     this.#server = undefined;
     this.#answered = 0;
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
-      this.#listen();
+    if (this.#isPausing) return;
+    this.#isPausing = true;
+    setTimeout(() => {
+      this.#isPausing = false;
+      this.listen();
     }, PAUSE);
   }
 
   #serve(client: Socket): void {
     this.#answered += 1;
     if (this.#answered >= BURST) this.#pause();
-    if (this.#clients.size >= MOST) {
+    client.on('error', () => {}); // it is gone
+    const answer = this.#clients.size < MOST ? this.#answer() : undefined;
+    if (answer === undefined) {
       client.destroy();
       return;
     }
     this.#clients.add(client);
     const patience = setTimeout(() => client.destroy(), PATIENCE);
-    client.on('error', () => {}); // it is gone
     client.on('close', () => {
       clearTimeout(patience);
       this.#clients.delete(client);
     });
-    client.end(this.#answer(), () => client.destroy());
+    client.end(answer, () => client.destroy());
   }
 }

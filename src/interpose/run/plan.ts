@@ -1,3 +1,4 @@
+import type { Protocol } from '../../device/migratable.ts';
 import type { V1Habits } from '../../bridge/state-map.ts';
 import type { RecordingHeader } from '../../recording/format.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
@@ -34,7 +35,7 @@ export interface Plan {
   /** None if nothing is recorded. */
   readonly recording: PlannedRecording | undefined;
   /** The socket at which the keeper says how far migrations are, if there is to be one. */
-  readonly status: PlannedSocket | undefined;
+  readonly status: PlannedStatus | undefined;
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
@@ -53,10 +54,11 @@ export interface PlannedRecording {
   readonly isJudged: boolean;
 }
 
-/** The file of a socket that listens, which the keeper removes. */
-export interface PlannedSocket {
+/** The file of a socket that listens, which the keeper removes, and the protocols of the plan's devices. */
+export interface PlannedStatus {
   readonly path: string;
   readonly identity: string;
+  readonly protocols: readonly Protocol[];
 }
 
 /** Descriptors that a plan names, by the numbers of the process that reads it. */

@@ -31,11 +31,14 @@ const device_progress = struct('device_progress', 128, {
   dirtied: ['count', 56],
   first_told: ['count', 64],
   last_told: ['count', 72],
-  /** Two moments from which the rate is reckoned, the earlier one first, and what was done by then. */
-  earlier: ['count', 80],
-  earlier_done: ['count', 88],
-  later: ['count', 96],
-  later_done: ['count', 104],
+  /** For how long data have been moving, and when the last piece came. */
+  moving: ['count', 80],
+  last_piece: ['count', 88],
+  /** Two values of `moving` from which the rate is reckoned, the earlier one first, and what was done by then. */
+  earlier: ['count', 96],
+  earlier_done: ['count', 104],
+  later: ['count', 112],
+  later_done: ['count', 120],
 });
 
 const Phase = { NONE: 0, SAVING: 1, LOADING: 2 } as const;
@@ -51,6 +54,8 @@ const phases: Readonly<Record<string, Phase>> = {
 
 /** After so many microseconds a rate is reckoned from a later moment. */
 const WINDOW = 1_000_000;
+/** From one piece of data to the next, so many microseconds count at most: beyond that, the VMM does something else. */
+const LONGEST = 100_000;
 const MOST = Number.MAX_SAFE_INTEGER;
 
 /** Numbers come from drivers: no sum of them is more than this program can count. */
@@ -133,21 +138,25 @@ export class ProgressCounter {
     my.has_told = 0;
     my.done = 0;
     my.dirtied = 0;
-    my.earlier = time;
+    my.moving = 0;
+    my.last_piece = time;
+    my.earlier = 0;
     my.earlier_done = 0;
-    my.later = time;
+    my.later = 0;
     my.later_done = 0;
   }
 
   #moved(bytes: number, time: number): void {
     const my = this.#my;
     if (my.phase === Phase.NONE) return;
-    if (time - my.later >= WINDOW) {
+    if (my.moving - my.later >= WINDOW) {
       my.earlier = my.later;
       my.earlier_done = my.later_done;
-      my.later = time;
+      my.later = my.moving;
       my.later_done = my.done;
     }
+    my.moving += Math.min(LONGEST, less(time, my.last_piece));
+    my.last_piece = time;
     my.done = sum(my.done, bytes);
   }
 
@@ -194,12 +203,12 @@ export function stateNoted(memory: Uint8Array): number | undefined {
   return state === 0 ? undefined : state - 1;
 }
 
-/** What was noted, at a time of the clock that the events had. `isStopped`: the device is in STOP_COPY. */
-export function progressAt(memory: Uint8Array, protocol: Protocol, isStopped: boolean, now: number): Progress {
+/** What was noted. `isStopped`: the device is in STOP_COPY. */
+export function progressIn(memory: Uint8Array, protocol: Protocol, isStopped: boolean): Progress {
   const my = device_progress.view(memory);
   if (my.has_begun === 0) return NOTHING;
   if (my.phase === Phase.NONE) return { ...NOTHING, bytesDone: my.done };
-  const bytesPerSecond = rate(less(my.done, my.earlier_done), my.done > 0 ? less(now, my.earlier) : 0);
+  const bytesPerSecond = my.done === 0 ? null : rate(less(my.done, my.earlier_done), my.moving - my.earlier);
   if (my.phase === Phase.LOADING) return { ...NOTHING, phase: 'loading', bytesDone: my.done, bytesPerSecond };
   const left = my.has_left === 0 ? null : less(my.left, my.done - my.left_done);
   const stopCopyBytes = protocol === 'v1' ? left : stopCopyLeft(my, isStopped);

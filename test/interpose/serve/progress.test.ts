@@ -1,18 +1,19 @@
 import { describe, expect, it } from 'vitest';
 import type { DeviceEvent } from '../../../src/device/device-event.ts';
 import type { Protocol } from '../../../src/device/migratable.ts';
-import { ProgressCounter, progressAt, stateNoted, type Progress } from '../../../src/interpose/serve/progress.ts';
+import { ProgressCounter, progressIn, stateNoted, type Progress } from '../../../src/interpose/serve/progress.ts';
 import { statesOf } from '../../../src/interpose/serve/report.ts';
 
 const SECOND = 1_000_000;
+const MS = 1000;
 
-function noted(protocol: Protocol, events: readonly DeviceEvent[], now: number): Progress {
+function noted(protocol: Protocol, events: readonly DeviceEvent[]): Progress {
   const memory = new Uint8Array(128);
   // a successor for each event goes on
   for (const event of events) new ProgressCounter(memory, protocol, statesOf(protocol).numbers).ofDriver(event);
   const state = stateNoted(memory);
   const isStopped = state !== undefined && statesOf(protocol).name(state) === 'STOP_COPY';
-  return progressAt(memory, protocol, isStopped, now);
+  return progressIn(memory, protocol, isStopped);
 }
 
 const state = (name: string, time: number): DeviceEvent => ({
@@ -43,33 +44,75 @@ describe('the progress of a v2 driver', () => {
     state('PRE_COPY', 0),
     info(1000, 0, 0),
     size(400, 0),
-    data(600, SECOND / 2),
-    info(0, 700, SECOND / 2), // 400 should be left: 300 have become dirty
-    data(200, SECOND / 2),
+    data(600, 50 * MS),
+    info(0, 700, 50 * MS), // 400 should be left: 300 have become dirty
+    data(200, 100 * MS),
   ];
 
   it('is what pre-copy has done and left, how fast, and what stop-and-copy will take', () => {
-    expect(noted('v2', preCopy, SECOND)).toEqual({
+    expect(noted('v2', preCopy)).toEqual({
       phase: 'saving',
       bytesDone: 800,
       bytesLeft: 500,
-      bytesPerSecond: 800,
+      bytesPerSecond: 8000,
       stopCopyBytes: 400,
-      downtimeMs: 500,
-      dirtyBytesPerSecond: 600,
+      downtimeMs: 50,
+      dirtyBytesPerSecond: 6000,
     });
   });
 
+  it('has a rate of the time in which data move, at most 100 ms from one piece to the next', () => {
+    const begun = state('PRE_COPY', 0);
+    expect(noted('v2', [begun, data(100, 20 * MS)]).bytesPerSecond).toBe(5000);
+    expect(noted('v2', [begun, data(100, 3600 * SECOND)]).bytesPerSecond).toBe(1000);
+    const pieces = Array.from({ length: 30 }, (_, n) => data(n < 10 ? 1 : 1000, (n + 1) * 100 * MS));
+    expect(noted('v2', [begun, ...pieces]).bytesPerSecond).toBe(10_000); // what was slow is two seconds ago
+    expect(noted('v2', [begun, data(0, 20 * MS)]).bytesPerSecond).toBe(null);
+    expect(noted('v2', [begun, data(100, 0)]).bytesPerSecond).toBe(null); // faster than the clock
+  });
+
+  it('counts no call that has failed', () => {
+    const failed = { time: MS, protocol: 'v2', errno: 'EIO' } as const;
+    const events: DeviceEvent[] = [
+      { ...failed, call: 'data', direction: 'out' },
+      { ...failed, call: 'precopy-info' },
+      { ...failed, call: 'data-size' },
+      { ...failed, call: 'set-state', state: 'STOP_COPY' },
+    ];
+    expect(noted('v2', [...preCopy, ...events])).toEqual(noted('v2', preCopy));
+  });
+
   it('is, in stop-and-copy, what is left of that, and then what was done', () => {
-    const stopped = [...preCopy, state('STOP_COPY', SECOND), data(100, SECOND)];
-    expect(noted('v2', stopped, 2 * SECOND)).toMatchObject({ bytesDone: 900, bytesLeft: 300, stopCopyBytes: 300 });
+    const stopped = [...preCopy, state('STOP_COPY', 100 * MS), data(100, 200 * MS)];
+    expect(noted('v2', stopped)).toEqual({
+      phase: 'saving',
+      bytesDone: 900,
+      bytesLeft: 300,
+      bytesPerSecond: 4500,
+      stopCopyBytes: 300,
+      downtimeMs: 67,
+      dirtyBytesPerSecond: null,
+    });
     const ended = [...stopped, state('STOP', 2 * SECOND)];
-    expect(noted('v2', ended, 2 * SECOND)).toMatchObject({ phase: null, bytesDone: 900, bytesLeft: null });
+    expect(noted('v2', ended)).toMatchObject({ phase: null, bytesDone: 900, bytesLeft: null, bytesPerSecond: null });
+  });
+
+  it('is, of what is loaded, how much and how fast', () => {
+    const loading = [state('RESUMING', 0), data(500, 50 * MS), data(500, 100 * MS)];
+    expect(noted('v2', loading)).toEqual({
+      phase: 'loading',
+      bytesDone: 1000,
+      bytesLeft: null,
+      bytesPerSecond: 10_000,
+      stopCopyBytes: null,
+      downtimeMs: null,
+      dirtyBytesPerSecond: null,
+    });
   });
 
   it('begins anew with another migration, and says nothing that it does not know', () => {
     const again = [...preCopy, state('RUNNING', SECOND), state('PRE_COPY', 2 * SECOND)];
-    expect(noted('v2', again, 3 * SECOND)).toEqual({
+    expect(noted('v2', again)).toEqual({
       phase: 'saving',
       bytesDone: 0,
       bytesLeft: null,
@@ -82,11 +125,12 @@ describe('the progress of a v2 driver', () => {
 
   it('is a number, whatever the driver says', () => {
     const most = Number.MAX_SAFE_INTEGER;
-    const { bytesDone, bytesLeft } = noted(
-      'v2',
-      [state('PRE_COPY', 0), data(most, 1), data(most, 2), info(most, most, 3)],
-      4,
-    );
+    const { bytesDone, bytesLeft } = noted('v2', [
+      state('PRE_COPY', 0),
+      data(most, 1),
+      data(most, 2),
+      info(most, most, 3),
+    ]);
     expect([bytesDone, bytesLeft]).toEqual([most, most]);
   });
 });
@@ -111,16 +155,16 @@ describe('the progress of a v1 driver', () => {
       register('pending_bytes', 1000, 0),
       register('data_size', 400, 0),
       register('data_size', 400, 0),
-      register('pending_bytes', 600, SECOND),
-      register('data_size', 100, SECOND),
+      register('pending_bytes', 600, 50 * MS),
+      register('data_size', 100, 50 * MS),
     ];
-    expect(noted('v1', events, SECOND)).toEqual({
+    expect(noted('v1', events)).toEqual({
       phase: 'saving',
       bytesDone: 500,
       bytesLeft: 500,
-      bytesPerSecond: 500,
+      bytesPerSecond: 10_000,
       stopCopyBytes: 500,
-      downtimeMs: 1000,
+      downtimeMs: 50,
       dirtyBytesPerSecond: 0,
     });
   });
