@@ -12,27 +12,32 @@ const PATIENCE = 5000;
  * Asks at the socket of a run. Whoever answers there is not known to be one. Throws `ERR_FILE`, with the errno `ENOENT` or `ECONNREFUSED` if nobody
  * listens, and `EAGAIN` if it may be asked again; and what parseStatus() throws.
  */
-export async function askStatus(path: string): Promise<Status> {
+export async function askStatus(path: string, patience = PATIENCE): Promise<Status> {
   try {
-    return parseStatus(await answerAt(path));
+    return parseStatus(await answerAt(path, patience));
   } catch (error) {
     throw inFile(path, error);
   }
 }
 
-async function answerAt(path: string): Promise<string> {
+async function answerAt(path: string, ms: number): Promise<string> {
   return new Promise((resolve, reject) => {
     const pieces: Buffer[] = [];
     let length = 0;
     const client = createConnection(path);
     const end = (settle: () => void): void => {
-      clearTimeout(patience);
+      clearInterval(patience);
       client.destroy();
       settle();
     };
     const refuse = (why: string, errno: ErrnoName): void =>
       end(() => reject(new ShimError('ERR_FILE', why, { errno })));
-    const patience = setTimeout(() => refuse(`no answer in ${PATIENCE / 1000} s`, 'ETIMEDOUT'), PATIENCE);
+    // in two parts: if this process was stopped, one of them is over when it goes on, and the answer may be there
+    let parts = 2;
+    const patience = setInterval(() => {
+      parts -= 1;
+      if (parts === 0) refuse(`no answer in ${ms} ms`, 'ETIMEDOUT');
+    }, ms / 2);
     client.on('data', (piece) => {
       pieces.push(piece);
       length += piece.length;

@@ -52,7 +52,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['p2p', p2p_state.size],
   ['dmaLog', device_log.size],
   ['offeredP2P', p2p_state.size],
-  ['progress', 128],
+  ['progress', 144],
 ]);
 
 /** Bytes from one notification to the next. */

@@ -7,18 +7,19 @@ import type { Protocol } from '../../device/migratable.ts';
  * makes of them what `--status` shows. A driver of a draft has states, and no bytes.
  */
 
-const device_progress = struct('device_progress', 128, {
+const device_progress = struct('device_progress', 144, {
   /** The number of the state that the driver was last seen in, and 1 more; 0 if it was in none. */
   state: ['u32', 0],
   /** A `Phase`. */
   phase: ['u8', 4],
   /** The v1 buffer that is shown has been counted. */
   counted: ['u8', 5],
-  /** These are known: `left`, `stop_copy`, `first_told`; there was a session. */
+  /** These are known: `left`, `stop_copy`, `first_told`; there was a session, and a piece of data in it. */
   has_left: ['u8', 6],
   has_stop_copy: ['u8', 7],
   has_told: ['u8', 8],
   has_begun: ['u8', 9],
+  has_piece: ['u8', 10],
   /** Bytes of the session that goes on, or of the last one. */
   done: ['count', 16],
   /** What the driver has said is left of the state that the device is in, and what was done by then. */
@@ -31,14 +32,15 @@ const device_progress = struct('device_progress', 128, {
   dirtied: ['count', 56],
   first_told: ['count', 64],
   last_told: ['count', 72],
-  /** For how long data have been moving, and when the last piece came. */
-  moving: ['count', 80],
-  last_piece: ['count', 88],
-  /** Two values of `moving` from which the rate is reckoned, the earlier one first, and what was done by then. */
-  earlier: ['count', 96],
-  earlier_done: ['count', 104],
-  later: ['count', 112],
-  later_done: ['count', 120],
+  /** When the last piece of data came; for how long they have come one after the other, and how many bytes in that time. */
+  last_piece: ['count', 80],
+  flowing: ['count', 88],
+  flowed: ['count', 96],
+  /** Two values of `flowing` from which the rate is reckoned, the earlier one first, and what had flowed by then. */
+  earlier: ['count', 104],
+  earlier_flowed: ['count', 112],
+  later: ['count', 120],
+  later_flowed: ['count', 128],
 });
 
 const Phase = { NONE: 0, SAVING: 1, LOADING: 2 } as const;
@@ -54,8 +56,8 @@ const phases: Readonly<Record<string, Phase>> = {
 
 /** After so many microseconds a rate is reckoned from a later moment. */
 const WINDOW = 1_000_000;
-/** From one piece of data to the next, so many microseconds count at most: beyond that, the VMM does something else. */
-const LONGEST = 100_000;
+/** If more microseconds than these pass from one piece of data to the next, the VMM has done something else. */
+const BREAK = 1_000_000;
 const MOST = Number.MAX_SAFE_INTEGER;
 
 /** Numbers come from drivers: no sum of them is more than this program can count. */
@@ -77,7 +79,7 @@ export class ProgressCounter {
 
   ofDriver(event: DeviceEvent): void {
     const state = stateIn(event);
-    if (state !== undefined) this.#in(state, event.time);
+    if (state !== undefined) this.#in(state);
     if (event.errno !== undefined || this.#isDraft) return;
     switch (event.call) {
       case 'data':
@@ -115,13 +117,13 @@ export class ProgressCounter {
   }
 
   /** The device is in a state; a session begins if it comes from one without data, or with such that go the other way. */
-  #in(name: string, time: number): void {
+  #in(name: string): void {
     const number = this.#numbers[name];
     const my = this.#my;
     if (number === undefined || my.state === number + 1) return;
     my.state = number + 1;
     const phase = (!this.#isDraft && phases[name]) || Phase.NONE;
-    if (phase !== Phase.NONE && phase !== my.phase) this.#begin(time);
+    if (phase !== Phase.NONE && phase !== my.phase) this.#begin();
     my.phase = phase;
     if (name === 'STOP_COPY') {
       my.stop_copy_done = my.done;
@@ -129,7 +131,7 @@ export class ProgressCounter {
     }
   }
 
-  #begin(time: number): void {
+  #begin(): void {
     const my = this.#my;
     my.has_begun = 1;
     my.counted = 0;
@@ -138,26 +140,36 @@ export class ProgressCounter {
     my.has_told = 0;
     my.done = 0;
     my.dirtied = 0;
-    my.moving = 0;
-    my.last_piece = time;
+    my.has_piece = 0;
+    my.flowing = 0;
+    my.flowed = 0;
     my.earlier = 0;
-    my.earlier_done = 0;
+    my.earlier_flowed = 0;
     my.later = 0;
-    my.later_done = 0;
+    my.later_flowed = 0;
   }
 
   #moved(bytes: number, time: number): void {
     const my = this.#my;
     if (my.phase === Phase.NONE) return;
-    if (my.moving - my.later >= WINDOW) {
-      my.earlier = my.later;
-      my.earlier_done = my.later_done;
-      my.later = my.moving;
-      my.later_done = my.done;
-    }
-    my.moving += Math.min(LONGEST, less(time, my.last_piece));
-    my.last_piece = time;
     my.done = sum(my.done, bytes);
+    const passed = less(time, my.last_piece);
+    if (my.has_piece === 1 && passed <= BREAK) this.#flow(bytes, passed);
+    my.has_piece = 1;
+    my.last_piece = time;
+  }
+
+  /** A piece has come in so much time after the one before. How long the first one took is not known. */
+  #flow(bytes: number, microseconds: number): void {
+    const my = this.#my;
+    if (my.flowing - my.later >= WINDOW) {
+      my.earlier = my.later;
+      my.earlier_flowed = my.later_flowed;
+      my.later = my.flowing;
+      my.later_flowed = my.flowed;
+    }
+    my.flowing += microseconds;
+    my.flowed = sum(my.flowed, bytes);
   }
 
   /** The driver says how much is left; what is more than should be has become dirty. */
@@ -208,7 +220,7 @@ export function progressIn(memory: Uint8Array, protocol: Protocol, isStopped: bo
   const my = device_progress.view(memory);
   if (my.has_begun === 0) return NOTHING;
   if (my.phase === Phase.NONE) return { ...NOTHING, bytesDone: my.done };
-  const bytesPerSecond = my.done === 0 ? null : rate(less(my.done, my.earlier_done), my.moving - my.earlier);
+  const bytesPerSecond = rate(less(my.flowed, my.earlier_flowed), my.flowing - my.earlier);
   if (my.phase === Phase.LOADING) return { ...NOTHING, phase: 'loading', bytesDone: my.done, bytesPerSecond };
   const left = my.has_left === 0 ? null : less(my.left, my.done - my.left_done);
   const stopCopyBytes = protocol === 'v1' ? left : stopCopyLeft(my, isStopped);
