@@ -10,7 +10,7 @@ import { OK } from '../support/cli-run.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemu } from './requirements.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = 300_000;
 const MIB = 2 ** 20;
 /** Slow enough that whoever asks twice a second sees pre-copy go on. */
 const SLOW = { 'max-bandwidth': 16 * MIB, 'downtime-limit': 1 };

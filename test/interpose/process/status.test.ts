@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,9 +8,15 @@ import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
+import { cli, ended, OK, runCli } from '../../support/cli-run.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+
+/** How many descriptors more the keeper has for clients, as launch.ts makes room for. */
+const CLIENTS = 24;
+
+const descriptorsOf = (pid: number): string[] => readdirSync(`/proc/${pid}/fd`);
 
 describeWithCompiler('run --status', () => {
   const start = useShimRuns();
@@ -40,6 +46,14 @@ describeWithCompiler('run --status', () => {
     return parseStatus(Buffer.concat(pieces).toString());
   }
 
+  /** The answer, once there is one: others may be in front. */
+  const asked = async (run: ShimRun): Promise<Status> =>
+    poll(
+      async () => ask().catch(() => undefined),
+      20_000,
+      () => `an answer\n${run.describe()}`,
+    );
+
   const gone = async (run: ShimRun): Promise<true> =>
     poll(
       () => (run.processes().length === 0 ? true : undefined),
@@ -68,15 +82,82 @@ describeWithCompiler('run --status', () => {
     expect(existsSync(socket())).toBe(false);
   });
 
-  it('holds up no call and no successor, whatever clients do', async () => {
+  it('is followed across the death of a supervisor', async () => {
     const { run, device } = await open();
-    const clients = await Promise.all(Array.from({ length: 200 }, connected));
-    for (const client of clients) client.on('error', () => {}).pause(); // none reads
+    await device.enter(V1.PRE_COPY);
+    const follower = cli(['status', socket(), '--follow', '--json']);
+    const last = (): Status | undefined => {
+      const lines = follower.stdout.split('\n').filter((line) => line !== '');
+      return lines.length === 0 ? undefined : parseStatus(lines.at(-1) ?? '');
+    };
+    const until = async (state: string, takeovers: number): Promise<true> =>
+      poll(
+        () => (last()?.devices[0]?.state === state && last()?.takeovers === takeovers ? true : undefined),
+        20_000,
+        () => `${state}: ${follower.stdout}${follower.stderr}`,
+      );
+    await until('PRE_COPY', 0);
+    killHard(await run.supervisor());
+    await until('PRE_COPY', 1);
+    await device.enter(V1.STOP_COPY);
+    await until('STOP_COPY', 1);
+    run.end();
+    expect((await ended(follower)).exit).toEqual(OK);
+  });
+
+  it('holds up no call and no successor, whatever clients do', { timeout: 60_000 }, async () => {
+    const { run, device } = await open();
+    const keeper = run.cast().keeper?.pid ?? -1;
+    const before = descriptorsOf(keeper).length;
+    const attempts = await Promise.allSettled(Array.from({ length: 1000 }, connected));
+    // of those, as many as the system lets wait
+    const clients = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? attempt.value : []));
+    expect(clients.length).toBeGreaterThan(100);
+    for (const [n, client] of clients.entries()) {
+      client.on('error', () => {}).pause(); // none reads
+      if (n % 2 === 0) client.write(Buffer.alloc(2 ** 16, n));
+    }
+    expect(descriptorsOf(keeper).length - before).toBeLessThanOrEqual(CLIENTS);
     killHard(await run.supervisor());
     await device.enter(V1.PRE_COPY);
     expect(await device.state()).toBe(V1.PRE_COPY);
+    expect(descriptorsOf(keeper).length - before).toBeLessThanOrEqual(CLIENTS);
     for (const client of clients) client.destroy();
-    expect((await ask()).devices).toMatchObject([{ state: 'PRE_COPY' }]);
+    expect((await asked(run)).devices).toMatchObject([{ state: 'PRE_COPY' }]);
+    await poll(
+      () => (descriptorsOf(keeper).length <= before ? true : undefined),
+      20_000,
+      () => `${before} descriptors: ${descriptorsOf(keeper).join(' ')}`,
+    );
+  });
+
+  it('has a socket per process in a directory, which the keeper alone holds', async () => {
+    const run = start([compiled('puppet')], {
+      devices: ['qat,size=64K', 'vendor-v1,size=64K'],
+      options: ['--status', directory],
+      leavesDirectory: true,
+    });
+    await new VfioPuppet(new Puppet(run)).openDevices(2);
+    expect(readdirSync(directory)).toEqual([`${run.pid}.sock`]);
+    const path = join(directory, `${run.pid}.sock`);
+    const { exit, stdout } = await runCli(['status', path]);
+    const rows = stdout.trimEnd().split('\n');
+    expect([exit, rows.map((row) => row.split(/ +/).slice(0, 3))]).toEqual([
+      OK,
+      [
+        ['DEVICE', 'PROTOCOL', 'STATE'],
+        ['0000:90:00.0', 'v2', expect.stringMatching(/^(RUNNING|-)$/)],
+        ['0000:91:00.0', 'v1', expect.stringMatching(/^(RUNNING|-)$/)],
+      ],
+    ]);
+    killHard(run.cast().keeper?.pid ?? -1);
+    const nobody = async (): Promise<true | undefined> =>
+      (await runCli(['status', path])).stderr.includes('ECONNREFUSED') ? true : undefined;
+    await poll(nobody, 20_000, () => `nobody listens\n${run.describe()}`);
+    killHard(await run.supervisor());
+    run.signal('SIGKILL');
+    await gone(run);
+    rmSync(run.directory ?? '', { recursive: true });
   });
 
   it('takes the place of the socket of a run that was killed, and of nothing else', async () => {
