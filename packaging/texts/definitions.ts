@@ -71,6 +71,7 @@ const ARGUMENT_VALUES: Readonly<Record<string, Values>> = {
   command: { kind: 'command' },
   device: words(...DRIVERS.map((driver) => `sim:${driver}`), 'vfio:/dev/vfio/'),
   file: { kind: 'file' },
+  socket: { kind: 'file' },
   from: STATES,
   to: STATES,
 };

@@ -3,6 +3,7 @@ import type { Commands } from './program.ts';
 /** Every command, in the order in which they are listed. */
 export const commands: Commands = new Map([
   ['run', () => import('./run.ts')],
+  ['status', () => import('./status.ts')],
   ['libvirt-wrapper', () => import('./libvirt-wrapper.ts')],
   ['doctor', () => import('./doctor.ts')],
   ['list', () => import('./list.ts')],

@@ -42,7 +42,7 @@ function check(options: WrapperOptions): void {
   if (options.device.length > 0 && options.sysfs === undefined) {
     throw bad('--device: give --sysfs too, as a domain names the device by the directory there');
   }
-  for (const name of ['emulator', 'install', 'sysfs', 'log', 'record', 'trace'] as const) {
+  for (const name of ['emulator', 'install', 'sysfs', 'log', 'record', 'trace', 'status'] as const) {
     const path = options[name];
     if (path !== undefined && path !== '-' && !isAbsolute(path))
       throw bad(`--${name} ${path}: is not an absolute path`);

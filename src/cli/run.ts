@@ -38,6 +38,7 @@ export interface RunOptions {
   readonly recordLimit: string;
   readonly trace?: string;
   readonly check?: true;
+  readonly status?: string;
   readonly json?: true;
   readonly verbose?: true;
 }
@@ -132,6 +133,10 @@ export function addRunOptions(command: Command): Command {
       '--check',
       'judge the VMM by the rules of the protocol that it speaks, and say at the end which it has broken',
     )
+    .option(
+      '--status <socket>',
+      'answer at a socket how far migrations are, for vfio-shim status; in a directory it is PID.sock',
+    )
     .option('--json', 'print a line of JSON per device at the end')
     .option('-v, --verbose', 'say on stderr what devices go through; so does DEBUG=vfio-shim:*');
 }
@@ -151,7 +156,7 @@ Examples:
 /** What is ordered whatever process this is, and whatever it inherits. Throws `ERR_ARGUMENT` or `ERR_SPEC`. */
 export function ordered(
   options: RunOptions,
-): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'> {
+): Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording' | 'status'> {
   const dataSection = dataSectionOf(options);
   return {
     devices: planned(options, dataSection),
@@ -188,12 +193,18 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     ...what,
     dataFds: what.present === 'v2' || what.present === 'auto' ? dataFdWindow() : undefined,
     log: log?.name,
-    fds: { report: reportFd === undefined ? undefined : Number(reportFd), log: log?.fd, ...recording.fds },
+    fds: {
+      report: reportFd === undefined ? undefined : Number(reportFd),
+      log: log?.fd,
+      status: undefined,
+      ...recording.fds,
+    },
     recording: recording.planned,
+    status: undefined,
     verbose: options.verbose === true || process.env['DEBUG']?.includes('vfio-shim') === true,
     sysfs: undefined,
   };
-  checkLimits(order);
+  checkLimits(order, options.status !== undefined);
   const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices);
   if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
@@ -203,7 +214,9 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   }
   Reflect.deleteProperty(env, REPORT_FD);
   try {
-    launch({ ...order, sysfs }, command, env);
+    const begin = (whole: Order): void => launch(whole, command, env);
+    if (options.status === undefined) begin({ ...order, sysfs });
+    else (await import('./status-socket.ts')).beginWithStatus(options.status, { ...order, sysfs }, begin);
   } catch (error) {
     removeSysfs({ sysfs }); // there may be no keeper to do it
     throw error;
@@ -217,7 +230,7 @@ async function logOf({ log }: RunOptions): Promise<Log | undefined> {
 /** What is recorded, and the descriptors of the files for that. Few runs have any. */
 async function recordingOf(
   options: RunOptions,
-  what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording'>,
+  what: Omit<Order, 'dataFds' | 'log' | 'fds' | 'verbose' | 'sysfs' | 'recording' | 'status'>,
 ): Promise<{ planned: Order['recording']; fds: Pick<Order['fds'], 'record' | 'recordData' | 'trace'> }> {
   const { record, recordData, trace, check = false } = options;
   if (record === undefined && trace === undefined && recordData === undefined && !check)

@@ -1,6 +1,6 @@
 import { EmulatedService } from '../vfio-user/emulated/emulated-service.ts';
+import { SocketFile } from '../sys/socket-file.ts';
 import { serve, type ServeOptions, type Service } from '../vfio-user/server/serve.ts';
-import { SocketFile } from '../vfio-user/server/socket-file.ts';
 import { logger } from './logs.ts';
 import { say } from './output.ts';
 import { planServed, type ServeOrder } from './serve.ts';

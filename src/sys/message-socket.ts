@@ -1,3 +1,4 @@
+import { fchmodSync } from 'node:fs';
 import { errnoNumber } from '../abi/errno.ts';
 import { O_NONBLOCK } from '../abi/fcntl.ts';
 import { iovec } from '../abi/ptrace.ts';
@@ -46,12 +47,16 @@ function addressOfPath(path: string): Uint8Array {
   return Buffer.from([AF_UNIX, 0, ...name]);
 }
 
-/** A socket that listens at a path, which must not exist. */
-export function listenAt(path: string): OwnedFd {
+/**
+ * A socket that listens at a path, which must not exist. With `mode`, its file has that from the first moment on, less the umask: bind(2) makes
+ * it with the mode of the socket (net/unix/af_unix.c, Linux 6.12: unix_bind_bsd).
+ */
+export function listenAt(path: string, mode?: number): OwnedFd {
   const doing = `listen at ${path}`;
   const address = addressOfPath(path);
   const fd = streamSocket(doing);
   try {
+    if (mode !== undefined) fchmodSync(fd.number, mode);
     withAddress(address, (at) => syscall(doing, 'bind', fd.number, at, address.length));
     syscall(doing, 'listen', fd.number, BACKLOG);
     return fd;

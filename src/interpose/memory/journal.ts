@@ -35,7 +35,7 @@ function laidOut<const P extends string>(
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
  * more around them), those from and to a draft, and to and from its twin in a round trip; which memory a driver of the kernel logs
- * for a draft; what the report says; its data fd; what other devices have to do with it; and its log of DMA.
+ * for a draft; what the report says; its data fd; what other devices have to do with it; its log of DMA; and how far its migration is.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -52,6 +52,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['p2p', p2p_state.size],
   ['dmaLog', device_log.size],
   ['offeredP2P', p2p_state.size],
+  ['progress', 144],
 ]);
 
 /** Bytes from one notification to the next. */

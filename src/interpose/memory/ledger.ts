@@ -22,7 +22,7 @@ const served_call = struct('served_call', 24, {
 });
 const RECORD_SIZE = served_call.size + MAX_LEDGERS;
 
-/** Which of the two records behind it counts: 0 or 1. */
+/** How many commits there were. By its lowest bit the one or the other of the two records behind it counts. */
 const head = struct('ledgers_head', 8, { counts: ['u32', 0] });
 
 /** Bytes of memory that `Ledgers` takes. */
@@ -59,6 +59,11 @@ export class Ledgers {
     return this.#records[(this.#head.counts & 1) as 0 | 1];
   }
 
+  /** How many commits there were, by which somebody else can tell that there was none meanwhile. */
+  get commits(): number {
+    return this.#head.counts;
+  }
+
   /** The slot of a ledger that counts. */
   slotOf(index: number): Slot {
     return this.#counting().slots[index] as Slot;
@@ -85,9 +90,12 @@ export class Ledgers {
     call.id_high = notification?.[1] ?? 0;
     call.value = Math.max(0, value);
     call.error = error;
-    this.#head.counts = 1 - counts;
+    this.#head.counts += 1;
   }
 }
+
+/** A commit takes a supervisor longer than a look, so a few are enough. */
+const LOOKS = 1000;
 
 /** Behind what counts at once, the two slots. */
 const LIVE_SIZE = 48;
@@ -123,6 +131,19 @@ export class Ledger {
   revert(): void {
     const slot = this.#ledgers.slotOf(this.index);
     if (slot !== Slot.NONE) this.arena.set(this.#slots[(slot - 1) as 0 | 1]);
+  }
+
+  /**
+   * As revert(), for a process beside the one that commits: the arena is as of one commit. A slot that counts is written to only after the
+   * next commit.
+   */
+  look(): void {
+    for (let n = 0; n < LOOKS; n += 1) {
+      const { commits } = this.#ledgers;
+      this.revert();
+      if (this.#ledgers.commits === commits) return;
+    }
+    throw new Error(`ledger ${this.index}: changes faster than it can be read`);
   }
 
   /** Copies the arena into the slot that does not count, and says which that is. */

@@ -5,13 +5,14 @@ import { POLLHUP } from '../../abi/fcntl.ts';
 import { createSharedMemory, mapSharedMemory } from '../../sys/memory.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { becomeSessionLeader } from '../../sys/process.ts';
+import { removeSocketFile } from '../../sys/socket-file.ts';
 import { receiveFd, socketPair } from '../../sys/socket.ts';
 import { JournalLayout } from '../memory/journal.ts';
 import { logTo, messageOf, warn } from '../run/log.ts';
 import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
 import { RecordingRing } from '../memory/recording-ring.ts';
 import { handOn, LAUNCHER_FD, parsePlan, placesOf, type Plan } from '../run/plan.ts';
-import { beginRecording, type Recorder } from './recorder.ts';
+import { beginRecording } from './recorder.ts';
 import { NODE, SupervisorProgram } from './supervisor-program.ts';
 import { removeSysfs } from './sysfs.ts';
 import { logOf } from './target-stderr.ts';
@@ -49,6 +50,7 @@ interface Kept {
   readonly begun: Uint8Array;
   /** The lines of a recording. */
   readonly ring: () => RecordingRing;
+  readonly journal: Uint8Array;
   readonly program: SupervisorProgram;
 }
 
@@ -64,6 +66,7 @@ export async function start(text: string | undefined): Promise<void> {
   } catch (error) {
     warn(`keeper: ${messageOf(error)}`);
   }
+  if (plan.status !== undefined) removeSocketFile(plan.status.path, plan.status.identity);
   removeSysfs(plan);
   process.exit(0);
 }
@@ -78,20 +81,29 @@ function prepare(plan: Plan): Kept | undefined {
   const ring = (): RecordingRing => new RecordingRing(layout.recording(journal));
   const program = new SupervisorProgram();
   const listener = receiveFd(LAUNCHER_FD);
-  return listener && { fds: [listener.number, ...files, ...fdStores], begun, ring, program };
+  return listener && { fds: [listener.number, ...files, ...fdStores], begun, ring, journal, program };
 }
 
 async function superviseAndRecord(plan: Plan, kept: Kept): Promise<void> {
   const { plan: given, recorder } = beginRecording(plan, kept.ring);
+  const { status, ...fds } = given.fds;
+  const takeovers = { count: 0 };
+  if (status !== undefined) {
+    const { answerStatus } = await import('./status-answer.ts');
+    answerStatus(status, given, kept.journal, takeovers);
+  }
   try {
-    await superviseToTheEnd(given, kept, recorder);
+    await superviseToTheEnd({ ...given, fds: { ...fds, status: undefined } }, kept, (how) => {
+      takeovers.count += 1;
+      recorder?.takeover(how);
+    });
   } finally {
     await recorder?.finish();
   }
 }
 
-/** Has one supervisor after the other until the target has ended, or none can be had. */
-async function superviseToTheEnd(given: Plan, kept: Kept, recorder: Recorder | undefined): Promise<void> {
+/** Has one supervisor after the other until the target has ended, or none can be had. Tells of each that died, and how. */
+async function superviseToTheEnd(given: Plan, kept: Kept, takeover: (how: string) => void): Promise<void> {
   const { begun } = kept;
   let plan = given;
   let pause = 0;
@@ -107,7 +119,7 @@ async function superviseToTheEnd(given: Plan, kept: Kept, recorder: Recorder | u
     plan = withoutLastWords(plan);
     const { kind, how, why } = await supervisor;
     if (kind === 'done') return;
-    if (kind === 'died') recorder?.takeover(how);
+    if (kind === 'died') takeover(how);
     if (begun[0] !== 0) {
       inVain = 0;
       said = '';

@@ -101,9 +101,11 @@ export function checkTracing(): void {
 
 /** Descriptors that Node itself has open, with some to spare. */
 const NODES_OWN = 40;
+/** Who asks for the status. */
+const CLIENTS = 24;
 
-/** Throws `ERR_SYSCALL` if resource limits do not allow the keeper to hold what this plan needs. */
-export function checkLimits(plan: Order): void {
+/** Throws `ERR_SYSCALL` if resource limits do not allow the keeper to hold what this plan needs, and what clients do if it has any. */
+export function checkLimits(plan: Order, hasClients: boolean): void {
   const largest = Math.max(...sharedFiles(plan, 4096).map(({ size }) => size));
   if (fileSizeLimit() < largest) {
     throw new ShimError(
@@ -114,7 +116,10 @@ export function checkLimits(plan: Order): void {
       },
     );
   }
-  const needed = Math.max(firstFreeFd(plan) + NODES_OWN, plan.dataFds === undefined ? 0 : 128);
+  const needed = Math.max(
+    firstFreeFd(plan) + NODES_OWN + (hasClients ? CLIENTS : 0),
+    plan.dataFds === undefined ? 0 : 128,
+  );
   const limit = descriptorLimit();
   if (limit < needed) {
     throw new ShimError('ERR_SYSCALL', `RLIMIT_NOFILE: ${limit} is too low, this run needs ${needed}`, {

@@ -106,6 +106,7 @@ export class Supervisor {
       warn,
       log: plan.verbose ? warn : undefined,
       recorder: this.#recorder,
+      notesProgress: plan.status !== undefined,
     };
     if (plan.devices.length > 0) {
       const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));

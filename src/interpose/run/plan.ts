@@ -1,3 +1,4 @@
+import type { Protocol } from '../../device/migratable.ts';
 import type { V1Habits } from '../../bridge/state-map.ts';
 import type { RecordingHeader } from '../../recording/format.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
@@ -33,6 +34,8 @@ export interface Plan {
   readonly log: string | undefined;
   /** None if nothing is recorded. */
   readonly recording: PlannedRecording | undefined;
+  /** The socket at which the keeper says how far migrations are, if there is to be one. */
+  readonly status: PlannedStatus | undefined;
   readonly fds: PlannedFds;
   /** The file that was the target's stderr when it was launched. */
   readonly stderr: FileIdentity;
@@ -51,6 +54,13 @@ export interface PlannedRecording {
   readonly isJudged: boolean;
 }
 
+/** The file of a socket that listens, which the keeper removes, and the protocols of the plan's devices. */
+export interface PlannedStatus {
+  readonly path: string;
+  readonly identity: string;
+  readonly protocols: readonly Protocol[];
+}
+
 /** Descriptors that a plan names, by the numbers of the process that reads it. */
 export interface PlannedFds {
   /** A pidfd of the target. */
@@ -65,6 +75,8 @@ export interface PlannedFds {
   readonly recordData: number | undefined;
   /** The file that gets the recording for people. */
   readonly trace: number | undefined;
+  /** The socket at which the keeper answers. */
+  readonly status: number | undefined;
   /** Of a recording: by a byte here the supervisor wakes the keeper, which writes it down. */
   readonly wake: number | undefined;
   /**

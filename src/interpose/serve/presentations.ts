@@ -62,7 +62,7 @@ export interface Presentations {
 }
 
 /** The bridges' memory in an arena. */
-type Part = Exclude<keyof typeof deviceArena, 'driver' | 'loggedPages' | 'report' | 'dataFd'>;
+type Part = Exclude<keyof typeof deviceArena, 'driver' | 'loggedPages' | 'report' | 'dataFd' | 'progress'>;
 
 export function makePresentations(
   backend: MigratableDevice,

@@ -147,7 +147,11 @@ export class ReportCounter {
   }
 }
 
-function statesOf(protocol: Protocol): { name: (value: number) => string; numbers: Readonly<Record<string, number>> } {
+/** The states of a protocol, by name and by number. */
+export function statesOf(protocol: Protocol): {
+  readonly name: (value: number) => string;
+  readonly numbers: Readonly<Record<string, number>>;
+} {
   switch (protocol) {
     case 'v1':
       return { name: v1StateName, numbers: V1 };

@@ -2,7 +2,7 @@ import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import { LARGEST_BUFFER } from '../../bridge/staging.ts';
 import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
-import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
+import { microseconds, observe, untimed, type DeviceSink } from '../../device/observe.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { populate } from '../../sys/memory.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
@@ -28,7 +28,8 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
 import type { PeerDevice } from './peers.ts';
-import { ReportCounter, type DeviceReport, type PeerCounts } from './report.ts';
+import { ProgressCounter } from './progress.ts';
+import { ReportCounter, statesOf, type DeviceReport, type PeerCounts } from './report.ts';
 import { readSection, writeSection, type Section } from './section.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -50,6 +51,8 @@ export interface ServeOptions {
   readonly log: ((message: string) => void) | undefined;
   /** Makes a line of each access, if there is to be a recording. */
   readonly recorder?: AccessRecorder | undefined;
+  /** Notes how far a migration is, if somebody may ask. */
+  readonly notesProgress?: boolean;
 }
 
 /** The same device, whose calls are counted and recorded. */
@@ -122,7 +125,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.section = section;
     this.#peers = options.peers;
     this.dmaLog = parts.dmaLog;
-    const at = (part: 'report' | 'dataFd' | 'p2p' | 'offeredP2P'): Uint8Array => {
+    const at = (part: 'report' | 'dataFd' | 'p2p' | 'offeredP2P' | 'progress'): Uint8Array => {
       const { offset, size } = deviceArena[part];
       return ledger.arena.subarray(offset, offset + size);
     };
@@ -130,12 +133,18 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     this.#counter = counter;
     const { log, recorder } = options;
     this.#recorder = recorder;
+    const progress =
+      options.notesProgress === true
+        ? new ProgressCounter(at('progress'), protocol, statesOf(protocol).numbers)
+        : undefined;
+    const clock = recorder?.clock ?? (progress === undefined ? untimed : microseconds);
     const ofDriver = (event: DeviceEvent): void => {
+      progress?.ofDriver(event);
       const entered = counter.ofDriver(event);
       if (entered !== undefined) log?.(`${name}: the device is in ${entered}`);
       recorder?.driver(name, event);
     };
-    this.driver = makeDriver((device) => observe(device, ofDriver, recorder?.clock ?? untimed));
+    this.driver = makeDriver((device) => observe(device, ofDriver, clock));
     const peer = (device: V2Device): PeerDevice => {
       const { driver } = this;
       return { name, ledger, device, enter: () => driver.enter(0), leave: () => driver.leave() };

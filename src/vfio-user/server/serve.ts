@@ -7,7 +7,7 @@ import { Connection, type Stop } from '../wire/connection.ts';
 import { closeFds, type Message } from '../wire/message.ts';
 import { decodeVersion, encodeVersion, MAJOR, MINOR, type Version } from '../wire/version.ts';
 import { Client } from './client.ts';
-import type { SocketFile } from './socket-file.ts';
+import type { SocketFile } from '../../sys/socket-file.ts';
 
 /** What is served to one client after the other. */
 export interface Service {

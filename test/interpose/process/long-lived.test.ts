@@ -1,5 +1,7 @@
-import { readdirSync, readlinkSync } from 'node:fs';
-import { beforeAll, expect, it } from 'vitest';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { arch } from '../../../src/sys/libc.ts';
@@ -41,8 +43,8 @@ function openFiles(pid: number): string[] {
 describeRunsWithCompiler('keeper and supervisor', () => {
   const start = useShimRuns('all');
 
-  async function serve(): Promise<Served> {
-    const run = start([compiled('puppet')], { devices: ['qat,size=64K'] });
+  async function serve(options: readonly string[] = []): Promise<Served> {
+    const run = start([compiled('puppet')], { devices: ['qat,size=64K'], options });
     const { devices } = await new VfioPuppet(new Puppet(run)).openDevices();
     const device = devices[0] as DevicePuppet;
     return { run, device, keeper: run.cast().keeper?.pid ?? -1, supervisor: await run.supervisor() };
@@ -57,11 +59,14 @@ describeRunsWithCompiler('keeper and supervisor', () => {
     return poll(resting, LONG, () => JSON.stringify(threadsOf(pid)), 100);
   }
 
-  // comes to rest while other tests are under way: Node shrinks the heap of a program that has begun, for half a minute
-  let idle: Served;
+  // come to rest while other tests are under way: Node shrinks the heap of a program that has begun, for half a minute
+  const idle: Served[] = [];
+  let directory = '';
   beforeAll(async () => {
-    idle = await serve();
+    directory = mkdtempSync(join(tmpdir(), 'shim-idle-'));
+    idle.push(await serve(), await serve(['--status', join(directory, 'socket')]));
   });
+  afterAll(() => rmSync(directory, { recursive: true }));
 
   it('keep nothing of 200,000 calls', { timeout: LONG }, async () => {
     const { run, device, keeper, supervisor } = await serve();
@@ -99,19 +104,26 @@ describeRunsWithCompiler('keeper and supervisor', () => {
     expect(run.cast().others).toHaveLength(1); // the target
   });
 
-  it('are not woken between two events, as all their threads wait without a timeout', { timeout: LONG }, async () => {
-    const { device, keeper, supervisor } = idle;
-    const processes = [keeper, supervisor];
-    const woken = (threads: readonly Thread[]): number => threads.reduce((sum, { switches }) => sum + switches, 0);
-    expect(await device.state()).toBe(V1.RUNNING);
-    const before = await Promise.all(processes.map(rest));
-    // whatever the machine does meanwhile, it runs no thread that waits for what does not come
-    const other = await serve();
-    for (let n = 0; n < 100; n += 1) expect(await other.device.state()).toBe(V1.RUNNING);
-    expect(processes.map(threadsOf)).toEqual(before);
-    expect(await device.state()).toBe(V1.RUNNING);
-    const [keeperAfter = [], supervisorAfter = []] = processes.map(threadsOf);
-    expect(keeperAfter).toEqual(before[0]);
-    expect(woken(supervisorAfter)).toBeGreaterThan(woken(before[1] ?? []));
-  });
+  it.each([
+    ['', 0],
+    [', with --status and nobody who asks', 1],
+  ])(
+    'are not woken between two events, as all their threads wait without a timeout%s',
+    { timeout: LONG },
+    async (_, n) => {
+      const { device, keeper, supervisor } = idle[n] as Served;
+      const processes = [keeper, supervisor];
+      const woken = (threads: readonly Thread[]): number => threads.reduce((sum, { switches }) => sum + switches, 0);
+      expect(await device.state()).toBe(V1.RUNNING);
+      const before = await Promise.all(processes.map(rest));
+      // whatever the machine does meanwhile, it runs no thread that waits for what does not come
+      const other = await serve();
+      for (let n = 0; n < 100; n += 1) expect(await other.device.state()).toBe(V1.RUNNING);
+      expect(processes.map(threadsOf)).toEqual(before);
+      expect(await device.state()).toBe(V1.RUNNING);
+      const [keeperAfter = [], supervisorAfter = []] = processes.map(threadsOf);
+      expect(keeperAfter).toEqual(before[0]);
+      expect(woken(supervisorAfter)).toBeGreaterThan(woken(before[1] ?? []));
+    },
+  );
 });

@@ -28,6 +28,7 @@ function plan(options: Partial<Plan> = {}): Plan {
     v1: { stopBySaving: false, stopAfterLoad: false },
     log: undefined,
     recording: undefined,
+    status: undefined,
     fds: {
       target: -1,
       report: undefined,
@@ -35,6 +36,7 @@ function plan(options: Partial<Plan> = {}): Plan {
       record: undefined,
       recordData: undefined,
       trace: undefined,
+      status: undefined,
       wake: undefined,
       lastWords: undefined,
     },

@@ -1,7 +1,7 @@
 import { lstatSync, renameSync, unlinkSync } from 'node:fs';
-import { ShimError } from '../../error.ts';
-import type { OwnedFd } from '../../sys/fd.ts';
-import { acceptFrom, connectNow, listenAt } from '../../sys/message-socket.ts';
+import { ShimError } from '../error.ts';
+import type { OwnedFd } from './fd.ts';
+import { acceptFrom, connectNow, listenAt } from './message-socket.ts';
 
 /**
  * The file of a socket that listens. It is made under another name and then put in its place, so that whoever connects finds the old
@@ -9,17 +9,18 @@ import { acceptFrom, connectNow, listenAt } from '../../sys/message-socket.ts';
  */
 export class SocketFile {
   readonly path: string;
+  /** Tells the file from another that gets its name. */
+  readonly identity: string;
   readonly #fd: OwnedFd;
-  readonly #identity: string;
 
-  /** Throws `EADDRINUSE` if a server listens there, `EEXIST` if there is a file that is no socket. */
-  constructor(path: string) {
+  /** Throws `EADDRINUSE` if a server listens there, `EEXIST` if there is a file that is no socket. `mode`: who may connect, by the umask if it is absent. */
+  constructor(path: string, mode?: number) {
     checkFree(path);
     const fresh = `${path}.${process.pid}`;
     remove(fresh); // of a process that had this number and was killed
     this.path = path;
-    this.#fd = listenAt(fresh);
-    this.#identity = identityOf(fresh) ?? '';
+    this.#fd = listenAt(fresh, mode);
+    this.identity = identityOf(fresh) ?? '';
     try {
       renameSync(fresh, path);
     } catch (error) {
@@ -39,9 +40,14 @@ export class SocketFile {
 
   /** Nobody is listened to any more. The file goes, unless another server has put its own in its place. */
   close(): void {
-    if (identityOf(this.path) === this.#identity) remove(this.path);
+    removeSocketFile(this.path, this.identity);
     this.#fd.close();
   }
+}
+
+/** Removes the file of a socket, for a process that has inherited that, unless the name is another's by now. */
+export function removeSocketFile(path: string, identity: string): void {
+  if (identityOf(path) === identity) remove(path);
 }
 
 function checkFree(path: string): void {
