@@ -12,6 +12,7 @@ const JOBS = fileURLToPath(new URL('../jobs', import.meta.url));
 const LONG: ReadonlySet<string> = new Set([
   'arm64',
   'arm64-16k',
+  'check',
   'dirty-pages-long',
   'drafts-killed',
   'harassed',

@@ -240,6 +240,11 @@ static ssize_t access_register(struct v1mem *m, u64 at, void *value, size_t coun
 		memcpy(value, &m->device_state, 4);
 		return 4;
 	}
+	if (at == offsetof(struct vfio_device_migration_info, reserved) && count == 4) {
+		if (!write)
+			memset(value, 0, 4); /* a write is ignored (linux/vfio.h 5.8) */
+		return 4;
+	}
 	if (count != 8)
 		return -EINVAL;
 	switch (at) {

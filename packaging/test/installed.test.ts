@@ -114,7 +114,7 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
       const offered = (line: string): string[] => SHELLS[shell]?.(clean, line) ?? [];
       // the word that bash completes begins behind the colon
       const word = shell === 'bash' ? 'qat' : 'sim:qat';
-      expect(offered('vfio-shim s')).toEqual(['save', 'stream']);
+      expect(offered('vfio-shim s')).toEqual(['save', 'serve', 'stream']);
       expect(offered('vfio-shim run --pre')).toEqual(['--present']);
       expect(offered('vfio-shim run --present draft')).toEqual(['draft-2018', 'draft-2019']);
       expect(offered('vfio-shim run --device qat --device his')).toEqual(['hisi', 'hisi-v1']);
@@ -125,7 +125,7 @@ describe.skipIf(lacking !== undefined)(`packages${lacking === undefined ? '' : `
 
     it('has pages in the manual, in which groff finds no mistake', () => {
       const pages = readdirSync(join(clean.path, 'usr/share/man/man1')).filter((page) => page.startsWith('vfio-shim'));
-      expect(pages).toHaveLength(11);
+      expect(pages).toHaveLength(17);
       for (const page of pages) {
         const read = clean.run(['man', '--warnings', '-l', `/usr/share/man/man1/${page}`], { MANWIDTH: '80' });
         expect({ page, stderr: read.stderr }).toEqual({ page, stderr: '' });

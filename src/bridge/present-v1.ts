@@ -19,7 +19,7 @@ export interface PresentV1Options {
   readonly dataSection?: Uint8Array;
   /**
    * The most bytes that one buffer shows, at most the data section. Default 2 MiB; in stop-and-copy, when the guest waits and each buffer
-   * costs three calls, twice as much as long as the driver fills it, up to half the data section.
+   * costs three calls, twice as much as long as the driver fills it, up to 16 MiB or half the data section.
    */
   readonly bufferSize?: number;
   /** What the user sees when the device is in ERROR: a failed call and a device that was reset, or device_state 6. */

@@ -9,6 +9,8 @@ import type { PresentV1State } from './present-v1-state.ts';
  * them, which costs less than calls do once there are many.
  */
 const FIRST_BUFFER = 2 * 1024 * 1024;
+/** What any buffer that grows shows at most, in bytes: calls cost nothing beside a copy of so much. */
+export const LARGEST_BUFFER = 16 * 1024 * 1024;
 const LARGEST_PAGE = 65_536;
 
 /**
@@ -26,7 +28,7 @@ export class Staging {
   constructor(section: Uint8Array, length: number | undefined, my: PresentV1State) {
     this.#section = section;
     this.#first = Math.min(section.length, length ?? FIRST_BUFFER);
-    this.#most = length === undefined ? Math.max(this.#first, halfOf(section)) : this.#first;
+    this.#most = length === undefined ? Math.max(this.#first, Math.min(halfOf(section), LARGEST_BUFFER)) : this.#first;
     this.#my = my;
   }
 

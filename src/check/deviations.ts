@@ -55,6 +55,7 @@ const HISI_V1 = 'patches of 2021, vfio/hisilicon: register the driver to vfio';
 const MLX5_V1 = 'patches of October 2021, mlx5: Implement vfio_pci driver for mlx5 devices';
 const NVIDIA_V1 = 'nvidia-vgpu-vfio.c of the 460 branch';
 const SPDK_V1 = 'SPDK 22.01, lib/nvmf/vfio_user.c';
+const VFIO_USER = 'libvfio-user of September 2023, docs/vfio-user.rst';
 const LIBVFIO = 'libvfio-user b52bff7, lib/migration_priv.h, migr_states';
 
 const hisiReset: Reason = [
@@ -87,6 +88,7 @@ export const deviationLists: readonly DeviationList[] = [
       'a header that is refused was taken, and RESUMING is left if enough was written',
       `${MTTY}, mtty_resume_write, mtty_load_state`,
     ],
+    'v2-log-second-start': ['the log is a stub: each START and STOP succeeds', `${MTTY}, mtty_log_start`],
     ...unreported,
   }),
   list('pds', ['pds_vfio_pci'], unreported),
@@ -110,6 +112,10 @@ export const deviationLists: readonly DeviationList[] = [
       'STOP_COPY is left with EIO if the device is not done',
       'drivers/gpu/drm/xe/xe_gt_sriov_pf_control.c 7.1, xe_gt_sriov_pf_control_finish_save_vf',
     ],
+  }),
+  list('vfio-user', [], {
+    'v2-precopy-initial': ['no message asks for VFIO_MIG_GET_PRECOPY_INFO', VFIO_USER],
+    ...zeroInPreCopy(`${VFIO_USER}: VFIO_USER_MIG_DATA_READ`),
   }),
   list('vendor-v1', ['libvfio-user'], libvfioArcs),
   list('hisi-v1', [], {

@@ -24,7 +24,7 @@ import { migratableOf, openDevice, type OpenDevice } from './device.ts';
 import { deviceHelp, parseDevice, type DeviceName } from './device-name.ts';
 import { useLogs } from './logs.ts';
 import { print } from './output.ts';
-import { readingRecording } from './recording-file.ts';
+import { recordingBytes } from './recording-file.ts';
 
 interface Options {
   readonly deviations?: string;
@@ -72,7 +72,7 @@ function judge(file: string, device: string | undefined, { deviations, junit: re
   if (deviations !== undefined || report !== undefined) {
     throw new ShimError('ERR_ARGUMENT', 'check --recording: --deviations and --junit are for a device');
   }
-  const judgement = readingRecording(file, judgeRecording);
+  const judgement = onFile(file, () => judgeRecording(recordingBytes(file)));
   const { findings, omitted, accesses, isWhole } = judgement;
   if (findings.length > 0) process.exitCode = 1;
   if (json === true) {
@@ -146,10 +146,11 @@ interface Known {
 }
 
 /** Those that were asked for, or else those of the driver. */
-function deviationsFor({ facts }: OpenDevice, asked: string | undefined, rules: ReadonlySet<string>): Known {
+function deviationsFor({ facts, text }: OpenDevice, asked: string | undefined, rules: ReadonlySet<string>): Known {
   if (asked === 'none') return { name: 'none', deviations: [] };
   if (asked === undefined) {
-    const driver = facts.driver?.replace(/ \(simulated\)$/, '');
+    const socket = text.startsWith('vfio-user:') ? 'vfio-user' : undefined;
+    const driver = facts.driver?.replace(/ \(simulated\)$/, '') ?? socket;
     return (driver === undefined ? undefined : deviationsOf(driver)) ?? { name: 'none', deviations: [] };
   }
   const named = deviationsNamed(asked);

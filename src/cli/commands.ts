@@ -12,6 +12,7 @@ export const commands: Commands = new Map([
   ['restore', () => import('./restore.ts')],
   ['stream', () => import('./stream.ts')],
   ['serve', () => import('./serve.ts')],
+  ['proxy', () => import('./proxy.ts')],
   ['trace', () => import('./trace.ts')],
   ['timeline', () => import('./timeline.ts')],
   ['replay', () => import('./replay.ts')],

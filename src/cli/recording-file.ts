@@ -1,52 +1,17 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { ShimError } from '../error.ts';
+import { piecesOf } from '../recorded/file.ts';
 import { readRecording, type RecordingEntry } from '../recording/reader.ts';
-import { fileError } from '../state-file/errors.ts';
+import { inFile } from '../state-file/errors.ts';
 
-/** Gives the bytes of a recording to `use`; `-` is stdin. What is wrong with them is told with the file's name. */
-export function readingRecording<T>(file: string, use: (pieces: Iterable<Uint8Array>) => T): T {
-  try {
-    return use(piecesOf(file));
-  } catch (error) {
-    throw naming(file, error);
-  }
-}
-
-/** The lines of a recording, each checked; the file is opened when the first is asked for. */
+/** The lines of a recording, each checked; the file is opened when the first is asked for. `-` is stdin. */
 export function* recordingIn(file: string): Generator<RecordingEntry, void, undefined> {
   try {
-    yield* readRecording(piecesOf(file));
+    yield* readRecording(recordingBytes(file));
   } catch (error) {
-    throw naming(file, error);
+    throw inFile(file, error);
   }
 }
 
-/** What is wrong within a file, with the file's name. */
-function naming(file: string, error: unknown): unknown {
-  if (!(error instanceof ShimError) || !error.code.startsWith('ERR_FILE_')) return error;
-  return new ShimError(error.code, `${file}: ${error.message}`, { errno: 'EINVAL', cause: error });
-}
-
-const PIECE = 65_536;
-
-function* piecesOf(file: string): Generator<Uint8Array> {
-  const bytes = Buffer.alloc(PIECE);
-  const fd = onFile(file, () => (file === '-' ? 0 : openSync(file, 'r')));
-  try {
-    for (;;) {
-      const length = onFile(file, () => readSync(fd, bytes));
-      if (length === 0) return;
-      yield bytes.subarray(0, length);
-    }
-  } finally {
-    if (fd !== 0) closeSync(fd);
-  }
-}
-
-function onFile<T>(file: string, access: () => T): T {
-  try {
-    return access();
-  } catch (error) {
-    throw fileError(file, error);
-  }
+/** The same as bytes. */
+export function recordingBytes(file: string): Generator<Uint8Array> {
+  return piecesOf(file, file === '-' ? 0 : undefined);
 }

@@ -1,5 +1,5 @@
 import { EmulatedService } from '../vfio-user/emulated/emulated-service.ts';
-import { serve } from '../vfio-user/server/serve.ts';
+import { serve, type ServeOptions, type Service } from '../vfio-user/server/serve.ts';
 import { SocketFile } from '../vfio-user/server/socket-file.ts';
 import { logger } from './logs.ts';
 import { say } from './output.ts';
@@ -8,19 +8,15 @@ import { planServed, type ServeOrder } from './serve.ts';
 /** Serves until this process is to end. */
 export function carryOutServe({ device, listen, timeout, stop }: ServeOrder & { readonly stop: number }): void {
   const emulated = new EmulatedService(planServed(device), (why) => say(`vfio-shim: ${why}\n`));
-  listenAndServe(listen, emulated, { timeout, stop });
+  listenAndServe(listen, emulated, { timeout, stop: { fd: stop, heeded: true } });
 }
 
 /** Has a service listen at a path: once it does, that is said. */
-export function listenAndServe(
-  path: string,
-  what: Parameters<typeof serve>[1],
-  { timeout, stop }: { readonly timeout: number; readonly stop: number },
-): void {
+export function listenAndServe(path: string, what: Service, options: Omit<ServeOptions, 'log'>): void {
   const file = new SocketFile(path);
   try {
     say(`vfio-shim: listening at ${path}\n`);
-    serve(file, what, { timeout, stop: { fd: stop, heeded: true }, log: logger('vfio-user') });
+    serve(file, what, { ...options, log: logger('vfio-user') });
   } finally {
     file.close();
   }

@@ -1,6 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { failureOf, type Failure } from './failure.ts';
 import { useLogs } from './logs.ts';
+import { carryOutProxy } from './proxy-steps.ts';
 import { carryOutServe } from './serve-steps.ts';
 import type { ServiceEnd, ServiceOrder } from './service.ts';
 
@@ -13,7 +14,8 @@ parentPort?.postMessage(end);
 
 function failureIn(): Failure | undefined {
   try {
-    carryOutServe(order);
+    if (order.command === 'serve') carryOutServe(order);
+    else carryOutProxy(order);
     return undefined;
   } catch (error) {
     return failureOf(error);

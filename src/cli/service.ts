@@ -5,10 +5,11 @@ import { createEventFd, type OwnedFd } from '../sys/fd.ts';
 import { syscall, withAddress } from '../sys/libc.ts';
 import { dieOf } from './die.ts';
 import { errorOf, type Failure } from './failure.ts';
+import type { ProxyOrder } from './proxy.ts';
 import type { ServeOrder } from './serve.ts';
 
 /** What a thread is to serve. `stop`: a descriptor that is readable once the process is to end. */
-export type ServiceOrder = ServeOrder & { readonly stop: number };
+export type ServiceOrder = (ServeOrder | ProxyOrder) & { readonly stop: number };
 
 /** The thread's last message: nothing, or why it has failed. */
 export interface ServiceEnd {
@@ -21,7 +22,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  * Serves until a signal comes, and the device is in order again. In a thread of its own: it blocks as devices do, and the main thread sees
  * signals meanwhile. A second signal ends the process at once.
  */
-export async function service(order: ServeOrder): Promise<void> {
+export async function service(order: ServeOrder | ProxyOrder): Promise<void> {
   using stop = createEventFd();
   let isEnding = false;
   const onSignal = (signal: NodeJS.Signals): void => {

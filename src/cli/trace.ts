@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
-import { readRecording } from '../recording/reader.ts';
 import { TraceText } from '../recording/text.ts';
 import { inSummary } from '../recording/summary.ts';
 import { print } from './output.ts';
-import { readingRecording } from './recording-file.ts';
+import { recordingIn } from './recording-file.ts';
 
 export function add(program: Command): void {
   program
@@ -23,8 +22,6 @@ Example:
 
 function trace(file: string, isSummary: boolean): void {
   const printer = new TraceText();
-  readingRecording(file, (pieces) => {
-    const entries = readRecording(pieces);
-    for (const line of isSummary ? inSummary(entries) : entries) print(printer.lineOf(line));
-  });
+  const entries = recordingIn(file);
+  for (const line of isSummary ? inSummary(entries) : entries) print(printer.lineOf(line));
 }

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ShimError } from '../error.ts';
 import type { DataBytes, DeviceCall, RecordingHeader } from '../recording/format.ts';
 import { readRecording, type RecordingEntry } from '../recording/reader.ts';
-import { fileError } from '../state-file/errors.ts';
+import { inFile, onFile } from '../state-file/errors.ts';
 
 /** An entry of a recording, and the number of its line, from 1 on. */
 export interface Numbered {
@@ -19,14 +19,14 @@ export function* linesOfFile(file: string): Generator<Numbered, void, undefined>
   try {
     for (const entry of readRecording(piecesOf(file))) yield { line: (line += 1), entry };
   } catch (error) {
-    if (!(error instanceof ShimError) || !error.code.startsWith('ERR_FILE_')) throw error;
-    throw new ShimError(error.code, `${file}: ${error.message}`, { errno: 'EINVAL', cause: error });
+    throw inFile(file, error);
   }
 }
 
-function* piecesOf(file: string): Generator<Uint8Array> {
+/** The bytes of a file in pieces, which hold until the next; of `given`, if it is open already. Throws `ERR_FILE`. */
+export function* piecesOf(file: string, given?: number): Generator<Uint8Array> {
   const bytes = Buffer.alloc(PIECE);
-  const fd = onFile(file, () => openSync(file, 'r'));
+  const fd = given ?? onFile(file, () => openSync(file, 'r'));
   try {
     for (;;) {
       const length = onFile(file, () => readSync(fd, bytes));
@@ -34,15 +34,7 @@ function* piecesOf(file: string): Generator<Uint8Array> {
       yield bytes.subarray(0, length);
     }
   } finally {
-    closeSync(fd);
-  }
-}
-
-function onFile<T>(file: string, access: () => T): T {
-  try {
-    return access();
-  } catch (error) {
-    throw fileError(file, error);
+    if (given === undefined) closeSync(fd);
   }
 }
 

@@ -10,18 +10,23 @@ export function fileError(doing: string, error: unknown): unknown {
   return new ShimError('ERR_FILE', `${doing}: ${reason}`, { errno, cause: error, ...(syscall && { syscall }) });
 }
 
+/** What was thrown over a file, whose path begins its message if it is an error of files. */
+export function inFile(path: string, error: unknown): unknown {
+  const told = fileError(path, error);
+  const { code, message, errno, syscall } = told as ShimError;
+  if (!(told instanceof ShimError) || !code.startsWith('ERR_FILE') || message.startsWith(`${path}: `)) return told;
+  return new ShimError(code, `${path}: ${message}`, {
+    cause: told,
+    ...(errno && { errno }),
+    ...(syscall && { syscall }),
+  });
+}
+
 /** Runs an operation on a file, whose path then begins the message of what it throws. */
 export function onFile<T>(path: string, operation: () => T): T {
   try {
     return operation();
   } catch (error) {
-    const told = fileError(path, error);
-    const { code, message, errno, syscall } = told as ShimError;
-    if (!(told instanceof ShimError) || !code.startsWith('ERR_FILE') || message.startsWith(path)) throw told;
-    throw new ShimError(code, `${path}: ${message}`, {
-      cause: told,
-      ...(errno && { errno }),
-      ...(syscall && { syscall }),
-    });
+    throw inFile(path, error);
   }
 }

@@ -128,6 +128,16 @@ describe('presentV1 staged bytes', () => {
     expect(received).toBeBytes(stream);
   });
 
+  test('grow to 16 MiB at most', () => {
+    const MiB = 2 ** 20;
+    const stream = noise(47 * MiB, 5);
+    const { user } = oldVmm({ stopAnswers: [stream] }, { dataSection: new Uint8Array(64 * MiB) });
+    user.setState(V1.STOP_COPY);
+    const received = user.drain();
+    expect(received.map((buffer) => buffer.length / MiB)).toEqual([2, 4, 8, 16, 16, 1]);
+    expect(received).toBeBytes(stream);
+  });
+
   test('begin anew with each session', () => {
     const MiB = 2 ** 20;
     const { user, tape } = oldVmm({ stopAnswers: [noise(7 * MiB, 1)] }, { dataSection: new Uint8Array(16 * MiB) });

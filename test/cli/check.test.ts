@@ -1,9 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Conclusion, Judgement } from '../../src/check/index.ts';
-import { requireCli } from '../../tools/vmm/cli.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { changes, recording } from '../check/recordings.ts';
 import { FAILED, OK, runCli, USAGE } from '../support/cli-run.ts';
 
@@ -25,7 +27,7 @@ describe('vfio-shim check', () => {
     const { exit, stdout, stderr } = await runCli(['check', 'sim:mtty', '--junit', report]);
     expect({ exit, stderr }).toEqual({ exit: OK, stderr: '' });
     expect(stdout).toMatch(
-      /^TAP version 14\n1\.\.109\n# sim:mtty: v2, migration flags 7;.*\n# known deviations: mtty \(3\)\n/,
+      /^TAP version 14\n1\.\.109\n# sim:mtty: v2, migration flags 7;.*\n# known deviations: mtty \(4\)\n/,
     );
     expect(stdout.match(/^not ok .* # TODO known: /gm)).toHaveLength(2);
     expect(readFileSync(report, 'utf8')).toContain('tests="109" failures="0"');
@@ -54,6 +56,25 @@ describe('vfio-shim check', () => {
     const ended = await runCli(args);
     expect(ended.exit).toEqual(exit);
     expect(ended.stderr).toMatch(why);
+  });
+
+  it('a server of vfio-user conforms, but for what its protocol has no message for', async () => {
+    const socket = join(directory, 'socket');
+    const server = spawn(process.execPath, [CLI, 'serve', '--device', 'qat,size=16K,seed=3', '--listen', socket]);
+    try {
+      const ready = once(server.stderr, 'data');
+      expect(String(await ready)).toContain('listening');
+      const none = await runCli(['check', `vfio-user:${socket}`, '--deviations', 'none', '--json']);
+      const { results } = JSON.parse(none.stdout) as Conclusion;
+      expect(results.flatMap(({ id, verdict }) => (verdict === 'broken' ? id : []))).toEqual([
+        'v2-precopy-initial',
+        'v2-precopy-end',
+      ]);
+      expect((await runCli(['check', `vfio-user:${socket}`])).exit).toEqual(OK);
+    } finally {
+      server.kill();
+      await once(server, 'exit');
+    }
   });
 
   it('judges the VMM of a recording', async () => {

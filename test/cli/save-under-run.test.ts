@@ -207,7 +207,7 @@ describe('under run', () => {
       stale; ${shim} save ${ZERO} '${file}' --json`;
     const ended = await run(script, { devices: ['qat,size=1M,short=64'], options: ['--present', 'v2'] });
     expect(ended.exit, ended.describe()).toEqual({ code: 0, signal: null });
-    const probed = ended.stdout.split('\n').find((line) => line.startsWith('{"device"')) ?? '{}';
+    const probed = ended.stdout.split('\n').find((line) => line.includes('"stale":')) ?? '{}';
     expect(JSON.parse(probed)).toMatchObject({ state: 'STOP_COPY', stale: true });
     expect(said(ended)).toMatch(
       /^vfio-shim: vfio:\/dev\/vfio\/9000:0000:90:00.0 was left in STOP_COPY by an earlier user: reset$/m,

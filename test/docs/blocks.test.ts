@@ -63,7 +63,7 @@ describe.each(examples)('$path', ({ path, head, document, shown, printed }) => {
     const text = documents.find((each) => each.path === document)?.text ?? '';
     expect(blocks(text).map(({ code }) => code)).toContain(shown);
     expect(text).toContain(`\`bash ${path}\``);
-    expect(printed).toMatch(/\.\n$/);
+    expect(printed).toMatch(/\S\n$/);
   });
 
   it('is strict, and owes nothing else to what is not shown', () => {

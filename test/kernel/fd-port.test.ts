@@ -3,12 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FdPort } from '../../src/kernel/fd-port.ts';
-import { addressOf } from '../../src/sys/libc.ts';
+import { addressOf, PAGE_SIZE } from '../../src/sys/libc.ts';
 import { noise } from '../support/bytes.ts';
 import { thrownBy } from '../support/errno.ts';
 
-const REGION = { index: 9, offset: 4096n };
-const BYTES = noise(65_536);
+const REGION = { index: 9, offset: BigInt(PAGE_SIZE) };
+/** Of the region's pages, the third begins there, and so it is mapped. */
+const THIRD = 3 * PAGE_SIZE;
+const BYTES = noise(16 * PAGE_SIZE);
 
 describe('FdPort, with a file in the place of the device', () => {
   let directory = '';
@@ -29,35 +31,35 @@ describe('FdPort, with a file in the place of the device', () => {
     const port = new FdPort({ number: fd });
     const into = new Uint8Array(8);
     expect(port.read(REGION, 16, into)).toBe(8);
-    expect(into).toBeBytes(BYTES.subarray(4112, 4120));
+    expect(into).toBeBytes(BYTES.subarray(PAGE_SIZE + 16, PAGE_SIZE + 24));
     expect(port.write(REGION, 5000, Uint8Array.of(1, 2, 3))).toBe(3);
-    expect([...readFileSync(path).subarray(9096, 9099)]).toEqual([1, 2, 3]);
-    const mapped = port.map(REGION, 8192, 8192);
-    expect(mapped).toBeBytes(BYTES.subarray(12_288, 20_480));
+    expect([...readFileSync(path).subarray(PAGE_SIZE + 5000, PAGE_SIZE + 5003)]).toEqual([1, 2, 3]);
+    const mapped = port.map(REGION, 2 * PAGE_SIZE, 2 * PAGE_SIZE);
+    expect(mapped).toBeBytes(BYTES.subarray(THIRD, THIRD + 2 * PAGE_SIZE));
     mapped[0] = 7;
-    expect(readFileSync(path)[12_288]).toBe(7);
+    expect(readFileSync(path)[THIRD]).toBe(7);
   });
 
   it('maps for as long as somebody uses it, also if he fails: the file does not stay open', () => {
     const port = new FdPort({ number: fd });
     const mappings = (): number => readFileSync('/proc/self/maps', 'utf8').split(path).length - 1;
-    port.withMap(REGION, 8192, 4096, (bytes) => {
-      expect(bytes).toBeBytes(BYTES.subarray(12_288, 16_384));
+    port.withMap(REGION, 2 * PAGE_SIZE, PAGE_SIZE, (bytes) => {
+      expect(bytes).toBeBytes(BYTES.subarray(THIRD, THIRD + PAGE_SIZE));
       bytes[0] = 7;
       expect(mappings()).toBe(1);
     });
     expect(() =>
-      port.withMap(REGION, 0, 4096, () => {
+      port.withMap(REGION, 0, PAGE_SIZE, () => {
         throw new Error('failed');
       }),
     ).toThrow('failed');
-    expect([readFileSync(path)[12_288], mappings()]).toEqual([7, 0]);
+    expect([readFileSync(path)[THIRD], mappings()]).toEqual([7, 0]);
   });
 
   it('says how little there was', () => {
     const port = new FdPort({ number: fd });
-    expect(port.read({ ...REGION, offset: 65_534n }, 0, new Uint8Array(8))).toBe(2);
-    expect(port.read({ ...REGION, offset: 65_536n }, 0, new Uint8Array(8))).toBe(0);
+    expect(port.read({ ...REGION, offset: BigInt(BYTES.length - 2) }, 0, new Uint8Array(8))).toBe(2);
+    expect(port.read({ ...REGION, offset: BigInt(BYTES.length) }, 0, new Uint8Array(8))).toBe(0);
   });
 
   it.each<[string, (port: FdPort) => unknown, string]>([

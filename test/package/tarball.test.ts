@@ -201,6 +201,7 @@ import { VFIO_DEVICE_FEATURE, vfio_device_migration_info } from 'vfio-shim/abi';
 import { presentV1 as same, type PresentV1Options } from 'vfio-shim/bridge';
 import { StreamReader, StreamWriter, type StreamEvent } from 'vfio-shim/qemu-stream';
 import { createSim, parseSpec, type SimSpec } from 'vfio-shim/sim';
+import { phaseOf, readTimeline, type Timeline } from 'vfio-shim/timeline';
 import { V1, V1RegisterAccess, V1Save, v1StateName, type V1State } from 'vfio-shim/v1';
 import { statePath, V2, V2Save, v2StateName, type V2State } from 'vfio-shim/v2';
 
@@ -219,6 +220,8 @@ if (VFIO_DEVICE_FEATURE !== 0x3b75 || vfio_device_migration_info.size !== 32) th
 const reader = new StreamReader();
 const events: StreamEvent[] = StreamWriter.record({ tag: 'END_OF_STATE' }).flatMap((chunk) => [...reader.push(chunk)]);
 if (events.map(({ tag }) => tag).join() !== 'END_OF_STATE') throw new Error();
+if (phaseOf('v1', 'STOP_COPY') !== phaseOf('v2', 'STOP_COPY')) throw new Error();
+void ((): Timeline => readTimeline([]));
 // @ts-expect-error a v1 device is no v2 device
 void ((): V2Save => new V2Save(v1, () => {}));
 console.log(\`v1: \${v1StateName(state)}, v2: \${again.migrationFlags}\`);

@@ -43,7 +43,9 @@ describe.skipIf(missing !== undefined && !ci)(
       page = await browser.newPage({ viewport: { width: 1224, height: 900 } });
       page.setDefaultTimeout(PATIENCE);
       page.on('pageerror', (error) => complaints.push(error.message));
-      page.on('console', (message) => complaints.push(message.text()));
+      page.on('console', (message) => {
+        if (message.type() === 'error') complaints.push(message.text());
+      });
       page.on('request', (request) => {
         if (!request.url().startsWith('file:')) complaints.push(request.url());
       });

@@ -52,8 +52,8 @@ describe('an SVG', () => {
   });
 
   it('says how long the downtime was, and draws it once more if it is small', () => {
-    expect(textsOf(svgOf(both)).filter((text) => text === 'downtime 1 ms')).toHaveLength(2);
-    expect(textsOf(svgOf(both)).filter((text) => text === 'the downtime, enlarged')).toHaveLength(1);
+    expect(textsOf(svgOf(both, both.whole)).filter((text) => text === 'downtime 1 ms')).toHaveLength(2);
+    expect(textsOf(svgOf(both, both.whole)).filter((text) => text === 'the downtime, enlarged')).toHaveLength(1);
     expect(textsOf(svgOf(both, { begin: 1900, end: 3100 }))).not.toContain('the downtime, enlarged');
   });
 
@@ -132,7 +132,7 @@ describe('a drawing for a terminal', () => {
 
   it.each([20, 40, 80, 200])('fits into %i columns', (columns) => {
     const drawn = textOf(both, { columns, colour: false }).split('\n');
-    const bars = drawn.filter((line) => /^ +(VMM|driver|calls|\d.* (out|in)) /.test(line));
+    const bars = drawn.filter((line) => /^ +(VMM, v1|calls|\d.* (out|in)) /.test(line));
     expect(bars.length).toBeGreaterThan(4);
     expect(Math.max(...bars.map((line) => line.length))).toBeLessThanOrEqual(Math.max(columns, 36));
   });

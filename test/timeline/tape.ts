@@ -1,4 +1,4 @@
-import type { AccessLine, DriverCall, RecordingHeader, RecordingLine } from '../../src/recording/format.ts';
+import type { AccessLine, DriverCall, RecordingHeader } from '../../src/recording/format.ts';
 import type { RecordingEntry } from '../../src/recording/reader.ts';
 import { V1, type V1StateName } from '../../src/v1/states.ts';
 import { header } from '../recording/lines.ts';
@@ -86,9 +86,4 @@ export function destination(head: Partial<RecordingHeader> = {}): Tape {
     .bytes(2650, 'in', 24)
     .state(2990, 'RUNNING')
     .ended(6000);
-}
-
-/** Lines that a recording has, without what a reader adds. */
-export function isLine(entry: RecordingEntry): entry is RecordingLine {
-  return entry.kind !== 'cut';
 }

@@ -32,3 +32,23 @@ export function simple(
   };
   return { id, sentence, source, watch: () => look };
 }
+
+/** Looks for the last request of a kind that failed before the VMM took a save for complete. */
+export function failedBeforeCompletion(
+  failed: (asked: Asked) => boolean,
+  completes: (asked: Asked, seen: Seen) => boolean,
+): Look {
+  let last: Asked | undefined;
+  return (asked, seen) => {
+    if (asked.errno !== undefined && failed(asked)) last = asked;
+    if (last === undefined || !completes(asked, seen)) return undefined;
+    const offence = completedThough(last);
+    last = undefined;
+    return offence;
+  };
+}
+
+/** The VMM completed a save though this had failed. */
+export function completedThough({ line, errno }: Asked): Offence {
+  return { line, why: `it failed with ${errno}, and the VMM completed the save`, unlessItRuns: true };
+}

@@ -2,7 +2,7 @@ import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { isV1State, isV1Transition, V1, withoutReserved } from '../../v1/states.ts';
 import { shown as inWords } from '../v1/subject.ts';
 import { isPassing, isRead, isReset, isV1, written, type Asked } from './asked.ts';
-import { simple, type Look, type Offence, type VmmRule } from './rule.ts';
+import { completedThough, failedBeforeCompletion, simple, type Look, type Offence, type VmmRule } from './rule.ts';
 import type { Seen } from './seen.ts';
 
 const UAPI = 'linux/vfio.h 5.8, struct vfio_device_migration_info';
@@ -44,14 +44,7 @@ const REGION = { REGISTERS: vfio_device_migration_info.size, CALLS: new Set(['pr
 function saveFailed(): Look {
   let failed: Asked | undefined;
   return (asked, seen) => {
-    let offence: Offence | undefined;
-    if (failed !== undefined && completes(asked, seen)) {
-      offence = {
-        line: failed.line,
-        why: `it failed with ${failed.errno}, and the VMM completed the save`,
-        unlessItRuns: true,
-      };
-    }
+    const offence = failed !== undefined && completes(asked, seen) ? completedThough(failed) : undefined;
     if (isReset(asked) || written(asked, 'device_state') !== undefined) {
       // from pre-copy to stop-and-copy the same save goes on
       if (withoutReserved(written(asked, 'device_state') ?? V1.RUNNING) !== V1.STOP_COPY) failed = undefined;
@@ -105,21 +98,9 @@ function stateRead(): Look {
 }
 
 function dirtyPages(): Look {
-  let failed: Asked | undefined;
-  return (asked, seen) => {
-    const { call, errno, device } = asked;
-    if (
-      call.protocol === 'vfio' &&
-      call.request === 'VFIO_IOMMU_DIRTY_PAGES' &&
-      device === undefined &&
-      errno !== undefined
-    )
-      failed = asked;
-    if (failed === undefined || !completes(asked, seen)) return undefined;
-    const { line, errno: first } = failed;
-    failed = undefined;
-    return { line, why: `it failed with ${first}, and the VMM completed the save`, unlessItRuns: true };
-  };
+  const isOfContainer = ({ call, device }: Asked): boolean =>
+    call.protocol === 'vfio' && call.request === 'VFIO_IOMMU_DIRTY_PAGES' && device === undefined;
+  return failedBeforeCompletion(isOfContainer, completes);
 }
 
 /** What a VMM of the first protocol must do. */

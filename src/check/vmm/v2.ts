@@ -1,5 +1,5 @@
 import { isPassing, isReset, isV2, stateAsked, type Asked } from './asked.ts';
-import { simple, type Look, type Offence, type VmmRule } from './rule.ts';
+import { completedThough, failedBeforeCompletion, simple, type Look, type VmmRule } from './rule.ts';
 import type { Seen } from './seen.ts';
 
 const ENUM = 'linux/vfio.h 6.12, enum vfio_device_mig_state';
@@ -31,14 +31,7 @@ function isData({ call }: Asked, direction: 'out' | 'in'): boolean {
 function readFailed(): Look {
   let failed: Asked | undefined;
   return (asked, seen) => {
-    let offence: Offence | undefined;
-    if (failed !== undefined && completes(asked, seen)) {
-      offence = {
-        line: failed.line,
-        why: `it failed with ${failed.errno}, and the VMM completed the save`,
-        unlessItRuns: true,
-      };
-    }
+    const offence = failed !== undefined && completes(asked, seen) ? completedThough(failed) : undefined;
     const state = stateAsked(asked);
     if (isReset(asked) || (state !== undefined && !SAVING.test(state))) failed = undefined;
     if (isData(asked, 'out') && asked.errno !== undefined && !isPassing(asked.errno)) failed ??= asked;
@@ -69,20 +62,9 @@ function afterFailure(): Look {
 }
 
 function dmaLog(): Look {
-  let failed: Asked | undefined;
-  return (asked, seen) => {
-    const { call, errno } = asked;
-    if (
-      call.protocol === 'vfio' &&
-      /^(SET DMA_LOGGING_START|GET DMA_LOGGING_REPORT)$/.test(call.feature ?? '') &&
-      errno !== undefined
-    )
-      failed = asked;
-    if (failed === undefined || !completes(asked, seen)) return undefined;
-    const { line, errno: first } = failed;
-    failed = undefined;
-    return { line, why: `it failed with ${first}, and the VMM completed the save`, unlessItRuns: true };
-  };
+  const isOfLog = ({ call }: Asked): boolean =>
+    call.protocol === 'vfio' && /^(SET DMA_LOGGING_START|GET DMA_LOGGING_REPORT)$/.test(call.feature ?? '');
+  return failedBeforeCompletion(isOfLog, completes);
 }
 
 /** What a VMM of the second protocol must do. */

@@ -1,4 +1,5 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
+import { LARGEST_BUFFER } from '../../bridge/staging.ts';
 import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
 import { observe, untimed, type DeviceSink } from '../../device/observe.ts';
@@ -227,7 +228,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       return undefined;
     return () => {
       this.#isSectionReady = true;
-      populate(address(), size);
+      populate(address(), Math.min(size, 2 * LARGEST_BUFFER));
     };
   }
 

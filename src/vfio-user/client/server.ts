@@ -30,9 +30,13 @@ export class Server {
   readonly version: Version;
   /** Where the server's own commands come, if it has sent a socket for them. */
   readonly twin: Link | undefined;
+  /** The most bytes that a transfer has on either side's word. */
+  readonly #limit: number;
 
-  private constructor(link: Link, version: Version, twin: Link | undefined) {
+  private constructor(link: Link, version: Version, told: Version, twin: Link | undefined) {
+    this.#limit = Math.max(1, Math.min(told.maxDataXferSize, version.maxDataXferSize));
     this.link = link;
+    link.beside = twin;
     this.version = version;
     this.twin = twin;
   }
@@ -62,7 +66,8 @@ export class Server {
           errno: 'EPROTO',
         });
       }
-      return new Server(link, version, isTwinTaken ? twinOf(reply, version, connection, options) : undefined);
+      const told = decodeVersion(body);
+      return new Server(link, version, told, isTwinTaken ? twinOf(reply, version, connection, options) : undefined);
     } finally {
       closeFds(reply);
     }
@@ -70,12 +75,28 @@ export class Server {
 
   /** The most bytes that one request reads. */
   get readLimit(): number {
-    return Math.min(VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, Math.max(1, this.version.maxDataXferSize));
+    return Math.min(VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, this.#limit);
   }
 
   /** The most bytes that one request writes. */
   get writeLimit(): number {
     return Math.min(MOST_SENT, this.readLimit);
+  }
+
+  /** The connections on which something may come. */
+  get connections(): readonly Connection[] {
+    return this.twin === undefined ? [this.link.connection] : [this.link.connection, this.twin.connection];
+  }
+
+  /** Deals with the server's own commands. */
+  attend(): void {
+    this.link.attend();
+    this.twin?.attend();
+  }
+
+  /** True if a connection is at its end. */
+  get isLost(): boolean {
+    return this.connections.some(({ broken }) => broken !== undefined);
   }
 
   close(): void {

@@ -23,7 +23,7 @@ import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts
 import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
 import { REGION_SPAN, type PlannedDevice } from '../../interpose/run/plan.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
-import type { Sim } from '../../sim/create.ts';
+import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { memoryAt, PAGE_SIZE, syscall } from '../../sys/libc.ts';
 import { createSharedMemory, mapSharedMemory, SharedStore } from '../../sys/memory.ts';
@@ -71,7 +71,8 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
     // SAFETY: the descriptors stay open as long as this process, as the device does
     const files = deviceFiles(filesOf(plan).map(({ name, size }) => createSharedMemory(name, size).number));
     const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
-    const section = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET).bytes;
+    const { bytes } = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET);
+    const section = bytes.subarray(0, simMemorySizes(spec).section);
     this.#config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });

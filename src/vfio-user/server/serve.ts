@@ -20,6 +20,8 @@ export interface Service {
   /** Something has come on a connection of the service's own. */
   readonly others?: readonly Connection[];
   attend?(client: Client): void;
+  /** There is nobody any more on whose behalf the client is answered. */
+  readonly isLost?: boolean;
   /** The client has gone, whatever it was about. */
   disconnect(): void;
 }
@@ -98,10 +100,16 @@ class Serving {
   #attend(client: Client): void {
     this.#guarded(() => {
       if (performance.now() > this.#greeting) throw client.connection.violated('has not said its version in time');
-      for (let message = client.next(); message !== undefined; message = this.isOver ? undefined : client.next()) {
+      for (
+        let message = client.next();
+        message !== undefined;
+        message = this.isOver || this.#service.isLost === true ? undefined : client.next()
+      ) {
         this.#answer(client, message);
       }
       this.#service.attend?.(client);
+      if (this.#service.isLost === true) throw client.connection.violated('has lost its server');
+      if (client.isLost) throw client.connection.broken ?? client.connection.violated('has lost its twin socket');
     });
   }
 
@@ -153,10 +161,14 @@ class Serving {
     if (client === undefined) return;
     this.#client = undefined;
     this.#greeting = Number.POSITIVE_INFINITY;
-    this.#options.log(`the client's connection ends: ${why}`);
+    const { stop, log } = this.#options;
+    log(`the client's connection ends: ${why}`);
+    const { heeded } = stop;
+    stop.heeded = false; // a device is let go even if this process is to end
     try {
       this.#service.disconnect();
     } finally {
+      stop.heeded = heeded;
       client.close();
     }
   }

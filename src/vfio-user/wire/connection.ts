@@ -47,10 +47,10 @@ export const OFFERED_FDS = 8;
  */
 export class Connection {
   readonly peer: string;
-  readonly timeout: number;
+  timeout: number;
   readonly stop: Stop | undefined;
   readonly #fd: OwnedFd;
-  readonly #poll = new PollSet(2);
+  readonly #poll = new PollSet(3);
   readonly #head = new Uint8Array(HEADER_SIZE);
   readonly #outHead = new Uint8Array(HEADER_SIZE);
   #header: Header | undefined;
@@ -157,17 +157,18 @@ export class Connection {
     }
   }
 
-  /** Waits until there may be something to receive. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end. */
-  waitToReceive(end: number, what: string): void {
-    this.#wait(POLLIN, Math.min(end, this.deadline), what);
+  /** Waits until there may be something to receive, here or on the connection beside it. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end. */
+  waitToReceive(end: number, what: string, beside?: Connection): void {
+    this.#wait(POLLIN, Math.min(end, this.deadline), what, beside);
   }
 
-  #wait(events: number, end: number, what: string): void {
+  #wait(events: number, end: number, what: string, beside?: Connection): void {
     const left = end - performance.now();
     if (left <= 0) throw this.#failure('ETIMEDOUT', what);
     this.#poll.set(0, this.fd, events);
     this.#poll.set(1, this.stop?.heeded === true ? this.stop.fd : -1, POLLIN);
-    this.#poll.wait(2, left);
+    this.#poll.set(2, beside?.fd ?? -1, POLLIN);
+    this.#poll.wait(3, left);
     if (this.#poll.events(1) !== 0) throw interrupted();
     const dead = POLLERR | POLLHUP;
     if (events === POLLOUT && (this.#poll.events(0) & dead) !== 0) {

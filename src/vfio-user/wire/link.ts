@@ -22,8 +22,12 @@ const NOTHING = new Uint8Array(0);
  */
 export class Link {
   readonly connection: Connection;
+  /** Where the peer's commands come as well while it is asked something. */
+  beside: Link | undefined;
   readonly #onCommand: OnCommand;
   #id = 0;
+  /** What was asked and is not answered yet. Of some nobody waits for the reply any more. */
+  readonly #owed = new Set<number>();
 
   constructor(connection: Connection, onCommand: OnCommand) {
     this.connection = connection;
@@ -31,22 +35,52 @@ export class Link {
   }
 
   /** Makes a request and waits for its reply, which may be an error. */
-  ask({ command, name, body, fds = [] }: Asked): Message {
-    const { connection } = this;
-    this.#id = (this.#id + 1) % 0x1_0000;
-    const id = this.#id;
-    connection.send({ id, command, isReply: false, noReply: false, errno: undefined }, body, fds);
-    const end = performance.now() + connection.timeout;
+  ask(asked: Asked): Message {
+    const id = this.#send(asked, false);
+    this.#owed.add(id);
+    const { connection, beside } = this;
+    let since = performance.now();
     for (;;) {
       const message = connection.receive();
-      if (message === undefined) connection.waitToReceive(end, `has not answered ${name}`);
-      else if (!message.isReply) this.#onCommand(message);
-      else if (message.id === id && message.command === command) return message;
-      else {
-        closeFds(message);
-        throw connection.violated(`answers command ${message.command} of id ${message.id}, which nobody has asked`);
-      }
+      if (message === undefined) {
+        connection.waitToReceive(since + connection.timeout, `has not answered ${asked.name}`, beside?.connection);
+        if (beside?.attend() === true) since = performance.now();
+      } else if (!message.isReply) {
+        this.#onCommand(message);
+        since = performance.now();
+      } else if (this.#isOwed(message) && message.id === id) return message;
+      else closeFds(message);
     }
+  }
+
+  /** Makes a request that is not answered. */
+  post(asked: Asked): void {
+    this.#send(asked, true);
+  }
+
+  #send({ command, body, fds = [] }: Asked, noReply: boolean): number {
+    const id = this.#id;
+    this.#id = (id + 1) % 0x1_0000;
+    this.connection.send({ id, command, isReply: false, noReply, errno: undefined }, body, fds);
+    return id;
+  }
+
+  /** True for a reply that the peer owes, whether or not anybody waits for it any more. */
+  #isOwed(reply: Message): boolean {
+    if (this.#owed.delete(reply.id)) return true;
+    closeFds(reply);
+    throw this.connection.violated(`answers id ${reply.id}, which nobody has asked`);
+  }
+
+  /** Deals with what has come, the peer's commands, and says whether anything has. */
+  attend(): boolean {
+    let hasCome = false;
+    for (let message = this.connection.receive(); message !== undefined; message = this.connection.receive()) {
+      hasCome = true;
+      if (!message.isReply) this.#onCommand(message);
+      else if (this.#isOwed(message)) closeFds(message);
+    }
+    return hasCome;
   }
 
   /** As ask(), for a reply without descriptors. Throws `ERR_SYSCALL` with the errno that the peer has answered. */

@@ -39,7 +39,7 @@
 #define MAX_THREADS 256
 #define MAX_BUFFERS 256
 #define MAX_LINE (4 << 20)
-#define PAGE 4096ul
+#define PAGE ((size_t)sysconf(_SC_PAGESIZE))
 
 struct buffer {
     char name[32];

@@ -3,9 +3,9 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 import { CLI } from '../../../tools/vmm/cli.ts';
-import { compiled, describeWithCompiler } from '../../support/compiler.ts';
+import { compiled, compiledLibrary, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
@@ -120,37 +120,49 @@ describeWithCompiler('a keeper', () => {
     }
   });
 
-  it.runIf(hasPrlimit)(
-    'gives up, and says so, where no successor can begin: calls fail, and wait for nobody',
-    async () => {
-      const opened = await open();
-      const { run, device, user, keeper, supervisor } = opened;
-      limit(keeper, '--core=0:');
-      limit(keeper, `--as=${64 << 20}:`); // Node needs more
-      killHard(supervisor);
-      const { errno } = await user.puppet.script(
-        `new late 8; ${callText('pread64', [device.fd, '$late', 4, device.region])}`,
-        0,
-        LONG,
-      );
-      expect(errno).toBe('ENOSYS');
-      await alone(opened);
-      expect(run.stderr).toContain(
-        '10 supervisors in a row could not begin: trapped calls fail with ENOSYS from now on\n',
-      );
-      // one line for the one that was killed, few for those that could not begin
-      expect(run.stderr.match(/takes over/g)?.length).toBeLessThan(10);
-      expect((await user.puppet.call('getpid', [])).errno).toBe('OK');
-      expect(existsSync(run.directory ?? '')).toBe(false);
-    },
-  );
+  /** A run whose keeper can be made unable to have a successor, which then ends before it is Node. */
+  async function barren(): Promise<Opened & { stillborn: () => void }> {
+    const directory = mkdtempSync(join(tmpdir(), 'shim-stillborn-'));
+    onTestFinished(() => {
+      rmSync(directory, { recursive: true });
+    });
+    const path = join(directory, 'from-now-on');
+    const opened = await open({ env: { LD_PRELOAD: compiledLibrary('stillborn'), STILLBORN: path } });
+    return {
+      ...opened,
+      stillborn: () => {
+        writeFileSync(path, '');
+      },
+    };
+  }
 
-  it.runIf(hasPrlimit)('ends with its target, also where it cannot have a successor', async () => {
-    const opened = await open();
+  it('gives up, and says so, where no successor can begin: calls fail, and wait for nobody', async () => {
+    const { stillborn, ...opened } = await barren();
+    const { run, device, user, supervisor } = opened;
+    stillborn();
+    killHard(supervisor);
+    const { errno } = await user.puppet.script(
+      `new late 8; ${callText('pread64', [device.fd, '$late', 4, device.region])}`,
+      0,
+      LONG,
+    );
+    expect(errno).toBe('ENOSYS');
+    await alone(opened);
+    expect(run.stderr).toContain('the supervisor ended (status 70), a successor takes over\n');
+    expect(run.stderr).toContain(
+      '10 supervisors in a row could not begin: trapped calls fail with ENOSYS from now on\n',
+    );
+    // one line for the one that was killed, one for those that could not begin
+    expect(run.stderr.match(/takes over/g)?.length).toBe(2);
+    expect((await user.puppet.call('getpid', [])).errno).toBe('OK');
+    expect(existsSync(run.directory ?? '')).toBe(false);
+  });
+
+  it('ends with its target, also where it cannot have a successor', async () => {
+    const { stillborn, ...opened } = await barren();
     const { run, keeper, supervisor } = opened;
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(keeper, signal); // of no effect
-    limit(keeper, '--core=0:');
-    limit(keeper, `--as=${64 << 20}:`);
+    stillborn();
     process.kill(keeper, 'SIGSTOP');
     killHard(supervisor);
     run.signal('SIGKILL');

@@ -98,7 +98,7 @@ describeWithCompiler('a register of the region', () => {
     const { fd, region } = device;
     await puppet.memory('data', 4096);
     const at = await puppet.memory('iov', 16);
-    const data = (await puppet.script('new page 4096')).value;
+    const data = (await puppet.script('new page 65536')).value;
     await puppet.put('iov', new Uint8Array(new BigUint64Array([data, 8n]).buffer));
     const ends = await puppet.script(`new ends 8; ${callText('pipe2', ['$ends', 0])}; get ends 0 8`);
     const [reader = -1, writer = -1] = new Int32Array(ends.bytes.buffer);

@@ -1,0 +1,87 @@
+import { Option, type Command } from 'commander';
+import { ShimError } from '../error.ts';
+import { parseSize } from '../sim/size.ts';
+import { service, timeoutOf } from './service.ts';
+
+export interface ProxyOrder {
+  readonly command: 'proxy';
+  readonly present: 'v1' | 'v2' | 'auto';
+  readonly roundTrip: boolean;
+  readonly segmentation: 'raw' | 'framed';
+  readonly dropPrecopy: boolean;
+  /** Bytes of the migration region's data section. */
+  readonly dataSection: number;
+  readonly listen: string;
+  readonly connect: string;
+  /** In milliseconds. */
+  readonly timeout: number;
+  readonly verbose: boolean;
+}
+
+interface Options {
+  readonly present: ProxyOrder['present'];
+  readonly roundTrip?: true;
+  readonly segmentation: ProxyOrder['segmentation'];
+  readonly dropPrecopy?: true;
+  readonly dataSize: string;
+  readonly listen: string;
+  readonly connect: string;
+  readonly timeout: string;
+  readonly verbose?: true;
+}
+
+export function add(program: Command): void {
+  program
+    .command('proxy')
+    .description('stand between a client and a server of vfio-user that speak different migration protocols')
+    .requiredOption('--listen <socket>', 'the path of the socket for clients')
+    .requiredOption('--connect <socket>', "the path of the server's socket")
+    .addOption(
+      new Option('--present <protocol>', 'the protocol to present; with auto, the client takes the one it knows')
+        .choices(['v1', 'v2', 'auto'])
+        .default('auto'),
+    )
+    .addOption(
+      new Option('--segmentation <how>', 'v2 data of a v1 device: as it comes, or with its buffers kept apart')
+        .choices(['raw', 'framed'])
+        .default('raw'),
+    )
+    .option(
+      '--drop-precopy',
+      'v2 servers that begin their data anew at stop-and-copy: nothing of pre-copy is handed on',
+    )
+    .option('--round-trip', 'translate to the other protocol and back, too: both halves of the bridge at work')
+    .option('--data-size <size>', "size of the migration region's data section", '1M')
+    .option('--timeout <seconds>', 'how long client and server may take for a message, or for an answer', '30')
+    .option('-v, --verbose', 'log what is done, on stderr')
+    .addHelpText('after', help)
+    .action(async ({ dropPrecopy, roundTrip, verbose, dataSize, timeout, ...rest }: Options) => {
+      await service({
+        command: 'proxy',
+        ...rest,
+        dropPrecopy: dropPrecopy === true,
+        roundTrip: roundTrip === true,
+        verbose: verbose === true,
+        dataSection: dataSectionOf(dataSize),
+        timeout: timeoutOf(timeout),
+      });
+    });
+}
+
+/** A client reads a buffer at once, and a message has 1 MiB of data at most. */
+const LARGEST = 2 ** 20;
+
+function dataSectionOf(text: string): number {
+  const size = parseSize(text, (why) => new ShimError('ERR_ARGUMENT', `--data-size ${text}: ${why}`));
+  if (size >= 4096 && size % 4096 === 0 && size <= LARGEST) return size;
+  throw new ShimError('ERR_ARGUMENT', `--data-size ${text}: is not a multiple of 4096 up to 1M`);
+}
+
+const help = `
+Everything but migration passes. A client of the server's own protocol is served as it is, but for requests that would end an old server.
+One client is served at a time; when it goes, the device is brought out of a migration that it has left. SIGTERM ends it.
+
+Example:
+  vfio-shim serve --device qat,size=1M --listen /tmp/new.sock &
+  vfio-shim proxy --present v1 --listen /tmp/old.sock --connect /tmp/new.sock &
+  vfio-shim save vfio-user:/tmp/old.sock qat.state`;

@@ -1,0 +1,99 @@
+import { ShimError, errnoNameOf } from '../../error.ts';
+import { Server } from '../client/server.ts';
+import type { Client } from '../server/client.ts';
+import type { Service } from '../server/serve.ts';
+import type { Connection, Stop } from '../wire/connection.ts';
+import type { Link } from '../wire/link.ts';
+import { closeFds, type Message } from '../wire/message.ts';
+import type { Version } from '../wire/version.ts';
+import { ProxySession } from './session.ts';
+import type { TranslationOptions } from './translation.ts';
+
+export interface ProxyOptions extends TranslationOptions {
+  /** The path of the server's socket. */
+  readonly server: string;
+  /** How long the server may take for an answer, in milliseconds. */
+  readonly timeout: number;
+  readonly stop: Stop;
+}
+
+/** How long a server may take to let go of a client that has gone, in milliseconds. */
+const LAST_PATIENCE = 5000;
+
+/** Each client has a connection of its own to the server, which drops what a client has mapped when that ends. */
+export class ProxyService implements Service {
+  readonly #options: ProxyOptions;
+  #server: Server | undefined;
+  #session: ProxySession | undefined;
+
+  constructor(options: ProxyOptions) {
+    this.#options = options;
+  }
+
+  /** The server is told what the client takes: that bounds the server's own requests too. */
+  connect(client: Client, { capabilities }: Version): Readonly<Record<string, unknown>> {
+    const { server: path, timeout, stop } = this.#options;
+    const onCommand = (command: Message, link: Link): void => passToClient(client, command, link);
+    this.#server = Server.connect(path, { timeout, stop, capabilities: without(capabilities), onCommand });
+    this.#session = new ProxySession(client, this.#server, this.#options);
+    return without(this.#server.version.capabilities);
+  }
+
+  answer(_client: Client, message: Message): void {
+    this.#session?.answer(message);
+  }
+
+  /** The server has gone: its client goes too. */
+  get isLost(): boolean {
+    return this.#server?.isLost === true;
+  }
+
+  get others(): readonly Connection[] {
+    return this.#server?.connections ?? [];
+  }
+
+  attend(): void {
+    this.#server?.attend();
+  }
+
+  work(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
+  disconnect(): void {
+    const [server, session] = [this.#server, this.#session];
+    this.#server = undefined;
+    this.#session = undefined;
+    for (const connection of server?.connections ?? [])
+      connection.timeout = Math.min(connection.timeout, LAST_PATIENCE);
+    try {
+      session?.end();
+    } catch (error) {
+      if (!(error instanceof ShimError)) throw error;
+      this.#options.warn(`the server's device could not be let go: ${error.message}`);
+    } finally {
+      server?.close();
+    }
+  }
+}
+
+/** What of the capabilities passes: each side has a twin socket of its own. */
+function without(capabilities: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(capabilities).filter(([name]) => name !== 'twin_socket'));
+}
+
+/** A command of the server's: DMA_READ, DMA_WRITE. A client that has gone has refused it. */
+function passToClient(client: Client, command: Message, link: Link): void {
+  closeFds(command);
+  let reply: Message;
+  try {
+    reply = client.ask({ command: command.command, name: `command ${command.command}`, body: command.body });
+  } catch (error) {
+    link.refuse(command, client.isLost ? 'EIO' : errnoNameOf(error));
+    if (error instanceof ShimError) return; // that the client has gone shows by itself
+    throw error;
+  }
+  closeFds(reply);
+  if (reply.errno === undefined) link.reply(command, reply.body);
+  else link.refuse(command, reply.errno);
+}

@@ -1,0 +1,265 @@
+import { vfio_region_info } from '../../abi/vfio-device.ts';
+import {
+  VFIO_USER_DEVICE_FEATURE,
+  VFIO_USER_DEVICE_GET_INFO,
+  VFIO_USER_DEVICE_GET_REGION_INFO,
+  VFIO_USER_DEVICE_RESET,
+  VFIO_USER_DIRTY_PAGES,
+  VFIO_USER_DMA_MAP,
+  VFIO_USER_DMA_UNMAP,
+  VFIO_USER_MIG_DATA_READ,
+  VFIO_USER_MIG_DATA_WRITE,
+  VFIO_USER_REGION_WRITE_MULTI,
+  VFU_PCI_DEV_MIGR_REGION_IDX,
+  vfio_user_device_info,
+  vfio_user_dma_map,
+  vfio_user_dma_unmap,
+  vfio_user_region_access,
+  VFIO_USER_REGION_WRITE,
+} from '../../abi/vfio-user.ts';
+import { recover, stateName, type MigratableDevice } from '../../device/migratable.ts';
+import { ShimError } from '../../error.ts';
+import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
+import { identify } from '../../vfio/client/identify.ts';
+import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
+import { addedRegionInfo } from '../../vfio/server/added-region.ts';
+import { featureLog, type FeatureLog } from '../../vfio/server/feature-log.ts';
+import { refuse } from '../../vfio/server/refuse.ts';
+import { sleepUntilReady, whenReady } from '../../wait.ts';
+import type { Server } from '../client/server.ts';
+import { SocketPort } from '../client/socket-port.ts';
+import { inBody } from '../server/body.ts';
+import type { Client } from '../server/client.ts';
+import { answerFeature } from '../server/device-feature.ts';
+import { infoArgument } from '../server/device-info.ts';
+import { answerRead, answerWrite } from '../server/migration-data.ts';
+import { accessIn, answerAccess, REGION_ACCESSES, writesIn, type RegionMemory } from '../server/region-access.ts';
+import { closeFds, type Message } from '../wire/message.ts';
+import { MAX_BODY } from '../wire/connection.ts';
+import { allDirty, DirtyPagesLog } from './dirty-pages-log.ts';
+import { DirtyTranslation } from './dirty-translation.ts';
+import { asked, checkFeature, forward } from './forward.ts';
+import { checkStateWrite } from './guarded-v1.ts';
+import { MappedRanges } from './mapped-ranges.ts';
+import { translate, type Translation, type TranslationOptions } from './translation.ts';
+
+const NOTHING = new Uint8Array(0);
+
+/** One client and its server: what is the migration's is translated or checked, everything else passes. */
+export class ProxySession implements RegionMemory {
+  readonly #client: Client;
+  readonly #server: Server;
+  readonly #port: SocketPort;
+  /** The server's device; `undefined` if it does not migrate: then everything passes. */
+  readonly #device: MigratableDevice | undefined;
+  readonly #translation: Translation | undefined;
+  readonly #mapped = new MappedRanges();
+  readonly #log: FeatureLog | undefined;
+  readonly #dirty: DirtyTranslation | undefined;
+  /** The server's own migration region, and where one is that is shown. */
+  readonly #own: number | undefined;
+  readonly #shown: number | undefined;
+  readonly #regions: number;
+  /** The server's migration region is not shown, as v2 is. */
+  readonly #hidesOwn: boolean;
+  readonly #showsV2: boolean;
+  /** The client migrates by what is translated. */
+  #isTranslating = false;
+
+  constructor(client: Client, server: Server, options: TranslationOptions) {
+    this.#client = client;
+    this.#server = server;
+    this.#port = new SocketPort(server);
+    this.#device = identified(this.#port);
+    this.#regions = deviceInfo(this.#port).regions;
+    const protocol = this.#device?.protocol;
+    if (protocol === 'v1') this.#own = findMigrationRegion(this.#port)?.index;
+    if (this.#device !== undefined) this.#translation = translate(this.#device, options);
+    this.#shown = this.#translation?.region && (this.#own ?? Math.max(this.#regions, VFU_PCI_DEV_MIGR_REGION_IDX));
+    if (protocol === 'v1') this.#log = featureLog(new DirtyPagesLog(server, this.#mapped, pageSizeOf(server)));
+    else if (protocol === 'v2') {
+      const log = dmaLogOf(this.#port);
+      this.#log = log && featureLog(log);
+      if (options.present !== 'v2') this.#dirty = new DirtyTranslation(log ?? allDirty(options.warn));
+    }
+    this.#hidesOwn = this.#own !== undefined && options.present === 'v2';
+    this.#showsV2 = options.present !== 'v1';
+  }
+
+  answer(message: Message): void {
+    const answered = this.#answered(message);
+    if (answered === undefined) forward(this.#server, this.#client, message);
+    else this.#client.reply(message, answered.body, answered.fds);
+  }
+
+  /** What the proxy answers itself; `undefined` if the command is the server's. */
+  #answered(message: Message): { body: Uint8Array; fds?: readonly number[] } | undefined {
+    const { command, body } = message;
+    if (this.#device === undefined) return undefined;
+    switch (command) {
+      case VFIO_USER_DEVICE_GET_INFO:
+        return this.#info(message);
+      case VFIO_USER_DEVICE_GET_REGION_INFO:
+        return this.#regionInfo(body);
+      case VFIO_USER_DMA_MAP:
+      case VFIO_USER_DMA_UNMAP:
+        return this.#map(message);
+      case VFIO_USER_DIRTY_PAGES:
+        return this.#dirty && { body: this.#dirty.answer(body) };
+      case VFIO_USER_DEVICE_RESET:
+        return this.#reset();
+      default:
+        return REGION_ACCESSES.has(command) ? this.#access(message) : this.#migration(message);
+    }
+  }
+
+  #info(message: Message): { body: Uint8Array } | undefined {
+    const change = this.#hidesOwn ? -1 : this.#shown !== undefined && this.#own === undefined ? 1 : 0;
+    if (change === 0) return undefined;
+    inBody(vfio_user_device_info, message.body);
+    const reply = asked(this.#server, {
+      ...message,
+      noReply: false,
+      body: message.body.slice(0, vfio_user_device_info.size),
+    });
+    const { body } = reply ?? { body: NOTHING };
+    if (reply !== undefined) closeFds(reply);
+    inBody(vfio_user_device_info, body);
+    const info = body.slice();
+    // a region that is hidden has others behind it, if it is not the last: then it is shown as one of no bytes
+    const count =
+      change > 0 ? (this.#shown ?? 0) + 1 : this.#own === this.#regions - 1 ? this.#regions - 1 : this.#regions;
+    vfio_user_device_info.view(info).num_regions = count;
+    return { body: info };
+  }
+
+  #regionInfo(body: Uint8Array): { body: Uint8Array; fds?: readonly number[] } | undefined {
+    const { index } = inBody(vfio_region_info, body);
+    const { region, regionFile } = this.#translation ?? {};
+    if (region !== undefined && index === this.#shown) {
+      const argument = infoArgument(body);
+      const { dataSection } = region;
+      const shown = { generation: 'v1', offset: 0n, dataSection, mappable: true } as const;
+      if (!addedRegionInfo(argument, index, shown)) throw refuse('EINVAL', 'GET_REGION_INFO: argsz');
+      return { body: argument.answer, fds: regionFile === undefined ? [] : [regionFile.number] };
+    }
+    if (this.#hidesOwn && index === this.#own) throw refuse('EINVAL', `GET_REGION_INFO: no region ${index}`);
+    if (this.#shown !== undefined && index >= this.#regions)
+      throw refuse('EINVAL', `GET_REGION_INFO: no region ${index}`);
+    return undefined;
+  }
+
+  #map(message: Message): { body: Uint8Array } | undefined {
+    const { command, body } = message;
+    if (command === VFIO_USER_DMA_MAP) inBody(vfio_user_dma_map, body);
+    else inBody(vfio_user_dma_unmap, body);
+    const unmap = command === VFIO_USER_DMA_UNMAP ? this.#dirty?.unmap(body) : undefined;
+    const sent = unmap === undefined ? message : { ...message, body: unmap.plain };
+    const reply = asked(this.#server, sent);
+    this.#mapped.note(sent);
+    if (reply === undefined) return { body: NOTHING };
+    closeFds(reply);
+    return { body: unmap?.reply ?? reply.body };
+  }
+
+  #reset(): { body: Uint8Array } | undefined {
+    if (!this.#isTranslating) return undefined;
+    this.#translation?.reset();
+    return { body: NOTHING };
+  }
+
+  #access(message: Message): { body: Uint8Array } | undefined {
+    const { command, body } = message;
+    if (command === VFIO_USER_REGION_WRITE_MULTI) {
+      const isPlain = writesIn(body).every(({ region }) => region !== this.#shown && region !== this.#own);
+      return isPlain ? undefined : { body: answerAccess(message, this, MAX_BODY) };
+    }
+    const { region, offset } = accessIn(message, MAX_BODY);
+    if (region === this.#shown) {
+      this.#isTranslating = true;
+      return { body: answerAccess(message, this, MAX_BODY) };
+    }
+    if (region !== this.#own) return undefined;
+    if (this.#hidesOwn) throw refuse('EINVAL', `region ${region}: is not shown`);
+    if (command === VFIO_USER_REGION_WRITE) checkStateWrite(offset, body.subarray(vfio_user_region_access.size));
+    return undefined;
+  }
+
+  readRegion(index: number, offset: number, into: Uint8Array): void {
+    const region = this.#translatedRegion(index, offset, into.length);
+    whenReady(() => region.read(offset, into), sleepUntilReady);
+  }
+
+  writeRegion(index: number, offset: number, from: Uint8Array): void {
+    const region = this.#translatedRegion(index, offset, from.length);
+    whenReady(() => region.write(offset, from), sleepUntilReady);
+  }
+
+  #translatedRegion(index: number, offset: number, length: number): NonNullable<Translation['region']> {
+    const region = this.#translation?.region;
+    if (region !== undefined && index === this.#shown && length <= region.regionSize - offset) return region;
+    throw refuse('EINVAL', `region ${index}: ${length} bytes at ${offset}`);
+  }
+
+  #migration(message: Message): { body: Uint8Array } | undefined {
+    const { command, body } = message;
+    const commands = [VFIO_USER_DEVICE_FEATURE, VFIO_USER_MIG_DATA_READ, VFIO_USER_MIG_DATA_WRITE];
+    if (!commands.includes(command)) return undefined;
+    const device = this.#translation?.v2;
+    if (device === undefined) {
+      if (!this.#showsV2) throw refuse('EINVAL', `command ${command}: v2 is not presented`);
+      if (command === VFIO_USER_DEVICE_FEATURE) checkFeature(body);
+      return undefined;
+    }
+    this.#isTranslating = true;
+    const limit = this.#client.version?.maxDataXferSize ?? 0;
+    const data = { device, limit, wait: sleepUntilReady };
+    if (command === VFIO_USER_DEVICE_FEATURE) return { body: answerFeature(body, device, this.#log) };
+    if (command === VFIO_USER_MIG_DATA_READ) return { body: answerRead(body, data) };
+    answerWrite(body, data);
+    return { body: NOTHING };
+  }
+
+  /** The client has gone: the device must not stay where it has left it. */
+  end(): void {
+    try {
+      if (!this.#server.isLost && this.#device !== undefined) {
+        this.#dirty?.end();
+        release(this.#device);
+      }
+    } finally {
+      this.#translation?.close();
+      this.#port.close();
+    }
+  }
+}
+
+const RESTING: ReadonlySet<string> = new Set(['RUNNING', 'STOP']);
+
+/** Brings a device out of a session that nobody goes on with. What was loaded in part is no state: it is reset. */
+function release(device: MigratableDevice): void {
+  const state = stateName(device);
+  if (RESTING.has(state)) return;
+  try {
+    recover(device, state === 'RESUMING' || state === 'ERROR' ? 'reset' : 'run');
+  } catch (error) {
+    if (!(error instanceof ShimError)) throw error;
+    recover(device, 'run'); // a reset does not end every server's session (libvfio-user 4f4fce4)
+  }
+}
+
+function identified(port: SocketPort): MigratableDevice | undefined {
+  try {
+    return identify(port);
+  } catch (error) {
+    if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
+    throw error;
+  }
+}
+
+/** The pages by which a v1 server logs: those of its `migration` capability. */
+function pageSizeOf({ version }: Server): bigint {
+  const migration = version.capabilities['migration'];
+  const size = typeof migration === 'object' && migration !== null && 'pgsize' in migration ? migration.pgsize : 4096;
+  return typeof size === 'number' && Number.isSafeInteger(size) && size > 0 ? BigInt(size) : 4096n;
+}

@@ -1,0 +1,152 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { fileURLToPath } from 'node:url';
+import { afterEach } from 'vitest';
+import type { ProxyOrder } from '../../src/cli/proxy.ts';
+import type { ServeOrder } from '../../src/cli/serve.ts';
+import type { ServiceEnd } from '../../src/cli/service.ts';
+import type { MigratableDevice } from '../../src/device/migratable.ts';
+import { createEventFd } from '../../src/sys/fd.ts';
+import { syscall, withAddress } from '../../src/sys/libc.ts';
+import { V1Restore } from '../../src/v1/restore.ts';
+import { V1Save } from '../../src/v1/save.ts';
+import { V2Restore } from '../../src/v2/restore.ts';
+import { V2Save } from '../../src/v2/save.ts';
+import { Server, type ConnectOptions } from '../../src/vfio-user/client/server.ts';
+import { SocketPort } from '../../src/vfio-user/client/socket-port.ts';
+import { identify } from '../../src/vfio/client/identify.ts';
+import { poll, within } from '../../src/vmm/deadline.ts';
+
+/** The thread of `serve` and `proxy`, as the command starts it. */
+const WORKER = fileURLToPath(new URL('../../dist/cli/service-worker.js', import.meta.url));
+const PATIENCE = 20_000;
+
+/** Serving threads of a test, which are ended with it, and a directory for their sockets. */
+export class Services {
+  readonly directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+  readonly #ends: (() => Promise<void>)[] = [];
+  #count = 0;
+
+  /** Serves a simulated device and returns the path of the socket. */
+  serve(device: string, timeout = PATIENCE): Promise<string> {
+    const listen = this.#path('device');
+    return this.#start({ command: 'serve', device, listen, timeout, verbose: false });
+  }
+
+  proxy(connect: string, options: Partial<ProxyOrder> = {}): Promise<string> {
+    const listen = this.#path('proxy');
+    return this.#start({
+      command: 'proxy',
+      present: 'auto',
+      roundTrip: false,
+      segmentation: 'raw',
+      dropPrecopy: false,
+      dataSection: 65_536,
+      listen,
+      connect,
+      timeout: PATIENCE,
+      verbose: false,
+      ...options,
+    });
+  }
+
+  #path(what: string): string {
+    this.#count += 1;
+    return join(this.directory, `${what}-${this.#count}`);
+  }
+
+  async #start(order: ServeOrder | ProxyOrder): Promise<string> {
+    const stop = createEventFd();
+    const worker = new Worker(WORKER, { workerData: { ...order, stop: stop.number }, stderr: true });
+    const end = new Promise<ServiceEnd | undefined>((resolve, reject) => {
+      let last: ServiceEnd | undefined;
+      worker.on('message', (message: ServiceEnd) => (last = message));
+      worker.once('error', reject);
+      worker.once('exit', () => resolve(last));
+    });
+    this.#ends.push(async () => {
+      const one = BigUint64Array.of(1n);
+      withAddress(one, (at) => syscall('stop', 'write', stop.number, at, 8));
+      const last = await within(end, PATIENCE, `${order.command} to end`);
+      stop.close();
+      if (last?.failure !== undefined) throw new Error(last.failure.message);
+    });
+    const listening = poll(() => (existsSync(order.listen) ? true : undefined), PATIENCE, `${order.command} to listen`);
+    await Promise.race([listening, end.then((last) => Promise.reject(new Error(JSON.stringify(last))))]);
+    return order.listen;
+  }
+
+  /** Ends them, the last first, and says what they have left behind. */
+  async end(): Promise<string[]> {
+    for (const end of this.#ends.splice(0).toReversed()) await end();
+    const left = readdirSync(this.directory);
+    rmSync(this.directory, { recursive: true, force: true });
+    return left;
+  }
+}
+
+/** Services for each test of a file; one that leaves a socket's file behind fails. */
+export function useServices(): () => Services {
+  let services: Services | undefined;
+  afterEach(async () => {
+    const ending = services;
+    services = undefined;
+    const left = (await ending?.end()) ?? [];
+    if (left.length > 0) throw new Error(`left behind: ${left.join()}`);
+  });
+  return () => (services ??= new Services());
+}
+
+/** A client of ours, which sees the device behind a socket as any command of the package does. */
+export class TestClient {
+  readonly server: Server;
+  readonly port: SocketPort;
+  #device: MigratableDevice | undefined;
+
+  constructor(path: string, options: Partial<ConnectOptions> = {}) {
+    this.server = Server.connect(path, { timeout: PATIENCE, ...options });
+    this.port = new SocketPort(this.server);
+  }
+
+  get device(): MigratableDevice {
+    return (this.#device ??= identify(this.port));
+  }
+
+  /** What the guest sees: the beginning of BAR0, by messages. */
+  bar(size: number): Uint8Array {
+    const bytes = new Uint8Array(size);
+    for (let at = 0; at < size;) at += this.port.read({ index: 0, offset: 0n }, at, bytes.subarray(at));
+    return bytes;
+  }
+
+  /** Saves the device, which is stopped by then, as a VMM of its protocol does. */
+  save(): Uint8Array[] {
+    const pieces: Uint8Array[] = [];
+    const sink = (piece: Uint8Array): void => void pieces.push(piece.slice());
+    const { device } = this;
+    const save = device.protocol === 'v2' ? new V2Save(device.device, sink) : new V1Save(v1Of(device), sink);
+    save.setup();
+    save.stop();
+    save.complete();
+    return pieces;
+  }
+
+  restore(pieces: readonly Uint8Array[]): void {
+    const { device } = this;
+    const restore = device.protocol === 'v2' ? new V2Restore(device.device) : new V1Restore(v1Of(device));
+    restore.setup();
+    for (const piece of pieces) restore.load(piece);
+    restore.complete();
+  }
+
+  close(): void {
+    this.port.close();
+  }
+}
+
+function v1Of(device: MigratableDevice) {
+  if (device.protocol !== 'v1') throw new Error(`the device speaks ${device.protocol}`);
+  return device.device;
+}

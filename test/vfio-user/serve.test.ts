@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest';
+import {
+  VFIO_USER_DEVICE_SET_IRQS,
+  VFIO_USER_DMA_MAP,
+  VFIO_USER_DMA_UNMAP,
+  VFIO_USER_DIRTY_PAGES,
+  VFIO_USER_DMA_WRITE,
+  vfio_user_dma_map,
+  vfio_user_dma_region_access,
+  vfio_user_dma_unmap,
+} from '../../src/abi/vfio-user.ts';
+import { vfio_irq_set } from '../../src/abi/vfio-device.ts';
+import { stateName } from '../../src/device/migratable.ts';
+import { createEventFd } from '../../src/sys/fd.ts';
+import { syscall, withAddress } from '../../src/sys/libc.ts';
+import { createSharedMemory, mapSharedMemory } from '../../src/sys/memory.ts';
+import { V1RegisterAccess } from '../../src/v1/registers.ts';
+import { V2 } from '../../src/v2/states.ts';
+import { dmaLogOf } from '../../src/vfio/client/port-dma-log.ts';
+import { deviceInfo } from '../../src/vfio/client/device-info.ts';
+import { checked } from '../../src/vfio-user/wire/link.ts';
+import { TestClient, useServices } from '../support/vfio-user.ts';
+
+const services = useServices();
+const SIZE = 65_536;
+const PAGE = 4096;
+
+/** Asks for something that is not answered by a value, and says with which errno it fails, if it does. */
+function refusalOf(
+  client: TestClient,
+  command: number,
+  body: Uint8Array,
+  fds: readonly number[] = [],
+): string | undefined {
+  const reply = client.server.link.ask({ command, name: String(command), body, fds });
+  return reply.errno;
+}
+
+describe('a simulated device behind a socket', () => {
+  it.each(['qat', 'hisi', 'mlx5', 'pds', 'vendor-v1', 'spdk-v1', 'hisi-v1'])(
+    '%s is saved and restored',
+    async (driver) => {
+      const [from, to] = [
+        await services().serve(`${driver},size=64K,seed=3`),
+        await services().serve(`${driver},size=64K,seed=4`),
+      ];
+      const source = new TestClient(from);
+      const destination = new TestClient(to);
+      const before = source.bar(SIZE);
+      expect(destination.bar(SIZE)).not.toEqual(before);
+      destination.restore(source.save());
+      expect(destination.bar(SIZE)).toBeBytes(before);
+      source.close();
+      destination.close();
+    },
+  );
+
+  it.each(['qat', 'vendor-v1'])(
+    '%s is reset if its client goes while it saves, and serves the next',
+    async (driver) => {
+      const path = await services().serve(`${driver},size=64K`);
+      const first = new TestClient(path);
+      const { device } = first;
+      if (device.protocol === 'v2') device.device.setState(V2.PRE_COPY);
+      else if (device.protocol === 'v1') new V1RegisterAccess(device.device).setDeviceState(3);
+      expect(stateName(device)).toBe('PRE_COPY');
+      first.close();
+      const second = new TestClient(path);
+      expect(stateName(second.device)).toBe('RUNNING');
+      second.close();
+    },
+  );
+
+  it('refuses what no device answers, and goes on', async () => {
+    const client = new TestClient(await services().serve('qat,size=64K'));
+    expect(refusalOf(client, 999, new Uint8Array(4))).toBe('EINVAL');
+    for (let command = 2; command <= 18; command += 1) {
+      if (command === 13) continue; // a reset has no body
+      expect([command, refusalOf(client, command, new Uint8Array(1))]).toEqual([command, 'EINVAL']);
+    }
+    expect(() => client.port.read({ index: 0, offset: 0n }, SIZE, new Uint8Array(1))).toThrow('EINVAL');
+    expect(() => client.port.read({ index: 0xdead_beef, offset: 0n }, 0, new Uint8Array(1))).toThrow('EINVAL');
+    expect(() => client.port.write({ index: 0, offset: 0n }, 2 ** 53 - 1, new Uint8Array(8))).toThrow('EINVAL');
+    expect(deviceInfo(client.port).regions).toBe(9);
+    client.close();
+  });
+
+  it('raises an interrupt by the eventfd that it was given', async () => {
+    const client = new TestClient(await services().serve('qat,size=64K'));
+    using event = createEventFd();
+    const counted = (): bigint => {
+      const count = new BigUint64Array(1);
+      withAddress(count, (at) => syscall('read', 'read', event.number, at, 8));
+      return count[0] ?? 0n;
+    };
+    const EVENTFD_TRIGGER = 0x24;
+    const NONE_TRIGGER = 0x21;
+    const NONE_UNMASK = 0x11;
+    const set = (flags: number, count: number, fds: number[] = []): string | undefined =>
+      refusalOf(
+        client,
+        VFIO_USER_DEVICE_SET_IRQS,
+        vfio_irq_set.encode({ argsz: 20, flags, index: 0, start: 0, count }),
+        fds,
+      );
+    expect(set(EVENTFD_TRIGGER, 1, [event.number])).toBeUndefined();
+    expect(set(NONE_TRIGGER, 1)).toBeUndefined();
+    expect(counted()).toBe(1n);
+    expect(set(NONE_TRIGGER, 1)).toBeUndefined(); // masked by itself: it comes when it is unmasked
+    expect(() => counted()).toThrow('EAGAIN');
+    expect(set(NONE_UNMASK, 1)).toBeUndefined();
+    expect(counted()).toBe(1n);
+    expect(set(EVENTFD_TRIGGER, 1, [event.number, event.number])).toBe('EINVAL');
+    expect(set(EVENTFD_TRIGGER, 2, [event.number, event.number])).toBe('EINVAL');
+    client.close();
+  });
+
+  it.each(['qat', 'vendor-v1'])('%s writes to memory that came as a file, and tells which', async (driver) => {
+    const path = await services().serve(`${driver},size=64K,dma=1000`);
+    const client = new TestClient(path);
+    const memory = createSharedMemory('guest', 16 * PAGE);
+    const bytes = mapSharedMemory(memory.number, 16 * PAGE).bytes;
+    const map = vfio_user_dma_map.encode({ argsz: 32, flags: 3, addr: 0n, size: BigInt(16 * PAGE) });
+    expect(refusalOf(client, VFIO_USER_DMA_MAP, map, [memory.number])).toBeUndefined();
+    const log = dmaLogOf(client.port);
+    expect(log === undefined).toBe(driver === 'vendor-v1');
+    const range = { iova: 0n, length: BigInt(16 * PAGE) };
+    log?.start([range], 4096n);
+    if (log === undefined)
+      expect(refusalOf(client, VFIO_USER_DIRTY_PAGES, Uint8Array.from([8, 0, 0, 0, 1, 0, 0, 0]))).toBeUndefined();
+    client.port.write({ index: 7, offset: 0n }, 4, Uint8Array.from([4, 0])); // a bus master
+    const written = (): number[] => Array.from({ length: 16 }, (_, n) => n).filter((n) => bytes[n * PAGE] !== 0);
+    while (written().length === 0) client.bar(8);
+    const bits = new Uint8Array(8);
+    if (log !== undefined) log.readAndClear(range, { pageSize: 4096n, bits });
+    else bits.set(dirtyPages(client, 16));
+    expect(bits.some((byte) => byte !== 0)).toBe(true);
+    const unmap = vfio_user_dma_unmap.encode({ argsz: 24, addr: 0n, size: BigInt(16 * PAGE) });
+    expect(refusalOf(client, VFIO_USER_DMA_UNMAP, unmap)).toBeUndefined();
+    client.close();
+    memory.close();
+  });
+
+  it('asks the client to write where it has mapped memory without a file', async () => {
+    const path = await services().serve('qat,size=64K,dma=1000');
+    const asked: number[] = [];
+    const client = new TestClient(path, {
+      onCommand: (message, link) => {
+        asked.push(message.command);
+        expect(vfio_user_dma_region_access.decode(message.body).count).toBe(BigInt(message.body.length - 16));
+        link.reply(message, message.body.subarray(0, 16));
+      },
+    });
+    const map = vfio_user_dma_map.encode({ argsz: 32, flags: 3, addr: 0x10_0000n, size: BigInt(16 * PAGE) });
+    checked(client.server.link.ask({ command: VFIO_USER_DMA_MAP, name: 'DMA_MAP', body: map }), 'DMA_MAP', 'server');
+    client.port.write({ index: 7, offset: 0n }, 4, Uint8Array.from([4, 0]));
+    while (asked.length === 0) {
+      client.bar(8);
+      client.server.attend();
+    }
+    expect(asked[0]).toBe(VFIO_USER_DMA_WRITE);
+    client.close();
+  });
+});
+
+/** DIRTY_PAGES with GET_BITMAP, of so many pages from 0 on. */
+function dirtyPages(client: TestClient, pages: number): Uint8Array {
+  const body = new Uint8Array(40);
+  const view = new DataView(body.buffer);
+  view.setUint32(0, 48, true);
+  view.setUint32(4, 4, true);
+  view.setBigUint64(16, BigInt(pages * PAGE), true);
+  view.setBigUint64(24, BigInt(PAGE), true);
+  view.setBigUint64(32, 8n, true);
+  return client.server.link.request({ command: VFIO_USER_DIRTY_PAGES, name: 'DIRTY_PAGES', body }).subarray(40);
+}
