@@ -8,7 +8,9 @@ export type V2SessionKind = 'none' | 'saving' | 'resuming';
 
 /** What a V2StateMachine remembers. Whoever keeps it where another process finds it can go on there. */
 export interface V2Registers {
+  /** Where the device is. */
   state: V2State;
+  /** The data session that is open. */
   session: V2SessionKind;
   /** Counts the sessions, so that the data fd of one that has ended is not taken for the next one's. */
   sessionId: number;
