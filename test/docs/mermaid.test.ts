@@ -7,7 +7,8 @@ import { findChromium } from '../support/chromium.ts';
 import { because } from '../support/host.ts';
 import { codeBlocks, documents } from './documents.ts';
 
-const mermaid = createRequire(import.meta.url).resolve('@mermaid-js/tiny');
+const require = createRequire(import.meta.url);
+const mermaid = require.resolve('@mermaid-js/tiny');
 const executablePath = findChromium();
 const missing = executablePath === undefined ? 'no chromium-headless-shell or chromium in PATH' : undefined;
 const PATIENCE = 120_000;
