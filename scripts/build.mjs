@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { utimesSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bundleCommand } from './lib/bundle.mjs';
 
@@ -25,13 +25,24 @@ function keepLibrary(directory) {
   }
 }
 
-/** tsc rewrites the extensions of relative imports in .js files, but not in .d.ts files. */
+/** tsc rewrites the extensions of relative imports in .js files, but not in .d.ts files. No column moves. */
+const rewriteImports = (text) => text.replaceAll(/(\b(?:from|import)\s*\(?\s*['"]\.[^'"]*)\.ts(['"])/g, '$1.js$2');
+
+/** A declaration map names its source as it lies from where it was built: this names it as it will lie from dist/. */
+function rewriteSources(text, directory, name) {
+  const map = JSON.parse(text);
+  const sources = map.sources.map((source) =>
+    relative(join('dist', dirname(name)), join(directory, dirname(name), source)),
+  );
+  return JSON.stringify({ ...map, sources });
+}
+
 function rewriteDeclarations(directory) {
   for (const name of readdirSync(directory, { recursive: true })) {
-    if (!name.endsWith('.d.ts')) continue;
+    if (!/\.d\.ts(\.map)?$/.test(name)) continue;
     const file = join(directory, name);
     const text = readFileSync(file, 'utf8');
-    writeFileSync(file, text.replaceAll(/(\b(?:from|import)\s*\(?\s*['"]\.[^'"]*)\.ts(['"])/g, '$1.js$2'));
+    writeFileSync(file, name.endsWith('.map') ? rewriteSources(text, directory, name) : rewriteImports(text));
   }
 }
 

@@ -1,5 +1,6 @@
 /** Bytes of which any may be read: an open file, or memory. */
 export interface ByteSource {
+  /** How many bytes there are. */
   readonly size: number;
   /** Fills `into` with what lies from `position` on, as far as that goes, and returns how far. */
   read(into: Uint8Array, position: number): number;

@@ -29,30 +29,37 @@ export const ERROR_CODES = [
   'ERR_TRANSITION',
 ] as const;
 
+/** A code of ERROR_CODES. */
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** What tells that a device is ready: events of poll(2) on a descriptor of this process. */
 export interface ReadyFd {
   readonly fd: number;
+  /** `POLL*` bits, any of which means "ready". */
   readonly events: number;
 }
 
 /** When a device is ready, if nobody makes a call on it until then: microseconds of `CLOCK_MONOTONIC`. */
 export interface ReadyAt {
+  /** 0 is now, `Infinity` not before a call. */
   readonly at: number;
 }
 
+/** What is known of when a device is ready. */
 export type Readiness = ReadyFd | ReadyAt;
 
+/** True for readiness that is told by a descriptor, not by a time. */
 export function isReadyFd(readiness: Readiness | undefined): readiness is ReadyFd {
   return readiness !== undefined && 'fd' in readiness;
 }
 
+/** What a ShimError can say besides its code and message. */
 export interface ErrorDetails {
   /** What the same failure is called at the system call interface, e.g. `EINVAL`. */
   readonly errno?: ErrnoName;
   /** The system call that failed, e.g. `ioctl(VFIO_DEVICE_RESET)`. */
   readonly syscall?: string;
+  /** What was caught, if the error stands for it. */
   readonly cause?: unknown;
   /** Of `ERR_NO_DATA_YET`, if the device has a descriptor for it, or knows the time. */
   readonly readiness?: Readiness;
@@ -63,10 +70,15 @@ export interface ErrorDetails {
 /** The one error class: a stable `code`, and the errno that a VMM sees if the failure reaches one. */
 export class ShimError extends Error {
   override readonly name = 'ShimError';
+  /** Stable; docs/errors.md documents each. */
   readonly code: ErrorCode;
+  /** As ErrorDetails.errno. */
   readonly errno: ErrnoName | undefined;
+  /** As ErrorDetails.syscall. */
   readonly syscall: string | undefined;
+  /** As ErrorDetails.readiness. */
   readonly readiness: Readiness | undefined;
+  /** As ErrorDetails.underWay. */
   readonly underWay: boolean;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {

@@ -1,4 +1,4 @@
-/** The library: both protocols and the drafts before them, the bridge between them, observe(), simulated devices, conformance, QEMU's stream format, recordings and their pictures, errors. No I/O. */
+/** The library: both protocols and the drafts before them, the bridge between them, observe(), simulated devices, conformance, QEMU's stream format, recordings and their pictures, state files, errors. No I/O. */
 export * from './error.ts';
 export { sleepUntilReady, whenReady, type WaitForDevice } from './wait.ts';
 export * from './v1/index.ts';
@@ -11,3 +11,4 @@ export * from './device/index.ts';
 export * from './recording/index.ts';
 export * from './check/index.ts';
 export * from './timeline/index.ts';
+export * from './state-file/index.ts';

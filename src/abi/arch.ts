@@ -10,7 +10,8 @@ export const AUDIT_ARCH_AARCH64 = 0xc000_00b7;
 export type ArchName = 'x64' | 'arm64';
 
 /** What a system call needs of the general registers: each role's place in the architecture's NT_PRSTATUS register set. */
-type RegisterRole = 'number' | 'arg0' | 'arg1' | 'arg2' | 'arg3' | 'arg4' | 'arg5' | 'result' | 'pc' | 'sp';
+export type RegisterRole = 'number' | 'arg0' | 'arg1' | 'arg2' | 'arg3' | 'arg4' | 'arg5' | 'result' | 'pc' | 'sp';
+/** The registers of a system call: a u64 at each role. */
 export type SyscallRegisters = Struct<Readonly<Record<RegisterRole, readonly ['u64', number]>>>;
 
 /** All that differs between the architectures. */

@@ -3,11 +3,14 @@
  * encoding, live views, types) follows from it. All fields are little endian, as on every machine VFIO migration runs on.
  */
 export type FieldKind = 'u8' | 'u16' | 'u32' | 's32' | 'u64' | 's64' | 'count';
+/** The fields of a struct: kind, and byte offset, by name. */
 export type Fields = Readonly<Record<string, readonly [kind: FieldKind, offset: number]>>;
 /** `count` is a u64 that this program itself wrote and that is known to be a safe integer: a number, not a bigint. */
 type ValueOf<K extends FieldKind> = K extends 'u64' | 's64' ? bigint : number;
+/** The values of all fields of a struct. */
 export type Values<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K][0]> };
 
+/** A C struct: its layout, and what reads and writes it. */
 export interface Struct<F extends Fields> {
   readonly name: string;
   /** Size in bytes. */

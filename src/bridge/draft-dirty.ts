@@ -5,6 +5,7 @@ import type { Warn } from './warn.ts';
 
 /** A range of memory as the device knows it, in bytes. */
 export interface DirtyRange {
+  /** Its first I/O virtual address. */
   readonly iova: bigint;
   readonly length: bigint;
 }
@@ -13,6 +14,7 @@ export interface DirtyRange {
 export interface DirtyPages {
   /** Writes are to be noted from now on. */
   begin(): void;
+  /** Writes need not be noted any more. */
   end(): void;
   /**
    * The user asks about a range, in pieces that follow. False if it is not known what was written to there: all of it then counts

@@ -17,4 +17,5 @@ export const from_draft_state = struct('from_draft_state', 64, {
 });
 
 export type FromDraftState = ReturnType<typeof from_draft_state.view>;
+/** Bytes of FromDraftOptions.state. */
 export const FROM_DRAFT_STATE_SIZE: number = from_draft_state.size;

@@ -8,7 +8,9 @@ import { isV1Transition, V1, v1StateName, type V1State } from '../v1/states.ts';
 import { from_draft_state, FROM_DRAFT_STATE_SIZE, type FromDraftState } from './from-draft-state.ts';
 import type { Warn } from './warn.ts';
 
+/** Options of fromDraft(). */
 export interface FromDraftOptions {
+  /** Default: nobody is told. */
   readonly warn?: Warn;
   /** `FROM_DRAFT_STATE_SIZE` bytes: everything the bridge remembers. */
   readonly state?: Uint8Array;

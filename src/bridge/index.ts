@@ -1,12 +1,12 @@
 export type { DirtyPages, DirtyRange } from './draft-dirty.ts';
 export { FROM_DRAFT_STATE_SIZE } from './from-draft-state.ts';
 export { fromDraft, type FromDraftOptions } from './from-draft.ts';
-export { PRESENT_DRAFT_STATE_SIZE } from './present-draft-state.ts';
+export { PRESENT_DRAFT_LIVE_SIZE, PRESENT_DRAFT_STATE_SIZE } from './present-draft-state.ts';
 export { presentDraft2018 } from './present-draft-2018.ts';
 export { presentDraft2019 } from './present-draft-2019.ts';
 export type { PresentDraftOptions } from './present-draft.ts';
 export type { Warn } from './warn.ts';
 export { PRESENT_V1_STATE_SIZE } from './present-v1-state.ts';
 export { presentV1, type PresentV1Options } from './present-v1.ts';
-export { PRESENT_V2_STATE_SIZE } from './present-v2-state.ts';
+export { PRESENT_V2_LIVE_SIZE, PRESENT_V2_STATE_SIZE } from './present-v2-state.ts';
 export { presentV2, type PresentV2Options } from './present-v2.ts';

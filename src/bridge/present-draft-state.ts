@@ -65,11 +65,13 @@ export const present_draft_live = struct('present_draft_live', 48, {
   wrote: ['u8', 40],
 });
 export type PresentDraftLive = ReturnType<typeof present_draft_live.view>;
+/** Bytes of PresentDraftOptions.live. */
 export const PRESENT_DRAFT_LIVE_SIZE: number = present_draft_live.size;
 
 const LIVE_OFFSET = 152;
 export const present_draft_state = struct('present_draft_state', LIVE_OFFSET + PRESENT_DRAFT_LIVE_SIZE, fields);
 export type PresentDraftState = ReturnType<typeof present_draft_state.view>;
+/** Bytes of PresentDraftOptions.state. */
 export const PRESENT_DRAFT_STATE_SIZE: number = present_draft_state.size;
 
 /** Where `present_draft_live` is if the v1 device forgets with the rest, as a simulated one does. */

@@ -15,6 +15,7 @@ import {
 } from './present-draft-state.ts';
 import type { Warn } from './warn.ts';
 
+/** Options of presentDraft2018() and presentDraft2019(). */
 export interface PresentDraftOptions {
   /** The memory of the data section, a multiple of 4096 bytes, not smaller than the v1 device's. Default: as large as that. */
   readonly dataSection?: Uint8Array;
@@ -24,6 +25,7 @@ export interface PresentDraftOptions {
   readonly dirty?: DirtyPages;
   /** The v1 device takes device_state 0 after 4, and loads by then: RESUME_COMPLETED writes it (2018). presentV1's devices do. */
   readonly stopAfterLoad?: boolean;
+  /** Default: nobody is told. */
   readonly warn?: Warn;
   /** `PRESENT_DRAFT_STATE_SIZE` bytes: everything the bridge remembers besides `aside`. */
   readonly state?: Uint8Array;

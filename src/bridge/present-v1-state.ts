@@ -44,4 +44,5 @@ export const present_v1_state = struct('present_v1_state', 72, {
 });
 
 export type PresentV1State = ReturnType<typeof present_v1_state.view>;
+/** Bytes of PresentV1Options.state. */
 export const PRESENT_V1_STATE_SIZE: number = present_v1_state.size;

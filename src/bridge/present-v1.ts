@@ -14,6 +14,7 @@ import { Session, sessionOf } from './session.ts';
 import { Staging } from './staging.ts';
 import { requestedAs, shownAs } from './state-map.ts';
 
+/** Options of presentV1(). */
 export interface PresentV1Options {
   /** The memory of the data section, a multiple of 4096 bytes; the bridge stages data nowhere else. Default 16 MiB. */
   readonly dataSection?: Uint8Array;
@@ -31,6 +32,7 @@ export interface PresentV1Options {
   readonly holdPrecopy?: number;
   /** Adds what stop-and-copy will cost (`MIG_DATA_SIZE`) to pending_bytes in pre-copy. */
   readonly pendingIncludesStopCopy?: boolean;
+  /** Default: nobody is told. */
   readonly warn?: Warn;
   /**
    * `PRESENT_V1_STATE_SIZE` bytes: everything the bridge remembers besides the data section. They are 0 at first; an object that is given a

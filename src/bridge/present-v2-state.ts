@@ -64,12 +64,14 @@ export const OF_THE_DEVICE = [
 /** Memory that counts at once. */
 export const present_v2_live = struct('present_v2_live', 32, liveFields);
 export type PresentV2Live = ReturnType<typeof present_v2_live.view>;
+/** Bytes of PresentV2Options.live. */
 export const PRESENT_V2_LIVE_SIZE: number = present_v2_live.size;
 
 const HEADER_OFFSET = 136;
 const LIVE_OFFSET = HEADER_OFFSET + FRAME_HEADER_SIZE;
 export const present_v2_state = struct('present_v2_state', LIVE_OFFSET + PRESENT_V2_LIVE_SIZE, fields);
 export type PresentV2State = Values<typeof fields>;
+/** Bytes of PresentV2Options.state. */
 export const PRESENT_V2_STATE_SIZE: number = present_v2_state.size;
 
 /** Where `present_v2_live` is when the driver forgets with the rest: a simulated one. */

@@ -24,6 +24,7 @@ import { Session, sessionOf } from './session.ts';
 import { goalOf, meaningOf, placeOf, writesFor, type Shown, type V1Habits } from './state-map.ts';
 import { TransactionWriter } from './transaction-writer.ts';
 
+/** Options of presentV2(). */
 export interface PresentV2Options {
   /** `raw`: bytes as they come. `framed`: v1 buffers keep their boundaries; both ends must be bridged. */
   readonly segmentation?: 'raw' | 'framed';
@@ -35,6 +36,7 @@ export interface PresentV2Options {
   readonly stopBySaving?: boolean;
   /** The driver takes device_state 0 after 4, and loads by then. */
   readonly stopAfterLoad?: boolean;
+  /** Default: nobody is told. */
   readonly warn?: Warn;
   /**
    * `PRESENT_V2_STATE_SIZE` bytes: everything the bridge remembers besides `carry`. They are 0 at first; an object that is given a

@@ -12,6 +12,7 @@ import { V2Subject } from './v2/subject.ts';
 /** What became of a rule. `deviates`: it is broken, and known to be. */
 export type Verdict = 'kept' | 'broken' | 'deviates' | 'not tried';
 
+/** What became of one rule. */
 export interface Result extends RuleText {
   readonly verdict: Verdict;
   /** By what it is broken, or why it was not tried. */
@@ -29,6 +30,7 @@ export interface CheckedDevice {
   readonly dmaLog?: DmaLog | undefined;
 }
 
+/** Options of checkDevice() and checkSteps(). */
 export interface CheckOptions {
   /** Rules that the driver is known to break. */
   readonly deviations?: readonly Deviation[];
@@ -49,8 +51,8 @@ interface Subject {
   begin(): void;
 }
 
-/** How many rules are tried on a device of this protocol. */
-export function rulesFor(protocol: MigratableDevice['protocol']): readonly Rule<never>[] {
+/** The rules that are tried on a device of this protocol, in order. Throws `ERR_FEATURE_UNSUPPORTED` for a draft. */
+export function rulesFor(protocol: MigratableDevice['protocol']): readonly RuleText[] {
   if (protocol === 'v2') return v2Rules;
   if (protocol === 'v1') return v1Rules;
   throw notCovered(protocol);

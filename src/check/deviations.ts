@@ -4,6 +4,7 @@ import { ShimError } from '../error.ts';
 export interface Deviation {
   /** The rule's id. */
   readonly rule: string;
+  /** How the driver breaks it. */
   readonly why: string;
   /** Where that can be seen: source file, function and version. */
   readonly source: string;

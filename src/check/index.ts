@@ -14,3 +14,4 @@ export { junit } from './junit.ts';
 export type { RuleText } from './rule.ts';
 export { inWords, Tap } from './tap.ts';
 export { findingText, judgeRecording, VmmJudge, vmmRules, type Finding, type Judgement } from './vmm/judge.ts';
+export type { DirtyBitmap, DmaLog, IovaRange } from '../vfio/dma-log.ts';

@@ -4,10 +4,12 @@ import type { Conclusion, Result } from './check.ts';
 export class Tap {
   #number = 0;
 
+  /** The version, the plan of as many rules, and comments. */
   head(rules: number, about: readonly string[]): string {
     return `TAP version 14\n1..${rules}\n${about.map(comment).join('')}`;
   }
 
+  /** The test line of the next rule, with what is wrong as YAML. */
   line(result: Result): string {
     this.#number += 1;
     const { verdict, id, sentence, why = '' } = result;
@@ -31,6 +33,7 @@ export class Tap {
     }
   }
 
+  /** Comments at the end: deviations that did not happen, and the counts. */
   tail(conclusion: Conclusion): string {
     return [...conclusion.absent.map(({ rule }) => `the deviation ${rule} did not happen`), inWords(conclusion)]
       .map(comment)

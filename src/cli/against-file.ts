@@ -2,7 +2,8 @@ import { ShimError } from '../error.ts';
 import { count, either, list, object, oneOf, optional, record, text, Wrong } from '../recording/check.ts';
 import { MAGIC } from '../state-file/format.ts';
 import type { Identity } from '../state-file/identity.ts';
-import { OpenFile, StateReader } from '../state-file/reader.ts';
+import { OpenFile } from '../state-file/open-file.ts';
+import { StateReader } from '../state-file/reader.ts';
 import type { End } from './against.ts';
 
 /** What `probe --json` says it is. New fields leave the version as it is. */

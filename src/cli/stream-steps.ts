@@ -13,7 +13,8 @@ import { elsewhere, inLayout62, withData, type DataPiece, type Part } from '../q
 import { onFile } from '../state-file/errors.ts';
 import { differences, type Identity } from '../state-file/identity.ts';
 import { NewFile } from '../state-file/new-file.ts';
-import { OpenFile, StateReader } from '../state-file/reader.ts';
+import { OpenFile } from '../state-file/open-file.ts';
+import { StateReader } from '../state-file/reader.ts';
 import { StateWriter } from '../state-file/writer.ts';
 import { chosenDevice, isCalled, nameOf } from './stream-device.ts';
 import { TransferControl, type ListedDevice, type StreamOrder } from './transfer-control.ts';

@@ -4,13 +4,17 @@ export {
   pciIdsOf,
   protocolOf,
   readVfioFile,
+  type OnSection,
   type PciIds,
   type Stretch,
   type VfioDevice,
   type VfioFile,
 } from './qemu-file-devices.ts';
 export { inLayout62, withData, type DataPiece, type Part } from './qemu-file-rewrite.ts';
-export type { VfioSection } from './qemu-file-walk.ts';
+export type { SectionKind, VfioSection } from './qemu-file-walk.ts';
+export type { Configuration } from './qemu-file-header.ts';
+export type { Description } from './qemu-file-description.ts';
+export type { RecordPlace } from './qemu-file-records.ts';
 export {
   endsSection,
   streamTag,

@@ -8,6 +8,7 @@ import { VFIO_MIG_FLAG, type Layout, type StreamTag } from './stream.ts';
 
 /** A part of a file; `end` is exclusive. */
 export interface Stretch {
+  /** In bytes from the beginning of the file. */
   readonly start: number;
   readonly end: number;
 }

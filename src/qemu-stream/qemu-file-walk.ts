@@ -5,7 +5,8 @@ import { skipRam, type RamLayout } from './qemu-file-ram.ts';
 import { fullRecords, goingRecords, readFooter, type RecordPlace } from './qemu-file-records.ts';
 import type { Layout } from './stream.ts';
 
-type SectionKind = 'start' | 'part' | 'end' | 'full';
+/** The kind of a section: START, PART and END of a device that iterates, FULL of one that does not (`QEMU_VM_SECTION_*`). */
+export type SectionKind = 'start' | 'part' | 'end' | 'full';
 
 /** A VFIO device's section in a migration file. */
 export interface VfioSection {

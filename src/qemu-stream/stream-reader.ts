@@ -10,6 +10,7 @@ import {
   type StreamTag,
 } from './stream.ts';
 
+/** Options of a StreamReader. */
 export interface StreamReaderOptions {
   /** Largest size accepted for one data record, in bytes. Default: any that is a safe integer. */
   readonly maxDataSize?: number;

@@ -16,6 +16,7 @@ export const VFIO_MIG_FLAG = {
   DEV_CONFIG_LOAD_READY: 0xffffffffef100006n,
 } as const;
 
+/** The name of a record's tag. */
 export type StreamTag = keyof typeof VFIO_MIG_FLAG;
 
 /**
@@ -96,4 +97,5 @@ export interface PieceEvent {
   readonly bytes: Uint8Array;
 }
 
+/** What a StreamReader gives: a record begins, or some of its bytes are there. */
 export type StreamEvent = RecordEvent | PieceEvent;

@@ -35,7 +35,9 @@ export interface RecordingHeader {
   readonly command: 'run' | 'save' | 'restore';
   /** Microseconds since 1970, UTC. */
   readonly realtime: number;
+  /** Microseconds of `CLOCK_MONOTONIC`, as all other times. */
   readonly monotonic: number;
+  /** Its name, as uname(2) says it. */
   readonly host: string;
   /** What `run` presents; null if it was another command. */
   readonly present: string | null;
@@ -45,7 +47,9 @@ export interface RecordingHeader {
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
 
+/** A device as the header of a recording has it. */
 export interface RecordedDevice {
+  /** As other lines name it: a PCI address, or a UUID. */
   readonly name: string;
   /** What it is: of an emulated device its SPEC. */
   readonly device: string;
@@ -55,11 +59,13 @@ export interface RecordedDevice {
 /** One access of the VMM, from when it was received until it was answered, however often it was tried meanwhile. */
 export interface AccessLine extends Answered {
   readonly kind: 'access';
+  /** When it was received. */
   readonly begin: number;
   /** How long it took. */
   readonly us: number;
   /** The process; null if it was gone before it could be told. */
   readonly pid: number | null;
+  /** The thread. */
   readonly tid: number;
   /** What was accessed: a device; or the container or a group, by its path. */
   readonly device?: string;
@@ -86,11 +92,13 @@ interface Answered {
   readonly errno?: ErrnoName;
 }
 
+/** Migration data that has passed: how many bytes, and which way. */
 export interface Moved {
   readonly direction: Direction;
   readonly bytes: number;
 }
 
+/** The migration data of one line: how much, and what it was. */
 export interface DataBytes {
   readonly bytes: number;
   /** Hexadecimal. */
@@ -118,6 +126,7 @@ export interface VfioCall {
   readonly bytes?: number;
 }
 
+/** What a VMM has asked: a call on a device, or another request to VFIO. */
 export type RecordedCall = DeviceCall | VfioCall;
 
 /** A call on a driver, made for an access: told when it ended. */

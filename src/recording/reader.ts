@@ -21,6 +21,7 @@ import { MAX_DRIVER_CALLS, MAX_LINE, RECORDING_FORMAT, RECORDING_VERSION, type R
 /** What a reader gives: a line, or at the end of a file that was cut, what was left of its last line and is dropped. */
 export type RecordingEntry = RecordingLine | CutLine;
 
+/** The last line of a recording that ends within it. */
 export interface CutLine {
   readonly kind: 'cut';
   /** Its number, from 1 on. */

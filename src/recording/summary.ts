@@ -6,11 +6,13 @@ import type { RecordingEntry } from './reader.ts';
 export interface LoopSummary {
   readonly kind: 'loop';
   readonly device: string;
+  /** When the first began, in microseconds of `CLOCK_MONOTONIC`. */
   readonly begin: number;
   /** From the begin of the first to the end of the last. */
   readonly us: number;
   readonly accesses: number;
   readonly buffers: number;
+  /** Migration data in all of them. */
   readonly bytes: number;
   readonly direction: Direction | undefined;
 }

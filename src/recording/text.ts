@@ -7,6 +7,7 @@ export class TraceText {
   /** From the monotonic clock to the time of day, in microseconds. */
   #offset = 0;
 
+  /** A line of the recording, or a loop. The header comes first: times are of the day once it is known. */
   lineOf(entry: RecordingEntry | LoopSummary): string {
     return `${this.#textOf(entry)}\n`;
   }

@@ -60,8 +60,7 @@ export abstract class BufferDevice extends SimV2 {
     else if (to === V2.RESUMING && begins) this.beginLoad();
   }
 
-  /** @internal */
-  read(into: Uint8Array): number {
+  protected read(into: Uint8Array): number {
     this.strike('read');
     const { my } = this;
     const length = Math.min(this.most, into.length, Math.max(0, my.filled - my.position));
@@ -70,8 +69,8 @@ export abstract class BufferDevice extends SimV2 {
     return length;
   }
 
-  /** @internal The room is looked at before the session (qat_vf_resume_write, hisi_acc_vf_resume_write; Linux 6.12). */
-  override writeTo(id: number, from: Uint8Array): number {
+  /** The room is looked at before the session (qat_vf_resume_write, hisi_acc_vf_resume_write; Linux 6.12). */
+  protected override writeTo(id: number, from: Uint8Array): number {
     const { session, session_id, position } = this.my;
     const at = session === Session.RESUMING && session_id === id ? position : 0; // f_pos of a data fd whose session has ended
     if (at + from.length > this.room) throw simError('ENOMEM', `the state has ${this.room} bytes`);

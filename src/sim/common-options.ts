@@ -39,6 +39,7 @@ export const realOption = {
   real: flag("1 has the real driver's stream, sizes and leniencies; with qat, compat is then a mask of capabilities"),
 };
 
+/** The options that every simulated driver has. */
 export type CommonOptions = ReturnType<typeof commonOptions>;
 export type CommonValues = ValuesOf<CommonOptions>;
 export type StreamValues = ValuesOf<CommonOptions & typeof streamOptions>;

@@ -19,12 +19,14 @@ export interface V1Kind<O extends CommonOptions = CommonOptions> extends Kind<O>
   readonly protocol: 'v1';
   /** Bytes of its data section. */
   sectionSize(values: ValuesOf<O>): number;
+  /** Makes a device over memory that is fresh, or that one with the same values has left behind. */
   create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): V1Device;
 }
 
 /** A driver of the second protocol. */
 export interface V2Kind<O extends CommonOptions = CommonOptions> extends Kind<O> {
   readonly protocol: 'v2';
+  /** Makes a device over memory that is fresh, or that one with the same values has left behind. */
   create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): V2Device;
 }
 
@@ -33,6 +35,7 @@ export interface DraftKind<O extends CommonOptions = CommonOptions> extends Kind
   readonly protocol: Draft;
   /** Bytes of its data section. */
   sectionSize(values: ValuesOf<O>): number;
+  /** Makes a device over memory that is fresh, or that one with the same values has left behind. */
   create(values: ValuesOf<O>, memory: SimMemory, warn?: SimWarn): DraftDevice;
 }
 
@@ -55,6 +58,7 @@ interface Kind<O extends Options> {
   identity(values: ValuesOf<O>): Readonly<Record<string, string>>;
 }
 
+/** The numbers by which PCI knows a device. */
 export interface PciIdentity {
   readonly vendor: number;
   readonly device: number;

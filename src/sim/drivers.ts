@@ -34,7 +34,9 @@ const kinds = {
   'draft-2019': draft2019,
 } as const satisfies Readonly<Record<string, DriverKind>>;
 
+/** The name that a SPEC has for a simulated driver. */
 export type DriverName = keyof typeof kinds;
+/** The names of all simulated drivers, in the order of the table. */
 export const DRIVERS = Object.keys(kinds) as readonly DriverName[];
 
 /** A simulated device, as `--device` describes it: a driver, and a value for each of its options; or a recorded one. */

@@ -1,7 +1,11 @@
 export { createSim, newSimMemory, simMemorySizes, type Sim } from './create.ts';
-export { DRIVERS, kindOf, type DriverName, type SimSpec } from './drivers.ts';
+export type { DmaWindow } from './dma.ts';
+export { DRIVERS, kindOf, type DriverName, type DriverSpec, type SimSpec } from './drivers.ts';
 export { sha256Of, storeOf, type ByteStore } from './byte-store.ts';
-export type { DraftKind, DriverKind, V1Kind, V2Kind } from './driver-kind.ts';
+export type { CommonOptions } from './common-options.ts';
+export type { DraftKind, DriverKind, PciIdentity, SimWarn, V1Kind, V2Kind } from './driver-kind.ts';
+export type { Option, Options, ValuesOf, Wrong } from './option.ts';
+export type { RecordedSpec } from './recorded.ts';
 export type { Fault } from './fault.ts';
 export { fillPattern, SIM_STATE_SIZE, type SimMemory } from './memory.ts';
 export { barSize, pciConfig } from './pci.ts';

@@ -14,6 +14,7 @@ export interface SimMemory {
   readonly pieces?: { readonly bar: ByteStore; readonly kept: ByteStore };
 }
 
+/** Bytes of SimMemory.state. */
 export const SIM_STATE_SIZE = 512;
 
 const BLOCK = 65536;

@@ -15,6 +15,7 @@ export interface Option<T> {
 /** The error for an option, or for one text that it was given. */
 export type Wrong = (why: string, text?: string) => Error;
 
+/** Options by their names in a SPEC. */
 export type Options = Readonly<Record<string, Option<unknown>>>;
 
 /** What a SPEC says with these options. */

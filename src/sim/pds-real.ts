@@ -74,8 +74,7 @@ export class PdsReal extends BufferDevice {
     return super.write(from.subarray(0, left));
   }
 
-  /** @internal */
-  override precopyInfoOf(): never {
+  protected override precopyInfoOf(): never {
     throw simError('ENOTTY', 'no precopy info');
   }
 }

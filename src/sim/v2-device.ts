@@ -52,8 +52,7 @@ export class SimV2Device extends SimV2 {
     return this.my.refused === 1 && !this.#driver.forgetsRefusal;
   }
 
-  /** @internal */
-  read(into: Uint8Array): number {
+  protected read(into: Uint8Array): number {
     this.strike('read');
     const { my } = this;
     const { setup } = this.#driver;

@@ -111,8 +111,7 @@ export class VirtioDevice extends SimV2 {
     return this.#memory.kept.subarray((record % 2) * size, (record % 2) * size + size);
   }
 
-  /** @internal */
-  read(into: Uint8Array): number {
+  protected read(into: Uint8Array): number {
     this.strike('read');
     const { my } = this;
     const left = this.#end - my.position;

@@ -110,8 +110,7 @@ export class XeDevice extends SimV2 {
     return Math.min(this.#stream.count, Math.max(0, number - 1) + RING);
   }
 
-  /** @internal */
-  read(into: Uint8Array): number {
+  protected read(into: Uint8Array): number {
     const { my } = this;
     const stream = this.#stream;
     const length = Math.min(this.most, into.length, stream.length - my.position);
@@ -188,8 +187,7 @@ export class XeDevice extends SimV2 {
     throw simError('ENOTTY', 'no precopy info');
   }
 
-  /** @internal */
-  override precopyInfoOf(): never {
+  protected override precopyInfoOf(): never {
     return this.precopyInfo();
   }
 }

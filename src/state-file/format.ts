@@ -38,6 +38,7 @@ function protocolOf(number: number): Protocol | undefined {
   return (Object.keys(PROTOCOLS) as Protocol[]).find((protocol) => PROTOCOLS[protocol] === number);
 }
 
+/** What the header of a state file says. */
 export interface StateHeader {
   readonly protocol: Protocol;
   readonly identity: Identity;

@@ -15,12 +15,15 @@ export type Phase =
   | 'error'
   | 'unknown';
 
+/** How a phase is drawn, and said. */
 export interface PhaseLook {
+  /** As `#rrggbb`. */
   readonly colour: string;
   /** For what has no colours. */
   readonly letter: string;
   /** Of the 256 of a terminal. */
   readonly terminal: number;
+  /** What the device does, as the end of a sentence about it. */
   readonly words: string;
   /** The VM's processors may run meanwhile. */
   readonly runs: boolean;

@@ -11,6 +11,7 @@ export interface StateMachine {
   readonly arcs: readonly Arc[];
 }
 
+/** A way from one state to another. */
 export interface Arc {
   readonly from: string;
   readonly to: string;

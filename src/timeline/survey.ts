@@ -26,7 +26,9 @@ export interface Lane {
   readonly what: string;
   readonly rows: readonly Row[];
   readonly marks: readonly Mark[];
+  /** Bytes of migration data that left the device here. */
   readonly out: number;
+  /** Bytes of migration data that came into it here. */
   readonly in: number;
 }
 

@@ -6,10 +6,13 @@ import type { Row, Span } from './states.ts';
 import type { Lane } from './survey.ts';
 import type { PlacedRecording, Range, Timeline } from './timeline.ts';
 
+/** Options of textOf(). */
 export interface TextOptions {
   /** Of the terminal. */
   readonly columns: number;
+  /** With the colours of a terminal that has 256. */
   readonly colour: boolean;
+  /** What is shown. Default: the migration. */
   readonly range?: Range;
 }
 

@@ -22,11 +22,13 @@ export interface Timeline {
   readonly notes: readonly string[];
 }
 
+/** A stretch of time, in microseconds of the axis. */
 export interface Range {
   readonly begin: number;
   readonly end: number;
 }
 
+/** A recording, with its times as they are on the axis. */
 export interface PlacedRecording extends Range {
   readonly header: RecordingHeader;
   readonly role: 'source' | 'destination' | 'both ends' | 'no migration';

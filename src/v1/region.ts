@@ -6,15 +6,19 @@ import type { V1Device } from './device.ts';
 
 /** What stands behind the region's registers: one method per meaningful access. */
 export interface V1Registers {
+  /** The state bits, and whatever reserved ones the device shows: a u32. */
   readDeviceState(): number;
+  /** A u32 that the user has written, reserved bits included. Throws if the driver does not take it. */
   writeDeviceState(value: number): void;
   /** The read that also says: the previous buffer was consumed. A bigint is any u64: real drivers show numbers that count nothing. */
   readPendingBytes(): number | bigint;
   /** Makes data available if there is any, and only then returns. */
   readDataOffset(): number;
+  /** Bytes of the buffer that data_offset has shown; 0 if there is none now. */
   readDataSize(): number;
   /** Consumes that many bytes of the data section before it returns. */
   writeDataSize(size: number): void;
+  /** As V1Device.reset(). */
   reset(): void;
   /** As V1Device.readAhead(). */
   readAhead?(): void;
@@ -22,12 +26,15 @@ export interface V1Registers {
 
 /** A data section that is not simply memory behind a page of registers: where it lies in the region, and how it is reached. */
 export interface V1DataSection {
+  /** In the region, in bytes. */
   readonly offset: number;
+  /** In bytes. */
   readonly size: number;
   /** Its memory if it can be mapped. */
   readonly mapped: Uint8Array | undefined;
   /** Accesses by pread and pwrite, `at` bytes into the section and within it. */
   read(at: number, into: Uint8Array): void;
+  /** As read(). */
   write(at: number, from: Uint8Array): void;
 }
 

@@ -78,6 +78,7 @@ export class V1RegisterAccess {
     return { offset, size: end - offset };
   }
 
+  /** Writes data_size: of the buffer at the data section, which the driver then loads. */
   setDataSize(size: number): void {
     this.#u64View.setBigUint64(0, BigInt(size), true);
     this.#device.write(offsetOf.data_size, this.#u64);

@@ -18,7 +18,9 @@ export const V1 = {
   ERROR: VFIO_DEVICE_STATE_V1_ERROR,
 } as const satisfies Readonly<Record<string, number>>;
 
+/** The name of a state of v1. */
 export type V1StateName = keyof typeof V1;
+/** The value of `device_state` in a state of v1. */
 export type V1State = 0 | 1 | 2 | 3 | 4 | 6;
 
 const names = new Map(Object.entries(V1).map(([name, value]) => [value as number, name as V1StateName]));

@@ -3,7 +3,9 @@ import type { V2State } from './states.ts';
 
 /** `struct vfio_precopy_info` (linux/vfio.h, 6.2) in bytes; values beyond 2^53-1 are shown as 2^53-1. */
 export interface PrecopyInfo {
+  /** `initial_bytes`: what the destination should have before the device is stopped. */
   readonly initialBytes: number;
+  /** `dirty_bytes`: what has been dirtied since, and not been read. */
   readonly dirtyBytes: number;
   /**
    * `VFIO_PRECOPY_INFO_REINIT` (7.1): there are initial bytes anew, and dirty ones are counted anew. Only of a device whose user has asked

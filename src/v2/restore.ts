@@ -39,6 +39,7 @@ export class V2Restore {
     return whenReady(() => this.#device.setState(state), this.#wait);
   }
 
+  /** Closes the data session. A load that has failed ends so, and with a reset of the device. */
   cleanup(): void {
     this.#session?.close();
     this.#session = undefined;

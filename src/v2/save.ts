@@ -89,6 +89,7 @@ export class V2Save {
     this.cleanup();
   }
 
+  /** Closes the data session, and changes no state. */
   cleanup(): void {
     this.#session?.close();
     this.#session = undefined;

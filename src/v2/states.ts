@@ -3,13 +3,16 @@ import { ShimError } from '../error.ts';
 
 /** `enum vfio_device_mig_state` (linux/vfio.h, 5.18; PRE_COPY 6.2), without the prefix. */
 export type V2StateName = keyof typeof VFIO_DEVICE_STATE;
+/** The number of a state of v2. */
 export type V2State = (typeof VFIO_DEVICE_STATE)[V2StateName];
+/** The states of v2, by name. */
 export const V2 = VFIO_DEVICE_STATE;
 
 const names = new Map<number, V2StateName>(
   Object.entries(VFIO_DEVICE_STATE).map(([name, number]) => [number, name as V2StateName]),
 );
 
+/** True for the number of a state, ERROR included. */
 export function isV2State(value: number): value is V2State {
   return names.has(value);
 }

@@ -21,6 +21,7 @@ export interface DmaLog {
    * logs by.
    */
   start(ranges: readonly IovaRange[], pageSize: bigint): bigint;
+  /** Ends the log, and forgets what it has noted. */
   stop(): void;
   /**
    * Sets the bits of pages that were written to since this was last asked, and clears none. If it throws, the log is lost: all pages

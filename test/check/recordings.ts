@@ -1,6 +1,7 @@
 import type { ErrnoName } from '../../src/abi/errno.ts';
 import type { RecordedCall, RecordingLine } from '../../src/recording/format.ts';
 import { lineOf } from '../../src/recording/line.ts';
+import { recordingHeader } from '../support/recording-header.ts';
 
 /** Recordings by hand: what a VMM asks of the device `d`, one line each. */
 
@@ -11,20 +12,6 @@ export interface Step {
   readonly node?: string;
 }
 
-const header: RecordingLine = {
-  kind: 'recording',
-  format: 'vfio-shim recording',
-  version: 1,
-  program: '0.1.0',
-  command: 'run',
-  realtime: 0,
-  monotonic: 0,
-  host: 'h',
-  present: 'auto',
-  devices: [],
-  options: {},
-};
-
 /** The first step is line 2. */
 export function recording(steps: readonly Step[]): Uint8Array {
   const lines = steps.map(({ call, errno, node }): RecordingLine => {
@@ -32,7 +19,9 @@ export function recording(steps: readonly Step[]): Uint8Array {
     const answer = errno === undefined ? { result: 0 } : { errno };
     return { kind: 'access', begin: 1, us: 1, pid: 1, tid: 1, ...where, call, ...answer };
   });
-  return Buffer.from([header, ...lines, { kind: 'end', time: 9, why: 'ended' } as const].map(lineOf).join(''));
+  return Buffer.from(
+    [recordingHeader(), ...lines, { kind: 'end', time: 9, why: 'ended' } as const].map(lineOf).join(''),
+  );
 }
 
 type V1Register = 'device_state' | 'reserved' | 'pending_bytes' | 'data_offset' | 'data_size';

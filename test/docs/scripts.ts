@@ -17,9 +17,9 @@ export interface Example {
 
 const SHOWN = /^# (\S+\.md) shows what follows\.\n/m;
 
-/** The scripts in examples/, less what they include. */
+/** The scripts in examples/, less what they include, and less the programs (examples.test.ts). */
 export const examples: readonly Example[] = readdirSync(join(root, 'examples'))
-  .filter((name) => name !== 'strict.sh')
+  .filter((name) => name.endsWith('.sh') && name !== 'strict.sh')
   .map((name) => {
     const path = `examples/${name}`;
     const text = readFileSync(join(root, path), 'utf8');

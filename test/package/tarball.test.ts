@@ -1,15 +1,21 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { isBuiltin } from 'node:module';
+import { isBuiltin, SourceMap, type SourceMapPayload } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
+/** What is looked at of a package in package-lock.json. */
+interface Locked {
+  readonly dev?: boolean;
+  readonly [field: string]: unknown;
+}
+
 interface Lock {
-  readonly packages: Readonly<Record<string, { readonly dev?: boolean; readonly [field: string]: unknown }>>;
+  readonly packages: Readonly<Record<string, Locked>>;
 }
 
 /** Runs a command to its end; throws with all it printed where it fails. */
@@ -28,11 +34,28 @@ function readJson(path: string): unknown {
 function lockedDependencies(): Lock['packages'] {
   const types = new Set(['node_modules/@types/node', 'node_modules/undici-types']);
   const { packages } = readJson(join(root, 'package-lock.json')) as Lock;
+  const isFetched = (path: string, { link }: Locked): boolean => path.startsWith('node_modules/') && link !== true;
   return Object.fromEntries(
     Object.entries(packages)
-      .filter(([path, { dev }]) => path !== '' && (dev !== true || types.has(path)))
+      .filter(([path, entry]) => isFetched(path, entry) && (entry.dev !== true || types.has(path)))
       .map(([path, entry]) => [path, { ...entry, dev: false }]),
   );
+}
+
+/** What a declaration map says (ECMA-426), of which Node reads the mappings. */
+interface DeclarationMap extends SourceMapPayload {
+  readonly sources: string[];
+}
+
+/** The declarations that a file of declarations exports: each name, with its line and column, from 0 on. */
+function exportedBy(declarations: string): { name: string; line: number; column: number }[] {
+  return declarations.split('\n').flatMap((text, line) => {
+    const found = /^export (?:declare )?(?:abstract )?(?:class|const|function|interface|type) (?<name>\w+)\b/d.exec(
+      text,
+    );
+    const [column] = found?.indices?.groups?.['name'] ?? [];
+    return column === undefined ? [] : [{ name: found?.groups?.['name'] ?? '', line, column }];
+  });
 }
 
 describe('the packed package', () => {
@@ -75,9 +98,8 @@ describe('the packed package', () => {
     const examples = readdirSync(join(root, 'examples')).map((name) => `examples/${name}`);
     expect(examples.length).toBeGreaterThan(3);
     expect(files).toEqual(expect.arrayContaining(examples));
-    expect(
-      files.filter((file) => /(^|\/)(src|test|bench|scripts|node_modules)(\/|$)|(?<!\.d)\.ts$/.test(file)),
-    ).toEqual([]);
+    expect(files.filter((file) => /(^|\/)(test|bench|scripts|tools|node_modules)(\/|$)/.test(file))).toEqual([]);
+    expect(files.filter((file) => /(?<!\.d)\.ts$/.test(file) && !/^(src|examples)\//.test(file))).toEqual([]);
   });
 
   it('has a command that prints what it is asked for', () => {
@@ -187,6 +209,41 @@ describe('the packed package', () => {
     });
     expect(wrong).toEqual([]);
   });
+
+  describe('has the sources of its declarations, which', () => {
+    const sources = (): string[] => readdirSync(join(installed, 'src'), { recursive: true, encoding: 'utf8' });
+    const declared = (): { path: string; map: DeclarationMap }[] =>
+      readdirSync(join(installed, 'dist'), { recursive: true, encoding: 'utf8' })
+        .filter((file) => file.endsWith('.d.ts'))
+        .map((file) => join(installed, 'dist', file))
+        .map((path) => ({ path, map: readJson(`${path}.map`) as DeclarationMap }));
+
+    it('are those that the maps name, and no others', () => {
+      const named = declared().flatMap(({ path, map }) => map.sources.map((source) => join(path, '..', source)));
+      const there = sources().filter((file) => file.endsWith('.ts'));
+      expect(there.length).toBeGreaterThan(100);
+      expect(named.map((file) => relative(join(installed, 'src'), file)).toSorted()).toEqual(there.toSorted());
+      expect(there.map((file) => readFileSync(join(installed, 'src', file), 'utf8'))).toEqual(
+        there.map((file) => readFileSync(join(root, 'src', file), 'utf8')),
+      );
+    });
+
+    it('are where an editor goes from a declaration', () => {
+      const landed = declared().flatMap(({ path, map }) => {
+        const text = readFileSync(path, 'utf8');
+        expect(text).toContain(`//# sourceMappingURL=${basename(path)}.map`);
+        const positions = new SourceMap(map);
+        return exportedBy(text).map(({ name, line, column }) => {
+          const entry = positions.findEntry(line, column);
+          if (!('originalSource' in entry)) return [name, path];
+          const source = readFileSync(join(path, '..', entry.originalSource), 'utf8').split('\n');
+          return [name, /^\w+/.exec(source[entry.originalLine]?.slice(entry.originalColumn) ?? '')?.[0]];
+        });
+      });
+      expect(landed.length).toBeGreaterThan(500);
+      expect(landed.filter(([name, at]) => name !== at)).toEqual([]);
+    });
+  });
 });
 
 /** Writes at the end of a process which files it has loaded. */
@@ -201,6 +258,7 @@ import { VFIO_DEVICE_FEATURE, vfio_device_migration_info } from 'vfio-shim/abi';
 import { presentV1 as same, type PresentV1Options } from 'vfio-shim/bridge';
 import { StreamReader, StreamWriter, type StreamEvent } from 'vfio-shim/qemu-stream';
 import { createSim, parseSpec, type SimSpec } from 'vfio-shim/sim';
+import { memorySource, StateReader, type StateHeader } from 'vfio-shim/state-file';
 import { phaseOf, readTimeline, type Timeline } from 'vfio-shim/timeline';
 import { V1, V1RegisterAccess, V1Save, v1StateName, type V1State } from 'vfio-shim/v1';
 import { statePath, V2, V2Save, v2StateName, type V2State } from 'vfio-shim/v2';
@@ -222,6 +280,7 @@ const events: StreamEvent[] = StreamWriter.record({ tag: 'END_OF_STATE' }).flatM
 if (events.map(({ tag }) => tag).join() !== 'END_OF_STATE') throw new Error();
 if (phaseOf('v1', 'STOP_COPY') !== phaseOf('v2', 'STOP_COPY')) throw new Error();
 void ((): Timeline => readTimeline([]));
+void ((): StateHeader => new StateReader(memorySource(new Uint8Array(0))).header);
 // @ts-expect-error a v1 device is no v2 device
 void ((): V2Save => new V2Save(v1, () => {}));
 console.log(\`v1: \${v1StateName(state)}, v2: \${again.migrationFlags}\`);

@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { errnoNumber, type ErrnoName } from '../../src/abi/errno.ts';
 import type { DeviceEvent } from '../../src/device/device-event.ts';
-import type { RecordingHeader, RecordingLine } from '../../src/recording/format.ts';
+import type { RecordingLine } from '../../src/recording/format.ts';
 import { deviceCall } from '../../src/recording/line.ts';
+import { recordingHeader } from '../support/recording-header.ts';
 
 /** Lines of recordings, of any content. */
 
@@ -147,20 +148,6 @@ const accesses = fc
   )
   .map(([line, answer]) => ({ ...line, ...answer }));
 
-export const header: RecordingHeader = {
-  kind: 'recording',
-  format: 'vfio-shim recording',
-  version: 1,
-  program: '0.1.0',
-  command: 'run',
-  realtime: 1_795_741_262_345_678,
-  monotonic: 1_000_000,
-  host: 'old',
-  present: 'v1',
-  devices: [{ name: '0000:90:00.0', device: 'qat,size=16M', protocol: 'v2' }],
-  options: { 'round-trip': false, 'data-size': 16_777_216, segmentation: 'raw' },
-};
-
 /** Lines between a header and an end. */
 export const lines: fc.Arbitrary<RecordingLine> = fc.oneof(
   accesses,
@@ -183,4 +170,4 @@ export const recordings: fc.Arbitrary<RecordingLine[]> = fc
     fc.constantFrom('ended' as const, 'limit' as const, 'lost' as const),
     count,
   )
-  .map(([between, why, time]) => [header, ...between, { kind: 'end', time, why }]);
+  .map(([between, why, time]) => [recordingHeader(), ...between, { kind: 'end', time, why }]);

@@ -8,7 +8,8 @@ import { readRecording, type RecordingEntry } from '../../src/recording/reader.t
 import { TraceText } from '../../src/recording/text.ts';
 import { codeBlocks, documents, root } from '../docs/documents.ts';
 import { cut } from '../support/bytes.ts';
-import { events, header, lines, recordings } from './lines.ts';
+import { recordingHeader } from '../support/recording-header.ts';
+import { events, lines, recordings } from './lines.ts';
 
 const schema = JSON.parse(readFileSync(`${root}/docs/recording.schema.json`, 'utf8')) as object;
 const isValid = new Ajv2020({ strict: true, strictRequired: false, strictTypes: false }).compile(schema);
@@ -49,7 +50,7 @@ describe('a recording', () => {
   });
 
   it('has lines that the schema allows', () => {
-    expect(isValid(header)).toBe(true);
+    expect(isValid(recordingHeader())).toBe(true);
     fc.assert(
       fc.property(lines, (line) => {
         expect(isValid(line), JSON.stringify(isValid.errors)).toBe(true);
@@ -89,7 +90,7 @@ describe('a recording', () => {
 });
 
 describe('a line that is none of a recording', () => {
-  const first = lineOf(header);
+  const first = lineOf(recordingHeader());
   const good = { kind: 'access', begin: 1, us: 2, pid: 3, tid: 3, call: { protocol: 'v2', call: 'reset' }, result: 0 };
   const withCall = (call: object): object => ({ ...good, call });
   const cases: readonly (readonly [line: unknown, why: string])[] = [
@@ -120,7 +121,7 @@ describe('a line that is none of a recording', () => {
     [{ ...good, data: { bytes: 1, sha256: 'x' } }, 'data.sha256 is "x", not a sha-256'],
     [{ ...good, moved: { direction: 'up', bytes: 1 } }, 'moved.direction is "up", not "out" or "in"'],
     [{ kind: 'end', time: 1, why: 'tired' }, 'why is "tired"'],
-    [header, 'a second header'],
+    [recordingHeader(), 'a second header'],
   ];
   it.each(cases)('%#', (line, why) => {
     const text = first + lineOf(good as never) + `${JSON.stringify(line)}\n`;
@@ -143,7 +144,9 @@ describe('a line that is none of a recording', () => {
     for (const text of ['null\n', '{}\n', lineOf(good as never)])
       expect(() => read(text)).toThrow('recording: line 1: is no header of a recording');
     expect(() => read('')).toThrow('recording: line 1: the file is empty');
-    expect(() => read(lineOf({ ...header, version: 2 }))).toThrow('is of version 2, this program reads version 1');
+    expect(() => read(lineOf(recordingHeader({ version: 2 })))).toThrow(
+      'is of version 2, this program reads version 1',
+    );
   });
 });
 

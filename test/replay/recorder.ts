@@ -7,6 +7,7 @@ import type { AccessLine, DriverCall, RecordingHeader, RecordingLine } from '../
 import { deviceCall, lineOf } from '../../src/recording/line.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 import type { V2Device } from '../../src/v2/device.ts';
+import { recordingHeader } from '../support/recording-header.ts';
 
 /** Makes recordings as `run` does, of what a VMM in this process does to a device. */
 export class TestRecorder {
@@ -24,22 +25,8 @@ export class TestRecorder {
   ) {
     this.#keeps = keepData;
     this.#protocol = header.devices?.[0]?.protocol ?? 'v2';
-    this.#lines = [
-      {
-        kind: 'recording',
-        format: 'vfio-shim recording',
-        version: 1,
-        program: '0.1.0',
-        command: 'run',
-        realtime: 0,
-        monotonic: 0,
-        host: 'a',
-        present: 'auto',
-        devices: [{ name: NAME, device: spec, protocol: 'v2' }],
-        options: { 'data-size': 1 << 20 },
-        ...header,
-      },
-    ];
+    const devices = [{ name: NAME, device: spec, protocol: 'v2' }] as const;
+    this.#lines = [recordingHeader({ present: 'auto', devices, options: { 'data-size': 1 << 20 }, ...header })];
   }
 
   add(line: RecordingLine): void {

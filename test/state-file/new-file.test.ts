@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { NewFile } from '../../src/state-file/new-file.ts';
-import { OpenFile } from '../../src/state-file/reader.ts';
+import { OpenFile } from '../../src/state-file/open-file.ts';
 import { thrownBy } from '../support/errno.ts';
 
 const HELLO = Buffer.from('hello');

@@ -1,7 +1,7 @@
 import type { AccessLine, DriverCall, RecordingHeader } from '../../src/recording/format.ts';
 import type { RecordingEntry } from '../../src/recording/reader.ts';
 import { V1, type V1StateName } from '../../src/v1/states.ts';
-import { header } from '../recording/lines.ts';
+import { recordingHeader } from '../support/recording-header.ts';
 
 export const DEVICE = '0000:90:00.0';
 
@@ -11,7 +11,7 @@ export class Tape {
   readonly #start: number;
 
   constructor(head: Partial<RecordingHeader> = {}) {
-    const made = { ...header, ...head };
+    const made = recordingHeader(head);
     this.#start = made.monotonic;
     this.#lines = [made];
   }

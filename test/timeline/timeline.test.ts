@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { ErrnoName } from '../../src/abi/errno.ts';
 import type { Lane } from '../../src/timeline/survey.ts';
 import { readTimeline, type Timeline } from '../../src/timeline/timeline.ts';
-import { header } from '../recording/lines.ts';
+import { recordingHeader } from '../support/recording-header.ts';
 import { inShort } from '../support/runs.ts';
 import { DEVICE, destination, source, Tape } from './tape.ts';
 
@@ -37,7 +37,7 @@ describe('a timeline', () => {
     ]);
     expect(timeline.recordings.map(({ role }) => role)).toEqual(['source', 'destination']);
     expect(timeline.whole).toEqual({ begin: 0, end: 6000 });
-    expect(timeline.realtime).toBe(header.realtime);
+    expect(timeline.realtime).toBe(recordingHeader().realtime);
   });
 
   it('ends a state where the next one begins, and the last one where the recording ends', () => {
@@ -189,7 +189,7 @@ describe('what is drawn', () => {
 });
 
 describe('the clocks of two recordings', () => {
-  const { realtime, monotonic } = header;
+  const { realtime, monotonic } = recordingHeader();
 
   it('are one if they are of one host, whatever its time of day was set to meanwhile', () => {
     const timeline = timelineOf(source(), destination({ host: 'one', realtime: realtime + 500_000 }));

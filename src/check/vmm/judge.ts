@@ -8,14 +8,18 @@ import { Seen } from './seen.ts';
 import { v1VmmRules } from './v1.ts';
 import { v2VmmRules } from './v2.ts';
 
+const watchedRules: readonly VmmRule[] = [...v1VmmRules, ...v2VmmRules];
+
 /** What a VMM must do, in both protocols. */
-export const vmmRules: readonly VmmRule[] = [...v1VmmRules, ...v2VmmRules];
+export const vmmRules: readonly RuleText[] = watchedRules;
 
 /** A rule that a VMM has broken. */
 export interface Finding extends RuleText {
   /** The line of the recording, from 1 on. */
   readonly line: number;
+  /** The device that it was about, by its name in the recording. */
   readonly device: string;
+  /** What the VMM did. */
   readonly why: string;
 }
 
@@ -124,7 +128,7 @@ export class VmmJudge {
       if (this.#devices.size >= MOST_DEVICES) {
         throw new ShimError('ERR_FILE_CORRUPT', `recording: more than ${MOST_DEVICES} devices`, { errno: 'EINVAL' });
       }
-      watched = { seen: new Seen(), looks: vmmRules.map((rule) => [rule, rule.watch()] as const), suspended: [] };
+      watched = { seen: new Seen(), looks: watchedRules.map((rule) => [rule, rule.watch()] as const), suspended: [] };
       this.#devices.set(device, watched);
     }
     return watched;

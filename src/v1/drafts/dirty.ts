@@ -8,8 +8,11 @@ export const DRAFT_PAGE = 4096;
 
 /** Pages of memory, by their first one's number. */
 export interface PageRange {
+  /** The number of the first page: its address divided by `pageSize`. */
   readonly first: number;
+  /** How many. */
   readonly pages: number;
+  /** In bytes. */
   readonly pageSize: number;
 }
 

@@ -1,7 +1,7 @@
 export { readDirtyPages, type DirtySink, type PageRange } from './dirty.ts';
 export type { Draft, DraftDevice } from './device.ts';
 export { DraftRegion, type DraftRegisters } from './region.ts';
-export { DraftAccess, type Register2018, type Register2019 } from './registers.ts';
+export { DraftAccess, type DraftRegister, type Register2018, type Register2019, type RegisterOf } from './registers.ts';
 export { DraftRestore } from './restore.ts';
 export { Draft2018Save } from './save-2018.ts';
 export { Draft2019Save } from './save-2019.ts';

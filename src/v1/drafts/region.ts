@@ -11,6 +11,7 @@ export interface DraftRegisters<D extends Draft> {
   writeRegister(register: RegisterOf<D>, value: bigint): void;
   /** The user has written bytes where no register is. It is refused, whatever this does. */
   strayWrite?(): void;
+  /** As DraftDevice.reset(). */
   reset(): void;
 }
 

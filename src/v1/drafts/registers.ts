@@ -3,9 +3,13 @@ import { vfio_device_migration_info_2018, vfio_device_migration_info_2019 } from
 import { ShimError } from '../../error.ts';
 import type { Draft, DraftDevice } from './device.ts';
 
+/** The registers of November 2018, by the names of the patch. */
 export type Register2018 = keyof typeof vfio_device_migration_info_2018.fields;
+/** The registers of February 2019, by the names of the patch. */
 export type Register2019 = keyof typeof vfio_device_migration_info_2019.fields;
+/** The registers of a draft. */
 export type RegisterOf<D extends Draft> = D extends 'draft-2018' ? Register2018 : Register2019;
+/** A register of either draft. */
 export type DraftRegister = Register2018 | Register2019;
 
 interface Place {
@@ -81,6 +85,7 @@ export class DraftAccess<D extends Draft> {
     this.#device = device;
   }
 
+  /** The value of a register, as it is. */
   read(register: RegisterOf<D>): bigint {
     const { offset, width } = draftRegisters[this.#device.draft].placeOf(register);
     const bytes = this.#bytes[width];
@@ -101,6 +106,7 @@ export class DraftAccess<D extends Draft> {
     return value <= Number.MAX_SAFE_INTEGER ? Number(value) : Number.MAX_SAFE_INTEGER;
   }
 
+  /** Writes a register, in its own width. */
   write(register: RegisterOf<D>, value: number | bigint): void {
     const { offset, width } = draftRegisters[this.#device.draft].placeOf(register);
     const bytes = this.#bytes[width];

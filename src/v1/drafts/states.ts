@@ -7,6 +7,7 @@ import type { Draft } from './device.ts';
 
 /** The states of November 2018. */
 export const S2018 = VFIO_DEVICE_STATE_2018;
+/** The value of `device_state` in a state of November 2018. */
 export type State2018 = (typeof S2018)[keyof typeof S2018];
 
 /** The states of February 2019: bits. */
@@ -18,6 +19,7 @@ export const S2019 = {
   /** RUNNING | SAVING */
   PRE_COPY: 3,
 } as const;
+/** The value of `device_state` in a state of February 2019. */
 export type State2019 = (typeof S2019)[keyof typeof S2019];
 
 /** The states of each draft, by name: the name of the state in which a device runs is RUNNING in both. */
