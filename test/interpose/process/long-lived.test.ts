@@ -65,7 +65,7 @@ describeRunsWithCompiler('keeper and supervisor', () => {
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'shim-idle-'));
     idle.push(await serve(), await serve(['--status', join(directory, 'socket')]));
-  });
+  }, LONG);
   afterAll(() => rmSync(directory, { recursive: true }));
 
   it('keep nothing of 200,000 calls', { timeout: LONG }, async () => {
