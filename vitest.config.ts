@@ -3,6 +3,27 @@ import { defineConfig } from 'vitest/config';
 /** As of the tests' own waits: a machine that is emulated says that it takes so many times as long. */
 const patience = Number(process.env['VFIO_SHIM_PATIENCE'] ?? 1);
 
+/** `npm test` says so. */
+const isShort = process.env['VFIO_SHIM_SHORT'] === '1';
+
+/**
+ * What `npm test` leaves to `npm run check`, which CI runs: each takes a good part of a minute, and of what it is about a shorter test is
+ * left. Of virtual machines, one migration of each protocol.
+ */
+const longer = isShort
+  ? [
+      'test/cli/save-under-run.test.ts',
+      'test/interpose/emulated/dma-run.test.ts',
+      'test/interpose/process/words.test.ts',
+      'test/interpose/serve/draft-client.test.ts',
+      'test/interpose/trap/deputy.test.ts',
+      'test/interpose/trap/mapping.test.ts',
+      'test/vfio-user/proxy.test.ts',
+      'test/vfio/client/logged-pages.test.ts',
+    ]
+  : [];
+const virtualMachines = isShort ? ['test/real/qemu-*.test.ts'] : ['test/real/**/*.test.ts'];
+
 const common = {
   pool: 'forks',
   setupFiles: 'test/support/to-be-bytes.ts',
@@ -19,7 +40,7 @@ export default defineConfig({
           ...common,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/real/**'],
+          exclude: ['test/real/**', ...longer],
           maxWorkers: 2,
           sequence: { groupOrder: 0 },
         },
@@ -29,7 +50,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'real',
-          include: ['test/real/**/*.test.ts'],
+          include: virtualMachines,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
