@@ -1,7 +1,12 @@
+import { availableParallelism, loadavg } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-/** As of the tests' own waits: a machine that is emulated says that it takes so many times as long. */
-const patience = Number(process.env['VFIO_SHIM_PATIENCE'] ?? 1);
+/**
+ * How many times as long as on an idle machine anything is waited for: as many as others want its processors, and twice at least. A machine
+ * that is emulated says how many.
+ */
+const [others = 0] = loadavg();
+const patience = Number(process.env['VFIO_SHIM_PATIENCE'] ?? Math.max(2, Math.ceil(others / availableParallelism())));
 
 /** `npm test` says so. */
 const isShort = process.env['VFIO_SHIM_SHORT'] === '1';
@@ -27,6 +32,7 @@ const virtualMachines = isShort ? ['test/real/qemu-*.test.ts'] : ['test/real/**/
 const common = {
   pool: 'forks',
   setupFiles: 'test/support/to-be-bytes.ts',
+  env: { VFIO_SHIM_PATIENCE: String(patience) },
   testTimeout: 30_000 * patience,
   hookTimeout: 30_000 * patience,
 } as const;
