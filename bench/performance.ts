@@ -64,6 +64,7 @@ export function writePerformance(results: readonly Result[], { kernel, node, cpu
       const { compared, ours } = result;
       return at === undefined || compared === null || ours === null ? [] : [{ at, result, ours, ratio: compared }];
     });
+    points.sort((a, b) => a.at - b.at);
     if (points.length === 0) throw new Error(`--write: nothing was measured of: ${curve.heading}`);
     const unit = points[0]?.result.unit ?? '';
     const rows = points.map(({ at, result, ours, ratio }) => [
