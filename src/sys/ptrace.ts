@@ -16,6 +16,7 @@ import type { SyscallName } from '../abi/syscalls.ts';
 import { ShimError } from '../error.ts';
 import { constants } from 'node:os';
 import { addressOf, arch, syscallError, trySyscall, withAddress } from './libc.ts';
+import { readProcessMemory } from './process-memory.ts';
 
 /** A stop at the entry or exit of a system call, as PTRACE_O_TRACESYSGOOD marks it. */
 const SYSCALL_STOP = constants.signals.SIGTRAP | 0x80;
@@ -43,6 +44,8 @@ export class TracedThread implements Disposable {
   readonly #status = new Int32Array(1);
   /** The registers that the thread stopped with, from waitUntilStopped() on: it goes on with them. */
   #stopped: Uint8Array | undefined;
+  /** Bytes from where the thread would go on with them to behind the instruction that made its system call. */
+  #rewound = 0;
   #isTraced = false;
   /** A signal that stopped the thread before it came to the stop that was asked for: it gets it when it is let go. */
   #signal = 0;
@@ -63,7 +66,19 @@ export class TracedThread implements Disposable {
     const status = this.#wait();
     this.#request('get registers', PTRACE_GETREGSET, NT_PRSTATUS, addressOf(this.#vector));
     this.#stopped = this.#registers.slice();
+    this.#rewound = this.#rewoundBy();
     if (eventOf(status) !== PTRACE_EVENT_STOP) throw this.#interrupted(signalOf(status));
+  }
+
+  /**
+   * aarch64 sets a thread back before a stop, if its system call is to be restarted (arch/arm64/kernel/signal.c, do_signal, Linux 6.12);
+   * x86-64 behind it, as the registers that it stops with then are.
+   */
+  #rewoundBy(): number {
+    if (arch.originalNumberOffset !== undefined) return 0;
+    const instruction = new Uint8Array(arch.syscallInstruction.length);
+    readProcessMemory(this.#tid, Number(arch.registers.decode(this.#registers).pc), instruction);
+    return arch.syscallInstruction.every((byte, n) => instruction[n] === byte) ? instruction.length : 0;
   }
 
   /** A signal waits for the thread, which does nothing more for us. */
@@ -101,7 +116,7 @@ export class TracedThread implements Disposable {
   #prepare(name: SyscallName, args: readonly bigint[]): void {
     const mine = this.#whereStopped().slice();
     const view = arch.registers.view(mine);
-    view.pc -= BigInt(arch.syscallInstruction.length);
+    view.pc -= BigInt(arch.syscallInstruction.length - this.#rewound);
     args.forEach((value, n) => (view[`arg${n as 0 | 1 | 2 | 3 | 4 | 5}`] = value));
     view.number = BigInt(arch.syscalls[name]);
     if (arch.originalNumberOffset !== undefined) {
@@ -114,7 +129,9 @@ export class TracedThread implements Disposable {
 
   /** Ends tracing: the thread returns from the system call that it stopped in, with this result. */
   finish(result: bigint): void {
-    arch.registers.view(this.#whereStopped()).result = BigInt.asUintN(64, result);
+    const view = arch.registers.view(this.#whereStopped());
+    view.pc += BigInt(this.#rewound);
+    view.result = BigInt.asUintN(64, result);
     this.#letGo();
   }
 
