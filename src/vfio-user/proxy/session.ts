@@ -31,7 +31,7 @@ import { SocketPort } from '../client/socket-port.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
-import { infoArgument } from '../server/device-info.ts';
+import { infoArgument, isWhole } from '../server/device-info.ts';
 import { answerRead, answerWrite } from '../server/migration-data.ts';
 import { accessIn, answerAccess, REGION_ACCESSES, writesIn, type RegionMemory } from '../server/region-access.ts';
 import { closeFds, type Message } from '../wire/message.ts';
@@ -141,7 +141,8 @@ export class ProxySession implements RegionMemory {
       const { dataSection } = region;
       const shown = { generation: 'v1', offset: 0n, dataSection, mappable: true } as const;
       if (!addedRegionInfo(argument, index, shown)) throw refuse('EINVAL', 'GET_REGION_INFO: argsz');
-      return { body: argument.answer, fds: regionFile === undefined ? [] : [regionFile.number] };
+      const { answer } = argument;
+      return { body: answer, fds: regionFile !== undefined && isWhole(answer) ? [regionFile.number] : [] };
     }
     if (this.#hidesOwn && index === this.#own) throw refuse('EINVAL', `GET_REGION_INFO: no region ${index}`);
     if (this.#shown !== undefined && index >= this.#regions)
