@@ -1,9 +1,10 @@
 import { randomFillSync } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { stateName } from '../../src/device/migratable.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { within } from '../../src/vmm/deadline.ts';
-import { OK, runCli } from '../support/cli-run.ts';
+import { FAILED, OK, runCli } from '../support/cli-run.ts';
 import { because } from '../support/host.ts';
 import {
   bar1Size,
@@ -76,7 +77,7 @@ describe.skipIf(missingPeers !== undefined)(`libvfio-user's sample client${becau
   );
 
   it.each(['1569a37', '190f85b'] as const)(
-    'of %s does so through proxies that translate nothing, and such that translate there and back',
+    'of %s does so through proxies that translate nothing',
     { timeout: TIMEOUT * 2 },
     async (commit) => {
       expect(await migrate(commit, commit, commit, [])).toBe('the same memory');
@@ -154,4 +155,17 @@ describe.skipIf(missingPeers !== undefined)(`libvfio-user's sample server${becau
     expect(stdout).toMatch(new RegExp(`^protocol +${COMMITS[commit]}$`, 'm'));
     expect(stdout).toMatch(/^state +RUNNING$/m);
   });
+
+  it.each(commits)(
+    'of %s, which refuses to run as nobody has set its timer, is not saved',
+    { timeout: TIMEOUT },
+    async (commit) => {
+      const path = bed().path('fresh');
+      await startPeer(bed(), commit, path);
+      const { exit, stderr } = await runCli(['save', `vfio-user:${path}`, bed().path('state')]);
+      expect(exit).toEqual(FAILED);
+      expect(stderr).toContain('EINVAL');
+      expect(existsSync(bed().path('state'))).toBe(false);
+    },
+  );
 });
