@@ -75,11 +75,10 @@ async function compile(source, into, { include, library }) {
   // as its own build does it (lib/meson.build, samples/meson.build), with its assertions
   const flags = ['-std=gnu99', '-O2', '-D_GNU_SOURCE', '-DWITH_TRAN_PIPE', '-w'];
   const includes = ['include', 'lib'].map((name) => `-I${join(source, name)}`);
-  const gcc = (program, sources) =>
-    run('gcc', [
-      ...[...flags, ...includes, `-I${include}`, '-o', join(into, program), join(source, 'samples', `${program}.c`)],
-      ...[...sources.map((name) => join(lib, name)), library, '-lpthread'],
-    ]);
+  const gcc = (program, sources) => {
+    const files = [join(source, 'samples', `${program}.c`), ...sources.map((name) => join(lib, name)), library];
+    return run('gcc', [...flags, ...includes, `-I${include}`, '-o', join(into, program), ...files, '-lpthread']);
+  };
   await gcc('server', library_sources);
   await gcc('client', ['migration.c', 'tran.c', 'tran_sock.c']);
   copyFileSync(join(source, 'LICENSE'), join(into, 'LICENSE'));
