@@ -1,8 +1,6 @@
-import { ShimError } from '../error.ts';
 import { deviceInfo, regionsOf } from '../vfio/client/device-info.ts';
-import { identify } from '../vfio/client/identify.ts';
 import { pciId } from '../vfio/client/pci-id.ts';
-import type { MigratableDevice } from '../device/migratable.ts';
+import { identifySocket } from '../vfio-user/client/identify-socket.ts';
 import { Server } from '../vfio-user/client/server.ts';
 import { SocketPort } from '../vfio-user/client/socket-port.ts';
 import { tryDmaLog } from './dma-logging.ts';
@@ -17,22 +15,13 @@ export function openSocket(path: string): Opened {
   try {
     return {
       name: path,
-      migratable: migratable(port),
+      migratable: identifySocket(port),
       facts: () => facts(port),
       tryDmaLog: () => tryDmaLog(port),
       close: () => port.close(),
     };
   } catch (error) {
     port.close();
-    throw error;
-  }
-}
-
-function migratable(port: SocketPort): MigratableDevice | undefined {
-  try {
-    return identify(port);
-  } catch (error) {
-    if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
     throw error;
   }
 }

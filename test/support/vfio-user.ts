@@ -16,7 +16,7 @@ import { V2Restore } from '../../src/v2/restore.ts';
 import { V2Save } from '../../src/v2/save.ts';
 import { Server, type ConnectOptions } from '../../src/vfio-user/client/server.ts';
 import { SocketPort } from '../../src/vfio-user/client/socket-port.ts';
-import { identify } from '../../src/vfio/client/identify.ts';
+import { identifySocket } from '../../src/vfio-user/client/identify-socket.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
 
 /** The thread of `serve` and `proxy`, as the command starts it. */
@@ -111,7 +111,9 @@ export class TestClient {
   }
 
   get device(): MigratableDevice {
-    return (this.#device ??= identify(this.port));
+    this.#device ??= identifySocket(this.port);
+    if (this.#device === undefined) throw new Error('the device does not migrate');
+    return this.#device;
   }
 
   /** What the guest sees: the beginning of BAR0, by messages. */

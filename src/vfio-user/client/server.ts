@@ -30,11 +30,11 @@ export class Server {
   readonly version: Version;
   /** Where the server's own commands come, if it has sent a socket for them. */
   readonly twin: Link | undefined;
-  /** The most bytes that a transfer has on either side's word. */
-  readonly #limit: number;
+  /** The most bytes that this side has said to take. */
+  readonly #told: number;
 
   private constructor(link: Link, version: Version, told: Version, twin: Link | undefined) {
-    this.#limit = Math.max(1, Math.min(told.maxDataXferSize, version.maxDataXferSize));
+    this.#told = Math.max(1, told.maxDataXferSize);
     this.link = link;
     link.beside = twin;
     this.version = version;
@@ -73,14 +73,26 @@ export class Server {
     }
   }
 
-  /** The most bytes that one request reads. */
+  /** The most bytes that one access of a region reads. */
   get readLimit(): number {
-    return Math.min(VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, this.#limit);
+    return Math.max(1, Math.min(VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, this.version.maxDataXferSize));
   }
 
-  /** The most bytes that one request writes. */
+  /** The most bytes that one access of a region writes. */
   get writeLimit(): number {
     return Math.min(MOST_SENT, this.readLimit);
+  }
+
+  /**
+   * The most bytes of one MIG_DATA_READ: servers refuse more than their client says to take, also of those that it writes (190f85b,
+   * lib/migration.c: handle_mig_data_read, handle_mig_data_write), whereas what one reads of a region is the server's limit alone.
+   */
+  get dataReadLimit(): number {
+    return Math.min(this.#told, this.readLimit);
+  }
+
+  get dataWriteLimit(): number {
+    return Math.min(this.#told, this.writeLimit);
   }
 
   /** The connections on which something may come. */

@@ -91,7 +91,7 @@ class MessageSession implements V2DataSession {
 
   #fetch(wanted: number): void {
     if (this.#hasEnded) return;
-    const size = Math.min(wanted, this.#server.readLimit);
+    const size = Math.min(wanted, this.#server.dataReadLimit);
     const body = vfio_user_mig_data.encode({ argsz: HEADER + size, size });
     const reply = this.#request('VFIO_USER_MIG_DATA_READ', VFIO_USER_MIG_DATA_READ, body);
     const given = reply.length < HEADER ? -1 : vfio_user_mig_data.decode(reply).size;
@@ -105,7 +105,7 @@ class MessageSession implements V2DataSession {
 
   write(from: Uint8Array): number {
     this.#checkOpen();
-    const piece = from.subarray(0, this.#server.writeLimit);
+    const piece = from.subarray(0, this.#server.dataWriteLimit);
     if (piece.length === 0) return 0;
     const body = new Uint8Array(HEADER + piece.length);
     vfio_user_mig_data.encode({ argsz: body.length, size: piece.length }, body);
@@ -132,7 +132,7 @@ class MessageSession implements V2DataSession {
         errno: 'EINVAL',
       });
     }
-    if (this.#ahead.length === 0) this.#fetch(this.#server.readLimit);
+    if (this.#ahead.length === 0) this.#fetch(this.#server.dataReadLimit);
     return { initialBytes: 0, dirtyBytes: this.#ahead.length };
   }
 

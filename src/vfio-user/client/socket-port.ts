@@ -24,6 +24,7 @@ import { isV2State } from '../../v2/states.ts';
 import type { Pointed, RegionPlace, VfioPort } from '../../vfio/port.ts';
 import { checked } from '../wire/link.ts';
 import { closeFds } from '../wire/message.ts';
+import type { Messages } from './buffered-v1.ts';
 import { RegionFiles } from './region-files.ts';
 import type { Server } from './server.ts';
 import { MessageSessions } from './sessions.ts';
@@ -32,11 +33,12 @@ const NOTHING = new Uint8Array(0);
 const HEAD = vfio_user_region_access.size;
 
 /** A device behind a server of vfio-user: messages for requests and regions, and for what has a file, that. */
-export class SocketPort implements VfioPort {
+export class SocketPort implements VfioPort, Messages {
   readonly pageSize = PAGE_SIZE;
   readonly sessions: MessageSessions;
   readonly #server: Server;
   readonly #files = new RegionFiles();
+  #usesFiles = true;
 
   constructor(server: Server) {
     this.#server = server;
@@ -99,10 +101,27 @@ export class SocketPort implements VfioPort {
     this.#server.link.request({ command: VFIO_USER_DEVICE_RESET, name: 'VFIO_USER_DEVICE_RESET', body: NOTHING });
   }
 
+  get readLimit(): number {
+    return this.#server.readLimit;
+  }
+
+  get writeLimit(): number {
+    return this.#server.writeLimit;
+  }
+
+  byMessage(access: () => void): void {
+    this.#usesFiles = false;
+    try {
+      access();
+    } finally {
+      this.#usesFiles = true;
+    }
+  }
+
   read(region: RegionPlace, at: number, into: Uint8Array): number {
-    const fromFile = this.#files.read(region.index, at, into);
+    const fromFile = this.#usesFiles ? this.#files.read(region.index, at, into) : undefined;
     if (fromFile !== undefined) return fromFile;
-    const count = Math.min(into.length, this.#server.readLimit);
+    const count = Math.min(into.length, this.readLimit);
     const body = vfio_user_region_access.encode({ offset: BigInt(at), region: region.index, count });
     const name = 'VFIO_USER_REGION_READ';
     const reply = this.#server.link.request({ command: VFIO_USER_REGION_READ, name, body });
@@ -113,9 +132,9 @@ export class SocketPort implements VfioPort {
   }
 
   write(region: RegionPlace, at: number, from: Uint8Array): number {
-    const toFile = this.#files.write(region.index, at, from);
+    const toFile = this.#usesFiles ? this.#files.write(region.index, at, from) : undefined;
     if (toFile !== undefined) return toFile;
-    const count = Math.min(from.length, this.#server.writeLimit);
+    const count = Math.min(from.length, this.writeLimit);
     const body = new Uint8Array(HEAD + count);
     vfio_user_region_access.encode({ offset: BigInt(at), region: region.index, count }, body);
     body.set(from.subarray(0, count), HEAD);

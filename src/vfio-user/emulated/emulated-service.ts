@@ -37,7 +37,7 @@ import { sleepUntilReady, whenReady } from '../../wait.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
-import { answerInfo, answerSetIrqs, INFO_REQUESTS } from '../server/device-info.ts';
+import { answerInfo, answerSetIrqs, INFO_REQUESTS, isWhole } from '../server/device-info.ts';
 import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
 import { EventFds } from '../server/event-fds.ts';
 import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
@@ -163,7 +163,7 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
   #regionInfo(message: Message): { body: Uint8Array; fds: readonly number[] } {
     const body = answerInfo(message, this, this.#regions);
     const file = this.#mappable.get(vfio_region_info.decode(body).index);
-    return { body, fds: file === undefined ? [] : [file] };
+    return { body, fds: file !== undefined && isWhole(body) ? [file] : [] };
   }
 
   /** No part of a region has a descriptor of its own to be written to. */

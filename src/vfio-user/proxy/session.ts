@@ -20,18 +20,18 @@ import {
 import { recover, stateName, type MigratableDevice } from '../../device/migratable.ts';
 import { ShimError } from '../../error.ts';
 import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
-import { identify } from '../../vfio/client/identify.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
 import { addedRegionInfo } from '../../vfio/server/added-region.ts';
 import { featureLog, type FeatureLog } from '../../vfio/server/feature-log.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { sleepUntilReady, whenReady } from '../../wait.ts';
+import { identifySocket } from '../client/identify-socket.ts';
 import type { Server } from '../client/server.ts';
 import { SocketPort } from '../client/socket-port.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
-import { infoArgument } from '../server/device-info.ts';
+import { infoArgument, isWhole } from '../server/device-info.ts';
 import { answerRead, answerWrite } from '../server/migration-data.ts';
 import { accessIn, answerAccess, REGION_ACCESSES, writesIn, type RegionMemory } from '../server/region-access.ts';
 import { closeFds, type Message } from '../wire/message.ts';
@@ -70,7 +70,7 @@ export class ProxySession implements RegionMemory {
     this.#client = client;
     this.#server = server;
     this.#port = new SocketPort(server);
-    this.#device = identified(this.#port);
+    this.#device = identifySocket(this.#port);
     this.#regions = deviceInfo(this.#port).regions;
     const protocol = this.#device?.protocol;
     if (protocol === 'v1') this.#own = findMigrationRegion(this.#port)?.index;
@@ -141,7 +141,8 @@ export class ProxySession implements RegionMemory {
       const { dataSection } = region;
       const shown = { generation: 'v1', offset: 0n, dataSection, mappable: true } as const;
       if (!addedRegionInfo(argument, index, shown)) throw refuse('EINVAL', 'GET_REGION_INFO: argsz');
-      return { body: argument.answer, fds: regionFile === undefined ? [] : [regionFile.number] };
+      const { answer } = argument;
+      return { body: answer, fds: regionFile !== undefined && isWhole(answer) ? [regionFile.number] : [] };
     }
     if (this.#hidesOwn && index === this.#own) throw refuse('EINVAL', `GET_REGION_INFO: no region ${index}`);
     if (this.#shown !== undefined && index >= this.#regions)
@@ -245,15 +246,6 @@ function release(device: MigratableDevice): void {
   } catch (error) {
     if (!(error instanceof ShimError)) throw error;
     recover(device, 'run'); // a reset does not end every server's session (libvfio-user 4f4fce4)
-  }
-}
-
-function identified(port: SocketPort): MigratableDevice | undefined {
-  try {
-    return identify(port);
-  } catch (error) {
-    if (error instanceof ShimError && error.code === 'ERR_FEATURE_UNSUPPORTED') return undefined;
-    throw error;
   }
 }
 

@@ -3,7 +3,12 @@ import {
   VFIO_USER_DEVICE_GET_IRQ_INFO,
   VFIO_USER_DEVICE_GET_REGION_INFO,
 } from '../../abi/vfio-user.ts';
-import { vfio_irq_set, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_TYPE_MASK } from '../../abi/vfio-device.ts';
+import {
+  VFIO_IRQ_SET_DATA_EVENTFD,
+  VFIO_IRQ_SET_DATA_TYPE_MASK,
+  vfio_irq_set,
+  vfio_region_info,
+} from '../../abi/vfio-device.ts';
 import {
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_IRQ_INFO,
@@ -34,6 +39,14 @@ export function infoArgument(body: Uint8Array): MessageArgument {
   const struct = new Uint8Array(Math.min(argsz, MAX_INFO));
   struct.set(body.subarray(0, struct.length));
   return new MessageArgument(struct);
+}
+
+/**
+ * Whether an answer to a GET_REGION_INFO has all that there is to say: a file of the region goes beside that alone. libvfio-user's client
+ * takes none with an answer that had no room for the capabilities (1569a37, lib/tran_sock.c: tran_sock_recv_fds).
+ */
+export function isWhole(answer: Uint8Array): boolean {
+  return vfio_region_info.decode(answer).argsz <= answer.length;
 }
 
 const noDataFd = (): void => {};
