@@ -1,6 +1,7 @@
 import { describe, expect, test, type TestContext } from 'vitest';
 import { archClaims, commonClaims, errnoClaims, genericSyscallClaims, grown, unclaimed, type Claim } from './claims.ts';
 import { headersOf, headersVersion, probe, type Answers } from './probe.ts';
+import { patient } from '../support/patience.ts';
 
 const version = headersVersion();
 const reason =
@@ -100,7 +101,7 @@ function report({ annotate }: TestContext, { values, missing }: Answers): Promis
 describe('the installed kernel headers', () => {
   test.skipIf(reason !== '')(
     `agree with every constant and struct of src/abi${reason}`,
-    { timeout: 300_000 },
+    { timeout: patient(300_000) },
     async (context) => {
       const answers = probe(headers, commonClaims);
       expect(heard(commonClaims, answers)).toEqual(said(commonClaims, answers, mayBeMissing));
@@ -108,20 +109,24 @@ describe('the installed kernel headers', () => {
     },
   );
 
-  test.skipIf(reason !== '')(`agree with every errno name${reason}`, { timeout: 300_000 }, () => {
+  test.skipIf(reason !== '')(`agree with every errno name${reason}`, { timeout: patient(300_000) }, () => {
     const answers = probe(['linux/errno.h'], errnoClaims);
     expect(heard(errnoClaims, answers)).toEqual(said(errnoClaims, answers));
     // All but 41 and 58, which the kernel skips.
     expect(answers.values.size).toBe(131);
   });
 
-  test.skipIf(reason !== '')(`agree with arm64Syscalls in the generic table${reason}`, { timeout: 300_000 }, () => {
-    const answers = probe(['asm-generic/unistd.h'], genericSyscallClaims, {
-      // What asm/unistd.h of aarch64 defines first.
-      prelude: '#define __ARCH_WANT_NEW_STAT\n#define __ARCH_WANT_SET_GET_RLIMIT\n#define __ARCH_WANT_SYS_CLONE3',
-    });
-    expect(heard(genericSyscallClaims, answers)).toEqual(said(genericSyscallClaims, answers));
-  });
+  test.skipIf(reason !== '')(
+    `agree with arm64Syscalls in the generic table${reason}`,
+    { timeout: patient(300_000) },
+    () => {
+      const answers = probe(['asm-generic/unistd.h'], genericSyscallClaims, {
+        // What asm/unistd.h of aarch64 defines first.
+        prelude: '#define __ARCH_WANT_NEW_STAT\n#define __ARCH_WANT_SET_GET_RLIMIT\n#define __ARCH_WANT_SYS_CLONE3',
+      });
+      expect(heard(genericSyscallClaims, answers)).toEqual(said(genericSyscallClaims, answers));
+    },
+  );
 
   for (const [arch, archHeaders] of [
     ['x64', ['asm/unistd.h', 'linux/eventpoll.h', 'linux/fcntl.h', 'linux/ptrace.h', 'asm/ptrace.h', 'sys/user.h']],
@@ -129,7 +134,7 @@ describe('the installed kernel headers', () => {
   ] as const) {
     const found = reason === '' ? headersOf(arch) : undefined;
     const why = reason === '' && found === undefined ? ` (skipped: no ${arch} headers)` : reason;
-    test.skipIf(why !== '')(`agree with what is particular to ${arch}${why}`, { timeout: 300_000 }, () => {
+    test.skipIf(why !== '')(`agree with what is particular to ${arch}${why}`, { timeout: patient(300_000) }, () => {
       const answers = probe(archHeaders, archClaims[arch], found);
       expect(heard(archClaims[arch], answers)).toEqual(said(archClaims[arch], answers));
     });
@@ -137,28 +142,37 @@ describe('the installed kernel headers', () => {
 });
 
 describe('the comparison', () => {
-  test.skipIf(reason !== '')(`finds what is wrong and what the headers lack${reason}`, { timeout: 300_000 }, () => {
-    const claims: Claim[] = [
-      { name: 'right', expression: 'VFIO_TYPE1_IOMMU', value: 1n, bits: 32 },
-      { name: 'wrong', expression: 'VFIO_TYPE1v2_IOMMU', value: 4n, bits: 32 },
-      { name: 'no_constant', expression: 'VFIO_NO_SUCH_NAME', value: 0n, bits: 32 },
-      { name: 'no_struct', expression: 'sizeof(struct vfio_no_such_struct)', value: 8n, bits: 32 },
-      { name: 'no_field', expression: '__builtin_offsetof(struct vfio_device_info, nothing)', value: 8n, bits: 32 },
-      { name: 'negative', expression: '1 << 31', value: 0x8000_0000n, bits: 32 },
-      { name: 'too_wide', expression: '0x180000000LL', value: 0x8000_0000n, bits: 32 },
-    ];
-    const answers = probe(['linux/vfio.h'], claims);
-    expect(answers.missing).toEqual(['no_constant', 'no_struct', 'no_field']);
-    expect(heard(claims, answers)).toEqual({ right: 1n, wrong: 3n, negative: 0x8000_0000n, too_wide: 0x1_8000_0000n });
-    expect(Object.keys(said(claims, answers, ['no_struct']))).toEqual([
-      'right',
-      'wrong',
-      'no_constant',
-      'no_field',
-      'negative',
-      'too_wide',
-    ]);
-  });
+  test.skipIf(reason !== '')(
+    `finds what is wrong and what the headers lack${reason}`,
+    { timeout: patient(300_000) },
+    () => {
+      const claims: Claim[] = [
+        { name: 'right', expression: 'VFIO_TYPE1_IOMMU', value: 1n, bits: 32 },
+        { name: 'wrong', expression: 'VFIO_TYPE1v2_IOMMU', value: 4n, bits: 32 },
+        { name: 'no_constant', expression: 'VFIO_NO_SUCH_NAME', value: 0n, bits: 32 },
+        { name: 'no_struct', expression: 'sizeof(struct vfio_no_such_struct)', value: 8n, bits: 32 },
+        { name: 'no_field', expression: '__builtin_offsetof(struct vfio_device_info, nothing)', value: 8n, bits: 32 },
+        { name: 'negative', expression: '1 << 31', value: 0x8000_0000n, bits: 32 },
+        { name: 'too_wide', expression: '0x180000000LL', value: 0x8000_0000n, bits: 32 },
+      ];
+      const answers = probe(['linux/vfio.h'], claims);
+      expect(answers.missing).toEqual(['no_constant', 'no_struct', 'no_field']);
+      expect(heard(claims, answers)).toEqual({
+        right: 1n,
+        wrong: 3n,
+        negative: 0x8000_0000n,
+        too_wide: 0x1_8000_0000n,
+      });
+      expect(Object.keys(said(claims, answers, ['no_struct']))).toEqual([
+        'right',
+        'wrong',
+        'no_constant',
+        'no_field',
+        'negative',
+        'too_wide',
+      ]);
+    },
+  );
 
   test('covers every export but functions and what is compared in another form', () => {
     expect(unclaimed).toEqual([

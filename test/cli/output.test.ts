@@ -7,12 +7,13 @@ import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli, USAGE, type Ended } from '../support/cli-run.ts';
 import { lacksForRun } from '../support/host.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
 const BROKEN = { code: null, signal: 'SIGPIPE' };
 const FULL = 'vfio-shim: stdout: no space left on device [ERR_FILE, ENOSPC]\n';
 
 /** Many processes one after the other, on a machine that may be busy. */
-const MS = 180_000;
+const MS = patient(180_000);
 
 describe('a stdout that takes no more', { timeout: MS }, () => {
   let directory = '';

@@ -13,6 +13,7 @@ import { Child, killHard } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { because } from '../support/host.ts';
+import { patient } from '../support/patience.ts';
 
 const MIB = 2 ** 20;
 
@@ -121,7 +122,7 @@ const noTerminal = script.status === 0 ? undefined : `script: ${script.error?.me
 
 it.skipIf(noTerminal !== undefined && !ci)(
   `a terminal shows a save from its beginning${because(noTerminal)}`,
-  { timeout: 90_000 },
+  { timeout: patient(90_000) },
   async () => {
     requireCli();
     const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-terminal-'));

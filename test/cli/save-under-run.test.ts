@@ -8,6 +8,7 @@ import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { runCli } from '../support/cli-run.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../support/shim-run.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
 /*
  * The commands are VFIO programs as any other: under run, which emulates the devices, they go the way to a kernel's
@@ -65,47 +66,52 @@ describe('under run', () => {
   /** Without the line that says where the sysfsdev directories are. */
   const said = ({ stderr }: ShimRun): string => stderr.replace(/^vfio-shim: sysfsdev directories are in .*\n/m, '');
 
-  it('every driver, saved through either protocol, is restored through either', { timeout: 120_000 }, async () => {
-    const stateOf = (spec: string, presented: string): string => join(directory, `${spec.split(',')[0]}-${presented}`);
-    const sources = await Promise.all(
-      PRESENTED.map(async (presented) => {
-        const commands = SPECS.map((spec, n) => `${shim} save ${deviceAt(n)} '${stateOf(spec, presented)}' --json`);
-        const devices = SPECS.map((spec) => `${spec},seed=5`);
-        return run(commands.join('\n'), { devices, options: ['--present', presented] });
-      }),
-    );
-    for (const [n, source] of sources.entries()) {
-      expect(source.exit, source.describe()).toEqual({ code: 0, signal: null });
-      expect(results(source).map(({ protocol }) => protocol)).toEqual(SPECS.map(() => PRESENTED[n]));
-      for (const { states } of source.reports()) {
-        expect(states).toEqual(expect.arrayContaining(['STOP_COPY', 'STOP']));
-        expect(states.at(-1)).toBe('RUNNING');
+  it(
+    'every driver, saved through either protocol, is restored through either',
+    { timeout: patient(120_000) },
+    async () => {
+      const stateOf = (spec: string, presented: string): string =>
+        join(directory, `${spec.split(',')[0]}-${presented}`);
+      const sources = await Promise.all(
+        PRESENTED.map(async (presented) => {
+          const commands = SPECS.map((spec, n) => `${shim} save ${deviceAt(n)} '${stateOf(spec, presented)}' --json`);
+          const devices = SPECS.map((spec) => `${spec},seed=5`);
+          return run(commands.join('\n'), { devices, options: ['--present', presented] });
+        }),
+      );
+      for (const [n, source] of sources.entries()) {
+        expect(source.exit, source.describe()).toEqual({ code: 0, signal: null });
+        expect(results(source).map(({ protocol }) => protocol)).toEqual(SPECS.map(() => PRESENTED[n]));
+        for (const { states } of source.reports()) {
+          expect(states).toEqual(expect.arrayContaining(['STOP_COPY', 'STOP']));
+          expect(states.at(-1)).toBe('RUNNING');
+        }
       }
-    }
-    const memory = sources.map((source) => source.reports().map(({ sha256 }) => sha256));
-    expect(new Set(memory[0]).size).toBeGreaterThan(1);
-    expect(memory[1]).toEqual(memory[0]);
+      const memory = sources.map((source) => source.reports().map(({ sha256 }) => sha256));
+      expect(new Set(memory[0]).size).toBeGreaterThan(1);
+      expect(memory[1]).toEqual(memory[0]);
 
-    const destinations = await Promise.all(
-      PRESENTED.map(async (presented) => {
-        const pairs = PRESENTED.flatMap((from) => SPECS.map((spec) => ({ from, spec })));
-        const commands = pairs.map(
-          ({ from, spec }, n) => `${shim} restore ${deviceAt(n)} '${stateOf(spec, from)}' --json`,
-        );
-        const devices = pairs.map(({ spec }) => spec);
-        return run(commands.join('\n'), { devices, options: ['--present', presented] });
-      }),
-    );
-    for (const destination of destinations) {
-      expect(destination.exit, destination.describe()).toEqual({ code: 0, signal: null });
-      const reports = destination.reports();
-      expect(reports.map(({ sha256 }) => sha256)).toEqual(memory.flat());
-      for (const { states } of reports) {
-        expect(states).toContain('RESUMING');
-        expect(states.at(-1)).toBe('RUNNING');
+      const destinations = await Promise.all(
+        PRESENTED.map(async (presented) => {
+          const pairs = PRESENTED.flatMap((from) => SPECS.map((spec) => ({ from, spec })));
+          const commands = pairs.map(
+            ({ from, spec }, n) => `${shim} restore ${deviceAt(n)} '${stateOf(spec, from)}' --json`,
+          );
+          const devices = pairs.map(({ spec }) => spec);
+          return run(commands.join('\n'), { devices, options: ['--present', presented] });
+        }),
+      );
+      for (const destination of destinations) {
+        expect(destination.exit, destination.describe()).toEqual({ code: 0, signal: null });
+        const reports = destination.reports();
+        expect(reports.map(({ sha256 }) => sha256)).toEqual(memory.flat());
+        for (const { states } of reports) {
+          expect(states).toContain('RESUMING');
+          expect(states.at(-1)).toBe('RUNNING');
+        }
       }
-    }
-  });
+    },
+  );
 
   it('a strict v1 driver gets the transactions of the source', async () => {
     const spec = 'vendor-v1,size=200K,section=16K,strict=1';

@@ -8,8 +8,9 @@ import { because, lacksForRun } from '../support/host.ts';
 import { cli, ended, FAILED, OK, runCli, USAGE } from '../support/cli-run.ts';
 import { root } from '../docs/documents.ts';
 import { elementsOf, textsOf } from '../timeline/markup.ts';
+import { patient } from '../support/patience.ts';
 
-describe('vfio-shim timeline', { timeout: 120_000 }, () => {
+describe('vfio-shim timeline', { timeout: patient(120_000) }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-timeline-'));
   const files = ['source', 'destination'].map((end) => join(directory, `${end}.jsonl`));
   beforeAll(() => {
@@ -108,7 +109,7 @@ describe('vfio-shim fsm, as a picture', () => {
 
 const lacking = lacksForRun();
 
-describe.skipIf(lacking !== undefined)(`demo --svg${because(lacking)}`, { timeout: 120_000 }, () => {
+describe.skipIf(lacking !== undefined)(`demo --svg${because(lacking)}`, { timeout: patient(120_000) }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-demo-svg-'));
   afterAll(() => rmSync(directory, { recursive: true }));
   beforeAll(requireCli);

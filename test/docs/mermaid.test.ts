@@ -6,12 +6,13 @@ import { ci } from '../../tools/vmm/binaries.ts';
 import { findChromium } from '../support/chromium.ts';
 import { because } from '../support/host.ts';
 import { codeBlocks, documents } from './documents.ts';
+import { patient } from '../support/patience.ts';
 
 const require = createRequire(import.meta.url);
 const mermaid = require.resolve('@mermaid-js/tiny');
 const executablePath = findChromium();
 const missing = executablePath === undefined ? 'no chromium-headless-shell or chromium in PATH' : undefined;
-const PATIENCE = 120_000;
+const PATIENCE = patient(120_000);
 
 const pictures = documents.flatMap(({ path, text }) =>
   codeBlocks(text, 'mermaid').map((code, n) => ({ name: `${path}, picture ${n + 1}`, code })),

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { patient } from '../support/patience.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -86,7 +87,7 @@ describe('the packed package', () => {
       },
     });
     run(project, 'npm', ['ci', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
-  }, 120_000);
+  }, patient(120_000));
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
   it('holds what it needs and no more', () => {

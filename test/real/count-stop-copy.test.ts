@@ -13,8 +13,9 @@ import { quitAndReport } from '../../tools/vmm/shim.ts';
 import { AT_ONCE, HARDLY, LOOKS, looksOf, waitForLooks } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemu } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 const SIZE = 16 * 1024 * 1024;
 
 describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', () => {

@@ -8,8 +8,9 @@ import { startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tool
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 const SIZE = 16 * 1024 * 1024;
 
 /** One end of a migration: which QEMU, and what its device is presented as. */

@@ -8,8 +8,9 @@ import { startShimmedVm, type DeviceOptions } from '../../tools/vmm/shim.ts';
 import { unplug } from '../../tools/vmm/unplug.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 const SIZE = 4 * 1024 * 1024;
 
 /** PCI's configuration mechanism #1, and registers of a device's configuration space (linux/pci_regs.h). */

@@ -18,8 +18,9 @@ import { quitAndReports, startShimmedVm, type DeviceOptions, type ShimOptions } 
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 /** Where the guest's devices write: a page each, which firmware leaves alone. */
 const AT = 32 * 1024 * 1024;
 /** Some pages are due after each call that takes as long as a switch to the supervisor and back. */

@@ -27,8 +27,9 @@ import { serving, startShimmedVm, type DeviceOptions, type ShimOptions } from '.
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 /** What lies where when a device first writes is for firmware to say, which may not be done yet. */
 const DMA = { dma: 2000, dmaAt: '32M+16M' };
 /** Less than two devices write to in a second: in pre-copy until it is given more. */

@@ -12,8 +12,9 @@ import { examples, onHardware, type Example } from '../docs/scripts.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 180_000;
+const TIMEOUT = patient(180_000);
 
 /** What differs from run to run. */
 function withoutNumbers(printed: string): string {

@@ -9,8 +9,9 @@ import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } f
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 
 interface Path {
   readonly title: string;

@@ -7,8 +7,9 @@ import type { DeviceOptions, ShimOptions } from '../../tools/vmm/shim.ts';
 import { LONGEST_DOWNTIME, waitForLooks } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 const SIZE = 16 * 1024 * 1024;
 
 /** QEMU's default. In a downtime of 300 ms it allows 38 MiB, so nothing but QEMU's estimate holds the VM back. */

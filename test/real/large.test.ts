@@ -7,8 +7,9 @@ import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } f
 import { FULL } from '../support/runs.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const MS = 600_000;
+const MS = patient(600_000);
 const SIZE = 2 ** 32;
 
 interface Way {

@@ -18,8 +18,9 @@ import {
 import { inShort } from '../support/runs.ts';
 import { TestClient } from '../support/vfio-user.ts';
 import { useTestBed } from './bed.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 const commits = Object.keys(COMMITS) as Commit[];
 const BAR0 = { index: 0, offset: 0n };
 const BAR1 = { index: 1, offset: 0n };

@@ -4,8 +4,9 @@ import { cells } from '../../matrix/cells.ts';
 import { runCell } from '../../matrix/run-cell.ts';
 import { FULL, inShort } from '../support/runs.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 
 /** `npm run matrix` runs all; here each QEMU has its turn. */
 const quickCells = cells.filter(({ quick }) => FULL || quick === true);

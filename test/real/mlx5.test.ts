@@ -11,6 +11,7 @@ import type { Vm } from '../../src/vmm/vm.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
 interface Way {
   readonly title: string;
@@ -33,7 +34,7 @@ describeWithQemus(['7.2', '10.0'], 'mlx5, whose firmware saves while others read
     { title: 'QEMU 7.2, that holds pre-copy, to 10.0', from: { ...old, run: ['--hold-precopy', '64M'] }, to: current },
     { title: 'QEMU 10.0 to 10.0', from: current, to: current },
     { title: 'QEMU 10.0 to 10.0, across v1', from: across, to: across },
-  ])('migrates live: $title', { timeout: 90_000 }, async ({ from, to }) => {
+  ])('migrates live: $title', { timeout: patient(90_000) }, async ({ from, to }) => {
     const device: DeviceOptions = { driver: DRIVER, size: '4M', seed: 3 };
     const source = await startShimmedVm(bed(), 'source', [device], { ...from, machine: 'pc-i440fx-7.2' });
     const destination = await startShimmedVm(bed(), 'destination', [{ ...device, seed: 0 }], {
@@ -56,7 +57,7 @@ describeWithQemus(['newest'], 'mlx5 of Linux 7.1, which says when its initial by
 
   it.each(['kernel=6.12', 'kernel=7.1', 'kernel=7.1,reinit=3'])(
     'the newest QEMU realizes it and migrates it: %s',
-    { timeout: 90_000 },
+    { timeout: patient(90_000) },
     async (kernel) => {
       const device: DeviceOptions = { driver: `${DRIVER},${kernel}`, size: '4M' };
       const pair = await startPair(bed(), [device], { qemu: 'newest', run: ['--present', 'v2'] });
@@ -69,7 +70,7 @@ describeWithQemus(['newest'], 'mlx5 of Linux 7.1, which says when its initial by
 });
 
 const SIZE = 6 * 2 ** 30;
-const MS = 600_000;
+const MS = patient(600_000);
 const hasRoom = freemem() > 2.3 * SIZE;
 
 /** The most memory that the supervisor of a VM has had in it, in bytes (proc(5): VmHWM), what it shares included. */

@@ -8,8 +8,9 @@ import { expectDevices, startPair } from '../../tools/vmm/pair.ts';
 import { startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 
 /** What the drivers of a VM were asked for, all of them in one order: a letter for the device, and its state. */
 function asked({ child }: Vm): string[] {

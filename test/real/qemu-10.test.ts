@@ -10,8 +10,9 @@ import { expectArrived, startPlainSource, startPlainVm } from '../../tools/vmm/p
 import type { VmOptions } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 60_000;
+const TIMEOUT = patient(60_000);
 
 describeWithQemus(['7.2', '10.0'], 'test bed with QEMU 10.0', () => {
   const bed = useTestBed();

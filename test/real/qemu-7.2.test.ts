@@ -15,8 +15,9 @@ import type { VmOptions } from '../../tools/vmm/test-bed.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemu } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 60_000;
+const TIMEOUT = patient(60_000);
 
 /** What libvirt starts QEMU with. Without `spawn` there is no `exec:`, so only live migration works. */
 const LIBVIRT_SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';

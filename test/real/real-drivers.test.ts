@@ -5,6 +5,7 @@ import { expectDevice, startPair } from '../../tools/vmm/pair.ts';
 import type { ShimOptions } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
 const native = { '7.2': ['--present', 'v1'], '10.0': ['--present', 'v2'] } as const;
 
@@ -31,7 +32,7 @@ describeWithQemus(['7.2', '10.0'], 'drivers with the habits of real ones, live',
     ['mlx5-v1', '64K', '7.2', []],
     ['nvidia-v1', '1M', '7.2', []],
     ['spdk-v1', '64K', '7.2', []],
-  ])('%s of %s, QEMU %s', { timeout: 90_000 }, async (driver, size, qemu, run) => {
+  ])('%s of %s, QEMU %s', { timeout: patient(90_000) }, async (driver, size, qemu, run) => {
     const options: ShimOptions = { qemu, machine: 'pc', run: [...native[qemu], ...run] };
     const bytes = Number(size) || undefined;
     const pair = await startPair(bed(), [{ driver, size }], options);

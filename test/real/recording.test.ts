@@ -8,8 +8,9 @@ import { poll } from '../../src/vmm/deadline.ts';
 import { quitAndReport, serving, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 
 /** What QEMU writes to device_state, or asks for. */
 function statesOf(accesses: readonly AccessLine[]): string[] {

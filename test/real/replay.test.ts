@@ -6,8 +6,9 @@ import { quitAndReport, serving, startShimmedVm, type DeviceOptions } from '../.
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 180_000;
+const TIMEOUT = patient(180_000);
 
 describeWithQemus(['7.2'], 'a recording of QEMU 7.2', () => {
   const bed = useTestBed();

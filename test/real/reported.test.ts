@@ -5,10 +5,11 @@ import { quitAndReport, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { AT_ONCE, HARDLY, waitForLooks } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
 /* What users of VFIO migration have met, with the VMMs that they had. */
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 
 describeWithQemus(['7.2', '10.0'], 'as users have reported', () => {
   const bed = useTestBed();

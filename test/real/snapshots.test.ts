@@ -7,8 +7,9 @@ import { quitAndReport, startShimmedVm, type DeviceOptions, type ShimOptions } f
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 const SIZE = 16 * 1024 * 1024;
 
 describeWithQemus(['7.2', '10.0'], 'snapshots of a VM', () => {

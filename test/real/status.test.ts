@@ -9,8 +9,9 @@ import { quitAndReport, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { OK } from '../support/cli-run.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemu } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 300_000;
+const TIMEOUT = patient(300_000);
 const MIB = 2 ** 20;
 /** Slow enough that whoever asks twice a second sees pre-copy go on. */
 const SLOW = { 'max-bandwidth': 16 * MIB, 'downtime-limit': 1 };

@@ -11,8 +11,9 @@ import { quitAndReport, quitAndReports, startShimmedVm, type DeviceOptions } fro
 import { OK, runCli } from '../support/cli-run.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 const QAT: DeviceOptions = { driver: 'qat', size: '64K' };
 const DEVICE = '0000:00:04.0';
 

@@ -20,8 +20,9 @@ import { serving, startShimmedVm } from '../../tools/vmm/shim.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { inShort } from '../support/runs.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 90_000;
+const TIMEOUT = patient(90_000);
 
 /** A supervisor's thread waits in two system calls, and before it serves in neither. */
 const WAITS: ReadonlySet<string | undefined> = new Set([arch.syscalls.ioctl, arch.syscalls.ppoll].map(String));

@@ -8,8 +8,9 @@ import { poll } from '../../src/vmm/deadline.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import { because } from '../support/host.ts';
 import { useTestBed } from './bed.ts';
+import { patient } from '../support/patience.ts';
 
-const TIMEOUT = 120_000;
+const TIMEOUT = patient(120_000);
 const missing = isToBeFetched('newest') ? undefined : missingQemu('newest');
 
 // QEMU is a client by itself: nothing of what `run` takes is needed
@@ -19,7 +20,7 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
   beforeEach(() => (started = []));
   beforeAll(async () => {
     if (isToBeFetched('newest')) await fetchQemu('newest');
-  }, 600_000);
+  }, patient(600_000));
 
   /** Starts our command, which listens at a path of the bed. */
   async function listening(name: string, args: readonly string[]): Promise<string> {

@@ -1,3 +1,5 @@
+import { patient } from './patience.ts';
+
 /** True for the long run: `VFIO_SHIM_FULL=1`. */
 export const FULL = (process.env['VFIO_SHIM_FULL'] ?? '') !== '';
 
@@ -19,4 +21,4 @@ export function numRuns(normal = 200): number {
 }
 
 /** Milliseconds that a property test may take. */
-export const PROPERTY_TIMEOUT = FULL ? 1_800_000 : 30_000;
+export const PROPERTY_TIMEOUT = patient(FULL ? 1_800_000 : 30_000);

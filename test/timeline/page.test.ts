@@ -11,10 +11,11 @@ import { ci } from '../../tools/vmm/binaries.ts';
 import { findChromium } from '../support/chromium.ts';
 import { because } from '../support/host.ts';
 import { destination, source, Tape } from './tape.ts';
+import { patient } from '../support/patience.ts';
 
 const executablePath = findChromium();
 const missing = executablePath === undefined ? 'no chromium-headless-shell or chromium in PATH' : undefined;
-const PATIENCE = 120_000;
+const PATIENCE = patient(120_000);
 
 describe.skipIf(missing !== undefined && !ci)(
   `the page, in a browser${because(missing)}`,

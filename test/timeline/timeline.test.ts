@@ -5,6 +5,7 @@ import { readTimeline, type Timeline } from '../../src/timeline/timeline.ts';
 import { recordingHeader } from '../support/recording-header.ts';
 import { inShort } from '../support/runs.ts';
 import { DEVICE, destination, source, Tape } from './tape.ts';
+import { patient } from '../support/patience.ts';
 
 const timelineOf = (...tapes: readonly Tape[]): Timeline => readTimeline(tapes.map(({ entries }) => entries));
 
@@ -111,7 +112,7 @@ describe('a timeline', () => {
     ]);
   });
 
-  it('takes a long recording, of which it counts every access', { timeout: 120_000 }, () => {
+  it('takes a long recording, of which it counts every access', { timeout: patient(120_000) }, () => {
     const [length = 0] = inShort([1_000_000, 200_000], (_, n) => n === 1);
     const tape = new Tape();
     const [head] = tape.entries;

@@ -2,11 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { parseSize } from '../../src/sim/size.ts';
 import { inShort } from '../support/runs.ts';
 import { TestClient, useServices } from '../support/vfio-user.ts';
+import { patient } from '../support/patience.ts';
 
 const services = useServices();
 const KIB = 1024;
 const MIB = KIB * KIB;
-const PATIENCE = 60_000;
+const PATIENCE = patient(60_000);
 
 /** What a client says to take with one transfer: MIG_DATA_READ and MIG_DATA_WRITE have no more. */
 const capabilities = (max_data_xfer_size: number): object => ({

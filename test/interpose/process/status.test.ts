@@ -12,9 +12,10 @@ import { cli, ended, OK, runCli } from '../../support/cli-run.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { patient } from '../../support/patience.ts';
 
 /** Processes one after the other, on a machine that may be busy. */
-const BUSY = 120_000;
+const BUSY = patient(120_000);
 /** How many descriptors more the keeper has for clients, as launch.ts makes room for. */
 const CLIENTS = 24;
 

@@ -24,6 +24,7 @@ import { SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfi
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { FULL, inShort } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 const TAKES_OVER = /the supervisor ended \(SIGKILL\), a successor takes over/g;
 
@@ -44,7 +45,7 @@ function afterGuest(spec: SimSpec): Uint8Array {
 }
 
 /** Hundreds of processes, one after the other, on a machine that may be busy. */
-const BUSY = 180_000;
+const BUSY = patient(180_000);
 
 describeWithCompiler('a supervisor that is killed', () => {
   const start = useShimRuns();
@@ -119,7 +120,7 @@ describeWithCompiler('a supervisor that is killed', () => {
 
   it.runIf(FULL)(
     'is succeeded at each call, and at any moment of it, with every driver',
-    { timeout: 7_200_000 },
+    { timeout: patient(7_200_000) },
     async () => {
       let kills = 0;
       for (const driver of [
@@ -155,18 +156,22 @@ describeWithCompiler('a supervisor that is killed', () => {
     },
   );
 
-  it.runIf(FULL)('leaves a mapping, or an error, wherever in mmap it is killed', { timeout: 3_600_000 }, async () => {
-    let [mapped, kills] = [0, 0];
-    for (let n = 0; n < 150; n += 1) {
-      const args = 'kill=during every=1000 first=1 at_map=1'.split(' ');
-      // migrant.c looks at the address, and at which signals are blocked
-      const { done } = await migrant('qat', ['save', join(directory, 'mapped'), `spin=${100 + n * 3}`, ...args]);
-      kills += done.kills; // none where all was over before
-      mapped += done.mapped;
-    }
-    expect(kills).toBeGreaterThan(75);
-    expect(mapped).toBeGreaterThan(0);
-  });
+  it.runIf(FULL)(
+    'leaves a mapping, or an error, wherever in mmap it is killed',
+    { timeout: patient(3_600_000) },
+    async () => {
+      let [mapped, kills] = [0, 0];
+      for (let n = 0; n < 150; n += 1) {
+        const args = 'kill=during every=1000 first=1 at_map=1'.split(' ');
+        // migrant.c looks at the address, and at which signals are blocked
+        const { done } = await migrant('qat', ['save', join(directory, 'mapped'), `spin=${100 + n * 3}`, ...args]);
+        kills += done.kills; // none where all was over before
+        mapped += done.mapped;
+      }
+      expect(kills).toBeGreaterThan(75);
+      expect(mapped).toBeGreaterThan(0);
+    },
+  );
 
   async function openPuppet(
     device: string,
@@ -185,7 +190,7 @@ describeWithCompiler('a supervisor that is killed', () => {
   const untraceable = lacksTracing();
   it.skipIf(untraceable !== undefined).each(inShort(points, (_, n) => n === 0))(
     `at each call, just when it %s${because(untraceable)}`,
-    { timeout: 180_000 },
+    { timeout: patient(180_000) },
     async (_, request, when) => {
       const specs = ['qat,size=40K,seed=9', 'qat,size=40K'];
       const [source, destination] = await Promise.all(specs.map(async (spec) => openPuppet(spec, true)));

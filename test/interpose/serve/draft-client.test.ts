@@ -12,6 +12,7 @@ import { compiled, describeRunsWithCompiler } from '../../support/compiler.ts';
 import { useShimRuns, type ShimRun } from '../../support/shim-run.ts';
 import { GENERATIONS } from '../../support/drafts.ts';
 import { inShort } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 /** What drafter.c prints. */
 interface Done {
@@ -22,7 +23,7 @@ interface Done {
 }
 
 /** Many processes, one after the other, on a machine that may be busy. */
-const BUSY = 120_000;
+const BUSY = patient(120_000);
 
 describeRunsWithCompiler('a VMM of a draft, in C', () => {
   const start = useShimRuns();

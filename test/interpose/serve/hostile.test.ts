@@ -38,6 +38,7 @@ import { callText, Puppet } from '../../support/puppet.ts';
 import { statusOf, useShimRuns, type RunOptions } from '../../support/shim-run.ts';
 import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { AT_LENGTH, FULL } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 const { SIGKILL, SIGUSR1 } = constants.signals;
 const many = FULL ? 20 : 1;
@@ -382,7 +383,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
   it.each([
     ['while their calls are served', 'qat'],
     ['while their calls wait', 'qat,block=1000000'],
-  ])('%s, is served on', { timeout: 120_000 }, async (_, device) => {
+  ])('%s, is served on', { timeout: patient(120_000) }, async (_, device) => {
     const target = await open([device, 'qat']);
     const { puppet, first, second } = target;
     const supervisor = await puppet.run.supervisor();
@@ -432,7 +433,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
     expect(await puppet.run.ended(5000)).toEqual({ code: null, signal: 'SIGKILL' });
   });
 
-  it('serves calls to their end under a storm of signals', { timeout: 60_000 }, async () => {
+  it('serves calls to their end under a storm of signals', { timeout: patient(60_000) }, async () => {
     const { puppet, first } = await open(['qat,block=3', 'qat']);
     await puppet.script(`handle ${SIGUSR1}; new calm 8`);
     await puppet.call('gettid', [], 2);
@@ -447,7 +448,7 @@ describeWithCompiler('a target whose threads come to an end', () => {
 
   it.skipIf(!canMount || !AT_LENGTH)(
     'is told nothing of a file that happens to have the inode number of ours (with root)',
-    { timeout: 120_000 }, // up to half a million files, one after the other
+    { timeout: patient(120_000) }, // up to half a million files, one after the other
     async () => {
       const mount = 'mount -t tmpfs none /mnt && exec "$@"';
       const prefix = ['unshare', '-m', 'sh', '-c', mount, 'sh'];

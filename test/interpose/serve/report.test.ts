@@ -14,6 +14,7 @@ import { v1Sim, v2Sim } from '../../support/sims.ts';
 import { TapeV2 } from '../../support/tape-v2.ts';
 import { v1User, writeRegister } from '../../support/v1-user.ts';
 import { FULL } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 const plan = planDevice(3, 'qat,seed=5', parseSpec('qat,seed=5'), 65536);
 
@@ -70,7 +71,7 @@ describe('ReportCounter', () => {
     expect(memory.subarray(256).every((byte) => byte === 0xee)).toBe(true);
   });
 
-  it.runIf(FULL)('hashes memory larger than Node hashes at once', { timeout: 300_000 }, () => {
+  it.runIf(FULL)('hashes memory larger than Node hashes at once', { timeout: patient(300_000) }, () => {
     const counter = new ReportCounter(new Uint8Array(256), 'v2');
     // 2 GiB and a page of zeros: never written, so hardly any of it is there
     const memory = new Uint8Array(2 ** 31 + 4096);

@@ -26,6 +26,7 @@ import { useShimRuns } from '../../support/shim-run.ts';
 import { getState, setState } from '../../support/v2-puppet.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { inShort } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 const SIZE = 64 * 1024;
 const BAD = 8n;
@@ -84,7 +85,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
     ),
   )(
     '%s %s: is read by whoever reads the data fd next, though the supervisor was killed',
-    { timeout: 120_000 },
+    { timeout: patient(120_000) },
     async (driver, more) => {
       const options = ['--present', 'v2', '--data-size', '16K', ...more];
       const { device: source } = await open(`${driver},size=${SIZE}`, options);
@@ -126,7 +127,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
 
   it.each(inShort(['qat', 'vendor-v1,section=16K'], (_, n) => n === 1))(
     '%s: acknowledges no buffer of the region',
-    { timeout: 120_000 },
+    { timeout: patient(120_000) },
     async (driver) => {
       const options = ['--present', 'v1', '--data-size', '16K'];
       const { device: source } = await open(`${driver},size=${SIZE}`, options);
@@ -161,7 +162,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
     },
   );
 
-  it('leaves the state as it was, and no descriptor in the target', { timeout: 120_000 }, async () => {
+  it('leaves the state as it was, and no descriptor in the target', { timeout: patient(120_000) }, async () => {
     const { device } = await open(`qat,size=${SIZE}`, ['--present', 'v2']);
     const { puppet } = device.user;
     const size = vfio_device_feature.size + vfio_device_feature_mig_state.size;

@@ -23,13 +23,14 @@ import { useShimRuns, type RunOptions } from '../../support/shim-run.ts';
 import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { FULL } from '../../support/runs.ts';
+import { patient } from '../../support/patience.ts';
 
 const { SIGCONT, SIGKILL, SIGSTOP, SIGUSR1 } = constants.signals;
 const SIGRTMIN = 34;
 const READ_WRITE = PROT_READ | PROT_WRITE;
 const REFUSED = 'is not mapped, migration will be slow';
 const many = FULL ? 20 : 1;
-const patience = { timeout: 20_000 * (many + 1) };
+const patience = { timeout: patient(20_000 * (many + 1)) };
 const section = 65_536;
 const SHARED = expect.stringContaining('memfd:') as string;
 
