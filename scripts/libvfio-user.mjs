@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { PrivateApt, unpack } from './lib/apt.mjs';
 import { cachePath, makeEntry } from './lib/cache.mjs';
 import { ARCHITECTURES } from './lib/own-loader.mjs';
-import { Failure, run } from './lib/process.mjs';
+import { Failure, run, runScript } from './lib/process.mjs';
 
 /** The commits, whose numbers are what git checks them by. */
 const COMMITS = {
@@ -95,10 +95,4 @@ async function fetchJson(root, state, arch) {
   return { include: join(root, 'usr/include/json-c'), library };
 }
 
-try {
-  console.log(await main(process.argv.slice(2)));
-} catch (error) {
-  if (!(error instanceof Failure) && error.syscall === undefined) throw error;
-  say(error.message);
-  process.exitCode = 1;
-}
+await runScript(main, say);

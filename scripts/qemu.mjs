@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { PrivateApt, unpack } from './lib/apt.mjs';
 import { cachePath, makeEntry } from './lib/cache.mjs';
 import { ARCHITECTURES, commandLine, EMULATORS, wrapperText } from './lib/own-loader.mjs';
-import { Failure } from './lib/process.mjs';
+import { Failure, runScript } from './lib/process.mjs';
 
 /** The first versions of QEMU that each suite may have. All but the last are what they are for good. */
 const SUITES = {
@@ -77,10 +77,4 @@ function makeMergedRoot(root) {
   }
 }
 
-try {
-  console.log(await main(process.argv.slice(2)));
-} catch (error) {
-  if (!(error instanceof Failure) && error.syscall === undefined) throw error;
-  say(error.message);
-  process.exitCode = 1;
-}
+await runScript(main, say);

@@ -34,3 +34,18 @@ export async function run(file, args, { cwd, env = {}, explain = () => undefined
     running.delete(done.child);
   }
 }
+
+/**
+ * Runs a script that prints one line, and says in another on stderr what has gone wrong with its programs or the system.
+ * @param {(args: readonly string[]) => Promise<string>} main
+ * @param {(text: string) => void} say
+ */
+export async function runScript(main, say) {
+  try {
+    console.log(await main(process.argv.slice(2)));
+  } catch (error) {
+    if (!(error instanceof Failure) && error.syscall === undefined) throw error;
+    say(error.message);
+    process.exitCode = 1;
+  }
+}

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
-import { ShimError } from '../error.ts';
+import { hasErrno } from '../error.ts';
 import type { Status } from '../interpose/process/status.ts';
 import { print } from './output.ts';
 import { askStatus } from './status-client.ts';
@@ -50,16 +50,12 @@ async function followRun(path: string, show: (status: Status) => string): Promis
       status = await askStatus(path);
       inVain = 0;
     } catch (error) {
-      if (hasErrno(error, 'ENOENT', 'ECONNREFUSED')) return;
+      if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ECONNREFUSED')) return;
       if (!hasErrno(error, 'EAGAIN') || inVain === IN_VAIN) throw error;
       status = undefined;
       inVain += 1;
     }
   }
-}
-
-function hasErrno(error: unknown, ...names: readonly string[]): boolean {
-  return error instanceof ShimError && error.errno !== undefined && names.includes(error.errno);
 }
 
 /** In a terminal the same line each time; elsewhere a line whenever it is another one. */

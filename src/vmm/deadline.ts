@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ShimError } from '../error.ts';
 
 /** If programs are slow, as in a guest that is emulated, everything is waited for this many times as long. */
-const PATIENCE = Number(process.env['VFIO_SHIM_PATIENCE'] ?? 1);
+export const PATIENCE = Number(process.env['VFIO_SHIM_PATIENCE'] ?? 1);
 
 /** What is awaited, in words; a function if that is known only when time is up. */
 type What = string | (() => string);

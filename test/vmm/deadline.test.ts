@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import { fulfilled, poll, within } from '../../src/vmm/deadline.ts';
+import { fulfilled, PATIENCE, poll, within } from '../../src/vmm/deadline.ts';
 
-const SHORT = 30 / Number(process.env['VFIO_SHIM_PATIENCE']);
+const SHORT = 30 / PATIENCE;
 const LONG = 20_000;
 const never = new Promise<never>(() => {});
 

@@ -119,9 +119,7 @@ export class RecordingRing implements LineWriter {
 
   /** A line of a shape that whoever takes the lines knows. */
   #commitSlots(): boolean {
-    let size = UNITS_OF_A_LINE;
-    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
-    if (!this.#begin(size, LINE.slots, this.#part.shape)) return false;
+    if (!this.#begin(UNITS_OF_A_LINE + this.#unitsOfSlots(), LINE.slots, this.#part.shape)) return false;
     for (let n = 0; n < this.#count; n += 1) this.#putSlot(this.#slots[n] ?? 0);
     this.#end();
     return true;
@@ -130,8 +128,7 @@ export class RecordingRing implements LineWriter {
   /** The first line of its shape. */
   #commitParts(): boolean {
     const { line } = this.#part;
-    let size = UNITS_OF_A_LINE + UNITS_OF_A_LENGTH;
-    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
+    let size = UNITS_OF_A_LINE + UNITS_OF_A_LENGTH + this.#unitsOfSlots();
     for (const { kind, word } of line) if (kind === 'word') size += unitsOf(word);
     if (!this.#begin(size, LINE.parts, this.#shapes)) return false;
     this.#putLength(line.length);
@@ -147,6 +144,12 @@ export class RecordingRing implements LineWriter {
     this.#part.shape = this.#shapes;
     this.#shapes += 1;
     return true;
+  }
+
+  #unitsOfSlots(): number {
+    let size = 0;
+    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
+    return size;
   }
 
   #begin(size: number, how: number, shape: number): boolean {
