@@ -1,4 +1,5 @@
 import { EmulatedService } from '../vfio-user/emulated/emulated-service.ts';
+import { onFile } from '../state-file/errors.ts';
 import { SocketFile } from '../sys/socket-file.ts';
 import { serve, type ServeOptions, type Service } from '../vfio-user/server/serve.ts';
 import { logger } from './logs.ts';
@@ -13,7 +14,7 @@ export function carryOutServe({ device, listen, timeout, stop }: ServeOrder & { 
 
 /** Has a service listen at a path: once it does, that is said. */
 export function listenAndServe(path: string, what: Service, options: Omit<ServeOptions, 'log'>): void {
-  const file = new SocketFile(path);
+  const file = onFile(path, () => new SocketFile(path));
   try {
     say(`vfio-shim: listening at ${path}\n`);
     serve(file, what, { ...options, log: logger('vfio-user') });

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Order } from '../interpose/run/plan.ts';
 import { kindOf } from '../sim/drivers.ts';
+import { onFile } from '../state-file/errors.ts';
 import { SocketFile } from '../sys/socket-file.ts';
 
 /** Whoever may connect learns of the VMM what its owner does. */
@@ -22,6 +23,8 @@ export function beginWithStatus(path: string, order: Order, begin: (order: Order
 
 /** In a directory, the socket has the number of this process, which becomes the VMM. */
 function openStatus(path: string): SocketFile {
-  const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
-  return new SocketFile(resolve(isDirectory ? join(path, `${process.pid}.sock`) : path), OWNER_ONLY);
+  return onFile(path, () => {
+    const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    return new SocketFile(resolve(isDirectory ? join(path, `${process.pid}.sock`) : path), OWNER_ONLY);
+  });
 }

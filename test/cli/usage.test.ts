@@ -1,4 +1,7 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, runCli, USAGE } from '../support/cli-run.ts';
 
@@ -44,6 +47,26 @@ describe('a wrong command line', () => {
       stdout: '',
       stderr: expect.stringMatching(/^Usage: /) as string,
     });
+  });
+});
+
+describe('a socket that cannot be made', () => {
+  it.each([
+    ['run', ['--status'], ['--device', 'qat', '--', 'true']],
+    ['serve', ['--device', 'qat', '--listen'], []],
+  ])('by %s is told in one line, with its path', async (command, before, after) => {
+    const directory = mkdtempSync(join(tmpdir(), 'shim-socket-'));
+    onTestFinished(() => {
+      rmSync(directory, { recursive: true });
+    });
+    const loop = join(directory, 'loop');
+    symlinkSync(loop, loop);
+    const path = join(loop, 'x.sock');
+    const { exit, stdout, stderr } = await runCli([command, ...before, path, ...after]);
+    expect(stderr.split('\n').filter((line) => !/^(vfio-shim: sysfsdev directories are in .*)?$/.test(line))).toEqual([
+      `vfio-shim: ${path}: too many symbolic links encountered [ERR_FILE, ELOOP]`,
+    ]);
+    expect({ exit, stdout }).toEqual({ exit: FAILED, stdout: '' });
   });
 });
 
