@@ -4,7 +4,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import type { Command } from 'commander';
 import { ShimError } from '../error.ts';
-import { fileError } from '../state-file/errors.ts';
+import { onFile } from '../state-file/errors.ts';
 import { print } from './output.ts';
 import { addRunOptions, ordered, type RunOptions } from './run.ts';
 
@@ -97,16 +97,16 @@ exec ${run.map(quote).join(' ')} "$emulator" "$@"
 /** The file is there whole, or as it was. What somebody else has written stays. */
 function install(path: string, text: string): void {
   const fresh = join(dirname(path), `.vfio-shim-${randomBytes(6).toString('hex')}`);
-  try {
-    writeFileSync(fresh, text, { flag: 'wx', flush: true });
-    chmodSync(fresh, 0o755);
-    if (isOurs(path)) renameSync(fresh, path);
-    else linkSync(fresh, path); // fails if another has come meanwhile
-  } catch (error) {
-    throw error instanceof ShimError ? error : fileError(path, error);
-  } finally {
-    rmSync(fresh, { force: true });
-  }
+  onFile(path, () => {
+    try {
+      writeFileSync(fresh, text, { flag: 'wx', flush: true });
+      chmodSync(fresh, 0o755);
+      if (isOurs(path)) renameSync(fresh, path);
+      else linkSync(fresh, path); // fails if another has come meanwhile
+    } finally {
+      rmSync(fresh, { force: true });
+    }
+  });
 }
 
 /** False if there is no such file. Throws `ERR_FILE` if it is another's. */

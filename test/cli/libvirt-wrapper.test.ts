@@ -111,6 +111,13 @@ describe('the script', () => {
 });
 
 describe('--install', () => {
+  it('fails in one line where no file can be', async () => {
+    symlinkSync('loop', join(directory, 'loop'));
+    const path = join(directory, 'loop', 'wrapper');
+    const stderr = `vfio-shim: ${path}: too many symbolic links encountered [ERR_FILE, ELOOP]\n`;
+    expect(await make('--install', path)).toEqual({ exit: FAILED, stdout: '', stderr });
+  });
+
   it('replaces what it has written', async () => {
     const path = await installed('--present', 'v1');
     await installed('--present', 'v2');
