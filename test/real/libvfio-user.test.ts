@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { stateName } from '../../src/device/migratable.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { within } from '../../src/vmm/deadline.ts';
@@ -105,6 +105,9 @@ describe.skipIf(missingPeers !== undefined)(`libvfio-user's sample server${becau
     return new TestClient(`${path}.proxy`);
   }
   let proxies: Child[] = [];
+  beforeEach(() => {
+    proxies = []; // those of a test that failed are the bed's to end
+  });
 
   async function close(...clients: TestClient[]): Promise<void> {
     for (const client of clients) client.close();

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Child } from '../../src/vmm/child.ts';
@@ -26,21 +26,27 @@ export const missingPeers: string | undefined = status === 0 ? undefined : stder
 /** Starts the sample server of a commit. It ends with its first client. */
 export async function startPeer(bed: TestBed, commit: Commit, path: string): Promise<Child> {
   const child = bed.spawn([join(home, commit, 'server'), '-v', path]);
-  await listens(child, path);
+  await listens(child, path, () => isBoundAndListens(path));
   return child;
 }
 
 /** Starts `proxy` in front of a socket. */
 export async function startProxy(bed: TestBed, from: string, to: string, args: readonly string[]): Promise<Child> {
   const child = bed.spawn([process.execPath, CLI, 'proxy', '--listen', from, '--connect', to, ...args]);
-  await listens(child, from);
+  await listens(child, from, () => existsSync(from)); // it gets that name when it listens
   return child;
 }
 
-async function listens(child: Child, path: string): Promise<void> {
+/** A server that is not ours has the file before it listens. To connect would be to be its one client: the kernel's table says it (`__SO_ACCEPTCON`). */
+function isBoundAndListens(path: string): boolean {
+  const sockets = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  return sockets.some((line) => line.endsWith(` ${path}`) && line.split(' ')[3] === '00010000');
+}
+
+async function listens(child: Child, path: string, isListening: () => boolean): Promise<void> {
   const isThere = (): true | undefined => {
     if (child.fate !== undefined) throw new Error(`${child.command.join(' ')}: ${child.fate}`);
-    return existsSync(path) ? true : undefined;
+    return isListening() ? true : undefined;
   };
   await poll(isThere, PATIENCE, `a socket at ${path}`);
 }
