@@ -70,6 +70,7 @@ const NOTHING_ELSE = {
   'dma-at': undefined,
   'dma-log': 'on',
   'dma-peers': false,
+  kernel: '6.12',
 } as const;
 
 function buffersOf({ ends }: Tape['out'][number]): number[] {

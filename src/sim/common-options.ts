@@ -1,14 +1,19 @@
 import { dmaOptions } from './dma-options.ts';
 import { faultOption } from './fault.ts';
-import { any, count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
+import { any, choice, count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
 
-/** Of every driver: guest-visible memory, which is BAR0 and migrates whole; what fills it; what goes wrong; and DMA. */
+/** The kernels that the host of a simulated device may have, where they differ. */
+export const KERNELS = ['6.12', '7.1'] as const;
+export type Kernel = (typeof KERNELS)[number];
+
+/** Of every driver: guest-visible memory, which is BAR0 and migrates whole; what fills it; what goes wrong; whose kernel it is; and DMA. */
 export function commonOptions(size: number, check: Check = within(1, 2 ** 40)) {
   return {
     size: count('bytes of guest-visible memory, e.g. 64K, 256M, 1G', size, check),
     seed: count('a number: the memory begins with its pattern; 0 is zeros', 0, fits32Bits),
     fault: faultOption,
     block: count('how often each read or write says "not yet" first', 0, fits32Bits),
+    kernel: choice('the kernel that the driver, the group and the container are of', KERNELS),
     ...dmaOptions,
   };
 }

@@ -3,7 +3,7 @@ import type { V2Kind } from './driver-kind.ts';
 import { Mlx5Device } from './mlx5-device.ts';
 import { firmwareErrors } from './mlx5-firmware-error.ts';
 import { layoutOf } from './mlx5-layout.ts';
-import { any, choice, count, fits32Bits, within, type Check, type ValuesOf } from './option.ts';
+import { any, count, fits32Bits, within, type Check, type ValuesOf } from './option.ts';
 
 const chunkRange = within(64 * 1024, 2 ** 30);
 const chunkCheck: Check = (chunk) => (chunk === 0 ? undefined : chunkRange(chunk));
@@ -16,7 +16,6 @@ export const mlx5Options = {
   chunk: count('the most bytes of an image in stop-and-copy; 0 is one image of all, below 4G', 8 * 2 ** 20, chunkCheck),
   initial: count('bytes of the memory that pre-copy sends; the rest is for stop-and-copy', 2 ** 20, any),
   delay: count('milliseconds that the firmware takes for an image', 0, fits32Bits),
-  kernel: choice('the kernel whose driver it is', ['6.12', '7.1']),
   reinit: count('the query of pre-copy, from 1, that finds the firmware beginning anew; 0 is none', 0, fits32Bits),
   fwerr: firmwareErrors,
 };

@@ -5,7 +5,16 @@ import { formatSpec, parseSpec } from '../../src/sim/spec.ts';
 import { thrownBy } from '../support/errno.ts';
 import { numRuns } from '../support/runs.ts';
 
-const common = { seed: 0, fault: [], block: 0, dma: 0, 'dma-at': undefined, 'dma-log': 'on', 'dma-peers': false };
+const common = {
+  seed: 0,
+  fault: [],
+  block: 0,
+  kernel: '6.12',
+  dma: 0,
+  'dma-at': undefined,
+  'dma-log': 'on',
+  'dma-peers': false,
+};
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
 const block = { size: 65_536, ...common, ...stream, ...compatibility, real: false };
@@ -82,7 +91,7 @@ describe('parseSpec', () => {
     ['toString', 'no driver "toString"'],
     [
       'qat,',
-      'no option "" of qat; there are size, seed, fault, block, dma, dma-at, dma-log, dma-peers, short, compat, version',
+      'no option "" of qat; there are size, seed, fault, block, kernel, dma, dma-at, dma-log, dma-peers, short, compat, version',
     ],
     ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
     ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],

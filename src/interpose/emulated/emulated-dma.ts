@@ -155,12 +155,13 @@ export class EmulatedDma {
       const page = dmaPage(writer, counter, pages);
       const iova = first + page * DMA_PAGE;
       const mapping = reach.mappings.at(reach.container, BigInt(iova));
+      if (mapping?.lost === true) return; // the bus stalls until somebody has that memory again
       my.counter = counter + 1;
       if (mapping?.writable !== true) continue; // an IOMMU would not let it through
       if (isTold) this.#note(page, iova, reach);
       encodeDmaRecord(writer, counter, iova, this.#record);
       const address = Number(mapping.vaddr) + (iova - Number(mapping.iova));
-      if (!processes.write(mapping.process, address, this.#recordAt, dma_record.size)) return;
+      if (!processes.write(mapping, address, this.#recordAt, dma_record.size)) return;
       for (const peer of peers) this.#reaches(peer);
     }
   }

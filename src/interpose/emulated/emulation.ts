@@ -64,7 +64,8 @@ export class Emulation implements Devices {
     this.#working = this.#devices.flatMap(({ driver: { dma } }, place) => (dma === undefined ? [] : [{ dma, place }]));
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
-    this.#nodes = new VfioNodes(this.#devices, layout.nodesLedger(journal, ledgers), mappings, sendFd);
+    const kernel = plan.devices.some(({ spec }) => spec.kernel === '7.1') ? '7.1' : '6.12';
+    this.#nodes = new VfioNodes(this.#devices, layout.nodesLedger(journal, ledgers), mappings, sendFd, kernel);
     if (this.#nodes.ledger.isFresh) {
       this.#nodes.save();
       ledgers.commit([this.#nodes.ledger, ...this.#devices.map(({ ledger }) => ledger)]);

@@ -10,17 +10,19 @@ import {
 } from '../../abi/vfio.ts';
 import { O_RDWR } from '../../abi/fcntl.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
+import type { Kernel } from '../../sim/common-options.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
-import { identityOf } from '../../sys/pidfd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
-import { containerRequest, type ContainerState } from '../../vfio/server/container-requests.ts';
+import type { ContainerState } from '../../vfio/server/container.ts';
+import { containerRequest } from '../../vfio/server/container-requests.ts';
 import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
 import type { DmaPeer, DmaReach, EmulatedDma } from './emulated-dma.ts';
+import { ownerOf } from './mapped-processes.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
@@ -64,9 +66,17 @@ export class VfioNodes {
   readonly #send: SendFd;
   /** There is a device that writes to memory. */
   readonly #doDma: boolean;
+  readonly #kernel: Kernel;
   readonly #state: NodesState;
 
-  constructor(devices: readonly NodeDevice[], ledger: Ledger, mappings: Uint8Array, send: SendFd) {
+  constructor(
+    devices: readonly NodeDevice[],
+    ledger: Ledger,
+    mappings: Uint8Array,
+    send: SendFd,
+    kernel: Kernel = '6.12',
+  ) {
+    this.#kernel = kernel;
     this.ledger = ledger;
     this.mappings = new DmaMappings(mappings);
     this.#devices = devices;
@@ -144,27 +154,21 @@ export class VfioNodes {
     if (!lockFile(file.number, 'exclusive') || isOpen(files.device)) {
       throw refuse('EBUSY', `open /dev/vfio/N: the group of ${this.#device(group).name} is open`);
     }
-    const before = groups[group] ?? 0;
-    groups[group] = 0;
-    this.save();
-    try {
-      this.#send(turn, file.number, closeOnExec);
-    } catch (error) {
-      groups[group] = before; // there is no new one
-      this.save();
-      throw error;
-    }
+    groups[group] = 0; // nobody had it any more
     this.#dropUnused();
     this.save();
+    this.#send(turn, file.number, closeOnExec);
     return ANSWERED;
   }
 
   containerIoctl(call: Call, command: number, container: ContainerState): number {
+    this.#detachClosed(container);
     const result = containerRequest(new CallArgument(call), command, container, {
       pageSize: BigInt(PAGE_SIZE),
       mappings: this.mappings,
       hasGroup: (of) => this.hasGroup(of),
-      mapper: () => (this.#doDma ? (identityOf(call.tid) ?? 0n) : 0n),
+      tellsOverflow: this.#kernel !== '6.12',
+      mapper: () => (this.#doDma ? ownerOf(call.tid) : { process: 0n, program: 0n }),
       logs: (of) => this.#dmaIn(of).map(({ containerLog }) => containerLog),
     });
     this.save();
@@ -217,6 +221,7 @@ export class VfioNodes {
         const what = identify(this, call.tid, fd);
         const target = what?.kind === 'container' ? this.container(what.inode) : undefined;
         if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
+        this.#detachClosed(target);
         groups[group] = target.inode;
         this.#device(group).driver.dma?.containerLog.clear(); // it may have been in another
         this.save();
@@ -243,7 +248,7 @@ export class VfioNodes {
     const name = turn.call.stringArg(2, 4096);
     if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
     const device = this.#device(group);
-    if (name !== device.name) throw refuse('ENODEV', `VFIO_GROUP_GET_DEVICE_FD: no device ${name} in the group`);
+    checkName(name, device.name);
     if (container === undefined || container.iommu === 0) {
       throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
     }
@@ -262,6 +267,17 @@ export class VfioNodes {
     return device;
   }
 
+  /** Nobody has these groups any more, so the container has lost them (drivers/vfio/group.c of Linux 6.12: vfio_group_fops_release). */
+  #detachClosed(container: ContainerState): void {
+    const { groups } = this.#state;
+    for (const [group, inode] of groups.entries()) {
+      if (inode !== container.inode) continue;
+      const { files } = this.#device(group).driver;
+      if (!isOpen(files.group) && !isOpen(files.device)) groups[group] = 0;
+    }
+    if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
+  }
+
   /** What a container without groups loses: its IOMMU and with it the mappings. */
   #release(container: ContainerState): void {
     container.iommu = 0;
@@ -278,6 +294,18 @@ export class VfioNodes {
       if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
     }
   }
+}
+
+/**
+ * A name may be followed by ` vf_token=UUID`, the secret of a physical function with virtual ones: a device that is neither has none
+ * (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_core_match).
+ */
+function checkName(given: string, name: string): void {
+  const options = given.startsWith(name) ? given.slice(name.length) : 'x';
+  if (/^ *$/.test(options)) return;
+  const why = `VFIO_GROUP_GET_DEVICE_FD: ${given.slice(0, 200)}`;
+  if (options.startsWith(' ')) throw refuse('EINVAL', `${why}: the device takes no options, and has no vf_token`);
+  throw refuse('ENODEV', `${why}: no such device in the group`);
 }
 
 /** Whether somebody has an open file of this memory, other than ours. */

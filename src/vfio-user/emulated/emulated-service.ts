@@ -217,7 +217,7 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
 
   /** Writes for the device's DMA, to where its mapping says: into the file of that number, or by the client itself. */
   readonly #writer: MappedMemoryWriter = {
-    write: (number, address, at, length) => {
+    write: ({ process: number }, address, at, length) => {
       const file = this.#dma.fileOf(number);
       if (file !== undefined) {
         syscall('DMA to a file of the client', 'pwrite64', file.number, at, length, address);

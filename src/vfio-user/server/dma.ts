@@ -20,8 +20,9 @@ import {
 } from '../../abi/vfio-iommu.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
-import { containerRequest, type ContainerHost, type ContainerState } from '../../vfio/server/container-requests.ts';
-import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
+import type { ContainerHost, ContainerState } from '../../vfio/server/container.ts';
+import { containerRequest } from '../../vfio/server/container-requests.ts';
+import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS, type MemoryOwner } from '../../vfio/server/dma-mappings.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { WindowLog } from '../../vfio/server/window-log.ts';
 import { MAX_BODY } from '../wire/connection.ts';
@@ -70,8 +71,8 @@ export class ClientDma implements ContainerHost {
     return true;
   }
 
-  mapper(): bigint {
-    return this.#number;
+  mapper(): MemoryOwner {
+    return { process: this.#number, program: 0n };
   }
 
   logs(): readonly WindowLog[] {

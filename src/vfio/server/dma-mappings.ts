@@ -15,13 +15,22 @@ const mapping = struct('mapping', MAPPING_STRIDE, {
   vaddr: ['u64', 32],
   process: ['u64', 40],
   writable: ['u32', 48],
+  /** Nobody has that memory at that address any more: VFIO_DMA_UNMAP_FLAG_VADDR. */
+  lost: ['u32', 52],
+  /** Which program the process ran: it may have begun another since. */
+  program: ['u64', 56],
 });
 /** In `container`: the mapping has been removed, its place is free. */
 const REMOVED = 2n ** 63n;
 
-/** The memory behind a mapping: at an address of a process, which whoever maps has a number for. */
-export interface MappedMemory {
+/** Whose memory it is, by numbers that whoever maps has for a process, and for the program that it runs; 0 if nobody will look for it. */
+export interface MemoryOwner {
   readonly process: bigint;
+  readonly program: bigint;
+}
+
+/** The memory behind a mapping: at an address of a process. */
+export interface MappedMemory extends MemoryOwner {
   readonly vaddr: bigint;
   readonly writable: boolean;
 }
@@ -29,6 +38,8 @@ export interface MappedMemory {
 export interface Mapping extends MappedMemory {
   readonly iova: bigint;
   readonly size: bigint;
+  /** Its address was given up, and none was given since. */
+  readonly lost: boolean;
 }
 
 interface Entry extends Mapping {
@@ -36,7 +47,7 @@ interface Entry extends Mapping {
 }
 
 /** Of a mapping that nobody writes to. */
-const NO_MEMORY: MappedMemory = { process: 0n, vaddr: 0n, writable: false };
+const NO_MEMORY: MappedMemory = { process: 0n, program: 0n, vaddr: 0n, writable: false };
 
 /**
  * The DMA mappings of all containers: what type1 checks when a VMM maps and unmaps (drivers/vfio/vfio_iommu_type1.c,
@@ -58,7 +69,10 @@ export class DmaMappings {
       if ((container & REMOVED) !== 0n) {
         this.#free.push(place);
         if (request !== 0n) this.#removedBefore.set(request, (this.#removedBefore.get(request) ?? 0n) + size);
-      } else this.#insert(container, { iova, size, place, ...behind, writable: behind.writable === 1 });
+      } else {
+        const { writable, lost } = behind;
+        this.#insert(container, { iova, size, place, ...behind, writable: writable === 1, lost: lost === 1 });
+      }
       this.#end = place + 1;
     }
   }
@@ -81,15 +95,66 @@ export class DmaMappings {
     const place = this.#free.pop() ?? this.#end;
     if (place >= MAX_MAPPINGS) throw refuse('ENOSPC', `VFIO_IOMMU_MAP_DMA: ${MAX_MAPPINGS} mappings are the limit`);
     this.#end = Math.max(this.#end, place + 1);
-    const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
+    const entry = this.#view(place);
     entry.iova = iova;
     entry.size = size;
     entry.request = request;
     entry.vaddr = memory.vaddr;
     entry.process = memory.process;
+    entry.program = memory.program;
     entry.writable = memory.writable ? 1 : 0;
+    entry.lost = 0;
     entry.container = container;
-    list.splice(at, 0, { iova, size, place, ...memory });
+    list.splice(at, 0, { iova, size, place, lost: false, ...memory });
+  }
+
+  /**
+   * Gives up the addresses of the mappings within a range, which stay, and returns their bytes. Throws `EINVAL`, with nothing given up, if
+   * the range would cut a mapping, or one has none already.
+   */
+  loseAddresses(container: bigint, iova: bigint, size: bigint, request: bigint): bigint {
+    const [from, to] = this.#within(container, iova, size);
+    const list = this.#list(container);
+    const entries = list.slice(from, to);
+    if (entries.some(({ lost, place }) => lost && this.#view(place).request !== request)) {
+      throw refuse('EINVAL', 'VFIO_IOMMU_UNMAP_DMA: a mapping has no address already');
+    }
+    for (const [n, old] of entries.entries()) {
+      const entry = this.#view(old.place);
+      entry.request = request; // first: who serves it again finds that it was this one
+      entry.lost = 1;
+      list[from + n] = { ...old, lost: true };
+    }
+    return entries.reduce((bytes, entry) => bytes + entry.size, 0n);
+  }
+
+  /**
+   * Gives a mapping that has lost its address another, of whoever asks. Throws `ENOENT` if nothing is mapped in the range, `EINVAL` if it is
+   * not one mapping's, or that one has an address.
+   */
+  giveAddress(
+    container: bigint,
+    iova: bigint,
+    size: bigint,
+    request: bigint,
+    { vaddr, process, program }: Omit<MappedMemory, 'writable'>,
+  ): void {
+    const list = this.#list(container);
+    const at = firstEndingAfter(list, iova);
+    const old = list[at];
+    if (old === undefined || old.iova >= iova + size) {
+      throw refuse('ENOENT', `VFIO_IOMMU_MAP_DMA: nothing is mapped at 0x${iova.toString(16)}`);
+    }
+    const entry = this.#view(old.place);
+    if (old.iova !== iova || old.size !== size || (!old.lost && entry.request !== request)) {
+      throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: no mapping of ${size} bytes waits for an address`);
+    }
+    entry.request = request;
+    entry.vaddr = vaddr;
+    entry.process = process;
+    entry.program = program;
+    entry.lost = 0;
+    list[at] = { ...old, vaddr, process, program, lost: false };
   }
 
   has(container: bigint): boolean {
@@ -134,13 +199,17 @@ export class DmaMappings {
   #remove(entries: readonly Entry[], request: bigint): bigint {
     let bytes = this.#removedBefore.get(request) ?? 0n;
     for (const { place, size } of entries) {
-      const entry = mapping.view(this.#memory, place * MAPPING_STRIDE);
+      const entry = this.#view(place);
       entry.request = request;
       entry.container |= REMOVED;
       this.#free.push(place);
       bytes += size;
     }
     return bytes;
+  }
+
+  #view(place: number): ReturnType<typeof mapping.view> {
+    return mapping.view(this.#memory, place * MAPPING_STRIDE);
   }
 
   /** The places, in a container's list, of the mappings within a range: the first, and behind the last. */

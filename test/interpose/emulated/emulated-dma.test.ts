@@ -1,12 +1,11 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { EmulatedDma, type DmaPeer, type DmaReach } from '../../../src/interpose/emulated/emulated-dma.ts';
-import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
+import { MappedProcesses, ownerOf } from '../../../src/interpose/emulated/mapped-processes.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../../src/interpose/memory/dma-memory.ts';
 import { createSim, type Sim } from '../../../src/sim/create.ts';
 import { DMA_MAGIC, DMA_PAGE, dma_record, dmaPage } from '../../../src/sim/dma.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
-import { identityOf } from '../../../src/sys/pidfd.ts';
 import { V1RegisterAccess } from '../../../src/v1/registers.ts';
 import { V1 } from '../../../src/v1/states.ts';
 import { DraftAccess } from '../../../src/v1/drafts/registers.ts';
@@ -53,8 +52,7 @@ function dmaOf(options = '', place = 0): EmulatedDma {
 beforeEach(() => {
   guest.bytes.fill(0);
   mappings = new DmaMappings(new Uint8Array(16 * MAPPING_STRIDE));
-  const here = identityOf(process.pid) ?? 0n;
-  const memory = { process: here, vaddr: BigInt(guest.address), writable: true };
+  const memory = { ...ownerOf(process.pid), vaddr: BigInt(guest.address), writable: true };
   mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 1n, memory);
   reach = { container: CONTAINER, isLogging: true, mappings, isOpen: () => true, peers: () => peers };
   shared = { memory: new Uint8Array(DMA_MEMORY_SIZE), arena: new Uint8Array(device_log.size) };
@@ -159,20 +157,34 @@ describe('a device that does DMA', () => {
     const dma = dmaOf();
     work(dma);
     mappings.unmapAll(CONTAINER, 2n);
-    mappings.map(CONTAINER, 0n, BigInt(DMA_PAGE), 3n, { process: 0n, vaddr: 0n, writable: true });
+    mappings.map(CONTAINER, 0n, BigInt(DMA_PAGE), 3n, { process: 0n, program: 0n, vaddr: 0n, writable: true });
     const before = records();
     work(dma);
     expect(records()).toEqual(before);
-    const memory = { process: identityOf(process.pid) ?? 0n, vaddr: BigInt(guest.address), writable: true };
+    const memory = { ...ownerOf(process.pid), vaddr: BigInt(guest.address), writable: true };
     mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 4n, memory);
     work(dma);
     expect(Math.min(...records().keys())).toBeGreaterThanOrEqual(PAGES / 2);
     expect(warnings).toEqual([]);
   });
 
+  it('waits while its memory is between two programs, and goes on with what it had not written', () => {
+    const dma = dmaOf();
+    mappings.loseAddresses(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 2n);
+    work(dma);
+    expect(records().size).toBe(0);
+    expect(dirtyPages(dma)).toEqual([]);
+    const memory = { ...ownerOf(process.pid), vaddr: BigInt(guest.address) };
+    mappings.giveAddress(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 3n, memory);
+    work(dma);
+    expect([...records().values()].map(({ counter }) => counter)).toContain(dmaMemory(shared.memory).my.counter - 1);
+    expect(dmaMemory(shared.memory).my.counter).toBeLessThanOrEqual(100);
+    expect(warnings).toEqual([]);
+  });
+
   it('writes to no memory that is mapped to be read', () => {
     mappings.unmapAll(CONTAINER, 2n);
-    const memory = { process: identityOf(process.pid) ?? 0n, vaddr: BigInt(guest.address), writable: false };
+    const memory = { ...ownerOf(process.pid), vaddr: BigInt(guest.address), writable: false };
     mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 3n, memory);
     const dma = dmaOf(`,dma-at=0x${IOVA.toString(16)}+64K`);
     expect(work(dma)).toBe(Number.POSITIVE_INFINITY);
@@ -184,7 +196,7 @@ describe('a device that does DMA', () => {
 
   it('says once that it cannot write, and lives', () => {
     mappings.unmapAll(CONTAINER, 2n);
-    const memory = { process: identityOf(process.pid) ?? 0n, vaddr: 8n, writable: true };
+    const memory = { ...ownerOf(process.pid), vaddr: 8n, writable: true };
     mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 3n, memory);
     const dma = dmaOf();
     for (let n = 0; n < 5; n += 1) work(dma);
@@ -205,8 +217,9 @@ describe('a device that does DMA', () => {
 
   it('leaves alone the process that has got the id of one that mapped memory', () => {
     mappings.unmapAll(CONTAINER, 2n);
-    const other = (identityOf(process.pid) ?? 0n) - (1n << 22n); // started a moment before
-    const memory = { process: other, vaddr: BigInt(guest.address), writable: true };
+    const me = ownerOf(process.pid);
+    const other = { ...me, process: me.process - (1n << 22n) }; // started a moment before
+    const memory = { ...other, vaddr: BigInt(guest.address), writable: true };
     mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 3n, memory);
     work(dmaOf());
     expect(records().size).toBe(0);
@@ -320,7 +333,7 @@ describe('what is told of DMA', () => {
     const at = mappings.at.bind(mappings);
     mappings.unmapAll(CONTAINER, 2n);
     mappings.map(CONTAINER, BigInt(IOVA), BigInt(PAGES * DMA_PAGE), 3n, {
-      process: identityOf(process.pid) ?? 0n,
+      ...ownerOf(process.pid),
       vaddr: 8n, // nothing is ever written
       writable: true,
     });

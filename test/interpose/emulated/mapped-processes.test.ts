@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
+import { MappedProcesses, ownerOf } from '../../../src/interpose/emulated/mapped-processes.ts';
 import { addressOf } from '../../../src/sys/libc.ts';
-import { identityOf } from '../../../src/sys/pidfd.ts';
 import { Child, killHard } from '../../../src/vmm/child.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
 import { outcome } from '../../support/errno.ts';
 import { GuardedMemory } from '../../support/self-call.ts';
 import { BAD_ADDRESS } from '../../support/user-memory.ts';
@@ -13,7 +13,7 @@ const at = addressOf(bytes);
 it('memory of a process is written to by the number that it has', () => {
   const memory = new GuardedMemory();
   const processes = new MappedProcesses();
-  const mine = identityOf(process.pid) ?? 0n;
+  const mine = ownerOf(process.pid);
   const to = memory.put(new Uint8Array(4));
   expect(processes.write(mine, to, at, 4)).toBe(true);
   expect(memory.end(4)).toBeBytes(bytes);
@@ -25,11 +25,29 @@ it('memory of a process is written to by the number that it has', () => {
 
 it('memory of a process that has ended is nobody’s, though its id may be', async () => {
   const child = new Child(['sleep', '1000']);
-  const theirs = identityOf(child.pid ?? 0) ?? 0n;
+  const theirs = ownerOf(child.pid ?? 0);
   const [known, asked] = [new MappedProcesses(), new MappedProcesses()];
   expect(outcome(() => known.write(theirs, 8, at, 4))).toBe('EFAULT');
   killHard(child.pid ?? 0);
   await child.exited;
   for (const processes of [known, known, asked]) expect(processes.write(theirs, 8, at, 4)).toBe(false);
-  expect(asked.write(identityOf(process.pid) ?? 0n, addressOf(bytes), at, 4)).toBe(true);
+  expect(asked.write(ownerOf(process.pid), addressOf(bytes), at, 4)).toBe(true);
+});
+
+it('memory of a program is nobody’s once its process runs another, whose memory has a number of its own', async () => {
+  // the shell waits, at a place that it says, until it is told to become another program
+  const child = new Child(['sh', '-c', 'echo ready; read line; exec sh -c "echo again; read line"'], { stdin: 'pipe' });
+  await poll(() => (child.stdout.includes('ready') ? true : undefined), 10_000, 'the first program');
+  const first = ownerOf(child.pid ?? 0);
+  const [known, asked] = [new MappedProcesses(), new MappedProcesses()];
+  expect(outcome(() => known.write(first, 8, at, 4))).toBe('EFAULT');
+  child.stdin.write('go\n');
+  await poll(() => (child.stdout.includes('again') ? true : undefined), 10_000, 'the next program');
+  const next = ownerOf(child.pid ?? 0);
+  expect(next.process).toBe(first.process);
+  expect(next.program).not.toBe(first.program);
+  for (const processes of [known, known, asked]) expect(processes.write(first, 8, at, 4)).toBe(false);
+  for (const processes of [known, asked]) expect(outcome(() => processes.write(next, 8, at, 4))).toBe('EFAULT');
+  killHard(child.pid ?? 0);
+  await child.exited;
 });

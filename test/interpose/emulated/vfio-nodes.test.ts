@@ -201,8 +201,11 @@ describe('a group', () => {
     onGroup(0, VFIO_GROUP_SET_CONTAINER, int(container));
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name('0000:90:00.0'))).toBe('EINVAL');
     onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
-    for (const wrong of ['0000:91:00.0', '', '0000:90:00.0 ', '0000:90:00', 'x'.repeat(4000)]) {
+    for (const wrong of ['0000:91:00.0', '', '0000:90:00.0x', '0000:90:00', 'x'.repeat(4000)]) {
       expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name(wrong))).toBe('ENODEV');
+    }
+    for (const options of ['vf_token=2ab74924-c335-45f4-9b16-8569e5b08258', 'vf_token=', 'other', '\t']) {
+      expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, name(`0000:90:00.0 ${options}`)), options).toBe('EINVAL');
     }
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, BAD_ADDRESS)).toBe('EFAULT');
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, Buffer.from('not terminated'))).toBe('EFAULT');
@@ -271,6 +274,35 @@ describe('a container', () => {
     expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 3n)).toBe('EINVAL');
   });
 
+  it('loses a group, and with the last all else, that nobody has any more', () => {
+    const container = attached();
+    const [group] = files.splice(-1, 1);
+    openGroup(1);
+    onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container));
+    const [other] = files.splice(-1, 1);
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
+    group?.close();
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
+    expect([status(0), status(1)]).toEqual([VIABLE, VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET]);
+    expect(onGroup(1, VFIO_GROUP_GET_DEVICE_FD, name('0000:91:00.0'))).toBe('OK');
+    other?.close();
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 3n), 'by its device it has one').toBe('EEXIST');
+    closeLast();
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 4n)).toBe('EINVAL');
+    expect(nodes.mappings.available).toBe(MAX_MAPPINGS);
+    expect(onContainer(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)).toBe('EINVAL');
+  });
+
+  it('is empty for who comes next, if nobody has its last group any more', () => {
+    const container = attached();
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
+    closeLast();
+    openGroup(1);
+    expect(onGroup(1, VFIO_GROUP_SET_CONTAINER, int(container))).toBe('OK');
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EINVAL');
+    expect(nodes.mappings.available).toBe(MAX_MAPPINGS);
+  });
+
   it('is detached by the next user of its group', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
@@ -291,14 +323,14 @@ describe('a container', () => {
     expect(onContainer(kept, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
   });
 
-  it('keeps its group where the next user could not be given it', () => {
+  it('has lost the group that nobody had, though the next user could not be given it', () => {
     const container = attached();
     onContainer(container, VFIO_IOMMU_MAP_DMA, map);
     closeLast();
     refuseToSend = true;
     expect(outcome(() => nodes.openGroup(open(), 0, false))).toBe('EMFILE');
-    expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
-    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
+    expect(status(0)).toBe(VIABLE);
+    expect(onContainer(container, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EINVAL');
   });
 
   it('that nobody could be given is none', () => {

@@ -5,6 +5,7 @@ import {
   VFIO_CHECK_EXTENSION,
   VFIO_DEVICE_GET_INFO,
   VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_VADDR,
   VFIO_DMA_MAP_FLAG_WRITE,
   VFIO_DMA_UNMAP_FLAG_ALL,
   VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
@@ -25,6 +26,7 @@ import {
   VFIO_TYPE1_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   VFIO_UNMAP_ALL,
+  VFIO_UPDATE_VADDR,
   vfio_bitmap,
   vfio_iommu_type1_dirty_bitmap,
   vfio_iommu_type1_dirty_bitmap_get,
@@ -33,17 +35,16 @@ import {
   vfio_iommu_type1_info,
   vfio_iommu_type1_info_cap_migration,
 } from '../../../src/abi/vfio.ts';
-import {
-  containerRequest,
-  type ContainerHost,
-  type ContainerState,
-} from '../../../src/vfio/server/container-requests.ts';
+import type { ContainerHost, ContainerState } from '../../../src/vfio/server/container.ts';
+import { containerRequest } from '../../../src/vfio/server/container-requests.ts';
 import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
 import { WINDOW_LOG_SIZE, WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { outcome } from '../../support/errno.ts';
 import { capabilities } from '../../support/capabilities.ts';
 import { BAD_ADDRESS, FILLER, UserMemory } from '../../support/user-memory.ts';
 
+/** The same flag of either. */
+const VADDR = VFIO_DMA_MAP_FLAG_VADDR;
 const READ_WRITE = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 const PAGE = 4096n;
 const MiB = 1024n * 1024n;
@@ -59,7 +60,14 @@ beforeEach(() => {
   container = { inode: 5, iommu: VFIO_TYPE1v2_IOMMU, logging: false };
   const mappings = new DmaMappings(new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE));
   logs = [];
-  host = { pageSize: 4096n, mappings, groups: true, hasGroup: () => host.groups, mapper: () => 77n, logs: () => logs };
+  host = {
+    pageSize: 4096n,
+    mappings,
+    groups: true,
+    hasGroup: () => host.groups,
+    mapper: () => ({ process: 77n, program: 78n }),
+    logs: () => logs,
+  };
 });
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
@@ -87,6 +95,9 @@ describe('a container', () => {
     expect(extensions.toSorted((a, b) => a - b)).toEqual(
       [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_UNMAP_ALL].toSorted((a, b) => a - b),
     );
+    container.iommu = VFIO_TYPE1_IOMMU;
+    expect(result(VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR), 'once it has one').toBe(1);
+    container.iommu = 0;
     for (const command of [
       VFIO_IOMMU_GET_INFO,
       VFIO_IOMMU_MAP_DMA,
@@ -189,8 +200,8 @@ describe('VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA', () => {
       { argsz: 31 },
       { argsz: 0 },
       { flags: 0 },
-      { flags: 4 },
-      { flags: READ_WRITE | 4 },
+      { flags: 8 },
+      { flags: READ_WRITE | VADDR },
       { flags: 0xffff_ffff },
       { size: 0n },
       { size: 1n },
@@ -223,7 +234,10 @@ describe('VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA', () => {
     expect(map({ size: 4n * PAGE })).toBe('OK');
     const refused: Range[] = [
       { argsz: 23 },
-      { flags: 4 },
+      { flags: 8 },
+      { flags: VADDR | VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP },
+      { flags: VADDR | VFIO_DMA_UNMAP_FLAG_ALL },
+      { flags: VADDR, size: PAGE },
       { flags: VFIO_DMA_UNMAP_FLAG_ALL },
       { flags: VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, size: 0n },
       { size: 0n },
@@ -248,6 +262,41 @@ describe('VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA', () => {
     expect(unmap({ flags: VFIO_DMA_UNMAP_FLAG_ALL, size: 0n })).toBe('OK');
     expect(unmapped()).toBe(3n * PAGE);
     expect(plain(VFIO_IOMMU_UNMAP_DMA, BAD_ADDRESS)).toBe('EFAULT');
+  });
+
+  it('let memory go from one program to the next', () => {
+    for (const page of [0n, 4n]) expect(map({ iova: page * PAGE, size: 2n * PAGE, vaddr: PAGE })).toBe('OK');
+    expect(map({ flags: VADDR, size: 2n * PAGE }), 'it has an address').toBe('EINVAL');
+    expect(unmap({ flags: VADDR | VFIO_DMA_UNMAP_FLAG_ALL, size: 0n })).toBe('OK');
+    expect(unmapped()).toBe(4n * PAGE);
+    expect(unmap({ flags: VADDR, size: 2n * PAGE }), 'it has none').toBe('EINVAL');
+    expect(map({ iova: PAGE }), 'it is mapped').toBe('EEXIST');
+    expect(map({ flags: VADDR, iova: 2n * PAGE })).toBe('ENOENT');
+    expect(map({ flags: VADDR, iova: LAST + 1n })).toBe('ENOENT');
+    expect(map({ flags: VADDR })).toBe('EINVAL');
+    host.mapper = () => ({ process: 5n, program: 6n });
+    expect(map({ flags: VADDR, size: 2n * PAGE, vaddr: 9n * PAGE })).toBe('OK');
+    expect(host.mappings.at(5n, PAGE)).toMatchObject({ process: 5n, program: 6n, vaddr: 9n * PAGE, lost: false });
+    expect(host.mappings.at(5n, 4n * PAGE)).toMatchObject({ process: 77n, program: 78n, vaddr: PAGE, lost: true });
+    expect(unmap({ size: 8n * PAGE })).toBe('OK');
+    expect(unmapped()).toBe(4n * PAGE);
+  });
+
+  it('say of a range that wraps what their kernel says', () => {
+    const end = 2n ** 64n;
+    for (const [tellsOverflow, errno] of [
+      [false, 'EINVAL'],
+      [true, 'EOVERFLOW'],
+    ] as const) {
+      host = { ...host, tellsOverflow };
+      expect(map({ iova: end - PAGE, size: 2n * PAGE })).toBe(errno);
+      expect(map({ vaddr: end - PAGE, size: 2n * PAGE })).toBe(errno);
+      expect(map({ flags: 0, vaddr: end - PAGE, size: 2n * PAGE })).toBe(errno);
+      expect(map({ iova: end - PAGE }), 'ends with the last').toBe('EINVAL');
+      expect(unmap({ iova: end - PAGE, size: 2n * PAGE })).toBe(errno);
+      expect(unmap({ iova: end - PAGE, size: PAGE + 1n }), 'are no whole pages').toBe('EINVAL');
+      expect(unmap({ iova: end - PAGE })).toBe('OK');
+    }
   });
 
   it('agree with a model of the address space', () => {

@@ -51,7 +51,12 @@ describe('DmaMappings', () => {
   it('finds the memory behind an address, and the largest that may be written to, for a successor too', () => {
     const memory = new Uint8Array(SIZE);
     const mappings = new DmaMappings(memory);
-    const behind = (vaddr: bigint, writable = true): MappedMemory => ({ process: 2n ** 60n, vaddr, writable });
+    const behind = (vaddr: bigint, writable = true): MappedMemory => ({
+      process: 2n ** 60n,
+      program: 9n,
+      vaddr,
+      writable,
+    });
     expect([mappings.has(1n), mappings.largestWritable(1n)]).toEqual([false, undefined]);
     mappings.map(1n, 0n, PAGE, 1n, behind(100n * PAGE));
     mappings.map(1n, 8n * PAGE, 4n * PAGE, 2n, behind(200n * PAGE));
@@ -215,5 +220,54 @@ describe('DmaMappings', () => {
     time(anyone); // compiled by now
     expect(time(successor)).toBeLessThan(20 * time(anyone));
     expect(successor.unmapAll(1n, 70_000n)).toBe(BigInt(MAX_MAPPINGS) * PAGE);
+  });
+
+  it('give up their addresses, all or none, and get others one by one', () => {
+    const memory = new Uint8Array(SIZE);
+    const mappings = new DmaMappings(memory);
+    const me = { process: 1n, program: 2n };
+    for (const page of [0n, 2n, 9n])
+      mappings.map(1n, page * PAGE, 2n * PAGE, 10n + page, { ...me, vaddr: 0n, writable: true });
+    const lose = (from: bigint, count: bigint, request: bigint) =>
+      answer(mappings, (m) => m.loseAddresses(1n, from * PAGE, count * PAGE, request));
+    const give = (from: bigint, count: bigint, request: bigint) =>
+      answer(mappings, (m) =>
+        m.giveAddress(1n, from * PAGE, count * PAGE, request, { process: 3n, program: 4n, vaddr: 77n * PAGE }),
+      );
+    expect(lose(1n, 9n, 20n), 'would cut one').toBe('EINVAL');
+    expect(lose(9n, 2n, 21n)).toBe(2n * PAGE);
+    expect(lose(0n, 64n, 22n), 'one has none').toBe('EINVAL');
+    expect([0n, 2n, 9n].map((page) => mappings.at(1n, page * PAGE)?.lost)).toEqual([false, false, true]);
+    expect(lose(0n, 9n, 23n)).toBe(4n * PAGE);
+    expect(give(5n, 2n, 30n)).toBe('ENOENT');
+    expect([give(0n, 1n, 31n), give(0n, 4n, 32n), give(1n, 2n, 33n)]).toEqual(['EINVAL', 'EINVAL', 'EINVAL']);
+    expect(give(0n, 2n, 34n)).toBe(0n);
+    expect(give(0n, 2n, 35n), 'it has one').toBe('EINVAL');
+    for (const of of [mappings, new DmaMappings(memory)]) {
+      expect(of.at(1n, 0n)).toMatchObject({ process: 3n, program: 4n, vaddr: 77n * PAGE, lost: false, writable: true });
+      expect(of.at(1n, 2n * PAGE)).toMatchObject({ ...me, vaddr: 0n, lost: true });
+    }
+    expect(answer(mappings, (m) => m.unmapAll(1n, 40n))).toBe(6n * PAGE);
+    mappings.map(1n, 0n, PAGE, 50n);
+    expect(mappings.at(1n, 0n)?.lost, 'a place that is used again').toBe(false);
+  });
+
+  it('give up and get addresses once, however often a request that was cut off is served', () => {
+    const asks: [string, Ask][] = [
+      ['gives up', (m) => m.loseAddresses(1n, 0n, 12n * PAGE, 77n)],
+      ['gets', (m) => m.giveAddress(1n, 20n * PAGE, PAGE, 77n, { process: 5n, program: 6n, vaddr: 7n * PAGE })],
+    ];
+    for (const [what, ask] of asks) {
+      const memory = new Uint8Array(32 * MAPPING_STRIDE);
+      const before = new DmaMappings(memory);
+      for (const page of [0n, 4n, 20n]) before.map(1n, page * PAGE, PAGE, 10n + page);
+      before.loseAddresses(1n, 20n * PAGE, PAGE, 70n);
+      const uncut = memory.slice();
+      const expected = answer(new DmaMappings(uncut), ask);
+      for (const image of crashes(memory, () => void answer(new DmaMappings(memory), ask))) {
+        expect(answer(new DmaMappings(image), ask), what).toBe(expected);
+        expect(image, what).toBeBytes(uncut);
+      }
+    }
   });
 });
