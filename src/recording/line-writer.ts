@@ -1,7 +1,21 @@
+/**
+ * One of few texts: a field's name, or what many lines have in common. It is made once and written often: whoever writes lines may
+ * remember with it how it wrote it before.
+ */
+export class Word {
+  readonly text: string;
+  /** Who has given it a number, and which. */
+  numberedBy: object | undefined;
+  number = 0;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
 /** What a line is written to, part after part. A VMM waits meanwhile: whoever takes the parts may leave it to another process to make text of them. */
 export interface LineWriter {
-  /** One of few texts: a field's name, or what many lines have in common. */
-  word(text: string): void;
+  word(word: Word): void;
   /** A whole number from 0 to 2^53-1. */
   number(value: number): void;
   /** Any other text. */
@@ -12,7 +26,7 @@ export interface LineWriter {
 export class LineText implements LineWriter {
   written = '';
 
-  word(text: string): void {
+  word({ text }: Word): void {
     this.written += text;
   }
 

@@ -2,7 +2,7 @@ import type { DeviceEvent } from '../device/device-event.ts';
 import { draftStateName } from '../v1/drafts/states.ts';
 import { v1StateName, withoutReserved } from '../v1/states.ts';
 import type { DeviceCall, RecordingLine } from './format.ts';
-import { LineText, type LineWriter } from './line-writer.ts';
+import { LineText, Word, type LineWriter } from './line-writer.ts';
 
 /** A line of a recording, with its end. */
 export function lineOf(line: RecordingLine): string {
@@ -26,51 +26,96 @@ export function callText(event: DeviceEvent): string {
  * JSON would escape.
  */
 export function writeCall(to: LineWriter, event: DeviceEvent): void {
-  to.word('"protocol":"');
-  to.word(event.protocol);
-  to.word('","call":"');
-  to.word(event.call);
-  to.word('"');
+  const head = headOf(event);
+  if (head !== undefined) to.word(head);
   writeFields(to, event);
-  if (event.errno !== undefined) writeWord(to, ',"errno":"', event.errno);
+  if (event.errno !== undefined) writeWord(to, 'errno', event.errno);
+}
+
+type RegisterEvent = Extract<DeviceEvent, { call: 'register' }>;
+
+/** Words that differ in one text, of which there are few. */
+class Words {
+  readonly #before: string;
+  readonly #after: string;
+  readonly #words = new Map<string, Word>();
+
+  constructor(before: string, after: string) {
+    this.#before = before;
+    this.#after = after;
+  }
+
+  of(text: string): Word {
+    let word = this.#words.get(text);
+    if (word === undefined) {
+      word = new Word(this.#before + text + this.#after);
+      if (this.#words.size < MOST_WORDS) this.#words.set(text, word); // a driver may make up names of states
+    }
+    return word;
+  }
+}
+
+const MOST_WORDS = 256;
+
+type Protocol = DeviceEvent['protocol'];
+const PROTOCOLS: readonly Protocol[] = ['v1', 'v2', 'draft-2018', 'draft-2019'];
+
+function ofProtocols(before: (protocol: Protocol) => string): ReadonlyMap<Protocol, Words> {
+  return new Map(PROTOCOLS.map((protocol) => [protocol, new Words(before(protocol), '"')]));
+}
+
+const calls = ofProtocols((protocol) => `"protocol":"${protocol}","call":"`);
+const accesses = (access: RegisterEvent['access']): ReadonlyMap<Protocol, Words> =>
+  ofProtocols((protocol) => `"protocol":"${protocol}","call":"register","access":"${access}","register":"`);
+const registers = { read: accesses('read'), write: accesses('write') };
+
+/** Of fields that have a text, a number, or a truth. */
+const words = {
+  state: new Words(',"state":"', '"'),
+  errno: new Words(',"errno":"', '"'),
+  access: new Words(',"access":"', '"'),
+  direction: new Words(',"direction":"', '"'),
+};
+const numbers = new Words(',"', '":');
+const flags = { true: new Words(',"', '":true'), false: new Words(',"', '":false') };
+
+/** What a call begins with. */
+function headOf(event: DeviceEvent): Word | undefined {
+  const { protocol, call } = event;
+  if (call !== 'register') return calls.get(protocol)?.of(call);
+  return registers[event.access].get(protocol)?.of(event.register);
 }
 
 function writeFields(to: LineWriter, event: DeviceEvent): void {
   switch (event.call) {
-    case 'register': {
-      to.word(',"access":"');
-      to.word(event.access);
-      to.word('","register":"');
-      to.word(event.register);
-      to.word('"');
+    case 'register':
       if (event.value === undefined) return;
-      writeNumber(to, ',"value":', event.value);
-      if (event.register === 'device_state') writeWord(to, ',"state":"', deviceStateName(event, event.value));
+      writeNumber(to, 'value', event.value);
+      if (event.register === 'device_state') writeWord(to, 'state', deviceStateName(event, event.value));
       return;
-    }
     case 'other':
-      writeWord(to, ',"access":"', event.access);
-      writeNumber(to, ',"offset":', event.offset);
-      writeNumber(to, ',"bytes":', event.bytes);
+      writeWord(to, 'access', event.access);
+      writeNumber(to, 'offset', event.offset);
+      writeNumber(to, 'bytes', event.bytes);
       return;
     case 'data':
-      writeWord(to, ',"direction":"', event.direction);
-      if (event.protocol !== 'v2') writeNumber(to, ',"offset":', event.offset);
-      writeNumber(to, ',"bytes":', event.bytes);
+      writeWord(to, 'direction', event.direction);
+      if (event.protocol !== 'v2') writeNumber(to, 'offset', event.offset);
+      writeNumber(to, 'bytes', event.bytes);
       return;
     case 'get-state':
-      if (event.state !== undefined) writeWord(to, ',"state":"', event.state);
+      if (event.state !== undefined) writeWord(to, 'state', event.state);
       return;
     case 'set-state':
-      writeWord(to, ',"state":"', event.state);
+      writeWord(to, 'state', event.state);
       writeFlag(to, 'session', event.session);
       return;
     case 'data-size':
-      writeNumber(to, ',"bytes":', event.bytes);
+      writeNumber(to, 'bytes', event.bytes);
       return;
     case 'precopy-info':
-      writeNumber(to, ',"initialBytes":', event.initialBytes);
-      writeNumber(to, ',"dirtyBytes":', event.dirtyBytes);
+      writeNumber(to, 'initialBytes', event.initialBytes);
+      writeNumber(to, 'dirtyBytes', event.dirtyBytes);
       writeFlag(to, 'reinit', event.reinit);
       return;
     case 'precopy-info-v2':
@@ -81,24 +126,22 @@ function writeFields(to: LineWriter, event: DeviceEvent): void {
 }
 
 /** What a device_state means, which a refused write tells of too. */
-function deviceStateName({ protocol }: Extract<DeviceEvent, { call: 'register' }>, value: number): string {
+function deviceStateName({ protocol }: RegisterEvent, value: number): string {
   return protocol === 'v1' ? v1StateName(withoutReserved(value)) : draftStateName(protocol, value);
 }
 
-function writeWord(to: LineWriter, field: string, word: string): void {
-  to.word(field);
-  to.word(word);
-  to.word('"');
+function writeWord(to: LineWriter, field: keyof typeof words, text: string): void {
+  to.word(words[field].of(text));
 }
 
 function writeNumber(to: LineWriter, field: string, value: number | undefined): void {
   if (value === undefined) return;
-  to.word(field);
+  to.word(numbers.of(field));
   to.number(value);
 }
 
 function writeFlag(to: LineWriter, field: string, is: boolean | undefined): void {
-  if (is !== undefined) to.word(`,"${field}":${is}`);
+  if (is !== undefined) to.word(flags[is ? 'true' : 'false'].of(field));
 }
 
 /** Whether two calls are the same, with the same answer: all but their times. */

@@ -1,8 +1,7 @@
-import type { LineWriter } from '../../recording/line-writer.ts';
-import { Part } from './line-shape.ts';
+import type { LineWriter, Word } from '../../recording/line-writer.ts';
 
-/** Bytes of the lines that a supervisor may be ahead of its keeper: some 60,000 accesses. */
-const CAPACITY = 4 * 2 ** 20;
+/** Bytes of the lines that a supervisor may be ahead of its keeper: some 60,000 accesses. Memory that no line has come to is none. */
+const CAPACITY = 8 * 2 ** 20;
 const HEADER = 64;
 export const RECORDING_RING_SIZE = HEADER + CAPACITY;
 
@@ -15,24 +14,17 @@ export const RING = { open: 0, full: 1, lost: 2 } as const;
 export type RingState = (typeof RING)[keyof typeof RING];
 
 /**
- * How a line begins, and the number of its shape is the unit behind it. The first line of a shape has all its parts, and their number; all
- * others have their slots, which are its numbers and texts, and nothing of what lines of that shape have in common.
+ * A cell is a number of a line if it is not negative. If it is, it is a word, by its number; or it says how many UTF-16 units are in the
+ * cells behind it: of a text, or of a word and behind the cell with the word's number.
  */
-const LINE = { slots: 0, parts: 1 } as const;
-/** How a part begins: what it is, and behind that its length in two units if it is a word or a text. */
-const PART = { word: 0, text: 1, small: 2, number: 3 } as const;
-const UNIT = 2 ** 16;
-const UNITS_OF_A_LINE = 2;
-const UNITS_OF_A_LENGTH = 2;
-/** Of a number that is larger than a unit, the lowest first. */
-const UNITS_OF_A_NUMBER = 4;
-/** So many shapes are known at a time: lines that are all unlike would else fill the memory of both sides. */
-const MOST_SHAPES = 2048;
+const CELL = { word: 1, text: 2, named: 3 } as const;
+const KINDS = 4;
+const UNITS_OF_A_CELL = 4;
+/** So many words have numbers at a time: all that were ever seen would fill the memory of both sides. */
+const MOST_WORDS = 4096;
 
 /** So many characters of lines become bytes at a time. */
 const PIECE_OF_TEXT = 2 ** 16;
-
-type Slot = number | string;
 
 /**
  * The lines of a recording on their way from a supervisor to the keeper, which makes text of them and writes them down: a queue in shared
@@ -42,26 +34,31 @@ type Slot = number | string;
 export class RecordingRing implements LineWriter {
   readonly #words: Int32Array;
   readonly #data: Float64Array;
+  readonly #cells: Float64Array;
   readonly #units: Uint16Array;
   readonly #mask: number;
-  /** Of the line that is not complete: its last part, and its slots. */
-  #root = new Part('word');
-  #part = this.#root;
-  readonly #slots: Slot[] = [];
-  #count = 0;
-  /** So many shapes have a number. */
-  #shapes = 0;
-  /** What stands before, between and behind the slots of each shape, for whoever takes the lines. */
-  readonly #known: (readonly string[])[] = [];
-  /** The next unit that is written, or taken. */
-  #at = 0;
+  /** The next cell that is written, or taken; where the line that is not complete begins. */
+  #at: number;
+  #begun: number;
+  /** For so many cells there is room, as far as was looked; whether there was for all of the line. */
+  #room = 0;
+  #hasRoom = true;
+  /** Whose numbers words have, how many have one, and which got theirs in the line that is not complete. */
+  #numbers: object = {};
+  #numbered = 0;
+  readonly #named: Word[] = [];
+  /** The words by their numbers, for whoever takes the lines. */
+  readonly #texts: string[] = [];
 
   /** `memory` begins at a multiple of 8; what is behind its header is a power of two. */
   constructor(memory: Uint8Array) {
     this.#words = new Int32Array(memory.buffer, memory.byteOffset, HEADER / 4);
     this.#data = new Float64Array(memory.buffer, memory.byteOffset + DATA_AT, 1);
-    this.#units = new Uint16Array(memory.buffer, memory.byteOffset + HEADER, (memory.length - HEADER) / 2);
-    this.#mask = this.#units.length - 1;
+    this.#cells = new Float64Array(memory.buffer, memory.byteOffset + HEADER, (memory.length - HEADER) / 8);
+    this.#units = new Uint16Array(memory.buffer, memory.byteOffset + HEADER, this.#cells.length * UNITS_OF_A_CELL);
+    this.#mask = this.#cells.length - 1;
+    this.#at = Atomics.load(this.#words, HEAD) >>> 0;
+    this.#begun = this.#at;
   }
 
   get state(): RingState {
@@ -81,193 +78,147 @@ export class RecordingRing implements LineWriter {
     this.#data[0] = bytes;
   }
 
-  word(text: string): void {
-    this.#part = this.#part.withWord(text);
+  /** Cells of lines that were not taken. */
+  get #used(): number {
+    return (Atomics.load(this.#words, HEAD) - Atomics.load(this.#words, TAIL)) >>> 0;
+  }
+
+  word(word: Word): void {
+    if (word.numberedBy !== this.#numbers) this.#name(word);
+    this.#put(-(KINDS * word.number + CELL.word));
   }
 
   number(value: number): void {
-    this.#part = this.#part.withNumber();
-    this.#slot(value);
+    this.#put(value);
   }
 
   text(text: string): void {
-    this.#part = this.#part.withText();
-    this.#slot(text);
+    this.#put(-(KINDS * text.length + CELL.text));
+    this.#putUnits(text);
   }
 
-  #slot(value: Slot): void {
-    this.#slots[this.#count] = value;
-    this.#count += 1;
+  #name(word: Word): void {
+    word.numberedBy = this.#numbers;
+    word.number = this.#numbered;
+    this.#numbered += 1;
+    this.#named.push(word);
+    this.#put(-(KINDS * word.text.length + CELL.named));
+    this.#put(word.number);
+    this.#putUnits(word.text);
+  }
+
+  #put(cell: number): void {
+    if (this.#room === 0 && !this.#findRoom(1)) return;
+    this.#cells[this.#at & this.#mask] = cell;
+    this.#at += 1;
+    this.#room -= 1;
+  }
+
+  #putUnits(text: string): void {
+    const cells = cellsOf(text.length);
+    if (this.#room < cells && !this.#findRoom(cells)) return;
+    const mask = this.#units.length - 1;
+    let unit = (this.#at & this.#mask) * UNITS_OF_A_CELL;
+    for (let n = 0; n < text.length; n += 1) {
+      this.#units[unit] = text.charCodeAt(n);
+      unit = (unit + 1) & mask;
+    }
+    this.#at += cells;
+    this.#room -= cells;
+  }
+
+  /** Looks what was taken meanwhile. */
+  #findRoom(cells: number): boolean {
+    this.#room = this.#cells.length - this.#used - (this.#at - this.#begun);
+    if (this.#room < cells) this.#hasRoom = false;
+    return this.#hasRoom;
   }
 
   /** There is to be no such line. */
   discard(): void {
-    this.#part = this.#root;
-    this.#count = 0;
+    for (const word of this.#named) word.numberedBy = undefined; // nobody was told
+    this.#room = 0;
+    this.#begin(this.#begun);
   }
 
   /** Puts the line behind the others; false if there was no room for it. Another one begins. */
   commit(): boolean {
-    const fits = this.#part.shape < 0 ? this.#commitParts() : this.#commitSlots();
-    if (this.#shapes === MOST_SHAPES) {
-      this.#root = new Part('word');
-      this.#shapes = 0;
+    if (!this.#hasRoom) {
+      this.discard();
+      return false;
     }
-    this.discard();
-    return fits;
-  }
-
-  /** A line of a shape that whoever takes the lines knows. */
-  #commitSlots(): boolean {
-    if (!this.#begin(UNITS_OF_A_LINE + this.#unitsOfSlots(), LINE.slots, this.#part.shape)) return false;
-    for (let n = 0; n < this.#count; n += 1) this.#putSlot(this.#slots[n] ?? 0);
-    this.#end();
-    return true;
-  }
-
-  /** The first line of its shape. */
-  #commitParts(): boolean {
-    const { line } = this.#part;
-    let size = UNITS_OF_A_LINE + UNITS_OF_A_LENGTH + this.#unitsOfSlots();
-    for (const { kind, word } of line) if (kind === 'word') size += unitsOf(word);
-    if (!this.#begin(size, LINE.parts, this.#shapes)) return false;
-    this.#putLength(line.length);
-    let n = 0;
-    for (const { kind, word } of line) {
-      if (kind === 'word') this.#putText(PART.word, word);
-      else {
-        this.#putSlot(this.#slots[n] ?? 0);
-        n += 1;
-      }
-    }
-    this.#end();
-    this.#part.shape = this.#shapes;
-    this.#shapes += 1;
-    return true;
-  }
-
-  #unitsOfSlots(): number {
-    let size = 0;
-    for (let n = 0; n < this.#count; n += 1) size += unitsOf(this.#slots[n] ?? 0);
-    return size;
-  }
-
-  #begin(size: number, how: number, shape: number): boolean {
-    const head = this.#words[HEAD] ?? 0; // nobody else writes it
-    if (size > this.#units.length - ((head - Atomics.load(this.#words, TAIL)) >>> 0)) return false;
-    this.#at = head;
-    this.#put(how);
-    this.#put(shape);
-    return true;
-  }
-
-  #end(): void {
     Atomics.store(this.#words, HEAD, this.#at | 0); // last: now it counts
+    this.#begin(this.#at >>> 0);
+    return true;
   }
 
-  #put(unit: number): void {
-    this.#units[this.#at & this.#mask] = unit;
-    this.#at += 1;
-  }
-
-  #putLength(length: number): void {
-    this.#put(length % UNIT);
-    this.#put(Math.floor(length / UNIT));
-  }
-
-  #putSlot(value: Slot): void {
-    if (typeof value === 'string') this.#putText(PART.text, value);
-    else if (value < UNIT) {
-      this.#put(PART.small);
-      this.#put(value);
-    } else {
-      const low = value >>> 0;
-      const high = (value - low) / 2 ** 32;
-      this.#put(PART.number);
-      this.#put(low & 0xffff);
-      this.#put(low >>> 16);
-      this.#put(high & 0xffff);
-      this.#put(high >>> 16);
-    }
-  }
-
-  #putText(kind: number, text: string): void {
-    this.#put(kind);
-    this.#putLength(text.length);
-    for (let n = 0; n < text.length; n += 1) this.#put(text.charCodeAt(n));
-  }
-
-  /** All lines that there are, which are there no more, in UTF-8. Always by the same object: it knows the shapes. */
-  take(): Uint8Array {
-    const head = Atomics.load(this.#words, HEAD);
-    const length = (head - Atomics.load(this.#words, TAIL)) >>> 0;
-    this.#at = head - length;
-    const lines: Buffer[] = [];
-    let text = '';
-    while (this.#at !== head) {
-      text += this.#takeLine();
-      if (text.length < PIECE_OF_TEXT && this.#at !== head) continue;
-      lines.push(Buffer.from(text));
-      text = '';
-    }
-    Atomics.store(this.#words, TAIL, head);
-    return Buffer.concat(lines);
-  }
-
-  #takeLine(): string {
-    const how = this.#take();
-    const shape = this.#take();
-    if (how === LINE.slots) return this.#takeSlots(shape);
-    let text = '';
-    let words = '';
-    const between: string[] = [];
-    for (let left = this.#takeLength(); left > 0; left -= 1) {
-      const kind = this.#take();
-      const part = this.#takePart(kind);
-      text += part;
-      if (kind === PART.word) words += part;
-      else {
-        between.push(words);
-        words = '';
-      }
-    }
-    this.#known[shape] = [...between, words];
-    return text;
-  }
-
-  #takeSlots(shape: number): string {
-    const between = this.#known[shape];
-    if (between === undefined) throw new RangeError(`no line of shape ${shape} has come before`);
-    let text = between[0] ?? '';
-    for (let n = 1; n < between.length; n += 1) text += this.#takePart(this.#take()) + between[n];
-    return text;
-  }
-
-  #takePart(kind: number): string {
-    if (kind === PART.small) return String(this.#take());
-    if (kind === PART.number) {
-      let value = 0;
-      for (let n = 0; n < UNITS_OF_A_NUMBER; n += 1) value += this.#take() * UNIT ** n;
-      return String(value);
-    }
-    let text = '';
-    for (let left = this.#takeLength(); left > 0; left -= 1) text += String.fromCharCode(this.#take());
-    return text;
-  }
-
-  #takeLength(): number {
-    const low = this.#take();
-    return low + this.#take() * UNIT;
-  }
-
-  #take(): number {
-    const unit = this.#units[this.#at & this.#mask] ?? 0;
-    this.#at += 1;
-    return unit;
+  #begin(at: number): void {
+    this.#at = at;
+    this.#begun = at;
+    this.#hasRoom = true;
+    if (this.#named.length > 0) this.#named.length = 0;
+    if (this.#numbered < MOST_WORDS) return;
+    this.#numbers = {};
+    this.#numbered = 0;
   }
 
   get isEmpty(): boolean {
-    return Atomics.load(this.#words, HEAD) === Atomics.load(this.#words, TAIL);
+    return this.#used === 0;
+  }
+
+  /**
+   * The lines that come first, which are there no more, in UTF-8: some 64 KiB if each ends with a newline and none has another. Always by
+   * the same object: it knows the words.
+   */
+  take(): Uint8Array {
+    const begin = Atomics.load(this.#words, TAIL) >>> 0;
+    const end = begin + this.#used;
+    let text = '';
+    this.#at = begin;
+    while (this.#at < end) {
+      const part = this.#takePart();
+      text += part;
+      if (text.length >= PIECE_OF_TEXT && part.endsWith('\n')) break;
+    }
+    const bytes = Buffer.from(text);
+    Atomics.store(this.#words, TAIL, this.#at | 0);
+    return bytes;
+  }
+
+  #takePart(): string {
+    const cell = this.#takeCell();
+    if (cell >= 0) return numberText(cell);
+    const count = Math.floor(-cell / KINDS);
+    switch (-cell % KINDS) {
+      case CELL.word: {
+        const text = this.#texts[count];
+        if (text === undefined) throw new RangeError(`no word ${count} has come before`);
+        return text;
+      }
+      case CELL.named:
+        this.#texts[this.#takeCell()] = this.#takeUnits(count);
+        return '';
+      default:
+        return this.#takeUnits(count);
+    }
+  }
+
+  #takeUnits(count: number): string {
+    const units = new Uint16Array(count);
+    const mask = this.#units.length - 1;
+    let unit = (this.#at & this.#mask) * UNITS_OF_A_CELL;
+    for (let n = 0; n < count; n += 1) {
+      units[n] = this.#units[unit] ?? 0;
+      unit = (unit + 1) & mask;
+    }
+    this.#at += cellsOf(count);
+    return Buffer.from(units.buffer).toString('utf16le');
+  }
+
+  #takeCell(): number {
+    const cell = this.#cells[this.#at & this.#mask] ?? 0;
+    this.#at += 1;
+    return cell;
   }
 
   /** Whoever takes the lines waits to be woken from now on. */
@@ -281,7 +232,15 @@ export class RecordingRing implements LineWriter {
   }
 }
 
-function unitsOf(slot: Slot): number {
-  if (typeof slot === 'string') return 1 + UNITS_OF_A_LENGTH + slot.length;
-  return 1 + (slot < UNIT ? 1 : UNITS_OF_A_NUMBER);
+function cellsOf(units: number): number {
+  return Math.ceil(units / UNITS_OF_A_CELL);
 }
+
+/** Of two numbers of half the digits: one that is not small takes several times as long. */
+function numberText(value: number): string {
+  if (value < MILLION) return String(value | 0);
+  const high = Math.floor(value / MILLION);
+  return numberText(high) + String(value - high * MILLION + MILLION).slice(1);
+}
+
+const MILLION = 1_000_000;

@@ -75,9 +75,10 @@ export class Recorder {
       if (state !== RING.open) this.#end(state === RING.full ? 'limit' : 'lost');
       return this.#flush();
     }
-    const lines = this.#ring.take();
-    for (const output of this.#outputs) output.add(lines);
-    this.#flush();
+    do {
+      const lines = this.#ring.take();
+      for (const output of this.#outputs) output.add(lines);
+    } while (!this.#flush() && !this.#ring.isEmpty);
     return true;
   }
 

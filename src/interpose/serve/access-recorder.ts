@@ -6,6 +6,7 @@ import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
 import { MAX_DRIVER_CALLS } from '../../recording/format.ts';
 import { isSameCall, writeCall } from '../../recording/line.ts';
+import { Word } from '../../recording/line-writer.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { sendNow } from '../../sys/socket.ts';
@@ -17,7 +18,22 @@ import { callTime, clock } from '../trap/call-time.ts';
 import { requestName } from './request-names.ts';
 
 /** What a call is about. */
-type Subject = { readonly kind: 'device' | 'group' | 'container'; readonly text: string };
+interface Subject {
+  readonly kind: 'device' | 'group' | 'container';
+  readonly name: string;
+  /** The field that says so. */
+  readonly field: Word;
+}
+
+/** A thread that calls. */
+interface Thread {
+  /** The fields that say who it is, as of then. */
+  readonly who: string;
+  until: number;
+  /** What it has called last, and all that lines of its calls on that have between their times and the call. */
+  subject: Subject | undefined;
+  place: Word | undefined;
+}
 
 /** Calls on a driver in a row that had the same answer. */
 interface DriverCalls {
@@ -78,9 +94,8 @@ export class AccessRecorder {
   readonly #wake: number;
   readonly #file: RecorderParts['data'];
   readonly #waiting = new Map<bigint, Open>();
-  /** Of a thread: the fields that say who it is. */
-  readonly #processes = new Map<number, { readonly who: string; readonly until: number }>();
-  readonly #names = new Map<string, string>();
+  readonly #threads = new Map<number, Thread>();
+  readonly #subjects = new Map<string, Subject>();
   #open: Open | undefined;
   #isTakingOver = false;
 
@@ -135,7 +150,17 @@ export class AccessRecorder {
   }
 
   #about(kind: Subject['kind'], name: string): void {
-    if (this.#open !== undefined) this.#open.subject = { kind, text: this.#quoted(name) };
+    if (this.#open !== undefined) this.#open.subject = this.#subject(kind, name);
+  }
+
+  /** Always the same for the same. */
+  #subject(kind: Subject['kind'], name: string): Subject {
+    let subject = this.#subjects.get(name);
+    if (subject?.kind === kind) return subject;
+    const field = new Word(`,"${kind === 'device' ? 'device' : 'node'}":${JSON.stringify(name)}`);
+    subject = { kind, name, field };
+    this.#subjects.set(name, subject);
+    return subject;
   }
 
   /** The feature that a `VFIO_DEVICE_FEATURE` is about. */
@@ -180,16 +205,15 @@ export class AccessRecorder {
 
   opened(device: string, protocol: Protocol, tid: number): void {
     const ring = this.#ring;
-    ring.word('{"kind":"opened","time":');
+    ring.word(WORD.opened);
     ring.number(this.clock());
     this.#writeDevice(device);
-    ring.word(`,"protocol":"${protocol}"`);
-    this.#writeWho(tid);
+    ring.text(`,"protocol":"${protocol}"${this.#thread(tid).who}`);
     this.#commit();
   }
 
   closed(device: string): void {
-    this.#ring.word('{"kind":"closed","time":');
+    this.#ring.word(WORD.closed);
     this.#ring.number(this.clock());
     this.#writeDevice(device);
     this.#commit();
@@ -213,24 +237,19 @@ export class AccessRecorder {
   #writeAccess(open: Open, call: Call, value: number, error: number): void {
     const { begin, subject, retries, again, moved, data, driver, omitted } = open;
     const ring = this.#ring;
-    ring.word('{"kind":"access","begin":');
+    ring.word(WORD.access);
     ring.number(begin);
-    ring.word(',"us":');
+    ring.word(WORD.us);
     ring.number(Math.max(0, this.clock() - begin));
-    this.#writeWho(call.tid);
-    if (subject !== undefined) {
-      ring.word(subject.kind === 'device' ? ',"device":' : ',"node":');
-      ring.word(subject.text);
-    }
-    ring.word(',"call":{');
+    ring.word(this.#placeOf(call.tid, subject));
     const seen = isFirstLook(call) ? undefined : open.call;
     if (seen === undefined) ring.text(otherCall(call, subject, open.feature));
     else writeCall(ring, seen);
     this.#writeResult(call, value, error);
-    if (moved !== undefined) ring.text(movedText(moved));
+    if (moved !== undefined) this.#writeMoved(moved);
     if (data !== undefined) ring.text(dataText(data));
     if (retries > 0) ring.text(`,"retries":${retries}`);
-    if (again) ring.word(',"again":true');
+    if (again) ring.word(WORD.again);
     if (driver.length > 0) this.#writeDriver(driver, subject);
     if (omitted > 0) ring.text(`,"driverOmitted":${omitted}`);
   }
@@ -238,41 +257,46 @@ export class AccessRecorder {
   #writeResult(call: Call, value: number, error: number): void {
     const ring = this.#ring;
     if (error !== 0) {
-      ring.word(`},"errno":"${errnoText(error)}"`);
+      ring.text(`},"errno":"${errnoText(error)}"`);
       return;
     }
-    ring.word('},"result":');
+    ring.word(WORD.result);
     if (value >= 0) ring.number(value);
-    else ring.word(resultText(call, value));
+    else ring.text(resultText(call, value));
+  }
+
+  #writeMoved({ direction, bytes }: NonNullable<Open['moved']>): void {
+    this.#ring.word(WORD[direction]);
+    this.#ring.number(bytes);
+    this.#ring.word(WORD.end);
   }
 
   #writeDriver(driver: readonly DriverCalls[], subject: Subject | undefined): void {
     const ring = this.#ring;
     for (const [n, { device, first, times }] of driver.entries()) {
-      ring.word(n === 0 ? ',"driver":[{"time":' : '},{"time":');
+      ring.word(n === 0 ? WORD.firstDriver : WORD.nextDriver);
       ring.number(first.time);
-      ring.word(',');
+      ring.word(WORD.comma);
       writeCall(ring, first);
-      if (subject?.text !== this.#quoted(device)) this.#writeDevice(device);
+      if (subject?.name !== device) this.#writeDevice(device);
       if (times > 1) ring.text(`,"times":${times}`);
     }
-    ring.word('}]');
+    ring.word(WORD.endOfList);
   }
 
   #driverLine(device: string, event: DeviceEvent): void {
     const ring = this.#ring;
-    ring.word('{"kind":"driver","time":');
+    ring.word(WORD.driver);
     ring.number(event.time);
     this.#writeDevice(device);
-    ring.word(',"call":{');
+    ring.word(WORD.call);
     writeCall(ring, event);
-    ring.word('}');
+    ring.word(WORD.end);
     this.#commit();
   }
 
   #writeDevice(device: string): void {
-    this.#ring.word(',"device":');
-    this.#ring.word(this.#quoted(device));
+    this.#ring.word(this.#subject('device', device).field);
   }
 
   #look(open: Open, bytes: Uint8Array): void {
@@ -313,7 +337,7 @@ export class AccessRecorder {
       ring.discard();
       return;
     }
-    ring.word('}\n');
+    ring.word(WORD.endOfLine);
     if (!ring.commit()) {
       ring.close(RING.lost);
       warn('the recording is ended: lines were lost, as nobody has taken them in time');
@@ -328,26 +352,53 @@ export class AccessRecorder {
     warn('the recording is ended: the keeper, which writes it, is gone');
   }
 
-  #writeWho(tid: number): void {
+  #thread(tid: number): Thread {
     const now = callTime();
-    let known = this.#processes.get(tid);
-    if (known === undefined || known.until < now) {
-      if (this.#processes.size >= MAX_THREADS) this.#processes.clear();
-      known = { who: `,"pid":${processOf(tid) ?? 'null'},"tid":${tid}`, until: now + KNOWN };
-      this.#processes.set(tid, known);
+    let thread = this.#threads.get(tid);
+    if (thread === undefined || thread.until < now) {
+      if (this.#threads.size >= MAX_THREADS) this.#threads.clear();
+      const who = `,"pid":${processOf(tid) ?? 'null'},"tid":${tid}`;
+      const until = now + KNOWN;
+      if (thread?.who === who) thread.until = until;
+      else this.#threads.set(tid, (thread = { who, until, subject: undefined, place: undefined }));
     }
-    this.#ring.word(known.who);
+    return thread;
   }
 
-  /** A name in JSON. */
-  #quoted(name: string): string {
-    let text = this.#names.get(name);
-    if (text === undefined) this.#names.set(name, (text = JSON.stringify(name)));
-    return text;
+  /** Who calls and what about, up to what the call is. */
+  #placeOf(tid: number, subject: Subject | undefined): Word {
+    const thread = this.#thread(tid);
+    let { place } = thread;
+    if (place === undefined || thread.subject !== subject) {
+      place = new Word(`${thread.who}${subject?.field.text ?? ''},"call":{`);
+      thread.subject = subject;
+      thread.place = place;
+    }
+    return place;
   }
 }
 
 const MAX_THREADS = 1024;
+
+/** What all lines are made of. */
+const WORD = {
+  access: new Word('{"kind":"access","begin":'),
+  driver: new Word('{"kind":"driver","time":'),
+  opened: new Word('{"kind":"opened","time":'),
+  closed: new Word('{"kind":"closed","time":'),
+  us: new Word(',"us":'),
+  call: new Word(',"call":{'),
+  result: new Word('},"result":'),
+  out: new Word(',"moved":{"direction":"out","bytes":'),
+  in: new Word(',"moved":{"direction":"in","bytes":'),
+  again: new Word(',"again":true'),
+  firstDriver: new Word(',"driver":[{"time":'),
+  nextDriver: new Word('},{"time":'),
+  endOfList: new Word('}]'),
+  comma: new Word(','),
+  end: new Word('}'),
+  endOfLine: new Word('}\n'),
+} as const;
 
 function newAccess(begin: number, again: boolean): Open {
   return {
@@ -363,10 +414,6 @@ function newAccess(begin: number, again: boolean): Open {
     driver: [],
     omitted: 0,
   };
-}
-
-function movedText({ direction, bytes }: NonNullable<Open['moved']>): string {
-  return `,"moved":{"direction":"${direction}","bytes":${bytes}}`;
 }
 
 function dataText({ bytes, hash, at }: Data): string {

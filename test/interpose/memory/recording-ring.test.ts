@@ -1,18 +1,27 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RecordingRing, RING } from '../../../src/interpose/memory/recording-ring.ts';
-import { LineText, type LineWriter } from '../../../src/recording/line-writer.ts';
+import { LineText, Word, type LineWriter } from '../../../src/recording/line-writer.ts';
 
-/** A ring for so many units of lines, and another process's view of the same memory. */
-function rings(units = 64): [RecordingRing, RecordingRing] {
-  const memory = new Uint8Array(64 + 2 * units);
+/** A ring for so many cells of lines, and another process's view of the same memory. */
+function rings(cells = 16): [RecordingRing, RecordingRing] {
+  const memory = new Uint8Array(64 + 8 * cells);
   return [new RecordingRing(memory), new RecordingRing(memory)];
 }
 
+/** All that is left. */
+function takeAll(ring: RecordingRing): string {
+  let text = '';
+  do text += Buffer.from(ring.take()).toString();
+  while (!ring.isEmpty);
+  return text;
+}
+
+const words = { '{"kind":': new Word('{"kind":'), '}': new Word('}'), é: new Word('é'), '': new Word('') };
 const part = fc.oneof(
-  fc.constantFrom('{"kind":', '}', 'é', '').map((word) => ({ word })),
+  fc.constantFrom('{"kind":', '}', 'é', '').map((word) => words[word]),
   fc.maxSafeNat(),
-  fc.constantFrom(0, 65_535, 65_536, 2 ** 32, Number.MAX_SAFE_INTEGER),
+  fc.constantFrom(0, 999_999, 1_000_000, 1_000_001, 2 ** 32, 10 ** 12, Number.MAX_SAFE_INTEGER),
   fc.string({ unit: 'grapheme', maxLength: 9 }),
 );
 type Part = typeof part extends fc.Arbitrary<infer T> ? T : never;
@@ -21,7 +30,7 @@ function writeParts(to: LineWriter, parts: readonly Part[]): void {
   for (const each of parts) {
     if (typeof each === 'number') to.number(each);
     else if (typeof each === 'string') to.text(each);
-    else to.word(each.word);
+    else to.word(each);
   }
 }
 
@@ -47,84 +56,121 @@ describe('RecordingRing', () => {
         let got = '';
         for (const step of steps) {
           if (step === null) {
-            got += Buffer.from(reader.take()).toString();
+            got += takeAll(reader);
             continue;
           }
           writeParts(writer, step);
           if (writer.commit()) expected += textOf(step);
         }
-        expect(got + Buffer.from(reader.take()).toString()).toBe(expected);
+        expect(got + takeAll(reader)).toBe(expected);
         expect(reader.isEmpty).toBe(true);
       }),
     );
   });
 
-  it('takes a text that is longer than a unit can say', () => {
+  it('takes a long text', () => {
     const text = 'long '.repeat(20_000);
     const [writer, reader] = rings(2 ** 17);
     expect(append(writer, text)).toBe(true);
-    expect(Buffer.from(reader.take()).toString()).toBe(text);
+    expect(takeAll(reader)).toBe(text);
   });
 
-  it('takes no line for which there is no room, and no part of one, and knows no shape of it', () => {
+  it('takes no line for which there is no room, and no part of one, and numbers no word of it', () => {
     const [writer, reader] = rings();
+    const word = new Word('y'.repeat(10));
     expect(append(writer, 'x'.repeat(50))).toBe(true);
-    writer.word('y'.repeat(10));
+    writer.word(word);
     expect(writer.commit()).toBe(false);
-    expect(Buffer.from(reader.take()).toString()).toBe('x'.repeat(50));
-    writer.word('y'.repeat(10));
+    expect(takeAll(reader)).toBe('x'.repeat(50));
+    writer.word(word);
     expect(writer.commit()).toBe(true);
-    expect(Buffer.from(reader.take()).toString()).toBe('y'.repeat(10));
+    expect(takeAll(reader)).toBe('y'.repeat(10));
   });
 
-  it('has room for what was taken while a line was written', () => {
+  it('takes no line of which a part had no room, though the others have', () => {
     const [writer, reader] = rings();
-    expect(append(writer, 'x'.repeat(50))).toBe(true);
-    writer.text('y'.repeat(40));
-    expect(Buffer.from(reader.take()).toString()).toBe('x'.repeat(50));
-    expect(writer.commit()).toBe(true);
-    expect(Buffer.from(reader.take()).toString()).toBe('y'.repeat(40));
+    writer.text('before');
+    writer.text('x'.repeat(80));
+    writer.text('after');
+    expect(writer.commit()).toBe(false);
+    expect(reader.isEmpty).toBe(true);
+    expect(append(writer, 'x'.repeat(60))).toBe(true);
+    expect(takeAll(reader)).toBe('x'.repeat(60));
   });
 
-  it('needs room for the slots only of a line whose shape has been before', () => {
+  it('has room for as many cells as it has', () => {
     const [writer, reader] = rings();
+    for (let n = 0; n < 100; n += 1) {
+      for (let cell = 0; cell < 16; cell += 1) writer.number(cell);
+      expect(writer.commit()).toBe(true);
+      writer.number(1);
+      expect(writer.commit()).toBe(false);
+      expect(takeAll(reader)).toBe('0123456789101112131415');
+    }
+  });
+
+  it('needs a cell only for a word that has been before', () => {
+    const [writer, reader] = rings();
+    const word = new Word('a word of thirty characters at '); // and with it a line is longer than half of the ring
     const line = (value: number): boolean => {
-      writer.word('a word of thirty characters at '); // and with it a line is longer than half of the ring
+      writer.word(word);
       writer.number(value);
       return writer.commit();
     };
-    expect(line(1)).toBe(true);
-    expect([2, 3, 4, 5].map(line)).toEqual([true, true, true, true]);
-    const lines = [1, 2, 3, 4, 5].map((value) => `a word of thirty characters at ${value}`).join('');
-    expect(Buffer.from(reader.take()).toString()).toBe(lines);
+    expect([1, 2, 3].map(line)).toEqual([true, true, true]);
+    expect(takeAll(reader)).toBe([1, 2, 3].map((value) => `${word.text}${value}`).join(''));
   });
 
-  it('takes the lines of a successor, who knows no shapes of its predecessor', () => {
+  it('takes the lines of a successor, who knows no words of its predecessor', () => {
     const memory = new Uint8Array(64 + 1024);
     const reader = new RecordingRing(memory);
-    const write = (writer: RecordingRing, ...words: readonly string[]): void => {
-      for (const word of words) {
+    const write = (writer: RecordingRing, ...of: readonly Word[]): void => {
+      for (const word of of) {
         writer.word(word);
         writer.number(7);
         writer.commit();
       }
     };
-    write(new RecordingRing(memory), 'a', 'b', 'a');
-    write(new RecordingRing(memory), 'b', 'c', 'b');
-    expect(Buffer.from(reader.take()).toString()).toBe('a7b7a7b7c7b7');
+    const [a, b, c] = [new Word('a'), new Word('b'), new Word('c')];
+    write(new RecordingRing(memory), a, b, a);
+    write(new RecordingRing(memory), new Word('b'), c, b);
+    expect(takeAll(reader)).toBe('a7b7a7b7c7b7');
   });
 
-  it('takes lines of more shapes than it keeps', () => {
-    const [writer, reader] = rings(2 ** 12);
+  it('takes lines of more words than it keeps', () => {
+    const [writer, reader] = rings(2 ** 11);
+    const names = Array.from({ length: 5000 }, (_, n) => new Word(`word ${n} `));
     for (let n = 0; n < 10_000; n += 1) {
-      writer.word(`shape ${n % 5000}`);
+      writer.word(names[n % 5000] as Word);
       writer.number(n);
       expect(writer.commit()).toBe(true);
       if (n % 100 === 99) {
-        const expected = Array.from({ length: 100 }, (_, i) => `shape ${(n - 99 + i) % 5000}${n - 99 + i}`);
-        expect(Buffer.from(reader.take()).toString()).toBe(expected.join(''));
+        const expected = Array.from({ length: 100 }, (_, i) => `word ${(n - 99 + i) % 5000} ${n - 99 + i}`);
+        expect(takeAll(reader)).toBe(expected.join(''));
       }
     }
+  });
+
+  it('gives whole lines, some at a time', () => {
+    const [writer, reader] = rings(2 ** 16);
+    const line = `${'x'.repeat(999)}\n`;
+    for (let n = 0; n < 200; n += 1) expect(append(writer, line)).toBe(true);
+    const pieces: number[] = [];
+    while (!reader.isEmpty) pieces.push(reader.take().length);
+    expect(pieces).toEqual([66_000, 66_000, 66_000, 2000]);
+  });
+
+  it('says of a word that it was never told', () => {
+    const memory = new Uint8Array(64 + 1024);
+    const [writer, word] = [new RecordingRing(memory), new Word('a')];
+    const line = (): void => {
+      writer.word(word);
+      writer.commit();
+    };
+    line();
+    new RecordingRing(memory).take();
+    line();
+    expect(() => new RecordingRing(memory).take()).toThrow('no word 0 has come before');
   });
 
   it('keeps nothing of a line that is not to be', () => {
@@ -132,7 +178,7 @@ describe('RecordingRing', () => {
     writer.text('no');
     writer.discard();
     expect(append(writer, 'yes')).toBe(true);
-    expect(Buffer.from(reader.take()).toString()).toBe('yes');
+    expect(takeAll(reader)).toBe('yes');
   });
 
   it('wakes whoever sleeps, once', () => {
