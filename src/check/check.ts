@@ -19,9 +19,13 @@ export interface Result extends RuleText {
   readonly why?: string;
   /** It was not tried as the device failed on the way, so what it says is open. */
   readonly isFailure?: true;
+  /** It was not tried as the device was gone by then, and could not be opened again: a server that ends with its first client, say. */
+  readonly isGone?: true;
   /** The deviation that it is. */
   readonly deviation?: Deviation;
 }
+
+type Outcome = Omit<Result, keyof RuleText>;
 
 /** A device with what there is beside its migration. */
 export interface CheckedDevice {
@@ -34,7 +38,10 @@ export interface CheckedDevice {
 export interface CheckOptions {
   /** Rules that the driver is known to break. */
   readonly deviations?: readonly Deviation[];
-  /** Closes the device and opens it again: some come to RUNNING in no other way. */
+  /**
+   * Closes the device and opens it again: some come to RUNNING in no other way. If it throws a `ShimError` the device is gone, and nothing
+   * more is asked of it.
+   */
   readonly reopen?: () => CheckedDevice;
 }
 
@@ -107,12 +114,13 @@ function* tryAll<S extends Subject>(
 ): Generator<Result, Conclusion, undefined> {
   let device = opened;
   let subject = subjectOf(device);
+  let gone: Outcome | undefined;
   const begin = (): void => {
     try {
       subject.begin();
     } catch (error) {
       if (reopen === undefined) throw error;
-      device = reopen();
+      device = orGone(reopen, error);
       subject = subjectOf(device);
       subject.begin();
     }
@@ -121,21 +129,37 @@ function* tryAll<S extends Subject>(
   try {
     for (const rule of rules) {
       const deviation = deviations.find(({ rule: id }) => id === rule.id);
-      const result = { ...textOf(rule), ...verdictOn(rule, begin, () => subject, deviation) };
+      const outcome = gone ?? verdictOn(rule, begin, () => subject, deviation);
+      if (outcome.isGone === true) gone = outcome;
+      const result = { ...textOf(rule), ...outcome };
       results.push(result);
       yield result;
     }
   } finally {
-    runAtLast(device, begin);
+    if (gone === undefined) runAtLast(() => device, begin);
   }
   return conclude(results, deviations);
 }
 
-function runAtLast(device: CheckedDevice, begin: () => void): void {
+function runAtLast(device: () => CheckedDevice, begin: () => void): void {
   try {
     begin();
-  } catch {
-    recover(device.migratable, 'reset');
+  } catch (error) {
+    if (error instanceof Gone) throw new ShimError('ERR_DEVICE', `check: ${error.message}`, { errno: 'ENODEV' });
+    recover(device().migratable, 'reset');
+  }
+}
+
+/** The device was closed, and could not be opened again. */
+class Gone extends Error {}
+
+function orGone(reopen: () => CheckedDevice, failure: unknown): CheckedDevice {
+  try {
+    return reopen();
+  } catch (error) {
+    if (!(error instanceof ShimError)) throw error;
+    const why = `${reasonOf(failure)}; it cannot be opened again: ${reasonOf(error)}`;
+    throw new Gone(`the device is gone: ${why}`);
   }
 }
 
@@ -143,15 +167,11 @@ function textOf({ id, sentence, source }: RuleText): RuleText {
   return { id, sentence, source };
 }
 
-function verdictOn<S>(
-  rule: Rule<S>,
-  begin: () => void,
-  subject: () => S,
-  deviation: Deviation | undefined,
-): Omit<Result, keyof RuleText> {
+function verdictOn<S>(rule: Rule<S>, begin: () => void, subject: () => S, deviation: Deviation | undefined): Outcome {
   try {
     begin();
   } catch (error) {
+    if (error instanceof Gone) return { verdict: 'not tried', why: error.message, isFailure: true, isGone: true };
     return { verdict: 'not tried', why: `the device does not come to RUNNING: ${reasonOf(error)}`, isFailure: true };
   }
   try {
@@ -173,7 +193,7 @@ function conclude(results: readonly Result[], deviations: readonly Deviation[]):
   return {
     results,
     // a failure that no rule names is one all the same
-    conforms: !isAny('broken') && (!isOpen || isAny('deviates')),
+    conforms: !isAny('broken') && !results.some(({ isGone }) => isGone === true) && (!isOpen || isAny('deviates')),
     absent: deviations.filter(({ rule }) => kept.has(rule)),
   };
 }

@@ -45,6 +45,8 @@ export class Tap {
 export function inWords({ results, conforms }: Conclusion): string {
   const count = (verdict: Result['verdict']): number => results.filter((result) => result.verdict === verdict).length;
   const counts = `${count('kept')} kept, ${count('broken')} broken, ${count('deviates')} known deviations, ${count('not tried')} not tried`;
+  const gone = results.filter(({ isGone }) => isGone === true).length;
+  if (gone > 0) return `${counts}, ${gone} of them as the device was gone`;
   if (conforms || count('broken') > 0) return counts;
   return `${counts}: the device failed where no rule says by what`;
 }

@@ -91,7 +91,7 @@ async function check(name: DeviceName, options: Options): Promise<void> {
   let device = openDevice(name);
   const reopen = (): CheckedDevice => {
     device[Symbol.dispose]();
-    device = openDevice(name);
+    device = openAgain(name);
     return checked(device);
   };
   let signal: (typeof SIGNALS)[number] | undefined;
@@ -119,6 +119,20 @@ async function check(name: DeviceName, options: Options): Promise<void> {
   } finally {
     for (const each of SIGNALS) process.removeAllListeners(each);
     device[Symbol.dispose]();
+  }
+}
+
+/** Servers of vfio-user may end with their first client, as libvfio-user's samples do. */
+function openAgain(name: DeviceName): OpenDevice {
+  try {
+    return openDevice(name);
+  } catch (error) {
+    if (name.kind !== 'socket' || !(error instanceof ShimError)) throw error;
+    const { code, errno, message } = error;
+    throw new ShimError(code, `its server takes no client after the first: ${message}`, {
+      ...(errno !== undefined && { errno }),
+      cause: error,
+    });
   }
 }
 

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -74,6 +75,49 @@ describe('vfio-shim check', () => {
     } finally {
       server.kill();
       await once(server, 'exit');
+    }
+  });
+
+  it('of a server of vfio-user that ends with its first client, each rule that is left says so', async () => {
+    const [real, socket] = [join(directory, 'real'), join(directory, 'first-only')];
+    const server = spawn(process.execPath, [CLI, 'serve', '--device', 'qat,size=16K,seed=3', '--listen', real]);
+    let relayed = 0;
+    const relay = createServer((client) => {
+      relay.close();
+      const upstream = connect(real);
+      for (const each of [client, upstream]) each.on('error', () => {});
+      client.on('close', () => upstream.destroy());
+      client.on('data', (bytes: Buffer) => {
+        relayed += 1; // a message each: the client has one open at a time
+        if (relayed > 60) client.destroy();
+        else upstream.write(bytes);
+      });
+      upstream.pipe(client);
+    });
+    try {
+      expect(String(await once(server.stderr, 'data'))).toContain('listening');
+      relay.listen(socket);
+      await once(relay, 'listening');
+      const { exit, stdout, stderr } = await runCli(['check', `vfio-user:${socket}`, '--json']);
+      expect({ exit, stderr }).toEqual({ exit: FAILED, stderr: '' });
+      const { results, conforms, summary } = JSON.parse(stdout) as Conclusion & { readonly summary: string };
+      const gone = results.filter(({ isGone }) => isGone === true);
+      expect(gone.length).toBeGreaterThan(50);
+      expect(results.slice(-gone.length)).toEqual(gone);
+      for (const { verdict, why } of gone) {
+        expect({ verdict, why }).toEqual({
+          verdict: 'not tried',
+          why: `the device is gone: VFIO_DEVICE_RESET: the driver answers ECONNRESET (ECONNRESET); it cannot be opened again: its server takes no client after the first: connect to ${socket}: connect failed with ENOENT (ENOENT)`,
+        });
+      }
+      expect({ conforms, summary }).toEqual({
+        conforms: false,
+        summary: expect.stringMatching(new RegExp(`, ${gone.length} of them as the device was gone$`)) as string,
+      });
+    } finally {
+      server.kill();
+      await once(server, 'exit');
+      relay.close();
     }
   });
 

@@ -1,6 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
+import type { Conclusion } from '../../src/check/index.ts';
 import { stateName } from '../../src/device/migratable.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { within } from '../../src/vmm/deadline.ts';
@@ -170,6 +171,27 @@ describe.skipIf(missingPeers !== undefined)(`libvfio-user's sample server${becau
       expect(exit).toEqual(FAILED);
       expect(stderr).toContain('EINVAL');
       expect(existsSync(bed().path('state'))).toBe(false);
+    },
+  );
+
+  it.each(commits)(
+    'of %s ends with its first client: check says so of each rule that is left',
+    { timeout: TIMEOUT },
+    async (commit) => {
+      const path = bed().path(`checked-${commit}`);
+      const server = await startPeer(bed(), commit, path);
+      const { exit, stdout, stderr } = await runCli(['check', `vfio-user:${path}`, '--json']);
+      await within(server.exited, TIMEOUT, () => server.stderr);
+      expect({ exit, stderr }).toEqual({ exit: FAILED, stderr: '' });
+      const { results } = JSON.parse(stdout) as Conclusion;
+      // it takes no reset while it is stopped, and no RUNNING: what needs neither was tried
+      const tried = { v1: ['v1-arc-running-stop'], v2: ['v2-flags', 'v2-arc-stop-stop'] }[COMMITS[commit]];
+      expect(results.filter(({ isGone }) => isGone !== true).map(({ id, verdict }) => [id, verdict])).toEqual(
+        tried.map((id) => [id, 'kept']),
+      );
+      for (const { why } of results.slice(tried.length)) {
+        expect(why).toMatch(/^the device is gone: .*its server takes no client after the first: /);
+      }
     },
   );
 });
