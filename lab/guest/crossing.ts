@@ -1,7 +1,8 @@
-import { migrateLive } from '../../src/vmm/migration.ts';
+import assert from 'node:assert/strict';
+import { listen, migrateLive, startMigration, waitForMigration } from '../../src/vmm/migration.ts';
 import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
 import { check } from './check.ts';
-import { assertArrived, startBoth, startDestination, startSource, type End } from './pair.ts';
+import { assertArrived, assertRuns, startBoth, startDestination, startSource, type End } from './pair.ts';
 
 /** A migration from one VMM to another. */
 export type Crossing = readonly [title: string, from: End, to: End];
@@ -32,6 +33,21 @@ export async function checkThroughFile(crossings: readonly Crossing[]): Promise<
       const destination = await startDestination(bed, to);
       await loadFromFile(destination.vm, bed.path('state'));
       await assertArrived(bed, source, destination, mark);
+    });
+  }
+}
+
+/** Checks of live migrations that the source's VMM refuses when they begin, with these words: the source goes on, its device as it was. */
+export async function checkRefused(crossings: readonly Crossing[], words: RegExp): Promise<void> {
+  for (const [title, from, to] of crossings) {
+    await check(`refused by QEMU, ${title}`, async (bed) => {
+      const mark = nextMark();
+      const { source, destination } = await startBoth(bed, from, to, mark);
+      await startMigration(source.vm, await listen(destination.vm, bed.path('migration')), { returnPath: true });
+      await waitForMigration(source.vm, 'failed');
+      assert.match(source.vm.child.stderr, words);
+      await destination.vm.waitForExit();
+      await assertRuns(source, mark);
     });
   }
 }
