@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect } from 'vitest';
 import { TestBed } from '../../tools/vmm/test-bed.ts';
+import { patient } from '../support/patience.ts';
 
 /** Gives each test a bed of its own; a process that outlives its test fails it, and a failed test shows its VMs. */
 export function useTestBed(): () => TestBed {
@@ -15,7 +16,7 @@ export function useTestBed(): () => TestBed {
     const left = await used.cleanUp();
     if (story !== '') console.error(story);
     expect(left, 'processes that outlived the test').toEqual([]);
-  }, 30_000);
+  }, patient(30_000));
   return () => {
     if (bed === undefined) throw new Error('a test bed exists only while a test runs');
     return bed;

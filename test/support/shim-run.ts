@@ -6,6 +6,7 @@ import type { FoundProcess } from '../../tools/vmm/processes.ts';
 import type { Exit } from '../../src/vmm/child.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
+import { patient } from './patience.ts';
 import { lacksForRun } from './host.ts';
 
 export interface RunOptions {
@@ -150,10 +151,10 @@ export function useShimRuns(
   };
   if (scope === 'all') {
     beforeAll(begin);
-    afterAll(finish, 30_000);
+    afterAll(finish, patient(30_000));
   } else {
     beforeEach(begin);
-    afterEach(finish, 30_000);
+    afterEach(finish, patient(30_000));
   }
   return (command, options) => {
     const run = new ShimRun(command, options);
