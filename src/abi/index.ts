@@ -7,6 +7,7 @@ export * from './errno.ts';
 export * from './fcntl.ts';
 export * from './ioctl.ts';
 export * from './mman.ts';
+export * from './mount.ts';
 export * from './prctl.ts';
 export * from './ptrace.ts';
 export * from './seccomp.ts';

@@ -4,9 +4,10 @@ import { Option, type Command } from 'commander';
 import { hasErrno, ShimError } from '../error.ts';
 import { planDevice } from '../interpose/run/plan-device.ts';
 import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run/plan.ts';
-import { removeSysfs, writeSysfs } from '../interpose/process/sysfs.ts';
+import { removeSysfs, writeSysfs, type ShownDevice } from '../interpose/process/sysfs.ts';
 import { isRecording, recordedSpec } from '../recorded/recorded-spec.ts';
 import { kindOf } from '../sim/drivers.ts';
+import { pciConfig } from '../sim/pci.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
@@ -28,6 +29,7 @@ export interface RunOptions {
   readonly v1StopAfterLoad?: true;
   readonly device: readonly string[];
   readonly sysfs?: string;
+  readonly mountSysfs?: true;
   readonly dataSize: string;
   readonly onError: 'reset' | 'report';
   readonly dirtyLog: 'auto' | 'off';
@@ -75,6 +77,10 @@ export function addRunOptions(command: Command): Command {
       [],
     )
     .option('--sysfs <dir>', 'where the sysfsdev directories of emulated devices appear (default: a fresh directory)')
+    .option(
+      '--mount-sysfs',
+      "show them to the VMM, and to nobody else, as the host's PCI devices: /sys/bus/pci/devices",
+    )
     .option('--data-size <size>', "size of the migration region's data section", '16M')
     .addOption(
       new Option('--on-error <what>', 'a device in ERROR is reset, or shown as device_state 6')
@@ -205,7 +211,7 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     sysfs: undefined,
   };
   checkLimits(order, options.status !== undefined);
-  const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices);
+  const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices.map(shownDevice));
   if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
@@ -214,6 +220,8 @@ async function run(command: string[], options: RunOptions): Promise<void> {
   }
   Reflect.deleteProperty(env, REPORT_FD);
   try {
+    if (options.mountSysfs === true && sysfs !== undefined)
+      (await import('../interpose/process/mount-sysfs.ts')).mountSysfs(sysfs.path);
     const begin = (whole: Order): void => launch(whole, command, env);
     if (options.status === undefined) begin({ ...order, sysfs });
     else (await import('./status-socket.ts')).beginWithStatus(options.status, { ...order, sysfs }, begin);
@@ -262,10 +270,12 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   if (options.device.length > MAX_EMULATED) {
     throw new ShimError('ERR_ARGUMENT', `run: at most ${MAX_EMULATED} devices, ${options.device.length} were given`);
   }
-  if (options.device.length === 0 && options.sysfs !== undefined) {
+  const ofEmulated =
+    options.mountSysfs === true ? '--mount-sysfs' : options.sysfs !== undefined ? '--sysfs' : undefined;
+  if (options.device.length === 0 && ofEmulated !== undefined) {
     throw new ShimError(
       'ERR_ARGUMENT',
-      '--sysfs: is for emulated devices; give at least one --device, e.g. --device qat',
+      `${ofEmulated}: is for emulated devices; give at least one --device, e.g. --device qat`,
     );
   }
   return options.device.map((text, n) => {
@@ -276,6 +286,10 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
       `--device ${text}: a BAR of ${device.bar} bytes, ${LARGEST_MAPPING} is the limit`,
     );
   });
+}
+
+function shownDevice({ name, group, bar, spec }: Plan['devices'][number]): ShownDevice {
+  return { name, group, bar, config: pciConfig(spec) };
 }
 
 function sizeOf(option: string, text: string): number {

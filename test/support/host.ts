@@ -45,6 +45,19 @@ export function lacksNobody(): string | undefined {
   return status === 0 ? undefined : `as another user: ${why}`;
 }
 
+/** To have mounts of one's own, on a host that has a PCI bus. */
+export function lacksMounts(): string | undefined {
+  if (!existsSync('/sys/bus/pci/devices')) return 'no PCI bus';
+  const { status, stderr, error } = spawnSync('unshare', ['--mount', 'true'], { encoding: 'utf8' });
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
+}
+
+/** A program that a package brings: CI has it. */
+export function lacksCommand(name: string): string | undefined {
+  const { error } = spawnSync(name, ['--version'], { stdio: 'ignore' });
+  return error === undefined || process.env['CI'] !== undefined ? undefined : `${name} is not in PATH`;
+}
+
 /** To give a process the id of one that has ended: CAP_CHECKPOINT_RESTORE, and a /proc that lets it be written. */
 export function lacksChosenIds(): string | undefined {
   try {

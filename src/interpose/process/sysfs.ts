@@ -1,31 +1,62 @@
-import { existsSync, mkdirSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ShimError } from '../../error.ts';
 import { freshDirectory } from './fresh-directory.ts';
+import { sysfsFiles } from './sysfs-device.ts';
 import type { Plan, PlannedDevice } from '../run/plan.ts';
 
+/** A device as the directory shows it: with its config space. */
+export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar'> {
+  readonly config: Uint8Array;
+}
+
 /**
- * Writes, for each device, a directory such as sysfs has one: `DIR/NAME` with a link `iommu_group` whose last part is the
- * group's number. That is all a VMM looks at. Returns the absolute DIR and whether it is a fresh one of ours.
+ * Writes, for each device, a directory such as sysfs has one: `DIR/NAME` with the files of a PCI device, and links `driver` and
+ * `iommu_group`, whose last parts are the driver's name and the group's number. A VMM looks at the last link only; programs that look for
+ * devices on the bus look at the others, and take whatever is in DIR, and does not begin with a dot, for a device. Returns the absolute DIR
+ * and whether it is a fresh one of ours.
  */
 export function writeSysfs(
   directory: string | undefined,
-  devices: readonly PlannedDevice[],
+  devices: readonly ShownDevice[],
 ): { path: string; fresh: boolean } {
   if (directory === '') throw new ShimError('ERR_ARGUMENT', '--sysfs: the name of the directory is empty');
   try {
     const path = directory === undefined ? freshDirectory('vfio-shim-', '; or give --sysfs') : resolve(directory);
-    for (const { name, group } of devices) {
-      makeDirectory(join(path, 'iommu_groups', String(group)));
-      makeDirectory(join(path, name));
-      linkAnew(`../iommu_groups/${group}`, join(path, name, 'iommu_group'));
-    }
+    makeDirectory(join(path, '.drivers/vfio-pci'));
+    for (const device of devices) writeDevice(path, device);
     return { path, fresh: directory === undefined };
   } catch (error) {
     if (error instanceof ShimError) throw error;
     const why = error instanceof Error ? error.message : String(error);
     throw new ShimError('ERR_ARGUMENT', `--sysfs ${directory}: ${why}`, { cause: error });
   }
+}
+
+function writeDevice(path: string, { name, group, bar, config }: ShownDevice): void {
+  const groupDevices = join('.iommu_groups', String(group), 'devices');
+  makeDirectory(join(path, groupDevices));
+  makeDirectory(join(path, name));
+  linkAnew(`../../../${name}`, join(path, groupDevices, name));
+  linkAnew(`../.iommu_groups/${group}`, join(path, name, 'iommu_group'));
+  linkAnew('../.drivers/vfio-pci', join(path, name, 'driver'));
+  for (const [file, contents] of Object.entries(sysfsFiles(name, config, bar)))
+    writeAnew(Buffer.from(contents), join(path, name, file));
+}
+
+/** What an earlier run has written stays as it is: others may be reading it, and it may not be this user's. */
+function writeAnew(contents: Uint8Array, path: string): void {
+  if (existsSync(path) && readFileSync(path).equals(contents)) return;
+  writeFileSync(path, contents);
 }
 
 /** Removes a fresh directory of ours. Keeper and supervisor both do so when they end: neither knows whether it is the last. */

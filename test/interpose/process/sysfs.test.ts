@@ -1,0 +1,117 @@
+import { readdirSync } from 'node:fs';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { sysfsFiles } from '../../../src/interpose/process/sysfs-device.ts';
+import { DRIVERS } from '../../../src/sim/drivers.ts';
+import { barSize, pciConfig } from '../../../src/sim/pci.ts';
+import { parseSpec } from '../../../src/sim/spec.ts';
+import { requireCli } from '../../../tools/vmm/cli.ts';
+import { because, lacksCommand, lacksMounts, lacksNobody, NOBODY } from '../../support/host.ts';
+import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
+
+const BUS = '/sys/bus/pci/devices';
+const text = (value: string | Uint8Array | undefined): string => (typeof value === 'string' ? value : '');
+
+describe('the files of a device in sysfs', () => {
+  it.each(DRIVERS)('%s: say what its config space says', (driver) => {
+    const spec = parseSpec(driver);
+    const config = pciConfig(spec);
+    const files = sysfsFiles('0000:90:00.0', config, barSize(spec));
+    const view = new DataView(config.buffer, config.byteOffset);
+    expect(files['config']).toBeBytes(config);
+    const numbers = ['vendor', 'device', 'subsystem_vendor', 'subsystem_device'].map((name) =>
+      Number(text(files[name])),
+    );
+    expect(numbers).toEqual([0x00, 0x02, 0x2c, 0x2e].map((at) => view.getUint16(at, true)));
+    expect((Number(text(files['class'])) << 8) | Number(text(files['revision']))).toBe(view.getInt32(0x08, true));
+    const [first = '', ...others] = text(files['resource']).trimEnd().split('\n');
+    const [begin, end, flags] = first.split(' ').map(Number);
+    expect([begin, end]).toEqual([0, barSize(spec) - 1]);
+    expect((flags ?? 0) & 0x200, 'memory').toBe(0x200);
+    expect((flags ?? 0) & 0x10_0000, '64 bits').toBe((view.getUint32(0x10, true) & 4) === 0 ? 0 : 0x10_0000);
+    expect(new Set(others)).toEqual(new Set([`0x${'0'.repeat(16)} 0x${'0'.repeat(16)} 0x${'0'.repeat(16)}`]));
+    expect(others).toHaveLength(12);
+  });
+
+  it('are as the kernel writes them', () => {
+    const files = sysfsFiles('0000:90:00.0', pciConfig(parseSpec('qat,size=1M')), 2 ** 20);
+    expect({ ...files, config: undefined, resource: text(files['resource']).split('\n')[0] }).toEqual({
+      vendor: '0x8086\n',
+      device: '0x4941\n',
+      subsystem_vendor: '0x8086\n',
+      subsystem_device: '0x4941\n',
+      class: '0x0b4000\n',
+      revision: '0x01\n',
+      resource: '0x0000000000000000 0x00000000000fffff 0x0000000000040200',
+      modalias: 'pci:v00008086d00004941sv00008086sd00004941bc0Bsc40i00\n',
+      uevent: [
+        'DRIVER=vfio-pci',
+        'PCI_CLASS=B4000',
+        'PCI_ID=8086:4941',
+        'PCI_SUBSYS_ID=8086:4941',
+        'PCI_SLOT_NAME=0000:90:00.0',
+        'MODALIAS=pci:v00008086d00004941sv00008086sd00004941bc0Bsc40i00\n',
+      ].join('\n'),
+      numa_node: '-1\n',
+      irq: '0\n',
+      driver_override: 'vfio-pci\n',
+      config: undefined,
+    });
+  });
+});
+
+const noMounts = lacksMounts();
+
+describe(`run --mount-sysfs${because(noMounts)}`, () => {
+  const start = useShimRuns();
+  beforeAll(requireCli);
+
+  async function run(command: readonly string[], options: RunOptions = {}): Promise<ShimRun> {
+    const started = start(command, { options: ['--mount-sysfs'], ...options });
+    started.end();
+    await started.ended();
+    expect(started.exit, started.describe()).toEqual({ code: 0, signal: null });
+    return started;
+  }
+
+  it.skipIf(noMounts)('shows the devices on the bus to the VMM, and to nobody else', async () => {
+    const before = readdirSync(BUS);
+    const script = `
+      const { readdirSync, readFileSync, readlinkSync, realpathSync } = require('node:fs');
+      const found = readdirSync('${BUS}').filter((name) => !name.startsWith('.'));
+      console.log(JSON.stringify(found.map((name) => [
+        name,
+        readFileSync('${BUS}/' + name + '/device', 'latin1').trim(),
+        readlinkSync('${BUS}/' + name + '/driver').split('/').pop(),
+        realpathSync('${BUS}/' + name + '/iommu_group').split('/').pop(),
+        readdirSync('${BUS}/' + name + '/iommu_group/devices'),
+      ])));`;
+    const devices = ['qat', 'mlx5'];
+    const { stdout } = await run([process.execPath, '-e', script], { devices });
+    expect(JSON.parse(stdout)).toEqual([
+      ['0000:90:00.0', '0x4941', 'vfio-pci', '9000', ['0000:90:00.0']],
+      ['0000:91:00.0', '0x101e', 'vfio-pci', '9001', ['0000:91:00.0']],
+    ]);
+    expect(readdirSync(BUS)).toEqual(before);
+  });
+
+  const noLspci = noMounts ?? lacksCommand('lspci');
+  it.skipIf(noLspci)(`lspci takes them for devices of the host${because(noLspci)}`, async () => {
+    const { stdout } = await run(['lspci', '-D', '-n', '-k', '-v', '-x'], { devices: ['qat,size=1M'] });
+    expect(stdout).toMatch(/^0000:90:00\.0 0b40: 8086:4941 \(rev 01\)$/m);
+    expect(stdout).toMatch(/\bIOMMU group 9000$/m);
+    expect(stdout).toMatch(/^\tMemory at <unassigned> \(32-bit, non-prefetchable\) \[disabled\] \[size=1M\]$/m);
+    expect(stdout).toMatch(/^\tKernel driver in use: vfio-pci$/m);
+    const dump = stdout.split('\n').flatMap((line) => /^[0-9a-f]{2}: (.*)$/.exec(line)?.[1]?.split(' ') ?? []);
+    expect(Buffer.from(dump.join(''), 'hex')).toBeBytes(pciConfig(parseSpec('qat,size=1M')).subarray(0, dump.length));
+  });
+
+  const noNobody = lacksNobody();
+  it.skipIf(noNobody)(`says what it takes, where it may not${because(noNobody)}`, async () => {
+    const target = start(['true'], { devices: ['qat'], options: ['--mount-sysfs'], prefix: NOBODY });
+    await target.ended();
+    expect(target.exit).toEqual({ code: 1, signal: null });
+    expect(target.stderr).toMatch(
+      /^vfio-shim: sysfsdev .*\nvfio-shim: --mount-sysfs: [^\n]*; it takes CAP_SYS_ADMIN, as `unshare -rm` gives it \[ERR_SYSCALL, EPERM\]\n$/,
+    );
+  });
+});
