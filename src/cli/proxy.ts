@@ -1,6 +1,7 @@
 import { Option, type Command } from 'commander';
 import { ShimError } from '../error.ts';
 import { parseSize } from '../sim/size.ts';
+import { addServiceRecording, recordingAsked, type ServiceRecordingOptions } from './service-recording.ts';
 import { service, timeoutOf } from './service.ts';
 
 export interface ProxyOrder {
@@ -16,9 +17,10 @@ export interface ProxyOrder {
   /** In milliseconds. */
   readonly timeout: number;
   readonly verbose: boolean;
+  readonly recording: ServiceRecordingOptions;
 }
 
-interface Options {
+interface Options extends ServiceRecordingOptions {
   readonly present: ProxyOrder['present'];
   readonly roundTrip?: true;
   readonly segmentation: ProxyOrder['segmentation'];
@@ -31,7 +33,7 @@ interface Options {
 }
 
 export function add(program: Command): void {
-  program
+  const proxy = program
     .command('proxy')
     .description('stand between a client and a server of vfio-user that speak different migration protocols')
     .requiredOption('--listen <socket>', 'the path of the socket for clients')
@@ -52,13 +54,19 @@ export function add(program: Command): void {
     )
     .option('--round-trip', 'translate to the other protocol and back, too: both halves of the bridge at work')
     .option('--data-size <size>', "size of the migration region's data section", '1M')
-    .option('--timeout <seconds>', 'how long client and server may take for a message, or for an answer', '30')
+    .option('--timeout <seconds>', 'how long client and server may take for a message, or for an answer', '30');
+  addServiceRecording(proxy)
     .option('-v, --verbose', 'log what is done, on stderr')
     .addHelpText('after', help)
-    .action(async ({ dropPrecopy, roundTrip, verbose, dataSize, timeout, ...rest }: Options) => {
+    .action(async (options: Options) => {
+      const { dropPrecopy, roundTrip, verbose, dataSize, timeout, present, segmentation, listen, connect } = options;
       await service({
         command: 'proxy',
-        ...rest,
+        present,
+        segmentation,
+        listen,
+        connect,
+        recording: recordingAsked(options),
         dropPrecopy: dropPrecopy === true,
         roundTrip: roundTrip === true,
         verbose: verbose === true,
@@ -80,6 +88,8 @@ function dataSectionOf(text: string): number {
 const help = `
 Everything but migration passes. A client of the server's own protocol is served as it is, but for requests that would end an old server.
 One client is served at a time; when it goes, the device is brought out of a migration that it has left. SIGTERM ends it.
+--record has what the client asks, translated or passed, and what the server's device was asked for it; trace, timeline, replay and
+check --recording read it. Of a migration region of the server's own that the client maps, it has sizes and no data.
 
 Example:
   vfio-shim serve --device qat,size=1M --listen /tmp/new.sock &

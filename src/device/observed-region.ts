@@ -120,6 +120,17 @@ export class ObservedDraft extends ObservedRegion<DraftDevice, Draft, DraftRegis
   }
 }
 
+/** An access to a migration region of v1, as a device that is watched tells it. `bytes`: what was read or written, or was to be. */
+export function v1AccessEvent(
+  time: number,
+  access: 'read' | 'write',
+  offset: number,
+  bytes: Uint8Array,
+  errno?: ErrnoName,
+): RegionEvent<'v1', V1RegisterName> {
+  return accessEvent(v1Registers, time, access, offset, bytes, errno);
+}
+
 function accessEvent<P extends 'v1' | Draft, R extends string>(
   { protocol, size, at }: Registers<P, R>,
   time: number,

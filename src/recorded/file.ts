@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ShimError } from '../error.ts';
-import type { DataBytes, DeviceCall, RecordingHeader } from '../recording/format.ts';
+import { isOfVmm, type DataBytes, type DeviceCall, type RecordingHeader } from '../recording/format.ts';
 import { readRecording, type RecordingEntry } from '../recording/reader.ts';
 import { inFile, onFile } from '../state-file/errors.ts';
 
@@ -55,17 +55,13 @@ export interface RecordedStep {
 }
 
 /** The step that an entry is, if it is one on this device. */
-export function stepOf(
-  { line, entry }: Numbered,
-  device: string,
-  { command }: RecordingHeader,
-): RecordedStep | undefined {
+export function stepOf({ line, entry }: Numbered, device: string, header: RecordingHeader): RecordedStep | undefined {
   if (entry.kind === 'access') {
     const { call, data } = entry;
     return entry.device === device && call.protocol !== 'vfio' ? { line, call, data } : undefined;
   }
   // under `run`, a call on a driver that no access waits for is not the VMM's
-  if (entry.kind !== 'driver' || command === 'run' || entry.device !== device) return undefined;
+  if (entry.kind !== 'driver' || isOfVmm(header) || entry.device !== device) return undefined;
   return { line, call: entry.call, data: entry.data };
 }
 

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { ShimError } from '../error.ts';
-import type { DeviceCall, RecordingHeader } from '../recording/format.ts';
+import { isOfVmm, type DeviceCall, type RecordingHeader } from '../recording/format.ts';
 import { kindOf, type DriverSpec } from '../sim/drivers.ts';
 import { UNKNOWN_PCI, type RecordedSpec } from '../sim/recorded.ts';
 import { parseSpec } from '../sim/spec.ts';
@@ -102,7 +102,7 @@ function deviceOf(
   const used = new Map<string, string>();
   for (const { entry } of linesOfFile(file)) {
     if (entry.kind === 'opened') used.set(entry.device, entry.protocol);
-    if (entry.kind === 'driver' && header.command !== 'run') used.set(entry.device, entry.call.protocol);
+    if (entry.kind === 'driver' && !isOfVmm(header)) used.set(entry.device, entry.call.protocol);
   }
   const found = [...used].filter(([name]) => wanted === undefined || name === wanted);
   const [only] = found;

@@ -32,19 +32,24 @@ export interface RecordingHeader {
   readonly version: number;
   /** The version of vfio-shim that recorded. */
   readonly program: string;
-  readonly command: 'run' | 'save' | 'restore';
+  readonly command: 'run' | 'save' | 'restore' | 'serve' | 'proxy';
   /** Microseconds since 1970, UTC. */
   readonly realtime: number;
   /** Microseconds of `CLOCK_MONOTONIC`, as all other times. */
   readonly monotonic: number;
   /** Its name, as uname(2) says it. */
   readonly host: string;
-  /** What `run` presents; null if it was another command. */
+  /** What `run` or `proxy` presents; null if it was another command. */
   readonly present: string | null;
   /** Those that are known beforehand. Of the kernel's, `opened` tells. */
   readonly devices: readonly RecordedDevice[];
   /** The options of the command that change what is recorded, by their long names. */
   readonly options: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** True if what was recorded is what a VMM did, and not what a command of the package has done with a device by itself. */
+export function isOfVmm({ command }: Pick<RecordingHeader, 'command'>): boolean {
+  return command !== 'save' && command !== 'restore';
 }
 
 /** A device as the header of a recording has it. */
@@ -63,9 +68,9 @@ export interface AccessLine extends Answered {
   readonly begin: number;
   /** How long it took. */
   readonly us: number;
-  /** The process; null if it was gone before it could be told. */
+  /** The process; null if it was gone before it could be told. Of a client of vfio-user, the one that has connected. */
   readonly pid: number | null;
-  /** The thread. */
+  /** The thread; of a client of vfio-user the process again. */
   readonly tid: number;
   /** What was accessed: a device; or the container or a group, by its path. */
   readonly device?: string;
@@ -79,6 +84,8 @@ export interface AccessLine extends Answered {
   readonly moved?: Moved;
   /** The bytes of the migration data that passed with this access. */
   readonly data?: DataBytes;
+  /** Of a read of migration data by vfio-user, how many bytes were asked for: a reply with less is the end of the data in STOP_COPY. */
+  readonly asked?: number;
   /** What was asked of drivers for it, in order. */
   readonly driver?: readonly DriverCall[];
   /** How many more. */
@@ -115,11 +122,11 @@ export type DeviceCall = WithoutTime<DeviceEvent> & { readonly state?: string };
 /** What a VMM asks that is no migration by itself, or was refused before it came to be. */
 export interface VfioCall {
   readonly protocol: 'vfio';
-  /** The system call. */
+  /** The system call; `message` if it came by vfio-user. */
   readonly call: string;
-  /** Of an ioctl, `VFIO_*`, or its number in hexadecimal. */
+  /** Of an ioctl, `VFIO_*`, or its number in hexadecimal; of a message its command, `VFIO_USER_*`. */
   readonly request?: string;
-  /** Of `VFIO_DEVICE_FEATURE`: what is asked for (`PROBE`, `GET`, `SET`), and the feature without its prefix. */
+  /** Of `VFIO_DEVICE_FEATURE`, and the message that is the same: what is asked for (`PROBE`, `GET`, `SET`), and the feature without its prefix. */
   readonly feature?: string;
   /** Where in the region, and how much. */
   readonly offset?: number;
@@ -160,7 +167,7 @@ interface RecordedOpening {
   readonly tid: number;
 }
 
-/** A device of the kernel is seen to have been closed. */
+/** A device of the kernel is seen to have been closed, or a client of vfio-user has gone. */
 export interface ClosedLine {
   readonly kind: 'closed';
   readonly time: number;

@@ -203,6 +203,7 @@ const accessLine = answered(
     again: optional(oneOf(true)),
     moved: optional(object({ direction, bytes: count })),
     data: optional(data),
+    asked: optional(count),
     driver: optional(list(driverCall, MAX_DRIVER_CALLS)),
     driverOmitted: optional(count),
   },
@@ -216,7 +217,7 @@ const line = choice(
       'recording',
       object({
         program: text,
-        command: oneOf('run', 'save', 'restore'),
+        command: oneOf('run', 'save', 'restore', 'serve', 'proxy'),
         realtime: count,
         monotonic: count,
         host: text,

@@ -38,11 +38,12 @@ export function* inSummary(
 
 /** Fewer accesses are shown as they are. */
 const SHORTEST = 4;
+const MOVES: ReadonlySet<string> = new Set(['pread64', 'pwrite64', 'VFIO_USER_REGION_READ', 'VFIO_USER_REGION_WRITE']);
 const LOOP_REGISTERS: ReadonlySet<string> = new Set(['pending_bytes', 'data_offset', 'data_size']);
 
 function isLoopStep({ call, errno, device }: AccessLine): boolean {
   if (errno !== undefined || device === undefined) return false;
-  if (call.protocol === 'vfio') return call.call === 'pread64' || call.call === 'pwrite64';
+  if (call.protocol === 'vfio') return MOVES.has(call.call === 'message' ? (call.request ?? '') : call.call);
   return (
     call.call === 'data' ||
     call.call === 'precopy-info' ||

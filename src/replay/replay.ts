@@ -61,12 +61,13 @@ export type Skipped = 'unknown' | 'lost';
  */
 export function replayable(file: string): Replayable {
   const header = headerOf(file);
+  const given = new GivenBefore();
   const calls = new Map<string, number>(header.devices.map(({ name }) => [name, 0]));
   for (const numbered of linesOfFile(file)) {
     const device = 'device' in numbered.entry ? numbered.entry.device : undefined;
     const step = device === undefined ? undefined : stepOf(numbered, device, header);
     if (step === undefined || device === undefined) continue;
-    check(file, step);
+    check(file, step, given.of(device, step.call));
     calls.set(device, (calls.get(device) ?? 0) + 1);
   }
   const devices = Array.from(calls, ([name, count]): UsedDevice => {
@@ -77,18 +78,34 @@ export function replayable(file: string): Replayable {
   throw new ShimError('ERR_FEATURE_UNSUPPORTED', `${file}: nobody used a device while this was recorded`);
 }
 
-function check(file: string, { line, call, data }: RecordedStep): void {
+function check(file: string, { line, call, data }: RecordedStep, isGiven: boolean): void {
   if (isDraft(call.protocol)) {
     throw new ShimError(
       'ERR_FEATURE_UNSUPPORTED',
       `${file}: line ${line}: the VMM spoke ${call.protocol}; v1 and v2 can be replayed`,
     );
   }
-  if (!gives(call) || data?.at !== undefined) return;
+  if (!gives(call) || data?.at !== undefined || isGiven) return;
   throw new ShimError(
     'ERR_ARGUMENT',
     `${file}: line ${line}: the VMM gave data to the device, which this recording has not kept; record with --record-data`,
   );
+}
+
+/** Of a v1 device whose data section nobody maps, a buffer is given by writes to that: its size comes afterwards, and gives no more. */
+class GivenBefore {
+  /** By device, the bytes that were written since a size was. */
+  readonly #bytes = new Map<string, number>();
+
+  /** Notes a call, and says whether it is the size of a buffer that was given before. */
+  of(device: string, call: DeviceCall): boolean {
+    if (!gives(call)) return false;
+    const before = this.#bytes.get(device) ?? 0;
+    if (call.call === 'data') this.#bytes.set(device, before + (call.bytes ?? 0));
+    if (call.call !== 'register') return false;
+    this.#bytes.delete(device);
+    return call.value !== undefined && before >= call.value;
+  }
 }
 
 /** A call that has given migration data to the device. What a device has refused is not recorded. */
@@ -113,7 +130,7 @@ export function replayDevice(
       if (entry.kind === 'opened' && entry.device === name) replay.open();
       const step = stepOf(numbered, name, header);
       if (step === undefined) continue;
-      const given = gives(step.call) ? (data ??= new DataFile(file)).read(step.data ?? NO_DATA, line) : undefined;
+      const given = gives(step.call) && step.data ? (data ??= new DataFile(file)).read(step.data, line) : undefined;
       replay.step(step, given);
     }
   } finally {
@@ -122,8 +139,6 @@ export function replayDevice(
   return { name, calls, ...replay.result };
 }
 
-/** check() has seen to it that there are some. */
-const NO_DATA = { bytes: 0, sha256: '' } as const;
 /** More are counted. */
 const LISTED = 100;
 

@@ -173,3 +173,19 @@ function descriptors(size: number): OwnedFd[] {
   }
   return fds;
 }
+
+/** `SO_PEERCRED` (asm-generic/socket.h), and what it gives: `struct ucred` (linux/socket.h). */
+const SO_PEERCRED = 17;
+const ucred = struct('ucred', 12, { pid: ['s32', 0], uid: ['u32', 4], gid: ['u32', 8] });
+
+/** The process that has connected to a socket, or was there when a pair was made; 0 if it is of another PID namespace. */
+export function peerProcess(socket: number): number {
+  const found = new Uint8Array(ucred.size);
+  const size = Uint32Array.of(found.length);
+  withAddress(found, (at) =>
+    withAddress(size, (sizeAt) =>
+      syscall('look who has connected', 'getsockopt', socket, SOL_SOCKET, SO_PEERCRED, at, sizeAt),
+    ),
+  );
+  return ucred.decode(found).pid;
+}

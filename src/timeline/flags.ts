@@ -30,5 +30,5 @@ function isFailure(call: RecordedCall, errno: string | undefined): boolean {
 /** A VMM asks for what not every device has. */
 function isQuestion({ request, feature }: VfioCall): boolean {
   if (request === undefined) return false;
-  return request === 'VFIO_DEVICE_FEATURE' ? !/\bSET\b/.test(feature ?? '') : /_GET_|_CHECK_/.test(request);
+  return /^VFIO_(USER_)?DEVICE_FEATURE$/.test(request) ? !/\bSET\b/.test(feature ?? '') : /_GET_|_CHECK_/.test(request);
 }

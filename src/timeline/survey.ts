@@ -1,5 +1,5 @@
 import { ShimError } from '../error.ts';
-import type { AccessLine, DriverLine, RecordingHeader } from '../recording/format.ts';
+import { isOfVmm, type AccessLine, type DriverLine, type RecordingHeader } from '../recording/format.ts';
 import type { RecordingEntry } from '../recording/reader.ts';
 import { callText } from '../recording/text.ts';
 import { failureIn, MAX_FLAGS, type Flag } from './flags.ts';
@@ -147,7 +147,7 @@ class Surveyor {
     const lane = this.#lane(device);
     lane?.driver.call(call, time, time);
     const { command } = this.#header;
-    if (command === 'run') return;
+    if (isOfVmm(this.#header)) return;
     const bytes = { out: 0, in: 0, [command === 'save' ? 'out' : 'in']: data?.bytes ?? 0 };
     const moved = data === undefined ? -1 : time;
     lane?.mark({

@@ -1,4 +1,4 @@
-import type { AccessLine, RecordingLine } from '../recording/format.ts';
+import { isOfVmm, type AccessLine, type RecordingLine } from '../recording/format.ts';
 import type { RecordingEntry } from '../recording/reader.ts';
 import { callText } from '../recording/text.ts';
 import { laneName, recordingName, whose } from './names.ts';
@@ -163,7 +163,7 @@ function movedBy(
     const { direction, bytes } = entry.moved;
     return { device: entry.device ?? '', way: direction, bytes, time: entry.begin };
   }
-  if (entry.kind !== 'driver' || entry.data === undefined || header.command === 'run') return undefined;
+  if (entry.kind !== 'driver' || entry.data === undefined || isOfVmm(header)) return undefined;
   return {
     device: entry.device,
     way: header.command === 'save' ? 'out' : 'in',

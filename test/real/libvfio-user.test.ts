@@ -1,8 +1,9 @@
 import { randomFillSync } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Conclusion } from '../../src/check/index.ts';
 import { stateName } from '../../src/device/migratable.ts';
+import { readRecording } from '../../src/recording/reader.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { within } from '../../src/vmm/deadline.ts';
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
@@ -194,4 +195,35 @@ describe.skipIf(missingPeers !== undefined)(`libvfio-user's sample server${becau
       }
     },
   );
+
+  it.each([
+    ['190f85b', 'v1'],
+    ['1569a37', 'v2'],
+    ['190f85b', 'v2'],
+    ['1569a37', 'v1'],
+  ] as const)('of %s is recorded, by a proxy, for a client of %s', { timeout: TIMEOUT }, async (commit, seen) => {
+    const path = bed().path('recorded');
+    const file = bed().path('recorded.jsonl');
+    const state = stateFor(commit);
+    await startPeer(bed(), commit, path);
+    const options = [...optionsFor(seen, commit), '--record', file, '--record-data'];
+    proxies.push(await startProxy(bed(), `${path}.proxy`, path, options));
+    const client = new TestClient(`${path}.proxy`);
+    write(client, BAR1, state.subarray(0, bar1Size(commit)));
+    write(client, BAR0, state.subarray(bar1Size(commit)));
+    const pieces = client.save();
+    expect(Buffer.concat(pieces)).toBeBytes(state);
+    await close(client);
+    const lines = [...readRecording([readFileSync(file)])];
+    expect(lines.at(-1)).toMatchObject({ kind: 'end', why: 'ended' });
+    const accesses = lines.flatMap((line) => (line.kind === 'access' ? [line] : []));
+    const kept = readFileSync(`${file}.data`);
+    const data = accesses.flatMap((line) => (line.data === undefined ? [] : [line.data]));
+    expect(Buffer.concat(data.map(({ at = 0, bytes }) => kept.subarray(at, at + bytes)))).toBeBytes(state);
+    const nested = accesses.flatMap(({ driver = [] }) => driver.map(({ protocol }) => protocol));
+    expect(new Set(nested)).toEqual(new Set([COMMITS[commit]]));
+    expect((await runCli(['check', '--recording', file])).exit).toEqual(OK);
+    expect((await runCli(['timeline', file])).exit).toEqual(OK);
+    expect((await runCli(['trace', '--summary', file])).exit).toEqual(OK);
+  });
 });

@@ -23,6 +23,8 @@ import { poll, within } from '../../src/vmm/deadline.ts';
 const WORKER = fileURLToPath(new URL('../../dist/cli/service-worker.js', import.meta.url));
 const PATIENCE = 20_000;
 
+const UNRECORDED: ServeOrder['recording'] = { recordLimit: '256M' };
+
 /** Serving threads of a test, which are ended with it, and a directory for their sockets. */
 export class Services {
   readonly directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
@@ -30,9 +32,9 @@ export class Services {
   #count = 0;
 
   /** Serves a simulated device and returns the path of the socket. */
-  serve(device: string, timeout = PATIENCE): Promise<string> {
+  serve(device: string, timeout = PATIENCE, recording: ServeOrder['recording'] = UNRECORDED): Promise<string> {
     const listen = this.#path('device');
-    return this.#start({ command: 'serve', device, listen, timeout, verbose: false });
+    return this.#start({ command: 'serve', device, listen, timeout, verbose: false, recording });
   }
 
   proxy(connect: string, options: Partial<ProxyOrder> = {}): Promise<string> {
@@ -48,6 +50,7 @@ export class Services {
       connect,
       timeout: PATIENCE,
       verbose: false,
+      recording: UNRECORDED,
       ...options,
     });
   }
@@ -78,9 +81,14 @@ export class Services {
     return order.listen;
   }
 
-  /** Ends them, the last first, and says what they have left behind. */
-  async end(): Promise<string[]> {
+  /** Ends them, the last first. */
+  async stop(): Promise<void> {
     for (const end of this.#ends.splice(0).toReversed()) await end();
+  }
+
+  /** Ends them, and says what they have left behind. */
+  async end(): Promise<string[]> {
+    await this.stop();
     const left = readdirSync(this.directory);
     rmSync(this.directory, { recursive: true, force: true });
     return left;

@@ -9,16 +9,18 @@ export interface Asked {
   readonly device: string | undefined;
   readonly call: RecordedCall;
   readonly errno: ErrnoName | undefined;
+  /** Of a read by vfio-user, how many bytes were asked for. */
+  readonly bytesAsked: number | undefined;
 }
 
 /** What a line tells of a VMM; of `save` and `restore` these are the calls on the device. */
 export function askedIn(line: RecordingLine, number: number, isOfVmm: boolean): Asked | undefined {
   if (line.kind === 'access' && isOfVmm) {
-    const { device, call } = line;
-    return { line: number, device, call, errno: line.errno ?? errnoOf(call) };
+    const { device, call, asked } = line;
+    return { line: number, device, call, errno: line.errno ?? errnoOf(call), bytesAsked: asked };
   }
   if (line.kind !== 'driver' || isOfVmm) return undefined;
-  return { line: number, device: line.device, call: line.call, errno: errnoOf(line.call) };
+  return { line: number, device: line.device, call: line.call, errno: errnoOf(line.call), bytesAsked: undefined };
 }
 
 function errnoOf(call: RecordedCall): ErrnoName | undefined {

@@ -1,5 +1,5 @@
 import { ShimError } from '../../error.ts';
-import type { RecordingHeader, RecordingLine } from '../../recording/format.ts';
+import { isOfVmm, type RecordingHeader, type RecordingLine } from '../../recording/format.ts';
 import { readRecording } from '../../recording/reader.ts';
 import type { RuleText } from '../rule.ts';
 import { askedIn, type Asked } from './asked.ts';
@@ -66,8 +66,9 @@ export class VmmJudge {
     if (asked !== undefined) this.#judge(asked);
   }
 
-  #begin({ command, present }: RecordingHeader): void {
-    this.#isOfVmm = command === 'run';
+  #begin(header: RecordingHeader): void {
+    const { present } = header;
+    this.#isOfVmm = isOfVmm(header);
     if (present?.startsWith('draft-') === true) throw notCovered(present);
   }
 

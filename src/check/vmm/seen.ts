@@ -15,7 +15,7 @@ export class Seen {
   hasOffset = false;
   /** v2: the state, as it was shown or entered last. */
   v2State: string | undefined;
-  /** In STOP_COPY a read has returned 0. */
+  /** In STOP_COPY a read has returned 0; by vfio-user, less than was asked for. */
   isAtEnd = false;
 
   /** Notes what was asked, once it was looked at. */
@@ -54,7 +54,7 @@ export class Seen {
     this.hasOffset = false;
   }
 
-  #noteV2({ call, errno }: Asked): void {
+  #noteV2({ call, errno, bytesAsked = 1 }: Asked): void {
     if (!isV2(call)) return;
     switch (call.call) {
       case 'set-state':
@@ -64,7 +64,9 @@ export class Seen {
         if (call.state !== undefined && call.state !== this.v2State) this.#enterV2(call.state);
         return;
       case 'data':
-        if (this.v2State === 'STOP_COPY' && call.direction === 'out' && call.bytes === 0) this.isAtEnd = true;
+        if (this.v2State === 'STOP_COPY' && call.direction === 'out' && (call.bytes ?? bytesAsked) < bytesAsked) {
+          this.isAtEnd = true;
+        }
         return;
       default:
     }

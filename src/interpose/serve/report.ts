@@ -24,6 +24,9 @@ const device_report = struct('device_report', 64, {
   data_offset: ['count', 48],
 });
 
+/** Bytes of memory for a counter. */
+export const REPORT_SIZE = device_report.size + LISTED;
+
 /** How often a device with `dma-peers` wrote to others: to such that take that in their state, and to such that do not. */
 export interface PeerCounts {
   readonly peerWrites: number;

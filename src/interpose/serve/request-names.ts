@@ -45,7 +45,7 @@ export function featureAsked(argument: Argument): string {
 }
 
 /** The operations and the feature in the flags of `struct vfio_device_feature`. */
-function featureName(flags: number): string {
+export function featureName(flags: number): string {
   const number = flags & features.VFIO_DEVICE_FEATURE_MASK;
   const asked = OPERATIONS.flatMap(([name, flag]) => ((flags & flag) === 0 ? [] : [name]));
   return [...asked, FEATURES.get(number) ?? String(number)].join(' ');

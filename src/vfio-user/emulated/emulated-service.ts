@@ -14,6 +14,7 @@ import {
   vfio_user_region_io_fds,
 } from '../../abi/vfio-user.ts';
 import { vfio_region_info } from '../../abi/vfio-device.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
 import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
 import { CONFIG_AT, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
@@ -42,7 +43,8 @@ import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
 import { EventFds } from '../server/event-fds.ts';
 import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
 import { answerAccess, REGION_ACCESSES, type RegionMemory } from '../server/region-access.ts';
-import type { Service } from '../server/serve.ts';
+import type { Recorded } from '../watch/message-recorder.ts';
+import type { RecordableService } from '../watch/recorded-service.ts';
 import { OFFERED_FDS } from '../wire/connection.ts';
 import type { Message } from '../wire/message.ts';
 import type { Version } from '../wire/version.ts';
@@ -50,7 +52,7 @@ import type { Version } from '../wire/version.ts';
 const NOTHING = new Uint8Array(0);
 
 /** A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates. */
-export class EmulatedService implements Service, DeviceHost, RegionMemory {
+export class EmulatedService implements RecordableService, DeviceHost, RegionMemory {
   readonly sim: Sim;
   readonly region: V1Device | undefined;
   readonly v2: V2Device | undefined;
@@ -64,9 +66,15 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
   readonly #config: PciConfig;
   readonly #dma: ClientDma;
   readonly #working: EmulatedDma | undefined;
+  readonly #watched: MigratableDevice;
   #client: Client | undefined;
 
-  constructor(plan: PlannedDevice, warn: (message: string) => void) {
+  /** `watch`: the same device, whose calls are recorded. */
+  constructor(
+    plan: PlannedDevice,
+    warn: (message: string) => void,
+    watch: (device: MigratableDevice) => MigratableDevice = (device) => device,
+  ) {
     const { spec } = plan;
     // SAFETY: the descriptors stay open as long as this process, as the device does
     const files = deviceFiles(filesOf(plan).map(({ name, size }) => createSharedMemory(name, size).number));
@@ -77,8 +85,9 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
-    if (sim.protocol === 'v1') this.region = sim.device;
-    if (sim.protocol === 'v2') this.v2 = sim.device;
+    this.#watched = watch(sim);
+    if (this.#watched.protocol === 'v1') this.region = this.#watched.device;
+    if (this.#watched.protocol === 'v2') this.v2 = this.#watched.device;
     this.#own = new SharedStore(files.device, CONFIG_AT + REGION_SPAN);
     this.#regions = { ...emulatedRegions(plan, 0), migration: 0n };
     this.#mappable = new Map([
@@ -112,6 +121,12 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
       migration: { pgsize: PAGE_SIZE },
       write_multiple: true,
     };
+  }
+
+  get recorded(): Recorded {
+    const { region, v2 } = this;
+    const protocol = region === undefined ? v2 && ('v2' as const) : 'v1';
+    return { protocol, driver: protocol, region: region && MIGRATION_REGION_INDEX, section: region };
   }
 
   answer(client: Client, message: Message): void {
@@ -205,7 +220,7 @@ export class EmulatedService implements Service, DeviceHost, RegionMemory {
   }
 
   reset(): void {
-    this.sim.device.reset();
+    this.#watched.device.reset();
   }
 
   work(now: number): number {

@@ -1,7 +1,8 @@
 import { ShimError, errnoNameOf } from '../../error.ts';
 import { Server } from '../client/server.ts';
 import type { Client } from '../server/client.ts';
-import type { Service } from '../server/serve.ts';
+import type { Recorded } from '../watch/message-recorder.ts';
+import type { RecordableService } from '../watch/recorded-service.ts';
 import type { Connection, Stop } from '../wire/connection.ts';
 import type { Link } from '../wire/link.ts';
 import { closeFds, type Message } from '../wire/message.ts';
@@ -21,7 +22,7 @@ export interface ProxyOptions extends TranslationOptions {
 const LAST_PATIENCE = 5000;
 
 /** Each client has a connection of its own to the server, which drops what a client has mapped when that ends. */
-export class ProxyService implements Service {
+export class ProxyService implements RecordableService {
   readonly #options: ProxyOptions;
   #server: Server | undefined;
   #session: ProxySession | undefined;
@@ -37,6 +38,10 @@ export class ProxyService implements Service {
     this.#server = Server.connect(path, { timeout, stop, capabilities: without(capabilities), onCommand });
     this.#session = new ProxySession(client, this.#server, this.#options);
     return without(this.#server.version.capabilities);
+  }
+
+  get recorded(): Recorded {
+    return this.#session?.recorded ?? NOBODY;
   }
 
   answer(_client: Client, message: Message): void {
@@ -76,6 +81,8 @@ export class ProxyService implements Service {
     }
   }
 }
+
+const NOBODY: Recorded = { driver: undefined, protocol: undefined, region: undefined, section: undefined };
 
 /** What of the capabilities passes: each side has a twin socket of its own. */
 function without(capabilities: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {

@@ -18,6 +18,7 @@ import {
   VFIO_USER_REGION_WRITE,
 } from '../../abi/vfio-user.ts';
 import { recover, stateName, type MigratableDevice } from '../../device/migratable.ts';
+import { observe } from '../../device/observe.ts';
 import { ShimError } from '../../error.ts';
 import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
@@ -36,12 +37,13 @@ import { answerRead, answerWrite } from '../server/migration-data.ts';
 import { accessIn, answerAccess, REGION_ACCESSES, writesIn, type RegionMemory } from '../server/region-access.ts';
 import { closeFds, type Message } from '../wire/message.ts';
 import { MAX_BODY } from '../wire/connection.ts';
+import type { Recorded } from '../watch/message-recorder.ts';
 import { allDirty, DirtyPagesLog } from './dirty-pages-log.ts';
 import { DirtyTranslation } from './dirty-translation.ts';
 import { asked, checkFeature, forward } from './forward.ts';
 import { checkStateWrite } from './guarded-v1.ts';
 import { MappedRanges } from './mapped-ranges.ts';
-import { translate, type Translation, type TranslationOptions } from './translation.ts';
+import { translate, type ForwardObserver, type Translation, type TranslationOptions } from './translation.ts';
 
 const NOTHING = new Uint8Array(0);
 
@@ -63,6 +65,7 @@ export class ProxySession implements RegionMemory {
   /** The server's migration region is not shown, as v2 is. */
   readonly #hidesOwn: boolean;
   readonly #showsV2: boolean;
+  readonly #recorder: ForwardObserver | undefined;
   /** The client migrates by what is translated. */
   #isTranslating = false;
 
@@ -70,7 +73,10 @@ export class ProxySession implements RegionMemory {
     this.#client = client;
     this.#server = server;
     this.#port = new SocketPort(server);
-    this.#device = identifySocket(this.#port);
+    const { recorder } = options;
+    const found = identifySocket(this.#port);
+    this.#device = found && recorder ? observe(found, (event) => recorder.driver(event)) : found;
+    this.#recorder = recorder;
     this.#regions = deviceInfo(this.#port).regions;
     const protocol = this.#device?.protocol;
     if (protocol === 'v1') this.#own = findMigrationRegion(this.#port)?.index;
@@ -88,8 +94,18 @@ export class ProxySession implements RegionMemory {
 
   answer(message: Message): void {
     const answered = this.#answered(message);
-    if (answered === undefined) forward(this.#server, this.#client, message);
-    else this.#client.reply(message, answered.body, answered.fds);
+    if (answered !== undefined) {
+      this.#client.reply(message, answered.body, answered.fds);
+      return;
+    }
+    this.#recorder?.forwarded();
+    forward(this.#server, this.#client, message);
+  }
+
+  get recorded(): Recorded {
+    const protocol = this.#device?.protocol;
+    const driver = protocol === 'v1' || protocol === 'v2' ? protocol : undefined;
+    return { driver, protocol: driver, region: this.#shown ?? this.#own, section: this.#translation?.region };
   }
 
   /** What the proxy answers itself; `undefined` if the command is the server's. */

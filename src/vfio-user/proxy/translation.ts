@@ -1,5 +1,6 @@
 import { DEVICE_ARENA_SIZE } from '../../interpose/memory/journal.ts';
 import { makePresentations } from '../../interpose/serve/presentations.ts';
+import type { DeviceEvent } from '../../device/device-event.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { createSharedMemory, mapSharedMemory } from '../../sys/memory.ts';
@@ -18,6 +19,14 @@ export interface TranslationOptions {
   /** Bytes of the data section of a migration region that is shown. */
   readonly dataSection: number;
   readonly warn: (message: string) => void;
+  /** Who hears of calls on the server's device, and of commands that go there as they are. */
+  readonly recorder?: ForwardObserver | undefined;
+}
+
+/** Hears what is asked of a server. */
+export interface ForwardObserver {
+  driver(event: DeviceEvent): void;
+  forwarded(): void;
 }
 
 /** A server's device in the protocols that are presented, and by which of them it is translated. */

@@ -1,9 +1,16 @@
+import type { ErrnoName } from '../../abi/errno.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { socketPair, SOCK_STREAM } from '../../sys/socket.ts';
 import { Connection } from '../wire/connection.ts';
 import { checked, Link, type Asked } from '../wire/link.ts';
 import { closeFds, type Message } from '../wire/message.ts';
 import type { Version } from '../wire/version.ts';
+
+/** Who hears how a client's commands are answered. */
+export interface AnswerObserver {
+  answered(body: Uint8Array, fds: number): void;
+  refused(errno: ErrnoName): void;
+}
 
 /** How many commands of a client, and how many bytes of them, are kept while the client is asked something. */
 const MOST_KEPT = 64;
@@ -15,6 +22,8 @@ const MOST_BYTES = 8 * 1024 * 1024;
  */
 export class Client {
   readonly connection: Connection;
+  /** Is told how each command is answered, once it is. */
+  observer: AnswerObserver | undefined;
   readonly #link: Link;
   #twin: Link | undefined;
   readonly #kept: Message[] = [];
@@ -77,12 +86,14 @@ export class Client {
     return checked(reply, asked.name, this.connection.peer).body;
   }
 
-  get reply(): Link['reply'] {
-    return (...of) => this.#link.reply(...of);
+  reply(message: Message, body: Uint8Array, fds: readonly number[] = []): void {
+    this.#link.reply(message, body, fds);
+    this.observer?.answered(body, fds.length);
   }
 
-  get refuse(): Link['refuse'] {
-    return (...of) => this.#link.refuse(...of);
+  refuse(message: Message, errno: ErrnoName): void {
+    this.#link.refuse(message, errno);
+    this.observer?.refused(errno);
   }
 
   /** True if either connection is at its end. */
