@@ -52,6 +52,11 @@ export function createEventFd(): OwnedFd {
   return new OwnedFd(syscall('event counter', 'eventfd2', 0, O_CLOEXEC | O_NONBLOCK));
 }
 
+/** True for a counter as createEventFd() makes it, whoever has made it. */
+export function isEventFd(fd: number): boolean {
+  return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+}
+
 export function setCloseOnExec(fd: number, on: boolean): void {
   syscall(`descriptor ${fd}: set close-on-exec`, 'fcntl', fd, F_SETFD, on ? FD_CLOEXEC : 0);
 }

@@ -16,6 +16,7 @@ import {
   VFIO_DEVICE_SET_IRQS,
 } from '../../abi/vfio-ioctl.ts';
 import { deviceRequest, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
+import { isEventFd } from '../../sys/fd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Message } from '../wire/message.ts';
 import { MessageArgument } from './argument.ts';
@@ -70,6 +71,8 @@ export function answerSetIrqs(message: Message, eventFds: EventFds, host: Device
     if (count > MAX_IRQS || (given !== 0 && given !== count)) {
       throw refuse('EINVAL', `SET_IRQS: ${given} descriptors for ${count} interrupts`);
     }
+    const isOther = message.fds.some((fd) => fd !== undefined && !isEventFd(fd.number));
+    if (isOther) throw refuse('EINVAL', 'SET_IRQS: a descriptor is none of an eventfd');
     struct = new Uint8Array(vfio_irq_set.size + 4 * count);
     struct.set(message.body.subarray(0, vfio_irq_set.size));
     vfio_irq_set.view(struct).argsz = struct.length;

@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import {
   VFIO_USER_DIRTY_PAGES,
   VFIO_USER_DMA_MAP,
@@ -110,6 +111,7 @@ export class ClientDma implements ContainerHost {
     const isFile = fds.length === 1;
     const kinds = VFIO_USER_F_DMA_REGION_MMAP | VFIO_USER_F_DMA_REGION_FILE_IO;
     if (!isFile && (map.flags & kinds) !== 0) throw refuse('EINVAL', 'DMA_MAP: of a file, without its descriptor');
+    if (isFile && !isMemory(fds[0])) throw refuse('EINVAL', 'DMA_MAP: the descriptor is none of a file');
     this.#number += 1n;
     // who is asked to access memory is told where by its address
     const offset = isFile ? map.offset : map.addr;
@@ -177,6 +179,13 @@ export class ClientDma implements ContainerHost {
     this.#files.clear();
     this.mappings = noMappings();
   }
+}
+
+/** A file, or a device that has memory: no socket, pipe or counter. */
+function isMemory(fd: OwnedFd | undefined): boolean {
+  if (fd === undefined) return false;
+  const found = fstatSync(fd.number);
+  return found.isFile() || found.isCharacterDevice() || found.isBlockDevice();
 }
 
 function noMappings(): DmaMappings {
