@@ -82,6 +82,9 @@ export const STATX_TYPE = 1;
 export const STATX_INO = 0x100;
 /** `struct statx` (linux/stat.h), as far as it says which file it is. */
 export const statx = struct('statx', 256, {
+  stx_mask: ['u32', 0],
+  stx_blksize: ['u32', 4],
+  stx_nlink: ['u32', 16],
   stx_mode: ['u16', 28],
   stx_ino: ['u64', 32],
   stx_rdev_major: ['u32', 128],

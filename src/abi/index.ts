@@ -6,6 +6,7 @@ export * from './epoll.ts';
 export * from './errno.ts';
 export * from './fcntl.ts';
 export * from './ioctl.ts';
+export * from './iommufd.ts';
 export * from './mman.ts';
 export * from './mount.ts';
 export * from './prctl.ts';

@@ -33,3 +33,4 @@ export const RLIMIT_NOFILE = 7;
 /** Capabilities that allow to lock memory beyond the limit, and to trace any process (linux/capability.h). */
 export const CAP_IPC_LOCK = 14;
 export const CAP_SYS_PTRACE = 19;
+export const CAP_SYS_RESOURCE = 24;

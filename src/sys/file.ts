@@ -1,4 +1,4 @@
-import { constants, openSync } from 'node:fs';
+import { constants, openSync, readFileSync } from 'node:fs';
 import {
   AT_EMPTY_PATH,
   AT_STATX_DONT_SYNC,
@@ -81,6 +81,11 @@ export function characterDevice(fd: number): string | undefined {
   return (view.stx_mode & constants.S_IFMT) === constants.S_IFCHR
     ? `${view.stx_rdev_major}:${view.stx_rdev_minor}`
     : undefined;
+}
+
+/** Whether an open file of this process has a lock of its own, by flock(2) (proc_pid_fdinfo(5)). */
+export function hasLock(fd: number): boolean {
+  return readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1').includes('FLOCK');
 }
 
 /** Opens shared memory of this process anew, with a position, flags and locks of its own. */

@@ -33,6 +33,8 @@ function path(name: string, key: string): string {
       : name === 'seccomp_notif' && /^(nr|arch|instruction_pointer|args\d)$/.test(key)
         ? `data.${key}`
         : key.replace(/^bitmap_/, 'bitmap.');
+  if (name === 'iommu_hw_info') return nested.replace(/^reserved(\d)$/, '__reserved[$1]');
+  if (name.startsWith('iommu_')) return nested.replace(/^reserved/, '__reserved');
   return nested.replace(/(args|regs)(\d+)$/, '$1[$2]');
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test, type TestContext } from 'vitest';
+import * as iommufd from '../../src/abi/iommufd.ts';
 import { archClaims, commonClaims, errnoClaims, genericSyscallClaims, grown, unclaimed, type Claim } from './claims.ts';
 import { headersOf, headersVersion, probe, type Answers } from './probe.ts';
 import { patient } from '../support/patience.ts';
@@ -69,6 +70,10 @@ const mayBeMissing = [
   'vfio_precopy_info',
 ];
 
+/** A header that came with Linux 6.2, and all that is of it. */
+const prelude = ['#if __has_include(<linux/iommufd.h>)', '#include <linux/iommufd.h>', '#endif'].join('\n');
+mayBeMissing.push(...Object.keys(iommufd));
+
 /** `name` of `name`, `name size`, `name.field offset`. */
 const subject = (name: string): string => /^\w+/.exec(name)?.[0] ?? name;
 
@@ -105,7 +110,7 @@ describe('the installed kernel headers', () => {
     `agree with every constant and struct of src/abi${reason}`,
     { timeout: patient(300_000) },
     async (context) => {
-      const answers = probe(headers, commonClaims);
+      const answers = probe(headers, commonClaims, { prelude });
       expect(heard(commonClaims, answers)).toEqual(said(commonClaims, answers, mayBeMissing));
       await report(context, answers);
     },

@@ -2,7 +2,8 @@ import type { Arch } from '../../src/abi/arch.ts';
 import type { FdWindow } from '../../src/interpose/run/plan.ts';
 import type { SeccompData } from './bpf-machine.ts';
 
-const VFIO_IOCTLS = [0x3b64, 0x3b7d] as const;
+/** Those of linux/vfio.h and linux/iommufd.h. */
+const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 
 /** What the filter is for, in words of this language: true for a system call that a supervisor has to see. */
 export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
@@ -27,6 +28,14 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'open':
       return forBoth(a1);
     case 'openat2':
+    case 'fstat':
+    case 'newfstatat':
+    case 'statx':
+    case 'stat':
+    case 'lstat':
+    case 'access':
+    case 'faccessat':
+    case 'faccessat2':
       return true;
     case 'sendfile':
       return isDataFd(a0) || isDataFd(a1);

@@ -1,6 +1,6 @@
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
-import { errnoNameOrEio, hasErrno } from '../../error.ts';
+import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import type { FdStore } from '../../sys/socket.ts';
@@ -14,20 +14,22 @@ import type { Devices } from '../serve/devices.ts';
 import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import { CDEV_REQUESTS } from './iommufds.ts';
 import { MappedProcesses } from './mapped-processes.ts';
+import { nodesOf, type Node } from './node-paths.ts';
+import { answerLook, lookOf } from './node-stat.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { VfioNodes } from './vfio-nodes.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import type { JournalLayout } from '../memory/journal.ts';
 import type { Ledgers } from '../memory/ledger.ts';
-import { groupPath, type Plan } from '../run/plan.ts';
+import type { Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import type { ServeOptions } from '../serve/served-device.ts';
 import type { Turn } from '../memory/turn.ts';
 
 const numbers = arch.syscalls;
 const PATH_MAX = 4096;
-const CONTAINER = '/dev/vfio/vfio';
 
 /** The memory of emulated devices: the journal, and the files of each. */
 export interface EmulationMemory {
@@ -35,6 +37,8 @@ export interface EmulationMemory {
   readonly journal: Uint8Array;
   readonly ledgers: Ledgers;
   readonly filesOf: (device: number) => DeviceFiles;
+  /** Whoever has a device's file may use it, as in a rehearsal, which has no nodes to open it by. */
+  readonly areGranted?: boolean;
   /** Without it, all drivers have data fds as those without poll. */
   readonly storeOf?: (device: number) => FdStore;
 }
@@ -45,12 +49,14 @@ export class Emulation implements Devices {
   /** The devices that do DMA. */
   readonly #working: readonly { readonly dma: EmulatedDma; readonly place: number }[];
   readonly #nodes: VfioNodes;
-  readonly #groupPaths: readonly string[];
-  readonly #paths: ReadonlyMap<string, number>;
+  readonly #nodePaths: readonly Node[];
+  readonly #areGranted: boolean;
   readonly #deviceInodes: readonly number[];
   readonly #recorder: AccessRecorder | undefined;
 
-  constructor(plan: Plan, { layout, journal, ledgers, filesOf, storeOf }: EmulationMemory, options: ServeOptions) {
+  constructor(plan: Plan, memory: EmulationMemory, options: ServeOptions) {
+    const { layout, journal, ledgers, filesOf, storeOf, areGranted = false } = memory;
+    this.#areGranted = areGranted;
     const processes = new MappedProcesses();
     this.#recorder = options.recorder;
     this.#devices = plan.devices.map((device, n) =>
@@ -70,9 +76,7 @@ export class Emulation implements Devices {
       this.#nodes.save();
       ledgers.commit([this.#nodes.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
     }
-    this.#groupPaths = plan.devices.map(groupPath);
-    const groups = this.#groupPaths.map((path, n) => [path, n] as const);
-    this.#paths = new Map([[CONTAINER, -1], ...groups]);
+    this.#nodePaths = nodesOf(plan);
   }
 
   at(place: number): EmulatedDevice | undefined {
@@ -104,17 +108,21 @@ export class Emulation implements Devices {
   ioctl(turn: Turn, command: number): number {
     const { call } = turn;
     const what = identify(this, call.tid, call.s32(0));
-    if (what?.kind === 'group' || what?.kind === 'container') {
-      this.#recorder?.onNode(what.kind, what.kind === 'group' ? (this.#groupPaths[what.group] ?? '') : CONTAINER);
+    if (what?.kind === 'group' || what?.kind === 'container' || what?.kind === 'iommufd') {
+      this.#recorder?.onNode(what.kind, this.#nodeOf(what)?.path ?? '');
       turn.touch(this.#nodes.ledger);
       return this.#nodes.ioctl(turn, command, what);
     }
-    const device = what?.kind === 'device' ? this.#devices[what.place] : undefined;
+    const place = what?.kind === 'device' ? what.place : -1;
+    const device = this.#devices[place];
     if (device === undefined) return CONTINUE;
     turn.touch(device.ledger);
+    if (CDEV_REQUESTS.has(command)) turn.touch(this.#nodes.ledger);
     device.counted();
     device.usedBy(call.tid);
     try {
+      const answered = this.#areGranted ? undefined : this.#nodes.iommufds.deviceIoctl(turn, command, place);
+      if (answered !== undefined) return answered;
       const argument = new CallArgument(call);
       if (command === VFIO_DEVICE_FEATURE) this.#recorder?.asksFor(featureAsked(argument));
       return deviceRequest(argument, command, device, device.driver.regions, (resuming, tell) =>
@@ -128,13 +136,56 @@ export class Emulation implements Devices {
   open(turn: Turn): number {
     const { call } = turn;
     const pathArgument = call.nr === numbers.openat ? 1 : 0;
-    const path = pathOf(call, pathArgument);
-    const node = path === undefined ? undefined : this.#paths.get(path);
+    const node = this.#nodeAt(pathOf(call, pathArgument));
     if (node === undefined) return CONTINUE;
     const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
-    this.#recorder?.onNode(node < 0 ? 'container' : 'group', path ?? '');
+    this.#recorder?.onNode(node.kind, node.path);
     turn.touch(this.#nodes.ledger);
-    return node < 0 ? this.#nodes.openContainer(turn, closeOnExec) : this.#nodes.openGroup(turn, node, closeOnExec);
+    switch (node.kind) {
+      case 'container':
+        return this.#nodes.openContainer(turn, closeOnExec);
+      case 'iommufd':
+        return this.#nodes.iommufds.open(turn, closeOnExec);
+      case 'group':
+        return this.#nodes.openGroup(turn, node.place, closeOnExec);
+      case 'cdev':
+        return this.#nodes.iommufds.openDevice(turn, node.place, closeOnExec);
+    }
+  }
+
+  look(call: Call): number {
+    const look = lookOf(call);
+    if (look === undefined) return CONTINUE;
+    const path = look.path === undefined ? '' : pathOf(call, look.path);
+    const node = path === '' ? this.#nodeBehind(call, look.fd) : this.#nodeAt(path);
+    if (node === undefined) return CONTINUE;
+    this.#recorder?.onNode(node.kind, node.path);
+    return answerLook(call, look, node);
+  }
+
+  #nodeAt(path: string | undefined): Node | undefined {
+    return path?.startsWith('/dev/') === true ? this.#nodePaths.find((node) => node.path === path) : undefined;
+  }
+
+  /** The node that a descriptor was opened by; none of a device that its group has given out. */
+  #nodeBehind(call: Call, fd: number | undefined): Node | undefined {
+    if (fd === undefined || fd < 0) return undefined;
+    const what = inOrder(() => identify(this, call.tid, fd));
+    return what?.kind === 'device' && this.#nodes.iommufds.isGroups(what.place) ? undefined : this.#nodeOf(what);
+  }
+
+  #nodeOf(what: Descriptor | undefined): Node | undefined {
+    switch (what?.kind) {
+      case 'container':
+      case 'iommufd':
+        return this.#nodePaths.find(({ kind }) => kind === what.kind);
+      case 'group':
+        return this.#nodePaths.find(({ kind, place }) => kind === 'group' && place === what.group);
+      case 'device':
+        return this.#nodePaths.find(({ kind, place }) => kind === 'cdev' && place === what.place);
+      default:
+        return undefined;
+    }
   }
 }
 
@@ -145,6 +196,16 @@ function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
   const result = turn.answers.addFd(turn.call.id, fd, { send: true, closeOnExec: closeOnExec ? O_CLOEXEC : 0 });
   if (result >= 0 || failedWith(result, 'ENOENT')) return; // ENOENT: the target is gone
   throw refuse(errnoNameOrEio(-result), 'the target takes no descriptor');
+}
+
+/** What cannot be told is the kernel's to answer: nothing follows from how a file looks. */
+function inOrder<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch (error) {
+    if (error instanceof ShimError) return undefined;
+    throw error;
+  }
 }
 
 /**

@@ -1,8 +1,10 @@
 import type { OwnedFd } from '../../sys/fd.ts';
-import { identityOf, pidOf } from '../../sys/pidfd.ts';
+import { inodeOfOwn } from '../../sys/file.ts';
+import { syscall } from '../../sys/libc.ts';
+import { duplicateFd, identityOf, pidOf } from '../../sys/pidfd.ts';
 import { holdMemory, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 import { programOf } from '../../sys/program.ts';
-import type { MemoryOwner } from '../../vfio/server/dma-mappings.ts';
+import type { MappedMemory, MemoryOwner } from '../../vfio/server/dma-mappings.ts';
 
 /** Who writes to memory that was mapped for DMA, by the numbers that were kept of whoever has mapped it. */
 export type MappedMemoryWriter = Pick<MappedProcesses, 'write'>;
@@ -20,12 +22,15 @@ export function ownerOf(tid: number): MemoryOwner {
 export class MappedProcesses {
   /** Of each program, its memory; `undefined` if it is gone. */
   readonly #held = new Map<bigint, OwnedFd | undefined>();
+  /** The files that were mapped by a descriptor, by their inodes; `undefined` if nobody has it there any more. */
+  readonly #files = new Map<bigint, OwnedFd | undefined>();
 
   /**
-   * Writes `length` bytes that begin at an address here. False if the process is gone, or runs another program. Throws `EFAULT` if it has
+   * Writes `length` bytes that begin at an address here, to an address there, or an offset if it is a file's. False if the process is gone, or runs another program. Throws `EFAULT` if it has
    * no such memory, and what opening it throws.
    */
-  write(owner: MemoryOwner, address: number, at: number, length: number): boolean {
+  write(owner: MemoryOwner & Pick<MappedMemory, 'file'>, address: number, at: number, length: number): boolean {
+    if (owner.file !== undefined && owner.file > 0) return this.#writeFile(owner, owner.file - 1, address, at, length);
     const memory = this.#memoryOf(owner);
     if (memory === undefined) return false;
     try {
@@ -39,6 +44,14 @@ export class MappedProcesses {
     }
   }
 
+  #writeFile({ process, program }: MemoryOwner, fd: number, offset: number, at: number, length: number): boolean {
+    if (!this.#files.has(program)) this.#files.set(program, fileAt(process, fd, program));
+    const file = this.#files.get(program);
+    // SAFETY: the caller's bytes, which live as long as this call
+    if (file !== undefined) syscall('DMA to a file that is mapped', 'pwrite64', file.number, at, length, offset);
+    return file !== undefined;
+  }
+
   #memoryOf(owner: MemoryOwner): OwnedFd | undefined {
     const key = keyOf(owner);
     if (this.#held.has(key)) return this.#held.get(key);
@@ -49,6 +62,15 @@ export class MappedProcesses {
     this.#held.set(key, isTheirs ? memory : undefined);
     return isTheirs ? memory : undefined;
   }
+}
+
+/** The memory behind a descriptor of a process, if it is the one of that inode still. */
+function fileAt(process: bigint, fd: number, inode: bigint): OwnedFd | undefined {
+  const pid = pidOf(process);
+  const file = identityOf(pid) === process ? duplicateFd(pid, fd) : undefined;
+  if (file === undefined || BigInt(inodeOfOwn(file.number)) === inode) return file;
+  file.close();
+  return undefined;
 }
 
 function isThere({ process, program }: MemoryOwner, held?: OwnedFd): boolean {

@@ -11,7 +11,6 @@ import {
 import { O_RDWR } from '../../abi/fcntl.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import type { Kernel } from '../../sim/common-options.ts';
-import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
@@ -20,9 +19,12 @@ import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { ContainerState } from '../../vfio/server/container.ts';
 import { containerRequest } from '../../vfio/server/container-requests.ts';
-import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import { DmaMappings, type MemoryOwner } from '../../vfio/server/dma-mappings.ts';
+import type { IommufdState } from '../../vfio/server/iommufd-state.ts';
 import type { DmaPeer, DmaReach, EmulatedDma } from './emulated-dma.ts';
 import { ownerOf } from './mapped-processes.ts';
+import { Iommufds } from './iommufds.ts';
+import { checkName, isOpen, shareLock } from './node-files.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
@@ -34,6 +36,7 @@ interface NodesState {
   readonly containers: ContainerState[];
   /** For each group, the inode of its container, 0 for none. */
   readonly groups: number[];
+  readonly iommufds: IommufdState[];
 }
 
 /** A device, as far as its group and its users' descriptors go. */
@@ -52,15 +55,11 @@ export interface NodeDevice {
 /** Hands a descriptor to the caller as its call's answer. */
 export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
 
-/**
- * The emulated /dev/vfio: containers and groups, and which belongs to which.
- *
- * A lock on its file tells whether a group or a device is open somewhere: each user gets an open file of his own, which has the lock,
- * so it ends when the last of that file's descriptors is closed, whoever has got one and whatever has become of us.
- */
+/** The emulated /dev/vfio: containers and groups, and which belongs to which; beside them /dev/iommu, and devices by nodes of their own. */
 export class VfioNodes {
   readonly mappings: DmaMappings;
   readonly ledger: Ledger;
+  readonly iommufds: Iommufds;
   readonly #devices: readonly NodeDevice[];
   readonly #groupInodes: readonly number[];
   readonly #send: SendFd;
@@ -83,7 +82,20 @@ export class VfioNodes {
     this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
     this.#send = send;
     this.#doDma = devices.some(({ driver }) => driver.dma !== undefined);
-    this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0) } : this.#load();
+    this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0), iommufds: [] } : this.#load();
+    this.iommufds = new Iommufds(this.#state.iommufds, {
+      devices,
+      mappings: this.mappings,
+      mapsFiles: kernel !== '6.12',
+      send,
+      save: () => this.save(),
+      mapper: (tid) => this.#mapper(tid),
+      hasContainer: (group) => this.#state.groups[group] !== 0,
+      detachClosed: (group) => {
+        const container = this.container(this.#state.groups[group] ?? 0);
+        if (container !== undefined) this.#detachClosed(container);
+      },
+    });
   }
 
   /** Puts what changed into the arena. */
@@ -112,10 +124,12 @@ export class VfioNodes {
   whose(inode: number): Descriptor | undefined {
     const group = this.#groupInodes.indexOf(inode);
     if (group >= 0) return { kind: 'group', group };
+    if (this.iommufds.context(inode) !== undefined) return { kind: 'iommufd', inode };
     return this.container(inode) === undefined ? undefined : { kind: 'container', inode };
   }
 
-  ioctl(turn: Turn, command: number, what: Extract<Descriptor, { kind: 'group' | 'container' }>): number {
+  ioctl(turn: Turn, command: number, what: Extract<Descriptor, { kind: 'group' | 'container' | 'iommufd' }>): number {
+    if (what.kind === 'iommufd') return this.iommufds.ioctl(turn.call, command, what.inode);
     if (what.kind === 'group') return this.groupIoctl(turn, command, what.group);
     const container = this.container(what.inode);
     if (container === undefined) throw new RangeError('a container that was known');
@@ -168,30 +182,41 @@ export class VfioNodes {
       mappings: this.mappings,
       hasGroup: (of) => this.hasGroup(of),
       tellsOverflow: this.#kernel !== '6.12',
-      mapper: () => (this.#doDma ? ownerOf(call.tid) : { process: 0n, program: 0n }),
+      mapper: () => this.#mapper(call.tid),
       logs: (of) => this.#dmaIn(of).map(({ containerLog }) => containerLog),
     });
     this.save();
     return result;
   }
 
+  #mapper(tid: number): MemoryOwner {
+    return this.#doDma ? ownerOf(tid) : { process: 0n, program: 0n };
+  }
+
   /** What the device of a group may write to; `undefined` if that is nothing. */
   reachOf(group: number): DmaReach | undefined {
-    const container = this.container(this.#state.groups[group] ?? 0);
-    if (container === undefined || container.iommu === 0) return undefined;
+    const space = this.#spaceOf(group);
+    if (space === undefined) return undefined;
     return {
-      container: BigInt(container.inode),
-      isLogging: container.logging,
+      ...space,
       mappings: this.mappings,
       isOpen: () => isOpen(this.#device(group).driver.files.device),
-      peers: () => this.#peersOf(group, container),
+      peers: () => this.#peersOf(group, space.container),
     };
   }
 
-  #peersOf(group: number, { inode }: ContainerState): DmaPeer[] {
-    const { groups } = this.#state;
+  /** Whose mappings are the device's: its container's, or the address space's that it is attached to. */
+  #spaceOf(group: number): Pick<DmaReach, 'container' | 'isLogging'> | undefined {
+    const container = this.container(this.#state.groups[group] ?? 0);
+    if (container === undefined) return this.iommufds.spaceOf(group);
+    return container.iommu === 0 ? undefined : { container: BigInt(container.inode), isLogging: container.logging };
+  }
+
+  #peersOf(group: number, space: bigint): DmaPeer[] {
     return this.#devices.flatMap(({ name, driver: { sim, files } }, other) =>
-      other !== group && groups[other] === inode && isOpen(files.device) ? [{ name, device: sim }] : [],
+      other !== group && this.#spaceOf(other)?.container === space && isOpen(files.device)
+        ? [{ name, device: sim }]
+        : [],
     );
   }
 
@@ -294,27 +319,4 @@ export class VfioNodes {
       if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
     }
   }
-}
-
-/**
- * A name may be followed by ` vf_token=UUID`, the secret of a physical function with virtual ones: a device that is neither has none
- * (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_core_match).
- */
-function checkName(given: string, name: string): void {
-  const options = given.startsWith(name) ? given.slice(name.length) : 'x';
-  if (/^ *$/.test(options)) return;
-  const why = `VFIO_GROUP_GET_DEVICE_FD: ${given.slice(0, 200)}`;
-  if (options.startsWith(' ')) throw refuse('EINVAL', `${why}: the device takes no options, and has no vf_token`);
-  throw refuse('ENODEV', `${why}: no such device in the group`);
-}
-
-/** Whether somebody has an open file of this memory, other than ours. */
-function isOpen(memory: number): boolean {
-  using file = openAnew(memory, O_RDWR);
-  return !lockFile(file.number, 'exclusive');
-}
-
-/** Takes the lock that users of a device share; only we take others, and for a moment. */
-function shareLock(file: OwnedFd): void {
-  if (!lockFile(file.number, 'shared')) throw refuse('EBUSY', 'VFIO_GROUP_GET_DEVICE_FD: the device is locked');
 }

@@ -13,6 +13,7 @@ import { ShimError } from '../../error.ts';
 import { freshDirectory } from './fresh-directory.ts';
 import { sysfsFiles } from './sysfs-device.ts';
 import type { Plan, PlannedDevice } from '../run/plan.ts';
+import { CDEV_MAJOR, cdevName } from '../run/plan-device.ts';
 
 /** A device as the directory shows it: with its config space. */
 export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar'> {
@@ -21,9 +22,9 @@ export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar
 
 /**
  * Writes, for each device, a directory such as sysfs has one: `DIR/NAME` with the files of a PCI device, and links `driver` and
- * `iommu_group`, whose last parts are the driver's name and the group's number. A VMM looks at the last link only; programs that look for
- * devices on the bus look at the others, and take whatever is in DIR, and does not begin with a dot, for a device. Returns the absolute DIR
- * and whether it is a fresh one of ours.
+ * `iommu_group`, whose last parts are the driver's name and the group's number, and `vfio-dev/vfioN/dev` with the numbers of its own node. A
+ * VMM looks at the last two only; programs that look for devices on the bus look at the others, and take whatever is in DIR, and does not
+ * begin with a dot, for a device. Returns the absolute DIR and whether it is a fresh one of ours.
  */
 export function writeSysfs(
   directory: string | undefined,
@@ -33,7 +34,7 @@ export function writeSysfs(
   try {
     const path = directory === undefined ? freshDirectory('vfio-shim-', '; or give --sysfs') : resolve(directory);
     makeDirectory(join(path, '.drivers/vfio-pci'));
-    for (const device of devices) writeDevice(path, device);
+    for (const [place, device] of devices.entries()) writeDevice(path, device, place);
     return { path, fresh: directory === undefined };
   } catch (error) {
     if (error instanceof ShimError) throw error;
@@ -42,7 +43,7 @@ export function writeSysfs(
   }
 }
 
-function writeDevice(path: string, { name, group, bar, config }: ShownDevice): void {
+function writeDevice(path: string, { name, group, bar, config }: ShownDevice, place: number): void {
   const groupDevices = join('.iommu_groups', String(group), 'devices');
   makeDirectory(join(path, groupDevices));
   makeDirectory(join(path, name));
@@ -51,6 +52,9 @@ function writeDevice(path: string, { name, group, bar, config }: ShownDevice): v
   linkAnew('../.drivers/vfio-pci', join(path, name, 'driver'));
   for (const [file, contents] of Object.entries(sysfsFiles(name, config, bar)))
     writeAnew(Buffer.from(contents), join(path, name, file));
+  const node = join(path, name, 'vfio-dev', cdevName(place));
+  makeDirectory(node);
+  writeAnew(Buffer.from(`${CDEV_MAJOR}:${place}\n`), join(node, 'dev'));
 }
 
 /** What an earlier run has written stays as it is: others may be reading it, and it may not be this user's. */

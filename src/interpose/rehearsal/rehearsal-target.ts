@@ -66,7 +66,7 @@ export class RehearsalTarget implements Disposable {
     const journal = new Uint8Array(layout.size);
     const ledgers = new Ledgers(layout.ledgers(journal));
     const options = { ...own, warn: () => {}, log: undefined, peers: undefined };
-    const emulation = new Emulation(own, { layout, journal, ledgers, filesOf: () => files }, options);
+    const emulation = new Emulation(own, { layout, journal, ledgers, filesOf: () => files, areGranted: true }, options);
     this.#router = new Router(emulation, plan.dataFds);
     this.#turn = new Turn(this.#answers, ledgers, this.#call);
     const served = emulation.at(0);

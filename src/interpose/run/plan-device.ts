@@ -7,6 +7,18 @@ import type { PlannedDevice } from './plan.ts';
 const FIRST_GROUP = 9000;
 const FIRST_BUS = 0x90;
 
+/** The major number of the devices' own nodes: the kernel gives out the first that is free. */
+export const CDEV_MAJOR = 511;
+
+/** The name of a device's own node, in sysfs and /dev. */
+export function cdevName(place: number): string {
+  return `vfio${place}`;
+}
+
+export function cdevPath(place: number): string {
+  return `/dev/vfio/devices/${cdevName(place)}`;
+}
+
 /**
  * The devices of a run, in the order given: groups 9000, 9001, ..., addresses 0000:90:00.0, 0000:91:00.0, ... Whoever plans them
  * knows the simulated drivers; the keeper, which may live for months beside a VM, gets by with what stands in the plan.

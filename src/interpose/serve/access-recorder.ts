@@ -19,7 +19,7 @@ import { requestName } from './request-names.ts';
 
 /** What a call is about. */
 interface Subject {
-  readonly kind: 'device' | 'group' | 'container';
+  readonly kind: 'device' | 'group' | 'container' | 'iommufd';
   readonly name: string;
   /** The field that says so. */
   readonly field: Word;
@@ -144,9 +144,9 @@ export class AccessRecorder {
     this.#about('device', device);
   }
 
-  /** The call is on a group or a container, which has this path. */
-  onNode(kind: 'group' | 'container', path: string): void {
-    this.#about(kind, path);
+  /** The call is on a node, which has this path; one of a device's own is a device to whoever asks it. */
+  onNode(kind: 'group' | 'container' | 'iommufd' | 'cdev', path: string): void {
+    this.#about(kind === 'cdev' ? 'group' : kind, path);
   }
 
   #about(kind: Subject['kind'], name: string): void {

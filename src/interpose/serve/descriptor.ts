@@ -14,6 +14,8 @@ export type Descriptor =
   | { readonly kind: 'data fd'; readonly place: number }
   | { readonly kind: 'group'; readonly group: number }
   | { readonly kind: 'container'; readonly inode: number }
+  /** An open /dev/iommu. */
+  | { readonly kind: 'iommufd'; readonly inode: number }
   /** A data fd whose session has ended. */
   | { readonly kind: 'ended data fd' };
 

@@ -1,3 +1,4 @@
+import type { Call } from '../trap/call.ts';
 import type { DriverName } from '../../sim/drivers.ts';
 import type { FileOwner } from './descriptor.ts';
 import type { DeviceReport } from './report.ts';
@@ -14,6 +15,8 @@ export interface Devices extends FileOwner {
   ioctl(turn: Turn, command: number): number;
   /** A trapped openat or open. */
   open(turn: Turn): number;
+  /** A trapped call of the stat and access families, which only emulated nodes have. */
+  look?(call: Call): number;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
 }

@@ -1,22 +1,32 @@
 import * as features from '../../abi/vfio-v2.ts';
-import * as requests from '../../abi/vfio-ioctl.ts';
+import * as iommufd from '../../abi/iommufd.ts';
+import * as vfio from '../../abi/vfio-ioctl.ts';
 import type { Argument } from '../../vfio/argument.ts';
 
-/** The kernel's names of what is asked of a device, a group or a container, for those who read a recording. */
+/** The kernel's names of what is asked of a device, a group, a container or an iommufd, for those who read a recording. */
 
-type Asked = 'device' | 'group' | 'container';
+type Asked = 'device' | 'group' | 'container' | 'iommufd';
 
 /** Numbers occur more than once, on descriptors of different kinds. */
 const NAMES: Readonly<Record<Asked, readonly RegExp[]>> = {
   device: [/^VFIO_DEVICE_/, /^VFIO_MIG_/],
   group: [/^VFIO_GROUP_/],
   container: [/^VFIO_(GET_API_VERSION|CHECK_EXTENSION|SET_IOMMU)$/, /^VFIO_IOMMU_(?!SPAPR)/],
+  iommufd: [
+    /^VFIO_GET_API_VERSION$/,
+    /^IOMMU_(DESTROY|IOAS_\w+|OPTION|VFIO_IOAS|HWPT_\w+|GET_HW_INFO|FAULT_QUEUE_ALLOC)$/,
+  ],
 };
+/** Flags have names that begin alike, and are no ioctls: those are numbers of this kind. */
+const isIoctl = (value: unknown): value is number =>
+  typeof value === 'number' && value >>> 8 === vfio.VFIO_TYPE.charCodeAt(0);
 
 const names = new Map(
   Object.entries(NAMES).map(([asked, patterns]) => {
-    const found = Object.entries(requests).filter(([name]) => patterns.some((pattern) => pattern.test(name)));
-    return [asked, new Map(found.map(([name, number]) => [number as number, name]))];
+    const found = Object.entries({ ...vfio, ...iommufd }).flatMap(([name, number]) =>
+      isIoctl(number) && patterns.some((pattern) => pattern.test(name)) ? [[number, name] as const] : [],
+    );
+    return [asked, new Map(found)];
   }),
 );
 

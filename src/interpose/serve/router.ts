@@ -4,6 +4,7 @@ import { ShimError } from '../../error.ts';
 import { arch } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
+import { lookNumbers } from '../trap/filter.ts';
 import type { DataFds } from './data-fd.ts';
 import { identify, identifyLately, type Descriptor } from './descriptor.ts';
 import type { Devices } from './devices.ts';
@@ -19,6 +20,7 @@ import { deviceInWindow, offsetInRegion } from '../run/window.ts';
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
 const legacyOpen = 'open' in numbers ? numbers.open : -1;
+const LOOKS: ReadonlySet<number> = new Set(lookNumbers(arch));
 
 const [, DEVICE_STATE_AT] = vfio_device_migration_info.fields.device_state;
 const [, DATA_SIZE_AT] = vfio_device_migration_info.fields.data_size;
@@ -109,7 +111,7 @@ export class Router {
       case legacyDup2:
         return this.#duplicate(turn);
       default:
-        return CONTINUE;
+        return LOOKS.has(call.nr) ? (this.devices.look?.(call) ?? CONTINUE) : CONTINUE;
     }
   }
 

@@ -1,5 +1,6 @@
 import type { Arch } from '../../abi/arch.ts';
 import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
+import { IOMMU_DESTROY } from '../../abi/iommufd.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE,
@@ -16,9 +17,11 @@ import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from '../run/plan.ts';
 import { WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
 
-/** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out. */
+/** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out; those of iommufd come behind. */
 const VFIO_FIRST = VFIO_GET_API_VERSION;
 const VFIO_LAST = VFIO_FIRST + 25;
+/** The ioctls of iommufd begin with this; Linux 7.1 has given out 0x14 more. */
+const IOMMUFD_LAST = IOMMU_DESTROY + 0x14;
 if (VFIO_DEVICE_FEATURE > VFIO_LAST || VFIO_MIG_GET_PRECOPY_INFO > VFIO_LAST) throw new RangeError('VFIO ioctl range');
 
 const { fields } = seccomp_data;
@@ -30,21 +33,21 @@ const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
 /** What a filter has to let through to the supervisor. */
 interface Traps {
   readonly ioctls: Step[];
-  /** Opening files for reading and writing. */
+  /** Opening files for reading and writing, and looking at them. */
   readonly opens: boolean;
   readonly dataFds: FdWindow | undefined;
 }
 
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
- * window, and opening files for reading and writing, since the emulated nodes under /dev/vfio exist nowhere else. All the
+ * window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else. All the
  * rest goes straight to the kernel, config space, BARs and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business.
  */
 export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
   return filter(arch, {
-    ioctls: [{ unlessBetween: [VFIO_FIRST, VFIO_LAST], then: 'other ioctl' }],
+    ioctls: [{ unlessBetween: [VFIO_FIRST, IOMMUFD_LAST], then: 'other ioctl' }],
     opens: true,
     dataFds,
   });
@@ -71,6 +74,15 @@ export function bridgingFilter(arch: Arch, dirtyPages: boolean, dataFds?: FdWind
     { label: 'vfio' },
   ];
   return filter(arch, { ioctls, opens: false, dataFds });
+}
+
+/** The calls that look at a file: VMMs want to know whether a node is the character device that sysfs names. */
+export function lookNumbers({ syscalls }: Arch): number[] {
+  const { fstat, newfstatat, statx, faccessat, faccessat2 } = syscalls;
+  const legacy = (['stat', 'lstat', 'access'] as const).flatMap((name) =>
+    name in syscalls ? Number(syscalls[name]) : [],
+  );
+  return [fstat, newfstatat, statx, faccessat, faccessat2, ...legacy];
 }
 
 function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint8Array {
@@ -150,6 +162,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { ifEqual: syscalls.pwrite64, then: 'offset' },
     { ifEqual: syscalls.mmap, then: 'mmap' },
     ...openCalls,
+    ...(trapsOpens ? lookNumbers(arch).map((nr) => ({ ifEqual: nr, then: 'look' })) : []),
     ...onDataFds,
     { label: 'allow' },
     { ret: SECCOMP_RET_ALLOW },
@@ -157,6 +170,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { load: low('args1') },
     ...ioctls,
     { label: 'openat2' },
+    { label: 'look' },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },

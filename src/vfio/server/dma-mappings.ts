@@ -14,10 +14,11 @@ const mapping = struct('mapping', MAPPING_STRIDE, {
   /** Where it is in the memory of whom. */
   vaddr: ['u64', 32],
   process: ['u64', 40],
-  writable: ['u32', 48],
+  writable: ['u8', 48],
   /** Nobody has that memory at that address any more: VFIO_DMA_UNMAP_FLAG_VADDR. */
-  lost: ['u32', 52],
-  /** Which program the process ran: it may have begun another since. */
+  lost: ['u8', 49],
+  file: ['u32', 52],
+  /** Which program the process ran: it may have begun another since. Of a file, its inode. */
   program: ['u64', 56],
 });
 /** In `container`: the mapping has been removed, its place is free. */
@@ -33,6 +34,11 @@ export interface MemoryOwner {
 export interface MappedMemory extends MemoryOwner {
   readonly vaddr: bigint;
   readonly writable: boolean;
+  /**
+   * One above the descriptor of that process whose file it is, if it is one's: then `vaddr` is an offset in that file, and `program` its
+   * inode.
+   */
+  readonly file?: number;
 }
 
 export interface Mapping extends MappedMemory {
@@ -104,8 +110,9 @@ export class DmaMappings {
     entry.program = memory.program;
     entry.writable = memory.writable ? 1 : 0;
     entry.lost = 0;
+    entry.file = memory.file ?? 0;
     entry.container = container;
-    list.splice(at, 0, { iova, size, place, lost: false, ...memory });
+    list.splice(at, 0, { ...memory, iova, size, place, lost: false });
   }
 
   /**
@@ -175,6 +182,47 @@ export class DmaMappings {
       if (entry.writable && (largest === undefined || entry.size > largest.size)) largest = entry;
     }
     return largest;
+  }
+
+  /** The mappings of a container that have an address of a range, in the order of their addresses. */
+  within(container: bigint, iova: bigint, size: bigint): readonly Mapping[] {
+    const list = this.#byContainer.get(container) ?? [];
+    const from = firstEndingAfter(list, iova);
+    const found: Mapping[] = [];
+    for (let n = from; n < list.length; n += 1) {
+      const entry = list[n];
+      if (entry === undefined || entry.iova >= iova + size) break;
+      found.push(entry);
+    }
+    return found;
+  }
+
+  /** The lowest address of what a request has mapped, which is served again; `undefined` if it has not come so far. */
+  madeBy(container: bigint, request: bigint): bigint | undefined {
+    const list = this.#byContainer.get(container) ?? [];
+    return list.find(({ place }) => this.#view(place).request === request)?.iova;
+  }
+
+  /** Every address of a range is mapped. */
+  covers(container: bigint, iova: bigint, size: bigint): boolean {
+    let at = iova;
+    for (const entry of this.within(container, iova, size)) {
+      if (entry.iova > at) return false;
+      at = entry.iova + entry.size;
+    }
+    return at >= iova + size;
+  }
+
+  /** A mapping of a container has an address beyond `last`. */
+  endsBeyond(container: bigint, last: bigint): boolean {
+    const end = this.#byContainer.get(container)?.at(-1);
+    return end !== undefined && end.iova + end.size - 1n > last;
+  }
+
+  /** All mappings of a container are whole pages, of addresses and of memory. */
+  areWhole(container: bigint, pageSize: bigint): boolean {
+    const list = this.#byContainer.get(container) ?? [];
+    return list.every(({ iova, size, vaddr }) => ((iova | size | vaddr) & (pageSize - 1n)) === 0n);
   }
 
   /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` if the range would cut one. */

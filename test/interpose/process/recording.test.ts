@@ -153,6 +153,7 @@ describeWithCompiler('run --record', () => {
   it('goes on with a supervisor that takes over, and says so', async () => {
     const recorded = await open({});
     await recorded.device.enter(V1.PRE_COPY);
+    await recorded.device.state(); // a call is served once the line of the one before is made
     const pid = await recorded.run.supervisor();
     killHard(pid);
     await recorded.device.enter(V1.STOP_COPY);

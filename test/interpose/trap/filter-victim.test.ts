@@ -30,7 +30,7 @@ function calls(): Call[] {
   const offsets = [0n, regionOffset(0), regionOffset(255), regionOffset(0) - 1n, 2n ** 63n, 0x7657n << 48n];
   const fds = [-1n, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n, 0x3f00n | (1n << 32n)];
   const all: [(typeof names)[number], bigint[]][] = [
-    ...[0x3b63n, 0x3b64n, 0x3b75n, 0x3b7dn, 0x3b7en, 0x5401n, 0x3b64n << 32n, 0x3b70n | (7n << 32n)].map(
+    ...[0x3b63n, 0x3b64n, 0x3b75n, 0x3b94n, 0x3b95n, 0x5401n, 0x3b64n << 32n, 0x3b70n | (7n << 32n)].map(
       (command): [SyscallName, bigint[]] => ['ioctl', [-1n, command, 0n, 0x3b64n]],
     ),
     ...offsets.flatMap((offset): [SyscallName, bigint[]][] => [

@@ -2,8 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ARCH, AUDIT_ARCH_AARCH64, AUDIT_ARCH_X86_64, type Arch } from '../../../src/abi/arch.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF } from '../../../src/abi/seccomp.ts';
+import * as iommufd from '../../../src/abi/iommufd.ts';
 import * as vfio from '../../../src/abi/vfio-ioctl.ts';
-import { bridgingFilter, emulationFilter } from '../../../src/interpose/trap/filter.ts';
+import { bridgingFilter, emulationFilter, lookNumbers } from '../../../src/interpose/trap/filter.ts';
 import { regionOffset } from '../../../src/interpose/run/window.ts';
 import { BpfMachine } from '../../support/bpf-machine.ts';
 import { isTrapped } from '../../support/filter-model.ts';
@@ -29,16 +30,16 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
     return result === SECCOMP_RET_USER_NOTIF;
   }
 
-  it('traps every ioctl of linux/vfio.h, whatever the high half of its number, and no other', () => {
-    const numbers = Object.entries(vfio).flatMap(([name, value]) =>
-      typeof value === 'number' && name !== 'VFIO_BASE' ? [value] : [],
+  it('traps every ioctl of linux/vfio.h and linux/iommufd.h, whatever the high half of its number, and no other', () => {
+    const numbers = Object.entries({ ...vfio, ...iommufd }).flatMap(([name, value]) =>
+      typeof value === 'number' && value > 0x3b00 && name !== 'VFIO_BASE' ? [value] : [],
     );
     expect(numbers.length).toBeGreaterThan(30);
     for (const number of numbers) {
       expect(trapped(syscalls.ioctl, [3, number])).toBe(true);
       expect(trapped(syscalls.ioctl, [-1, BigInt(number) | (0xffff_ffffn << 32n)])).toBe(true);
     }
-    for (const number of [0, 0x3b63, 0x3b7e, 0x5401, 0xae80, 0x3b640000, 0xffff_ffff]) {
+    for (const number of [0, 0x3b63, 0x3b95, 0x5401, 0xae80, 0x3b640000, 0xffff_ffff]) {
       expect(trapped(syscalls.ioctl, [3, number])).toBe(false);
       expect(trapped(syscalls.ioctl, [3, BigInt(number) | (0x3b64n << 32n)])).toBe(false);
     }
@@ -83,7 +84,7 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
   it('does what it is for, whatever the call', () => {
     const known = Object.values(syscalls);
     const nr = fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...known) }, fc.integer({ min: -1, max: 600 }));
-    const edges = [0n, 1n, 2n, 3n, 0x3b63n, 0x3b64n, 0x3b7dn, 0x3b7en, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n];
+    const edges = [0n, 1n, 2n, 3n, 0x3b63n, 0x3b64n, 0x3b94n, 0x3b95n, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n];
     const argument = fc
       .tuple(
         fc.constantFrom(...edges),
@@ -111,7 +112,7 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
   });
 
   it('is short on the way of calls that are not ours', () => {
-    expect(machine.length).toBeLessThan(85);
+    expect(machine.length).toBeLessThan(95);
   });
 });
 
@@ -149,9 +150,9 @@ describe.each(bridging)('bridgingFilter ($name, dirty pages: $dirtyPages)', ({ a
     }
   });
 
-  it('traps accesses in the window, and data fds, as with emulated devices; opening files is not trapped', () => {
+  it('traps accesses in the window, and data fds, as with emulated devices; opening files and looking at them is not trapped', () => {
     const emulation = new BpfMachine(emulationFilter(arch, dataFds));
-    const opens = new Set([syscalls.openat, syscalls.openat2, syscalls.open]);
+    const opens = new Set([syscalls.openat, syscalls.openat2, syscalls.open, ...lookNumbers(arch)]);
     const offsets = [0n, regionOffset(0), regionOffset(31) + 5n, regionOffset(255) + 2n ** 40n, 7n << 40n];
     let seen = 0;
     for (const nr of Object.values(syscalls)) {
