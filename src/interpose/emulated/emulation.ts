@@ -2,6 +2,7 @@ import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
+import { inodeOf } from '../../sys/file.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -170,7 +171,8 @@ export class Emulation implements Devices {
   /** The node that a descriptor was opened by; none of a device that its group has given out. */
   #nodeBehind(call: Call, fd: number | undefined): Node | undefined {
     if (fd === undefined || fd < 0) return undefined;
-    const what = inOrder(() => identify(this, call.tid, fd));
+    const inode = seen(() => inodeOf(call.tid, fd));
+    const what = inode === undefined ? undefined : this.whose(inode);
     return what?.kind === 'device' && this.#nodes.iommufds.isGroups(what.place) ? undefined : this.#nodeOf(what);
   }
 
@@ -198,8 +200,8 @@ function sendFd(turn: Turn, fd: number, closeOnExec: boolean): void {
   throw refuse(errnoNameOrEio(-result), 'the target takes no descriptor');
 }
 
-/** What cannot be told is the kernel's to answer: nothing follows from how a file looks. */
-function inOrder<T>(ask: () => T): T | undefined {
+/** What cannot be told is the kernel's to answer, and nobody's to be warned of: nothing follows from how a file looks. */
+function seen<T>(ask: () => T): T | undefined {
   try {
     return ask();
   } catch (error) {
