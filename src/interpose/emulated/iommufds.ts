@@ -1,5 +1,4 @@
-import { fstatSync } from 'node:fs';
-import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
+import { O_RDWR } from '../../abi/fcntl.ts';
 import { CAP_SYS_RESOURCE } from '../../abi/prctl.ts';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
@@ -10,11 +9,12 @@ import {
   vfio_device_detach_iommufd_pt,
 } from '../../abi/vfio.ts';
 import { hasCapability } from '../../sys/credentials.ts';
-import { ELSEWHERE, hasLock, inodeOfOwn, openAnew, openFlagsOf } from '../../sys/file.ts';
+import { hasLock, inodeOfOwn, openAnew } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
-import { duplicateFd, identityOf } from '../../sys/pidfd.ts';
-import type { DmaMappings, MemoryOwner } from '../../vfio/server/dma-mappings.ts';
+import { duplicateFd } from '../../sys/pidfd.ts';
+import type { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import type { MemoryOwner } from '../../vfio/server/mapping.ts';
 import { attach, detach } from '../../vfio/server/hwpt-requests.ts';
 import { iommufdRequest } from '../../vfio/server/iommufd-requests.ts';
 import {
@@ -25,15 +25,15 @@ import {
   type BoundDevice,
   type IommufdHost,
   type IommufdState,
-  type MappedFile,
 } from '../../vfio/server/iommufd-state.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Turn } from '../memory/turn.ts';
 import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { DmaReach } from './emulated-dma.ts';
+import { fileOf } from './mapped-file.ts';
 import { isOpen, shareLock } from './node-files.ts';
-import type { NodeDevice, SendFd } from './vfio-nodes.ts';
+import type { NodeDevice, SendFd } from './node-device.ts';
 
 /** What is kept of all contexts together: of more than these, the state would not fit its arena. */
 const MAX_CONTEXTS = 32;
@@ -270,20 +270,4 @@ export class Iommufds {
     if (device === undefined) throw new RangeError(`no device ${place}`);
     return device;
   }
-}
-
-/** A memfd of a thread's process: by its descriptor there, and its inode, it is found again. */
-function fileOf(tid: number, fd: number): MappedFile {
-  const flags = openFlagsOf(tid, fd);
-  using own = fd < 0 ? undefined : duplicateFd(tid, fd);
-  if (own === undefined || flags === undefined) throw refuse('EBADF', `IOMMU_IOAS_MAP_FILE: no descriptor ${fd}`);
-  const inode = inodeOfOwn(own.number);
-  if (inode === ELSEWHERE) throw refuse('EINVAL', `IOMMU_IOAS_MAP_FILE: descriptor ${fd} is no memfd`);
-  return {
-    process: identityOf(tid) ?? 0n,
-    program: BigInt(inode),
-    file: fd + 1,
-    size: BigInt(fstatSync(own.number).size),
-    writable: (flags & O_ACCMODE) === O_RDWR,
-  };
 }

@@ -4,7 +4,7 @@ import { syscall } from '../../sys/libc.ts';
 import { duplicateFd, identityOf, pidOf } from '../../sys/pidfd.ts';
 import { holdMemory, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 import { programOf } from '../../sys/program.ts';
-import type { MappedMemory, MemoryOwner } from '../../vfio/server/dma-mappings.ts';
+import type { MappedMemory, MemoryOwner } from '../../vfio/server/mapping.ts';
 
 /** Who writes to memory that was mapped for DMA, by the numbers that were kept of whoever has mapped it. */
 export type MappedMemoryWriter = Pick<MappedProcesses, 'write'>;

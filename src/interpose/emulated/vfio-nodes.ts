@@ -9,7 +9,6 @@ import {
   vfio_group_status,
 } from '../../abi/vfio.ts';
 import { O_RDWR } from '../../abi/fcntl.ts';
-import type { MigratableDevice } from '../../device/migratable.ts';
 import type { Kernel } from '../../sim/common-options.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
@@ -19,41 +18,20 @@ import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { ContainerState } from '../../vfio/server/container.ts';
 import { containerRequest } from '../../vfio/server/container-requests.ts';
-import { DmaMappings, type MemoryOwner } from '../../vfio/server/dma-mappings.ts';
-import type { IommufdState } from '../../vfio/server/iommufd-state.ts';
+import { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import type { MemoryOwner } from '../../vfio/server/mapping.ts';
 import type { DmaPeer, DmaReach, EmulatedDma } from './emulated-dma.ts';
 import { ownerOf } from './mapped-processes.ts';
 import { Iommufds } from './iommufds.ts';
+import type { NodeDevice, SendFd } from './node-device.ts';
 import { checkName, isOpen, shareLock } from './node-files.ts';
+import { loadNodes, saveNodes, type NodesState } from './nodes-state.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 
 /** Containers that are open at once; a target that opens more loses the oldest without a group. */
 const MAX_CONTAINERS = 64;
-
-interface NodesState {
-  readonly containers: ContainerState[];
-  /** For each group, the inode of its container, 0 for none. */
-  readonly groups: number[];
-  readonly iommufds: IommufdState[];
-}
-
-/** A device, as far as its group and its users' descriptors go. */
-export interface NodeDevice {
-  readonly name: string;
-  readonly driver: {
-    readonly files: { readonly device: number; readonly group: number };
-    readonly sim: MigratableDevice;
-    /** Of a device that writes to memory. */
-    readonly dma?: EmulatedDma | undefined;
-  };
-  /** A user gets the device's fd, and is the only one that has it. */
-  opened(turn: Turn): void;
-}
-
-/** Hands a descriptor to the caller as its call's answer. */
-export type SendFd = (turn: Turn, fd: number, closeOnExec: boolean) => void;
 
 /** The emulated /dev/vfio: containers and groups, and which belongs to which; beside them /dev/iommu, and devices by nodes of their own. */
 export class VfioNodes {
@@ -82,7 +60,9 @@ export class VfioNodes {
     this.#groupInodes = devices.map(({ driver }) => inodeOfOwn(driver.files.group));
     this.#send = send;
     this.#doDma = devices.some(({ driver }) => driver.dma !== undefined);
-    this.#state = this.ledger.isFresh ? { containers: [], groups: devices.map(() => 0), iommufds: [] } : this.#load();
+    this.#state = this.ledger.isFresh
+      ? { containers: [], groups: devices.map(() => 0), iommufds: [] }
+      : loadNodes(this.ledger.arena);
     this.iommufds = new Iommufds(this.#state.iommufds, {
       devices,
       mappings: this.mappings,
@@ -100,16 +80,7 @@ export class VfioNodes {
 
   /** Puts what changed into the arena. */
   save(): void {
-    const text = Buffer.from(JSON.stringify(this.#state));
-    const { arena } = this.ledger;
-    new DataView(arena.buffer, arena.byteOffset).setUint32(0, text.length, true);
-    arena.set(text, 4);
-  }
-
-  #load(): NodesState {
-    const { arena } = this.ledger;
-    const length = new DataView(arena.buffer, arena.byteOffset).getUint32(0, true);
-    return JSON.parse(Buffer.from(arena.subarray(4, 4 + length)).toString()) as NodesState;
+    saveNodes(this.#state, this.ledger.arena);
   }
 
   hasGroup(container: ContainerState): boolean {

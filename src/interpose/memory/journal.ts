@@ -6,7 +6,7 @@ import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { device_log } from '../../vfio/server/device-log.ts';
 import { LOGGED_PAGES_STATE_SIZE } from '../../vfio/client/logged-pages.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/mapping.ts';
 import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
 import { DIRTY_STATE_SIZE } from './dirty-state.ts';
 import { p2p_state } from './p2p-state.ts';

@@ -1,7 +1,7 @@
 import * as abi from '../../abi/iommufd.ts';
 import type { Values } from '../../abi/struct.ts';
 import { hasErrno } from '../../error.ts';
-import type { MappedMemory } from './dma-mappings.ts';
+import type { MappedMemory } from './mapping.ts';
 import { freeIova } from './free-iova.ts';
 import type { Ask } from './iommufd-requests.ts';
 import { alignmentOf, endOf, keyOf, objectOf, type Ioas } from './iommufd-state.ts';

@@ -1,5 +1,6 @@
 import { LAST_IOVA } from './container.ts';
-import type { DmaMappings, MemoryOwner } from './dma-mappings.ts';
+import type { DmaMappings } from './dma-mappings.ts';
+import type { MemoryOwner } from './mapping.ts';
 import { refuse } from './refuse.ts';
 import type { WindowLog } from './window-log.ts';
 

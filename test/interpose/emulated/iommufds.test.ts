@@ -11,7 +11,8 @@ import {
   vfio_device_detach_iommufd_pt,
 } from '../../../src/abi/vfio.ts';
 import { ANSWERED } from '../../../src/interpose/trap/call.ts';
-import { VfioNodes, type NodeDevice } from '../../../src/interpose/emulated/vfio-nodes.ts';
+import type { NodeDevice } from '../../../src/interpose/emulated/node-device.ts';
+import { VfioNodes } from '../../../src/interpose/emulated/vfio-nodes.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
 import { createSim } from '../../../src/sim/create.ts';
@@ -20,7 +21,7 @@ import { OwnedFd } from '../../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../../src/sys/file.ts';
 import { arch, trySyscall } from '../../../src/sys/libc.ts';
 import { createSharedMemory } from '../../../src/sys/memory.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { outcome } from '../../support/errno.ts';
 import { GuardedMemory, selfCall } from '../../support/self-call.ts';
 import { turnOf } from '../../support/self-turn.ts';

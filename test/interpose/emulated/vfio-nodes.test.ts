@@ -24,8 +24,9 @@ import {
 import { ANSWERED } from '../../../src/interpose/trap/call.ts';
 import { EmulatedDma } from '../../../src/interpose/emulated/emulated-dma.ts';
 import { MappedProcesses } from '../../../src/interpose/emulated/mapped-processes.ts';
-import { VfioNodes, type NodeDevice } from '../../../src/interpose/emulated/vfio-nodes.ts';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import type { NodeDevice } from '../../../src/interpose/emulated/node-device.ts';
+import { VfioNodes } from '../../../src/interpose/emulated/vfio-nodes.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../../src/interpose/memory/dma-memory.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { DEVICE_ARENA_SIZE, deviceArena, JournalLayout, MAX_PARKED } from '../../../src/interpose/memory/journal.ts';
 import { ledgerSize } from '../../../src/interpose/memory/ledger.ts';
 

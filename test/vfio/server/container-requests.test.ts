@@ -37,7 +37,8 @@ import {
 } from '../../../src/abi/vfio.ts';
 import type { ContainerHost, ContainerState } from '../../../src/vfio/server/container.ts';
 import { containerRequest } from '../../../src/vfio/server/container-requests.ts';
-import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/dma-mappings.ts';
+import { DmaMappings } from '../../../src/vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { WINDOW_LOG_SIZE, WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { outcome } from '../../support/errno.ts';
 import { capabilities } from '../../support/capabilities.ts';

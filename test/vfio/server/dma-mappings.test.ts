@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DmaMappings, MAPPING_STRIDE, MAX_MAPPINGS, type MappedMemory } from '../../../src/vfio/server/dma-mappings.ts';
+import { DmaMappings } from '../../../src/vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE, MAX_MAPPINGS, type MappedMemory } from '../../../src/vfio/server/mapping.ts';
 import { crashes } from '../../support/crashes.ts';
 import { outcome } from '../../support/errno.ts';
 

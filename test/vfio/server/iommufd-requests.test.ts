@@ -2,7 +2,8 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import * as abi from '../../../src/abi/iommufd.ts';
 import type { Struct, Fields, Values } from '../../../src/abi/struct.ts';
 import { VFIO_API_VERSION, VFIO_GET_API_VERSION, VFIO_SET_IOMMU } from '../../../src/abi/vfio.ts';
-import { DmaMappings, MAPPING_STRIDE } from '../../../src/vfio/server/dma-mappings.ts';
+import { DmaMappings } from '../../../src/vfio/server/dma-mappings.ts';
+import { MAPPING_STRIDE } from '../../../src/vfio/server/mapping.ts';
 import { attach, detach } from '../../../src/vfio/server/hwpt-requests.ts';
 import { iommufdRequest } from '../../../src/vfio/server/iommufd-requests.ts';
 import {
