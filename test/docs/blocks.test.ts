@@ -18,6 +18,7 @@ function held({ language, mark, code }: Block): string | undefined {
     return 'compiled by examples.test.ts';
   if (language === 'bash' && mark === 'hardware') return 'as far as one gets without';
   if (language === 'bash' && mark === '') return examples.find(({ shown }) => shown === code)?.path;
+  if (language === 'yaml') return 'its commands run by test/real/ci.test.ts';
   if (language === 'bash' && mark === 'install') return 'run in a clean Debian by packaging/test';
   if (language === 'sh' && code.startsWith('#!')) return 'a program, compared by libvirt-wrapper.test.ts';
   if (['text', 'json', 'xml', 'mermaid'].includes(language)) return 'no command';
