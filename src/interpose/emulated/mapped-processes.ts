@@ -1,3 +1,4 @@
+import { hasErrno } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { syscall } from '../../sys/libc.ts';
@@ -22,15 +23,13 @@ export function ownerOf(tid: number): MemoryOwner {
 export class MappedProcesses {
   /** Of each program, its memory; `undefined` if it is gone. */
   readonly #held = new Map<bigint, OwnedFd | undefined>();
-  /** The files that were mapped by a descriptor, by their inodes; `undefined` if nobody has it there any more. */
-  readonly #files = new Map<bigint, OwnedFd | undefined>();
 
   /**
    * Writes `length` bytes that begin at an address here, to an address there, or an offset if it is a file's. False if the process is gone, or runs another program. Throws `EFAULT` if it has
    * no such memory, and what opening it throws.
    */
   write(owner: MemoryOwner & Pick<MappedMemory, 'file'>, address: number, at: number, length: number): boolean {
-    if (owner.file !== undefined && owner.file > 0) return this.#writeFile(owner, owner.file - 1, address, at, length);
+    if (owner.file !== undefined && owner.file > 0) return writeFile(owner, owner.file - 1, address, at, length);
     const memory = this.#memoryOf(owner);
     if (memory === undefined) return false;
     try {
@@ -42,14 +41,6 @@ export class MappedProcesses {
       this.#held.set(keyOf(owner), undefined);
       return false;
     }
-  }
-
-  #writeFile({ process, program }: MemoryOwner, fd: number, offset: number, at: number, length: number): boolean {
-    if (!this.#files.has(program)) this.#files.set(program, fileAt(process, fd, program));
-    const file = this.#files.get(program);
-    // SAFETY: the caller's bytes, which live as long as this call
-    if (file !== undefined) syscall('DMA to a file that is mapped', 'pwrite64', file.number, at, length, offset);
-    return file !== undefined;
   }
 
   #memoryOf(owner: MemoryOwner): OwnedFd | undefined {
@@ -64,13 +55,25 @@ export class MappedProcesses {
   }
 }
 
-/** The memory behind a descriptor of a process, if it is the one of that inode still. */
-function fileAt(process: bigint, fd: number, inode: bigint): OwnedFd | undefined {
-  const pid = pidOf(process);
-  const file = identityOf(pid) === process ? duplicateFd(pid, fd) : undefined;
-  if (file === undefined || BigInt(inodeOfOwn(file.number)) === inode) return file;
-  file.close();
-  return undefined;
+/**
+ * Writes to a file by a descriptor of a process, as long as it is the same file there: shared memory is told by its inode, whatever process
+ * that is. It is not held, as its memory would stay when all who had it have ended. False if nobody has it there any more.
+ */
+function writeFile({ process, program }: MemoryOwner, fd: number, offset: number, at: number, length: number): boolean {
+  using file = fileAt(pidOf(process), fd);
+  if (file === undefined || BigInt(inodeOfOwn(file.number)) !== program) return false;
+  // SAFETY: the caller's bytes, which live as long as this call
+  syscall('DMA to a file that is mapped', 'pwrite64', file.number, at, length, offset);
+  return true;
+}
+
+function fileAt(pid: number, fd: number): OwnedFd | undefined {
+  try {
+    return duplicateFd(pid, fd);
+  } catch (error) {
+    if (hasErrno(error, 'ESRCH')) return undefined;
+    throw error;
+  }
 }
 
 function isThere({ process, program }: MemoryOwner, held?: OwnedFd): boolean {

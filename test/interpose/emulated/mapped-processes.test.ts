@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest';
 import { MappedProcesses, ownerOf } from '../../../src/interpose/emulated/mapped-processes.ts';
+import { inodeOfOwn } from '../../../src/sys/file.ts';
 import { addressOf } from '../../../src/sys/libc.ts';
+import { createSharedMemory, mapSharedMemory } from '../../../src/sys/memory.ts';
 import { Child, killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { outcome } from '../../support/errno.ts';
@@ -50,4 +52,21 @@ it('memory of a program is nobody’s once its process runs another, whose memor
   for (const processes of [known, asked]) expect(outcome(() => processes.write(next, 8, at, 4))).toBe('EFAULT');
   killHard(child.pid ?? 0);
   await child.exited;
+});
+
+it('memory of a file is written to by a descriptor of whoever has mapped it, as long as that is the same file', () => {
+  const processes = new MappedProcesses();
+  const file = createSharedMemory('mapped', 8192);
+  const owner = {
+    process: ownerOf(process.pid).process,
+    program: BigInt(inodeOfOwn(file.number)),
+    file: file.number + 1,
+  };
+  const there = mapSharedMemory(file.number, 8192).bytes;
+  expect(processes.write(owner, 4096, at, 4)).toBe(true);
+  expect(there.subarray(4095, 4101)).toBeBytes(Uint8Array.of(0, 1, 2, 3, 4, 0));
+  expect(processes.write({ ...owner, program: owner.program + 1n }, 0, at, 4)).toBe(false);
+  file.close();
+  expect(processes.write(owner, 0, at, 4)).toBe(false);
+  expect(there[0]).toBe(0);
 });
