@@ -7,6 +7,7 @@ import { idle } from './idle.ts';
 import { median, type Sample } from './paired.ts';
 import { compile, interposed, numberOf, numbersOf, output, time } from './programs.ts';
 import { scale } from './scale.ts';
+import { vfioUser } from './vfio-user.ts';
 import { vmm } from './vmm.ts';
 
 const device = ['--device', 'qat'];
@@ -210,6 +211,7 @@ export const benchmarks: readonly Benchmark[] = [
   untrapped,
   startUp,
   idle,
+  vfioUser,
   ...scale,
   ...vmm,
 ];

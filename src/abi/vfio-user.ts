@@ -17,6 +17,7 @@ export const VFIO_USER_DEVICE_GET_IRQ_INFO = 7;
 export const VFIO_USER_DEVICE_SET_IRQS = 8;
 export const VFIO_USER_REGION_READ = 9;
 export const VFIO_USER_REGION_WRITE = 10;
+export const VFIO_USER_DMA_READ = 11;
 export const VFIO_USER_DMA_WRITE = 12;
 export const VFIO_USER_DEVICE_RESET = 13;
 export const VFIO_USER_DIRTY_PAGES = 14;

@@ -4,9 +4,17 @@ import type { PrecopyInfo, V2DataSession } from '../../v2/device.ts';
 import { hasSession, isPreCopy, V2, type V2State } from '../../v2/states.ts';
 import { dataError } from '../../vfio/client/errors.ts';
 import type { DataSessions } from '../../vfio/port.ts';
+import { answerTo, type Asked } from '../wire/link.ts';
 import type { Server } from './server.ts';
 
 const HEADER = vfio_user_mig_data.size;
+const NOTHING = new Uint8Array(0);
+const READ = 'VFIO_USER_MIG_DATA_READ';
+
+function readOf(size: number): Asked {
+  const body = vfio_user_mig_data.encode({ argsz: HEADER + size, size });
+  return { command: VFIO_USER_MIG_DATA_READ, name: READ, body };
+}
 
 /** What the carrier notes of the session that goes on: the state in which the device was last seen. */
 export class MessageSessions implements DataSessions {
@@ -70,8 +78,10 @@ class MessageSession implements V2DataSession {
   readonly isResuming: boolean;
   readonly #state: () => V2State | undefined;
   /** What was read ahead, as nothing else tells whether there is any. */
-  #ahead: Uint8Array = new Uint8Array(0);
+  #ahead: Uint8Array = NOTHING;
   #hasEnded = false;
+  /** How many bytes a read is to bring that was begun. */
+  #begun: number | undefined;
   isClosed = false;
 
   constructor(server: Server, isResuming: boolean, state: () => V2State | undefined) {
@@ -86,21 +96,41 @@ class MessageSession implements V2DataSession {
     const length = Math.min(into.length, this.#ahead.length);
     into.set(this.#ahead.subarray(0, length));
     this.#ahead = this.#ahead.subarray(length);
+    if (this.#ahead.length === 0) {
+      const taken = this.#ahead;
+      this.#ahead = NOTHING; // its memory is another message's from now on
+      this.#server.link.connection.recycle(taken);
+    }
     return length;
   }
 
   #fetch(wanted: number): void {
     if (this.#hasEnded) return;
-    const size = Math.min(wanted, this.#server.dataReadLimit);
-    const body = vfio_user_mig_data.encode({ argsz: HEADER + size, size });
-    const reply = this.#request('VFIO_USER_MIG_DATA_READ', VFIO_USER_MIG_DATA_READ, body);
+    const size = this.#begun ?? Math.min(wanted, this.#server.dataReadLimit);
+    const reply = this.#answer(READ, () => this.#read(size));
     const given = reply.length < HEADER ? -1 : vfio_user_mig_data.decode(reply).size;
     if (given < 0 || given > size || HEADER + given > reply.length) {
       const what = `MIG_DATA_READ of ${size} bytes returned ${given} in ${reply.length}`;
       throw new ShimError('ERR_DEVICE', `vfio-user: ${what}`, { errno: 'EIO' });
     }
-    if (given < size && this.#state() === V2.STOP_COPY) this.#hasEnded = true;
     this.#ahead = reply.subarray(HEADER, HEADER + given);
+    if (this.#state() !== V2.STOP_COPY) return;
+    if (given < size) this.#hasEnded = true;
+    else this.#begin(size);
+  }
+
+  /** The reply to a read of so many bytes, which may have been begun. */
+  #read(size: number): Uint8Array {
+    const { link } = this.#server;
+    if (this.#begun === undefined) return link.request(readOf(size));
+    this.#begun = undefined;
+    return answerTo(link.finish(), READ, link.connection.peer);
+  }
+
+  /** The server makes the next reply while this one is taken. That comes next in any case: only less than was asked for ends the data. */
+  #begin(size: number): void {
+    this.#server.link.begin(readOf(size));
+    this.#begun = size;
   }
 
   write(from: Uint8Array): number {
@@ -110,13 +140,14 @@ class MessageSession implements V2DataSession {
     const body = new Uint8Array(HEADER + piece.length);
     vfio_user_mig_data.encode({ argsz: body.length, size: piece.length }, body);
     body.set(piece, HEADER);
-    this.#request('VFIO_USER_MIG_DATA_WRITE', VFIO_USER_MIG_DATA_WRITE, body);
+    const name = 'VFIO_USER_MIG_DATA_WRITE';
+    this.#answer(name, () => this.#server.link.request({ command: VFIO_USER_MIG_DATA_WRITE, name, body }));
     return piece.length;
   }
 
-  #request(name: string, command: number, body: Uint8Array): Uint8Array {
+  #answer(name: string, request: () => Uint8Array): Uint8Array {
     try {
-      return this.#server.link.request({ command, name, body });
+      return request();
     } catch (error) {
       if (!(error instanceof ShimError) || error.code !== 'ERR_SYSCALL' || error.errno === undefined) throw error;
       throw dataError(name, error.errno);
@@ -138,6 +169,8 @@ class MessageSession implements V2DataSession {
 
   close(): void {
     this.isClosed = true;
+    if (this.#begun !== undefined) this.#server.link.abandon();
+    this.#begun = undefined;
   }
 
   #checkOpen(): void {

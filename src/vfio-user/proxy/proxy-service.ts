@@ -1,3 +1,4 @@
+import { VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE } from '../../abi/vfio-user.ts';
 import { ShimError, errnoNameOf } from '../../error.ts';
 import { Server } from '../client/server.ts';
 import type { Client } from '../server/client.ts';
@@ -7,6 +8,7 @@ import type { Connection, Stop } from '../wire/connection.ts';
 import type { Link } from '../wire/link.ts';
 import { closeFds, type Message } from '../wire/message.ts';
 import type { Version } from '../wire/version.ts';
+import { askInPieces } from './dma-pieces.ts';
 import { ProxySession } from './session.ts';
 import type { TranslationOptions } from './translation.ts';
 
@@ -31,11 +33,18 @@ export class ProxyService implements RecordableService {
     this.#options = options;
   }
 
-  /** The server is told what the client takes: that bounds the server's own requests too. */
-  connect(client: Client, { capabilities }: Version): Readonly<Record<string, unknown>> {
+  /**
+   * The server is told of as much as a message has at most, as that bounds what is read of its migration data at once. Its own requests may be
+   * larger than the client takes then: they go there in pieces.
+   */
+  connect(client: Client, { capabilities, maxDataXferSize }: Version): Readonly<Record<string, unknown>> {
     const { server: path, timeout, stop } = this.#options;
-    const onCommand = (command: Message, link: Link): void => passToClient(client, command, link);
-    this.#server = Server.connect(path, { timeout, stop, capabilities: without(capabilities), onCommand });
+    const onCommand = (command: Message, link: Link): void => passToClient(client, maxDataXferSize, command, link);
+    const told = {
+      ...without(capabilities),
+      max_data_xfer_size: Math.max(maxDataXferSize, VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE),
+    };
+    this.#server = Server.connect(path, { timeout, stop, capabilities: told, onCommand });
     this.#session = new ProxySession(client, this.#server, this.#options);
     return without(this.#server.version.capabilities);
   }
@@ -90,11 +99,11 @@ function without(capabilities: Readonly<Record<string, unknown>>): Readonly<Reco
 }
 
 /** A command of the server's: DMA_READ, DMA_WRITE. A client that has gone has refused it. */
-function passToClient(client: Client, command: Message, link: Link): void {
+function passToClient(client: Client, limit: number, command: Message, link: Link): void {
   closeFds(command);
   let reply: Message;
   try {
-    reply = client.ask({ command: command.command, name: `command ${command.command}`, body: command.body });
+    reply = askInPieces(client, limit, command);
   } catch (error) {
     link.refuse(command, client.isLost ? 'EIO' : errnoNameOf(error));
     if (error instanceof ShimError) return; // that the client has gone shows by itself

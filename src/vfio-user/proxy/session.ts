@@ -9,6 +9,7 @@ import {
   VFIO_USER_DMA_UNMAP,
   VFIO_USER_MIG_DATA_READ,
   VFIO_USER_MIG_DATA_WRITE,
+  VFIO_USER_REGION_READ,
   VFIO_USER_REGION_WRITE_MULTI,
   VFU_PCI_DEV_MIGR_REGION_IDX,
   vfio_user_device_info,
@@ -93,6 +94,7 @@ export class ProxySession implements RegionMemory {
   }
 
   answer(message: Message): void {
+    if (!this.#movesData(message)) this.#translation?.somethingElse();
     const answered = this.#answered(message);
     if (answered !== undefined) {
       this.#client.reply(message, answered.body, answered.fds);
@@ -106,6 +108,15 @@ export class ProxySession implements RegionMemory {
     const protocol = this.#device?.protocol;
     const driver = protocol === 'v1' || protocol === 'v2' ? protocol : undefined;
     return { driver, protocol: driver, region: this.#shown ?? this.#own, section: this.#translation?.region };
+  }
+
+  /** MIG_DATA_READ and MIG_DATA_WRITE, and accesses to the region that is shown, of all but device_state. */
+  #movesData({ command, body }: Message): boolean {
+    if (command === VFIO_USER_MIG_DATA_READ || command === VFIO_USER_MIG_DATA_WRITE) return true;
+    const isAccess = command === VFIO_USER_REGION_READ || command === VFIO_USER_REGION_WRITE;
+    if (!isAccess || body.length < vfio_user_region_access.size) return false;
+    const { region, offset } = vfio_user_region_access.decode(body);
+    return region === this.#shown && offset >= 8n;
   }
 
   /** What the proxy answers itself; `undefined` if the command is the server's. */

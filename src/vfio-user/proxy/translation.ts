@@ -8,6 +8,7 @@ import type { V1Device } from '../../v1/device.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { ResettableV1 } from './guarded-v1.ts';
+import { SteadyV1, SteadyV2, type Steady } from './steady-state.ts';
 import { WithoutPrecopy } from './without-precopy.ts';
 
 export interface TranslationOptions {
@@ -37,6 +38,8 @@ export interface Translation {
   readonly regionFile: OwnedFd | undefined;
   /** The features, if they are not the server's own. */
   readonly v2: V2Device | undefined;
+  /** The client does something else than to move data: the device is asked for its state again. */
+  somethingElse(): void;
   /** What resets all that is translated. */
   reset(): void;
   close(): void;
@@ -48,7 +51,7 @@ const HABITS = { stopBySaving: true, stopAfterLoad: false } as const;
 /** Presents a device as a client of the other protocol sees it; in a round trip, of either. */
 export function translate(found: MigratableDevice, options: TranslationOptions): Translation {
   const { present, roundTrip, dataSection, warn } = options;
-  const backend = adapted(found, options);
+  const { backend, steady } = steadied(adapted(found, options));
   const isShown = { v1: present !== 'v2', v2: present !== 'v1' };
   const isTranslated = (protocol: 'v1' | 'v2'): boolean =>
     isShown[protocol] && (roundTrip || backend.protocol !== protocol);
@@ -87,9 +90,23 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
     region: isTranslated('v1') && !('draft' in region) ? region : undefined,
     regionFile,
     v2: isTranslated('v2') ? v2 : undefined,
+    somethingElse: () => steady?.forget(),
     reset: () => outermost.reset(),
     close: () => regionFile?.close(), // SAFETY: the mapping stays, and is used by nobody any more
   };
+}
+
+function steadied(found: MigratableDevice): {
+  readonly backend: MigratableDevice;
+  readonly steady: Steady | undefined;
+} {
+  if (found.protocol === 'v1') {
+    const device = new SteadyV1(found.device);
+    return { backend: { protocol: 'v1', device }, steady: device };
+  }
+  if (found.protocol !== 'v2') return { backend: found, steady: undefined };
+  const device = new SteadyV2(found.device);
+  return { backend: { protocol: 'v2', device }, steady: device };
 }
 
 function adapted(found: MigratableDevice, { dropPrecopy }: TranslationOptions): MigratableDevice {

@@ -5,6 +5,7 @@ import type { V2DataSession, V2Device } from '../../v2/device.ts';
 import { isSaving, isPreCopy, V2, v2StateName } from '../../v2/states.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { whenReady, type WaitForDevice } from '../../wait.ts';
+import { replyBody } from './body.ts';
 
 const HEADER = vfio_user_mig_data.size;
 
@@ -26,8 +27,9 @@ export function answerRead(body: Uint8Array, { device, limit, wait }: MigrationD
   const state = device.getState();
   const session = isSaving(state) ? device.openSession() : undefined;
   if (session === undefined) throw refuse('EINVAL', `MIG_DATA_READ: the device is in ${v2StateName(state)}`);
-  const reply = new Uint8Array(HEADER + size);
+  const reply = replyBody(HEADER + size);
   const filled = fill(session, reply.subarray(HEADER), isPreCopy(state), wait);
+  reply.fill(0, HEADER + filled);
   vfio_user_mig_data.encode({ argsz: HEADER + filled, size: filled }, reply);
   return reply;
 }

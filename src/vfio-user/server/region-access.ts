@@ -8,7 +8,7 @@ import {
 } from '../../abi/vfio-user.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Message } from '../wire/message.ts';
-import { inBody } from './body.ts';
+import { inBody, replyBody } from './body.ts';
 
 export const REGION_ACCESSES: ReadonlySet<number> = new Set([
   VFIO_USER_REGION_READ,
@@ -79,7 +79,7 @@ export function answerAccess(message: Message, memory: RegionMemory, limit: numb
     if (access.count > 0) memory.writeRegion(access.region, access.offset, body.subarray(HEAD));
     return accessReply(access);
   }
-  const reply = new Uint8Array(HEAD + access.count);
+  const reply = replyBody(HEAD + access.count);
   accessReply(access, reply);
   if (access.count > 0) memory.readRegion(access.region, access.offset, reply.subarray(HEAD));
   return reply;

@@ -60,6 +60,7 @@ export class Connection {
   /** Since when a message has been on its way that is not complete. */
   #since: number | undefined;
   #broken: ShimError | undefined;
+  #spare: ArrayBuffer | undefined;
 
   constructor(fd: OwnedFd, { peer, timeout, stop }: ConnectionOptions) {
     this.#fd = fd;
@@ -92,7 +93,7 @@ export class Connection {
       if (this.#filled === length) {
         if (this.#header !== undefined) return this.#complete(this.#header);
         this.#header = this.#decodeHeader();
-        this.#body = new Uint8Array(this.#header.length);
+        this.#body = this.#bodyOf(this.#header.length);
         this.#filled = 0;
         continue;
       }
@@ -110,6 +111,19 @@ export class Connection {
       this.#since ??= performance.now();
       this.#filled += received.length;
     }
+  }
+
+  /** Nobody looks at the body of a message any more that this has received: it may be the next one's. */
+  recycle({ buffer }: Uint8Array): void {
+    if (buffer instanceof ArrayBuffer && buffer.byteLength >= WORTH_KEEPING) this.#spare = buffer;
+  }
+
+  /** Memory that was used before costs no pages of the kernel's. */
+  #bodyOf(length: number): Uint8Array<ArrayBuffer> {
+    const spare = this.#spare;
+    if (length < WORTH_KEEPING || spare === undefined || spare.byteLength < length) return new Uint8Array(length);
+    this.#spare = undefined;
+    return new Uint8Array(spare, 0, length);
   }
 
   #decodeHeader(): Header {
@@ -197,6 +211,9 @@ export class Connection {
     this.#fd.close();
   }
 }
+
+/** Smaller bodies are made anew. */
+const WORTH_KEEPING = 16 * 1024;
 
 const EAGAIN = errnoNumber('EAGAIN');
 const EINTR = errnoNumber('EINTR');

@@ -14,6 +14,14 @@ export interface Asked {
   readonly fds?: readonly number[];
 }
 
+/** A request that was made, and whose reply is to be taken later. */
+interface Begun {
+  readonly id: number;
+  readonly name: string;
+  reply: Message | undefined;
+  isWanted: boolean;
+}
+
 const NOTHING = new Uint8Array(0);
 
 /**
@@ -28,6 +36,7 @@ export class Link {
   #id = 0;
   /** What was asked and is not answered yet. Of some nobody waits for the reply any more. */
   readonly #owed = new Set<number>();
+  #begun: Begun | undefined;
 
   constructor(connection: Connection, onCommand: OnCommand) {
     this.connection = connection;
@@ -36,14 +45,53 @@ export class Link {
 
   /** Makes a request and waits for its reply, which may be an error. */
   ask(asked: Asked): Message {
+    this.#settle();
+    return this.#await(this.#sendOwed(asked), asked.name);
+  }
+
+  /** Makes a request whose reply is taken later: it may be made meanwhile. Whatever is asked before that waits for it. */
+  begin(asked: Asked): void {
+    this.#settle();
+    this.#begun = { id: this.#sendOwed(asked), name: asked.name, reply: undefined, isWanted: true };
+  }
+
+  /** Waits for the reply to what was begun. */
+  finish(): Message {
+    this.#settle();
+    const reply = this.#begun?.reply;
+    if (reply === undefined) throw new TypeError('nothing was begun');
+    this.#begun = undefined;
+    return reply;
+  }
+
+  /** Nobody wants the reply to what was begun any more. */
+  abandon(): void {
+    if (this.#begun !== undefined) this.#begun.isWanted = false;
+  }
+
+  /** No command but one is open at a time: what was begun is answered first. */
+  #settle(): void {
+    const begun = this.#begun;
+    if (begun === undefined) return;
+    begun.reply ??= this.#await(begun.id, begun.name);
+    if (begun.isWanted) return;
+    closeFds(begun.reply);
+    this.#begun = undefined;
+  }
+
+  #sendOwed(asked: Asked): number {
     const id = this.#send(asked, false);
     this.#owed.add(id);
+    return id;
+  }
+
+  #await(id: number, name: string): Message {
     const { connection, beside } = this;
     let since = performance.now();
     for (;;) {
       const message = connection.receive();
       if (message === undefined) {
-        connection.waitToReceive(since + connection.timeout, `has not answered ${asked.name}`, beside?.connection);
+        connection.waitToReceive(since + connection.timeout, `has not answered ${name}`, beside?.connection);
         if (beside?.attend() === true) since = performance.now();
       } else if (!message.isReply) {
         this.#onCommand(message);
@@ -55,6 +103,7 @@ export class Link {
 
   /** Makes a request that is not answered. */
   post(asked: Asked): void {
+    this.#settle();
     this.#send(asked, true);
   }
 
@@ -78,16 +127,19 @@ export class Link {
     for (let message = this.connection.receive(); message !== undefined; message = this.connection.receive()) {
       hasCome = true;
       if (!message.isReply) this.#onCommand(message);
-      else if (this.#isOwed(message)) closeFds(message);
+      else if (this.#isOwed(message)) this.#keep(message);
     }
     return hasCome;
   }
 
+  #keep(reply: Message): void {
+    if (reply.id === this.#begun?.id) this.#begun.reply = reply;
+    else closeFds(reply);
+  }
+
   /** As ask(), for a reply without descriptors. Throws `ERR_SYSCALL` with the errno that the peer has answered. */
   request(asked: Asked): Uint8Array {
-    const reply = this.ask(asked);
-    closeFds(reply);
-    return checked(reply, asked.name, this.connection.peer).body;
+    return answerTo(this.ask(asked), asked.name, this.connection.peer);
   }
 
   /** Answers a command of the peer's, unless it wants no answer. */
@@ -100,6 +152,12 @@ export class Link {
     if (noReply) return;
     this.connection.send({ id, command, isReply: true, noReply: false, errno }, NOTHING);
   }
+}
+
+/** The body of a reply that has no descriptors. Throws as checked() does. */
+export function answerTo(reply: Message, name: string, peer: string): Uint8Array {
+  closeFds(reply);
+  return checked(reply, name, peer).body;
 }
 
 /** The reply, if it is none of failure. Throws `ERR_SYSCALL` otherwise. */
