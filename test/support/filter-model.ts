@@ -9,6 +9,7 @@ const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
   const [a0 = 0n, a1 = 0n, a2 = 0n, a3 = 0n, , a5 = 0n] = args;
   const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
+  const isConfig = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 32n === 0x700n;
   const inWindow = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 48n === 0x7656n;
   const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
   const isDataFd = (fd: bigint): boolean =>
@@ -19,10 +20,16 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'ioctl':
       return low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1];
     case 'pread64':
-    case 'pwrite64':
       return inWindow(a3) || isDataFd(a0);
+    case 'pwrite64':
+      return inWindow(a3) || isConfig(a3) || isDataFd(a0);
+    case 'pwritev':
+    case 'pwritev2':
+      return isConfig(a3) || isDataFd(a0);
+    case 'lseek':
+      return isConfig(a1) || isDataFd(a0);
     case 'mmap':
-      return inWindow(a5);
+      return inWindow(a5) || isConfig(a5);
     case 'openat':
       return forBoth(a2);
     case 'open':
@@ -47,10 +54,7 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'readv':
     case 'writev':
     case 'preadv':
-    case 'pwritev':
     case 'preadv2':
-    case 'pwritev2':
-    case 'lseek':
     case 'dup':
     case 'dup2':
     case 'dup3':

@@ -9,7 +9,7 @@ import type { FdStore } from '../../sys/socket.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { EmulatedDma, type DmaParts } from './emulated-dma.ts';
-import { CONFIG_AT, emulatedRegions } from './emulated-regions.ts';
+import { CONFIG_AT, configSpace, emulatedRegions } from './emulated-regions.ts';
 import { emulatedSim } from './emulated-sim.ts';
 import type { MappedProcesses } from './mapped-processes.ts';
 import { PciConfig } from './pci-config.ts';
@@ -53,7 +53,7 @@ export function emulatedDevice(
     const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
-  const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
+  const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes, configSpace(plan));
   const { offset, size } = deviceArena.driver;
   const state = ledger.arena.subarray(offset, offset + size);
   const sim = emulatedSim(plan, files, {
@@ -125,7 +125,7 @@ export class EmulatedDriver implements Driver {
   /** The device itself: to ask for its state is nobody's call. */
   readonly sim: MigratableDevice;
   readonly dma: EmulatedDma | undefined;
-  readonly #config: PciConfig;
+  readonly config: PciConfig;
 
   constructor(
     parts: {
@@ -147,7 +147,7 @@ export class EmulatedDriver implements Driver {
     this.guestMemory = sim.guest;
     this.sim = sim;
     this.dma = dma;
-    this.#config = config;
+    this.config = config;
     this.backend = watch(sim);
   }
 
@@ -155,9 +155,9 @@ export class EmulatedDriver implements Driver {
     return this.dma?.peerCounts;
   }
 
-  /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable). */
+  /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable, vfio_config_init). */
   opened(): void {
-    this.#config.clearBusMaster();
+    this.config.begin();
     this.dma?.opened();
   }
 

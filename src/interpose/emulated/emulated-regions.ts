@@ -7,11 +7,18 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../../abi/vfio.ts';
 import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-requests.ts';
+import { pciConfig, pciConfigWritable } from '../../sim/pci.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
+import type { ConfigSpace } from './pci-config.ts';
 
 /** Where config space lies in an emulated device's file. */
 export const CONFIG_AT: number = VFIO_PCI_CONFIG_REGION_INDEX * REGION_SPAN;
+
+/** What it holds. */
+export function configSpace({ spec }: PlannedDevice): ConfigSpace {
+  return { initial: pciConfig(spec), writable: pciConfigWritable(spec) };
+}
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 

@@ -3,7 +3,6 @@ import { createSim, type Sim } from '../../sim/create.ts';
 import { kindOf } from '../../sim/drivers.ts';
 import { storeOf } from '../../sim/byte-store.ts';
 import { fillPattern, type SimMemory } from '../../sim/memory.ts';
-import { pciConfig } from '../../sim/pci.ts';
 import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import type { PlannedDevice } from '../run/plan.ts';
@@ -28,7 +27,7 @@ export function emulatedSim(plan: PlannedDevice, files: SimFiles, parts: SimPart
   if (parts.isFresh) {
     // through the mapping, if there is one: the pages are in place when the first migration begins
     fillPattern(memory.pieces?.bar ?? storeOf(memory.bar), spec.seed);
-    parts.config.fill(pciConfig(spec));
+    parts.config.begin();
     if (spec.driver === 'recording') fillTape(spec, memory.kept);
   }
   return createSim(spec, { ...memory, state, section }, (message) => warn(`${name}: ${message}`));

@@ -3,11 +3,12 @@ import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { inodeOf } from '../../sys/file.ts';
-import { arch, failedWith } from '../../sys/libc.ts';
+import { addressOf, arch, failedWith } from '../../sys/libc.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
+import { TargetBuffer } from '../trap/target-buffer.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { AccessRecorder } from '../serve/access-recorder.ts';
@@ -132,6 +133,29 @@ export class Emulation implements Devices {
     } finally {
       device.leave();
     }
+  }
+
+  writeConfig(call: Call, fd: number, offset: number): number | undefined {
+    const device = this.#deviceOf(call, fd);
+    if (device === undefined) return undefined;
+    const { config } = device.driver;
+    const buffer = TargetBuffer.of(call);
+    const { length } = buffer;
+    if (length > config.size - offset) throw refuse('EFAULT', `config space: ${length} bytes at ${offset}`); // vfio_config_do_rw
+    const bytes = new Uint8Array(length);
+    if (length > 0) buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
+    device.counted();
+    config.write(offset, bytes);
+    return length;
+  }
+
+  hasConfig(call: Call, fd: number): boolean {
+    return this.#deviceOf(call, fd) !== undefined;
+  }
+
+  #deviceOf(call: Call, fd: number): EmulatedDevice | undefined {
+    const what = identify(this, call.tid, fd);
+    return what?.kind === 'device' ? this.#devices[what.place] : undefined;
   }
 
   open(turn: Turn): number {

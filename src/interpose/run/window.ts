@@ -5,6 +5,8 @@
  */
 export const WINDOW_HIGH = 0x7656_0000;
 export const WINDOW_MASK = 0xffff_0000;
+/** The high 32 bits of an offset in config space, of which the low ones are the place there: VFIO_PCI_CONFIG_REGION_INDEX << 40. */
+export const CONFIG_HIGH = 0x700;
 const DEVICE_SHIFT = 8; // of the high 32 bits: 2^40 bytes
 export const MAX_DEVICES = 256;
 

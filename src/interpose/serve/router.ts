@@ -15,7 +15,7 @@ import { messageOf, warn } from '../run/log.ts';
 import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
-import { deviceInWindow, offsetInRegion } from '../run/window.ts';
+import { CONFIG_HIGH, deviceInWindow, offsetInRegion } from '../run/window.ts';
 
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
@@ -80,11 +80,11 @@ export class Router {
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? refuseOther(call) : this.#onRegion(turn, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? this.#onConfig(call) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(turn);
       case numbers.mmap:
-        return this.#onRegion(turn, 4, 5);
+        return deviceInWindow(call.high(5)) < 0 ? this.#mapConfig(call) : this.#onRegion(turn, 4, 5);
       case numbers.openat:
       case legacyOpen:
         return this.devices.open(turn);
@@ -97,10 +97,11 @@ export class Router {
       case numbers.preadv2:
         return isAtPosition(call) ? this.#read(turn) : refuseOther(call);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(turn) : refuseOther(call);
-      case numbers.preadv:
+        return isAtPosition(call) ? this.#write(turn) : this.#onConfig(call);
       case numbers.pwritev:
       case numbers.lseek:
+        return this.#onConfig(call);
+      case numbers.preadv:
       case numbers.sendfile:
       case numbers.splice:
       case numbers.copy_file_range:
@@ -153,6 +154,22 @@ export class Router {
     } finally {
       device.leave();
     }
+  }
+
+  /** A call that writes to config space, or goes there; or one on a data fd, that has no answer to it but an error. */
+  #onConfig(call: Call): number {
+    const isSeek = call.nr === numbers.lseek;
+    const offset = isSeek ? 1 : 3;
+    if (call.high(offset) !== CONFIG_HIGH || call.nr === numbers.pread64) return refuseOther(call);
+    if (!isSeek) return this.devices.writeConfig?.(call, call.s32(0), call.u32(offset)) ?? refuseOther(call);
+    if (this.devices.hasConfig?.(call, call.s32(0)) !== true) return refuseOther(call);
+    throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
+  }
+
+  /** As vfio_pci_core_mmap has it; of another file it is the kernel's business. */
+  #mapConfig(call: Call): number {
+    if (call.high(5) !== CONFIG_HIGH || this.devices.hasConfig?.(call, call.s32(4)) !== true) return CONTINUE;
+    throw refuse('EINVAL', 'config space cannot be mapped');
   }
 
   #map(turn: Turn, device: ServedDevice, offset: number): number {

@@ -15,7 +15,7 @@ import {
 } from '../../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from '../run/plan.ts';
-import { WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
+import { CONFIG_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
 
 /** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out; those of iommufd come behind. */
 const VFIO_FIRST = VFIO_GET_API_VERSION;
@@ -33,15 +33,16 @@ const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
 /** What a filter has to let through to the supervisor. */
 interface Traps {
   readonly ioctls: Step[];
-  /** Opening files for reading and writing, and looking at them. */
+  /** Opening files for reading and writing, and looking at them; and writing to config space. */
   readonly opens: boolean;
   readonly dataFds: FdWindow | undefined;
 }
 
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
- * window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else. All the
- * rest goes straight to the kernel, config space, BARs and mapped memory included. If v2 is presented, reads, writes and
+ * window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else; and
+ * what writes to config space, by whatever call, goes there to write, or maps it. All the rest goes straight to the kernel, reads of config space,
+ * BARs and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business.
  */
@@ -115,6 +116,8 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
+  const toConfig = (name: string, offset: 'args1' | 'args3' | 'args5'): Step[] =>
+    trapsOpens ? [{ label: name }, { load: high(offset) }, { ifEqual: CONFIG_HIGH, then: 'config' }] : [];
   const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
     { label: name },
     ...isDataFd(name, 'args0'),
@@ -129,10 +132,8 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     readv,
     writev,
     preadv,
-    pwritev,
     preadv2,
-    pwritev2,
-    lseek,
+    ...(trapsOpens ? [] : [pwritev, pwritev2, lseek]), // else they are looked at already
     dup,
     dup3,
     fcntl,
@@ -159,8 +160,15 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { load: NR },
     { ifEqual: syscalls.ioctl, then: 'ioctl' },
     { ifEqual: syscalls.pread64, then: 'offset' },
-    { ifEqual: syscalls.pwrite64, then: 'offset' },
-    { ifEqual: syscalls.mmap, then: 'mmap' },
+    { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'pwrite' : 'offset' },
+    ...(trapsOpens
+      ? [
+          { ifEqual: pwritev, then: 'pwritev' },
+          { ifEqual: pwritev2, then: 'pwritev' },
+          { ifEqual: lseek, then: 'lseek' },
+        ]
+      : []),
+    { ifEqual: syscalls.mmap, then: trapsOpens ? 'mmap of config' : 'mmap' },
     ...openCalls,
     ...(trapsOpens ? lookNumbers(arch).map((nr) => ({ ifEqual: nr, then: 'look' })) : []),
     ...onDataFds,
@@ -174,8 +182,15 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },
+    ...toConfig('pwritev', 'args3'),
+    ...(trapsOpens ? [...isDataFd('pwritev', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
+    ...toConfig('lseek', 'args1'),
+    ...(trapsOpens ? [...isDataFd('lseek', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
+    ...toConfig('pwrite', 'args3'),
     ...inWindow('offset', 'args3', isDataFd('offset', 'args0')),
+    ...toConfig('mmap of config', 'args5'),
     ...inWindow('mmap', 'args5', []),
+    ...(trapsOpens ? [{ label: 'config' }, { ret: SECCOMP_RET_USER_NOTIF } as const] : []),
     ...(trapsOpens ? opens('openat', 'args2') : []),
     ...(hasOpen ? opens('open', 'args1') : []),
     ...(dataFds === undefined

@@ -1,4 +1,9 @@
-import { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX } from '../../abi/vfio-device.ts';
+import {
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_REQ_IRQ_INDEX,
+} from '../../abi/vfio-device.ts';
 import {
   VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
   VFIO_USER_DEVICE_FEATURE,
@@ -16,7 +21,7 @@ import {
 import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
-import { CONFIG_AT, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
+import { CONFIG_AT, configSpace, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
 import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
 import { PciConfig } from '../../interpose/emulated/pci-config.ts';
@@ -81,7 +86,7 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
     const { bytes } = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET);
     const section = bytes.subarray(0, simMemorySizes(spec).section);
-    this.#config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes);
+    this.#config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes, configSpace(plan));
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
@@ -200,7 +205,11 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     if (index === MIGRATION_REGION_INDEX) {
       const region = this.#migrationRegion(offset, from.length);
       whenReady(() => region.write(offset, from), sleepUntilReady);
-    } else this.#own.write(this.#placeOf(index, offset, from.length), from);
+      return;
+    }
+    const place = this.#placeOf(index, offset, from.length);
+    if (index === VFIO_PCI_CONFIG_REGION_INDEX) this.#config.write(offset, from);
+    else this.#own.write(place, from);
   }
 
   #migrationRegion(offset: number, length: number): V1Device {
@@ -249,7 +258,7 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     this.#client = undefined;
     this.#dma.clear();
     this.interrupts.clear();
-    this.#config.clearBusMaster();
+    this.#config.begin();
     this.#working?.opened();
     this.reset();
   }

@@ -1,0 +1,98 @@
+import { expect, it } from 'vitest';
+import { VFIO_GROUP_GET_DEVICE_FD, VFIO_PCI_CONFIG_REGION_INDEX } from '../../../src/abi/vfio.ts';
+import { pciConfig } from '../../../src/sim/pci.ts';
+import { parseSpec } from '../../../src/sim/spec.ts';
+import { killHard } from '../../../src/vmm/child.ts';
+import { compiled, describeWithCompiler } from '../../support/compiler.ts';
+import { Puppet } from '../../support/puppet.ts';
+import { useShimRuns } from '../../support/shim-run.ts';
+import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+
+const SPEC = 'qat,size=1M';
+const CONFIG = BigInt(VFIO_PCI_CONFIG_REGION_INDEX) << 40n;
+const COMMAND = CONFIG + 4n;
+const BAR0 = CONFIG + 0x10n;
+const ROM = CONFIG + 0x30n;
+const ONES = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
+const SEEK_SET = 0;
+
+/** drivers/vfio/pci/vfio_pci_config.c of Linux 6.12, as a program sees it. */
+describeWithCompiler('the config space of an emulated device', () => {
+  const start = useShimRuns();
+
+  async function open(): Promise<{ user: VfioPuppet; device: DevicePuppet; groups: readonly number[] }> {
+    const user = new VfioPuppet(new Puppet(start([compiled('puppet')], { devices: [SPEC], json: true })));
+    const { groups, devices } = await user.openDevices();
+    return { user, groups, device: devices[0] as DevicePuppet };
+  }
+
+  const read = async (user: VfioPuppet, fd: number, at: bigint, length: number): Promise<Uint8Array> => {
+    const { errno, bytes } = await user.pread(fd, length, at);
+    expect(errno).toBe('OK');
+    return bytes;
+  };
+
+  it('has BARs that size as they are, and no ROM', async () => {
+    const { user, device } = await open();
+    for (const at of [BAR0, ROM]) expect(value(await user.pwrite(device.fd, ONES, at))).toBe(4);
+    expect(await read(user, device.fd, BAR0, 4)).toBeBytes(Uint8Array.of(0, 0, 0xf0, 0xff));
+    expect(await read(user, device.fd, ROM, 4)).toBeBytes(new Uint8Array(4));
+    expect(value(await user.pwrite(device.fd, Uint8Array.of(0, 0, 0x12, 0xfe), BAR0))).toBe(4);
+    expect(await read(user, device.fd, BAR0, 4)).toBeBytes(Uint8Array.of(0, 0, 0x10, 0xfe));
+  });
+
+  it('keeps what it is, and has a successor of the supervisor keep it', async () => {
+    const { user, device } = await open();
+    const all = new Uint8Array(256).fill(0xff);
+    expect(value(await user.pwrite(device.fd, all, CONFIG))).toBe(256);
+    const expected = pciConfig(parseSpec(SPEC));
+    for (const [at, byte] of [
+      [4, 0x46],
+      [5, 0x05],
+      [12, 0xff],
+      [13, 0xff],
+      [0x12, 0xf0],
+      [0x13, 0xff],
+      [0x3c, 0xff],
+    ] as const)
+      expected[at] = byte;
+    expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(expected);
+    killHard(await user.puppet.run.supervisor());
+    expect(value(await user.pwrite(device.fd, Uint8Array.of(0, 0), COMMAND))).toBe(2);
+    expected.set([0, 0], 4);
+    expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(expected);
+  });
+
+  it('is written the same by pwritev and pwritev2, and by no other way', async () => {
+    const { user, device } = await open();
+    const { puppet } = user;
+    const at = await puppet.memory('bytes', 4);
+    await puppet.put('bytes', Uint8Array.of(0x06, 0x04, 0xff, 0xff));
+    const vectors = await puppet.memory('vectors', 32);
+    await puppet.put('vectors', new Uint8Array(new BigUint64Array([at, 1n, at + 1n, 1n]).buffer));
+    for (const call of ['pwritev', 'pwritev2'] as const) {
+      value(await user.pwrite(device.fd, Uint8Array.of(0, 0), COMMAND));
+      expect(value(await puppet.call(call, [device.fd, vectors, 2, COMMAND, 0, 0])), call).toBe(2);
+      expect(await read(user, device.fd, COMMAND, 2), call).toBeBytes(Uint8Array.of(0x06, 0x04));
+    }
+    expect((await puppet.call('lseek', [device.fd, CONFIG, SEEK_SET])).errno).toBe('ESPIPE');
+    expect((await user.mmap(device.fd, 4096, CONFIG)).errno).toBe('EINVAL');
+  });
+
+  it('ends where it ends', async () => {
+    const { user, device } = await open();
+    expect((await user.pwrite(device.fd, ONES, CONFIG + 254n)).errno).toBe('EFAULT');
+    expect((await user.pwrite(device.fd, ONES, CONFIG + 256n)).errno).toBe('EFAULT');
+    expect((await user.puppet.call('pwrite64', [device.fd, 0, 4, COMMAND])).errno).toBe('EFAULT');
+    expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
+  });
+
+  it('is as it was for who opens the device next', async () => {
+    const { user, device, groups } = await open();
+    value(await user.pwrite(device.fd, Uint8Array.of(6, 0), COMMAND));
+    value(await user.pwrite(device.fd, ONES, BAR0));
+    value(await user.puppet.call('close', [device.fd]));
+    const next = value(await user.ioctl(groups[0] ?? -1, VFIO_GROUP_GET_DEVICE_FD, Buffer.from('0000:90:00.0\0')));
+    expect(await read(user, next, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
+  });
+});
