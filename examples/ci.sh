@@ -5,7 +5,7 @@
 dir=$(mktemp -d)
 qemu=${QEMU:-qemu-system-x86_64}
 read -r first _ <<< "$VFIO_SHIM_DEVICES" # /dev/vfio/9000=0000:90:00.0
-device="vfio-pci,sysfsdev=$VFIO_SHIM_SYSFS/${first#*=},rombar=0"
+device="vfio-pci,sysfsdev=$VFIO_SHIM_SYSFS/${first#*=}"
 migration=$("$qemu" -device vfio-pci,help | grep -o '\(x-\)\?enable-migration' | head -n 1) # with x- before QEMU 8
 vm=("$qemu" -m 64 -nodefaults -display none -monitor stdio -device "$device,$migration=on")
 

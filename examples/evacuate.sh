@@ -5,7 +5,7 @@
 dir=$(mktemp -d)
 QEMU10=${QEMU10:-$(node scripts/qemu.mjs trixie)}
 vm=(-machine pc-i440fx-7.2 -m 64 -nodefaults -display none -monitor stdio)
-device="vfio-pci,sysfsdev=$dir/0000:90:00.0,addr=4,rombar=0"
+device="vfio-pci,sysfsdev=$dir/0000:90:00.0,addr=4"
 
 # destination: QEMU 10.0, whose driver speaks the protocol that it knows. It ends when the VM runs there, or will not
 {

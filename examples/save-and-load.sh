@@ -4,7 +4,7 @@
 # README.md shows what follows.
 dir=$(mktemp -d)
 vm=(qemu-system-x86_64 -m 64 -nodefaults -display none -monitor stdio
-  -device "vfio-pci,sysfsdev=$dir/0000:90:00.0,x-enable-migration=on,rombar=0")
+  -device "vfio-pci,sysfsdev=$dir/0000:90:00.0,x-enable-migration=on")
 
 # saves the VM into a file, which gets its name when it is complete
 {

@@ -6,7 +6,7 @@ dir=$(mktemp -d)
 qemu-img create -q -f qcow2 "$dir/disk.qcow2" 64M
 vm=(qemu-system-x86_64 -machine pc-i440fx-7.2 -m 64 -nodefaults -display none -monitor stdio
   -drive "if=none,id=disk,file=$dir/disk.qcow2,format=qcow2" -device virtio-blk-pci,drive=disk,addr=3
-  -device "vfio-pci,sysfsdev=$dir/0000:90:00.0,addr=4,rombar=0,x-enable-migration=on")
+  -device "vfio-pci,sysfsdev=$dir/0000:90:00.0,addr=4,x-enable-migration=on")
 
 printf '%s\n' 'savevm one' quit |
   npx vfio-shim run --present v1 --device qat,size=16M,seed=7 --sysfs "$dir" --json -- "${vm[@]}" > "$dir/first.log"
