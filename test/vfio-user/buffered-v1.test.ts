@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BufferedV1, type Messages } from '../../src/vfio-user/client/buffered-v1.ts';
+import { BufferedV1, type Messages, type Place } from '../../src/vfio-user/client/buffered-v1.ts';
 import type { V1Device } from '../../src/v1/device.ts';
 
 const AT = 4096;
@@ -16,6 +16,10 @@ class Noting implements V1Device, Messages {
   readonly moved: string[] = [];
   size = 0;
   #way = 'file';
+
+  prepare({ region, at, count }: Place): void {
+    this.moved.push(`begin ${count} at ${at - AT} of region ${region}`);
+  }
 
   byMessage(access: () => void): void {
     this.#way = 'message';
@@ -48,7 +52,7 @@ class Noting implements V1Device, Messages {
 function shown(size: number): { readonly server: Noting; readonly device: BufferedV1 } {
   const server = new Noting();
   server.size = size;
-  const device = new BufferedV1(server, server);
+  const device = new BufferedV1(server, 9, server);
   for (const register of [8, 16, 24]) device.read(register, new Uint8Array(8));
   return { server, device };
 }
@@ -60,6 +64,19 @@ function readAll(device: BufferedV1, size: number, piece: number): Uint8Array {
 }
 
 describe('a buffer of a v1 server', () => {
+  it('is asked for ahead if it fits, and only once it is known and not read', () => {
+    const { server, device } = shown(1000);
+    device.readAhead();
+    expect(readAll(device, 1000, 100)).toBeBytes(server.section.subarray(0, 1000));
+    device.readAhead();
+    expect(server.moved).toEqual(['begin 1000 at 0 of region 9', 'read 1000 at 0 by message']);
+    device.read(8, new Uint8Array(8)); // pending_bytes
+    device.readAhead();
+    const large = shown(LIMITS.readLimit + 1);
+    large.device.readAhead();
+    expect([server.moved.length, large.server.moved]).toEqual([2, []]);
+  });
+
   it.each([1, 1000, LIMITS.readLimit])(
     'of %i bytes that fits is read by one message, whatever pieces are asked for',
     (size) => {

@@ -63,6 +63,34 @@ describe('a request that was begun', () => {
   });
 });
 
+describe('a read of a region that is begun', () => {
+  it('is answered with the same read, whatever is read before, and not after a write', async () => {
+    const client = new TestClient(await services().serve('qat,size=64K,seed=3'));
+    const bar = client.bar(SIZE);
+    const { port } = client;
+    const region = { index: 0, offset: 0n };
+    const read = (at: number, count: number): Uint8Array => {
+      const into = new Uint8Array(count);
+      expect(port.read(region, at, into)).toBe(count);
+      return into;
+    };
+    for (const count of [8, 20_000]) {
+      port.prepare({ region: 0, at: 64, count });
+      expect(read(128, count)).toBeBytes(bar.subarray(128, 128 + count));
+      expect(read(64, count)).toBeBytes(bar.subarray(64, 64 + count));
+      expect(read(64, count)).toBeBytes(bar.subarray(64, 64 + count));
+    }
+    port.prepare({ region: 0, at: 64, count: 8 });
+    const written = bar.slice(64, 72).map((byte) => byte ^ 0xff);
+    port.write(region, 64, written);
+    expect(read(64, 8)).toBeBytes(written);
+    port.prepare({ region: 0, at: 64, count: 8 });
+    port.prepare({ region: 0, at: 65, count: 8 });
+    expect(read(65, 8)).toBeBytes(Buffer.concat([written.subarray(1), bar.subarray(72, 73)]));
+    client.close();
+  });
+});
+
 describe('migration data that are read ahead', () => {
   it('are none of the next session', async () => {
     const client = new TestClient(await services().serve('qat,size=64K,seed=3'), {

@@ -5,11 +5,20 @@ const { fields, size: REGISTERS } = vfio_device_migration_info;
 const [, DATA_OFFSET_AT] = fields.data_offset;
 const [, DATA_SIZE_AT] = fields.data_size;
 
+/** Bytes of a region, by its index. */
+export interface Place {
+  readonly region: number;
+  readonly at: number;
+  readonly count: number;
+}
+
 /** How a device's data section is reached by messages, whatever else leads there. */
 export interface Messages {
   /** The most bytes that one message reads, and writes. */
   readonly readLimit: number;
   readonly writeLimit: number;
+  /** Begins a read of the migration region that is sure to come. */
+  prepare(read: Place): void;
   /** Makes accesses by messages, although there is a file. */
   byMessage(access: () => void): void;
 }
@@ -23,20 +32,25 @@ export interface Messages {
 export class BufferedV1 implements V1Device {
   readonly mapped = undefined;
   readonly #device: V1Device;
+  readonly #region: number;
   readonly #messages: Messages;
   /** What the registers said last. */
   #offset = 0;
   #size = 0;
   /** The buffer that is shown, once a part of it was asked for. */
   #shown: Uint8Array | undefined;
+  /** Where buffers lie, one after the other. */
+  #memory = new Uint8Array(0);
   /** What was written of a buffer whose size was not told yet, and where it begins; nothing is kept of one that does not fit. */
   readonly #written: Uint8Array;
   #begin = 0;
   #end = 0;
   #fits = true;
 
-  constructor(device: V1Device, messages: Messages) {
+  /** `region`: the index of the migration region. */
+  constructor(device: V1Device, region: number, messages: Messages) {
     this.#device = device;
+    this.#region = region;
     this.#messages = messages;
     this.#written = new Uint8Array(messages.writeLimit);
   }
@@ -61,9 +75,17 @@ export class BufferedV1 implements V1Device {
     else into.set(this.#buffer().subarray(at, at + into.length));
   }
 
+  /** The buffer that is shown is going to be read: the server gives it while something else is done. */
+  readonly readAhead = (): void => {
+    const [at, count] = [this.#offset, this.#size];
+    if (count === 0 || count > this.#messages.readLimit || this.#shown !== undefined) return;
+    this.#messages.prepare({ region: this.#region, at, count });
+  };
+
   #buffer(): Uint8Array {
     if (this.#shown === undefined) {
-      const buffer = new Uint8Array(this.#size);
+      if (this.#memory.length < this.#size) this.#memory = new Uint8Array(this.#size);
+      const buffer = this.#memory.subarray(0, this.#size);
       this.#messages.byMessage(() => this.#device.read(this.#offset, buffer));
       this.#shown = buffer;
     }

@@ -22,15 +22,22 @@ import { ShimError } from '../../error.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { isV2State } from '../../v2/states.ts';
 import type { Pointed, RegionPlace, VfioPort } from '../../vfio/port.ts';
-import { checked } from '../wire/link.ts';
+import { answerTo, checked, type Asked } from '../wire/link.ts';
 import { closeFds } from '../wire/message.ts';
-import type { Messages } from './buffered-v1.ts';
+import type { Messages, Place } from './buffered-v1.ts';
 import { RegionFiles } from './region-files.ts';
 import type { Server } from './server.ts';
 import { MessageSessions } from './sessions.ts';
 
 const NOTHING = new Uint8Array(0);
 const HEAD = vfio_user_region_access.size;
+
+const READ = 'VFIO_USER_REGION_READ';
+
+function readOf({ region, at, count }: Place): Asked {
+  const body = vfio_user_region_access.encode({ offset: BigInt(at), region, count });
+  return { command: VFIO_USER_REGION_READ, name: READ, body };
+}
 
 /** A device behind a server of vfio-user: messages for requests and regions, and for what has a file, that. */
 export class SocketPort implements VfioPort, Messages {
@@ -39,6 +46,8 @@ export class SocketPort implements VfioPort, Messages {
   readonly #server: Server;
   readonly #files = new RegionFiles();
   #usesFiles = true;
+  /** A read that was begun. */
+  #prepared: Place | undefined;
 
   constructor(server: Server) {
     this.#server = server;
@@ -98,6 +107,7 @@ export class SocketPort implements VfioPort, Messages {
   }
 
   reset(): void {
+    this.#drop();
     this.#server.link.request({ command: VFIO_USER_DEVICE_RESET, name: 'VFIO_USER_DEVICE_RESET', body: NOTHING });
   }
 
@@ -122,16 +132,39 @@ export class SocketPort implements VfioPort, Messages {
     const fromFile = this.#usesFiles ? this.#files.read(region.index, at, into) : undefined;
     if (fromFile !== undefined) return fromFile;
     const count = Math.min(into.length, this.readLimit);
-    const body = vfio_user_region_access.encode({ offset: BigInt(at), region: region.index, count });
-    const name = 'VFIO_USER_REGION_READ';
-    const reply = this.#server.link.request({ command: VFIO_USER_REGION_READ, name, body });
+    const reply = this.#readNow({ region: region.index, at, count });
+    const name = READ;
     const moved = movedBy(reply, name);
     if (moved > count || HEAD + moved > reply.length) throw impossible(name, reply.length);
     into.set(reply.subarray(HEAD, HEAD + moved));
+    this.#server.link.connection.recycle(reply);
     return moved;
   }
 
+  /** Has the server answer a read that is sure to come, while something else is done. It is lost if something is written before. */
+  prepare(read: Place): void {
+    if (read.count > this.readLimit) return;
+    this.#drop();
+    this.#server.link.begin(readOf(read));
+    this.#prepared = read;
+  }
+
+  #readNow(read: Place): Uint8Array {
+    const { link } = this.#server;
+    const prepared = this.#prepared;
+    const isIt = prepared?.region === read.region && prepared.at === read.at && prepared.count === read.count;
+    if (!isIt) return link.request(readOf(read));
+    this.#prepared = undefined;
+    return answerTo(link.finish(), READ, link.connection.peer);
+  }
+
+  #drop(): void {
+    if (this.#prepared !== undefined) this.#server.link.abandon();
+    this.#prepared = undefined;
+  }
+
   write(region: RegionPlace, at: number, from: Uint8Array): number {
+    this.#drop();
     const toFile = this.#usesFiles ? this.#files.write(region.index, at, from) : undefined;
     if (toFile !== undefined) return toFile;
     const count = Math.min(from.length, this.writeLimit);

@@ -98,6 +98,7 @@ export class ProxySession implements RegionMemory {
     const answered = this.#answered(message);
     if (answered !== undefined) {
       this.#client.reply(message, answered.body, answered.fds);
+      if (message.command === VFIO_USER_MIG_DATA_READ) this.#readAhead();
       return;
     }
     this.#recorder?.forwarded();
@@ -108,6 +109,15 @@ export class ProxySession implements RegionMemory {
     const protocol = this.#device?.protocol;
     const driver = protocol === 'v1' || protocol === 'v2' ? protocol : undefined;
     return { driver, protocol: driver, region: this.#shown ?? this.#own, section: this.#translation?.region };
+  }
+
+  /** The client has its answer: what fails now fails again when it asks for more. */
+  #readAhead(): void {
+    try {
+      this.#translation?.readAhead();
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code === 'ERR_INTERRUPTED') throw error;
+    }
   }
 
   /** MIG_DATA_READ and MIG_DATA_WRITE, and accesses to the region that is shown, of all but device_state. */

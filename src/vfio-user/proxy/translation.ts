@@ -7,6 +7,7 @@ import { createSharedMemory, mapSharedMemory } from '../../sys/memory.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V2Device } from '../../v2/device.ts';
+import { V2 } from '../../v2/states.ts';
 import { ResettableV1 } from './guarded-v1.ts';
 import { SteadyV1, SteadyV2, type Steady } from './steady-state.ts';
 import { WithoutPrecopy } from './without-precopy.ts';
@@ -38,6 +39,8 @@ export interface Translation {
   readonly regionFile: OwnedFd | undefined;
   /** The features, if they are not the server's own. */
   readonly v2: V2Device | undefined;
+  /** In stop-and-copy, has a v1 server give the next buffer while the client takes what it has got. What fails is told by the next read. */
+  readAhead(): void;
   /** The client does something else than to move data: the device is asked for its state again. */
   somethingElse(): void;
   /** What resets all that is translated. */
@@ -90,6 +93,11 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
     region: isTranslated('v1') && !('draft' in region) ? region : undefined,
     regionFile,
     v2: isTranslated('v2') ? v2 : undefined,
+    readAhead() {
+      if (found.protocol !== 'v1' || v2?.getState() !== V2.STOP_COPY) return;
+      v2.openSession()?.readAhead?.();
+      found.device.readAhead?.();
+    },
     somethingElse: () => steady?.forget(),
     reset: () => outermost.reset(),
     close: () => regionFile?.close(), // SAFETY: the mapping stays, and is used by nobody any more
