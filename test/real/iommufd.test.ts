@@ -19,6 +19,7 @@ import { imprint, type Imprint } from '../../tools/vmm/imprint.ts';
 import { loadFromFile, migrateToFile } from '../../tools/vmm/migration-file.ts';
 import { expectDevice } from '../../tools/vmm/pair.ts';
 import { serving, startShimmedVm, type DeviceOptions, type ShimOptions } from '../../tools/vmm/shim.ts';
+import { because, lacksKvm } from '../support/host.ts';
 import { patient } from '../support/patience.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
@@ -31,6 +32,7 @@ const DEVICE = { driver: 'qat', size: '1M', seed: 3 };
 
 describeWithQemus(['10.0', 'newest'], 'a VM with /dev/iommu', () => {
   const bed = useTestBed();
+  const lacking = lacksKvm();
 
   describe.each(['10.0', 'newest'] as const)('of QEMU %s', (qemu) => {
     const start = (name: string, how: ShimOptions, device: DeviceOptions = DEVICE): Promise<Vm> =>
@@ -73,6 +75,28 @@ describeWithQemus(['10.0', 'newest'], 'a VM with /dev/iommu', () => {
           '0000:90:00.0: VFIO_DEVICE_ATTACH_IOMMUFD_PT',
         ]),
       );
+    });
+
+    it.skipIf(lacking !== undefined)(`runs with KVM${because(lacking)}`, { timeout: TIMEOUT }, async () => {
+      const device = { ...DEVICE, dma: 2000, dmaAt: '32M+16M' };
+      const under = [
+        'sh',
+        '-c',
+        'for word; do shift; [ "$word" = tcg ] && word=kvm; set -- "$@" "$word"; done; exec "$@"',
+        'sh',
+      ];
+      const vm = await start('source', { ...IOMMUFD, under }, device);
+      await vm.waitForFirmware();
+      await makeBusMaster(vm, VFIO_SLOT);
+      const written = async (): Promise<true | undefined> => {
+        await vm.stop();
+        const pages = writtenPages(await guestRam(bed(), vm));
+        await vm.cont();
+        return pages.length > 0 ? true : undefined;
+      };
+      await poll(written, 20_000, () => `the device to write${vm.child.lastWords}`);
+      expect(vm.child.stderr).not.toMatch(/KVM VFIO device/);
+      await vm.quit();
     });
 
     it('uses descriptors that it is handed', { timeout: TIMEOUT }, async () => {

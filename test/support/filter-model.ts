@@ -2,6 +2,8 @@ import type { Arch } from '../../src/abi/arch.ts';
 import type { FdWindow } from '../../src/interpose/run/plan.ts';
 import type { SeccompData } from './bpf-machine.ts';
 
+/** linux/kvm.h. */
+const KVM_SET_DEVICE_ATTR = 0x4018_aee1;
 /** Those of linux/vfio.h and linux/iommufd.h. */
 const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 
@@ -18,7 +20,7 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
   const name = Object.entries(arch.syscalls).find(([, number]) => number === nr)?.[0];
   switch (name) {
     case 'ioctl':
-      return low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1];
+      return (low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1]) || low(a1) === KVM_SET_DEVICE_ATTR;
     case 'pread64':
       return inWindow(a3) || isDataFd(a0);
     case 'pwrite64':

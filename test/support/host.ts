@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { errnoName } from '../../src/abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../../src/abi/prctl.ts';
@@ -28,6 +28,16 @@ export function lacksForRun(): string | undefined {
     attempt('ptrace', PTRACE_SEIZE, NOBODYS_PID, 0, 0) ??
     restricted(1)
   );
+}
+
+/** To run a VM by the processor itself. */
+export function lacksKvm(): string | undefined {
+  try {
+    closeSync(openSync('/dev/kvm', 'r+'));
+    return undefined;
+  } catch (error) {
+    return `no KVM: ${(error as NodeJS.ErrnoException).code}`;
+  }
 }
 
 /** To trace a process that is not a descendant, as one that kills supervisors does. */

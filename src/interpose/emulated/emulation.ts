@@ -1,4 +1,5 @@
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
+import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
@@ -17,6 +18,7 @@ import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
 import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
 import { CDEV_REQUESTS } from './iommufds.ts';
+import { setDeviceAttr } from './kvm-files.ts';
 import { MappedProcesses } from './mapped-processes.ts';
 import { nodesOf, type Node } from './node-paths.ts';
 import { answerLook, lookOf } from './node-stat.ts';
@@ -109,6 +111,7 @@ export class Emulation implements Devices {
 
   ioctl(turn: Turn, command: number): number {
     const { call } = turn;
+    if (command === KVM_SET_DEVICE_ATTR) return setDeviceAttr(call, this);
     const what = identify(this, call.tid, call.s32(0));
     if (what?.kind === 'group' || what?.kind === 'container' || what?.kind === 'iommufd') {
       this.#recorder?.onNode(what.kind, this.#nodeOf(what)?.path ?? '');

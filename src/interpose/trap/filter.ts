@@ -1,6 +1,7 @@
 import type { Arch } from '../../abi/arch.ts';
 import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
 import { IOMMU_DESTROY } from '../../abi/iommufd.ts';
+import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE,
@@ -39,8 +40,8 @@ interface Traps {
 }
 
 /**
- * The filter of a target with emulated devices. It traps the VFIO ioctls, accesses at offsets in the virtual regions'
- * window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else; and
+ * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, accesses at
+ * offsets in the virtual regions' window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else; and
  * what writes to config space, by whatever call, goes there to write, or maps it. All the rest goes straight to the kernel, reads of config space,
  * BARs and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
@@ -48,7 +49,11 @@ interface Traps {
  */
 export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
   return filter(arch, {
-    ioctls: [{ unlessBetween: [VFIO_FIRST, IOMMUFD_LAST], then: 'other ioctl' }],
+    ioctls: [
+      { ifEqual: KVM_SET_DEVICE_ATTR, then: 'vfio' },
+      { unlessBetween: [VFIO_FIRST, IOMMUFD_LAST], then: 'other ioctl' },
+      { label: 'vfio' },
+    ],
     opens: true,
     dataFds,
   });

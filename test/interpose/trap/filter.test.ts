@@ -39,7 +39,8 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
       expect(trapped(syscalls.ioctl, [3, number])).toBe(true);
       expect(trapped(syscalls.ioctl, [-1, BigInt(number) | (0xffff_ffffn << 32n)])).toBe(true);
     }
-    for (const number of [0, 0x3b63, 0x3b95, 0x5401, 0xae80, 0x3b640000, 0xffff_ffff]) {
+    expect(trapped(syscalls.ioctl, [3, 0x4018_aee1])).toBe(true); // KVM_SET_DEVICE_ATTR
+    for (const number of [0, 0x3b63, 0x3b95, 0x4018_aee0, 0x4018_aee2, 0x5401, 0xae80, 0x3b640000, 0xffff_ffff]) {
       expect(trapped(syscalls.ioctl, [3, number])).toBe(false);
       expect(trapped(syscalls.ioctl, [3, BigInt(number) | (0x3b64n << 32n)])).toBe(false);
     }
@@ -102,7 +103,21 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
   it('does what it is for, whatever the call', () => {
     const known = Object.values(syscalls);
     const nr = fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...known) }, fc.integer({ min: -1, max: 600 }));
-    const edges = [0n, 1n, 2n, 3n, 0x3b63n, 0x3b64n, 0x3b94n, 0x3b95n, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n];
+    const edges = [
+      0n,
+      1n,
+      2n,
+      3n,
+      0x3b63n,
+      0x3b64n,
+      0x3b94n,
+      0x3b95n,
+      0x4018_aee1n,
+      0x3effn,
+      0x3f00n,
+      0x3fffn,
+      0x4000n,
+    ];
     const argument = fc
       .tuple(
         fc.constantFrom(...edges),
