@@ -11,7 +11,9 @@ const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
   const [a0 = 0n, a1 = 0n, a2 = 0n, a3 = 0n, , a5 = 0n] = args;
   const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
-  const isConfig = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 32n === 0x700n;
+  const highOf = (offset: bigint): number => Number(BigInt.asUintN(64, offset) >> 32n);
+  const isBehindBar0 = (offset: bigint): boolean => highOf(offset) >= 0x100 && highOf(offset) <= 0xffff;
+  const isAbsent = (offset: bigint): boolean => isBehindBar0(offset) && highOf(offset) !== 0x700;
   const inWindow = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 48n === 0x7656n;
   const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
   const isDataFd = (fd: bigint): boolean =>
@@ -22,16 +24,19 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'ioctl':
       return (low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1]) || low(a1) === KVM_SET_DEVICE_ATTR;
     case 'pread64':
-      return inWindow(a3) || isDataFd(a0);
+      return inWindow(a3) || isAbsent(a3) || isDataFd(a0);
+    case 'preadv':
+    case 'preadv2':
+      return isAbsent(a3) || isDataFd(a0);
     case 'pwrite64':
-      return inWindow(a3) || isConfig(a3) || isDataFd(a0);
+      return inWindow(a3) || isBehindBar0(a3) || isDataFd(a0);
     case 'pwritev':
     case 'pwritev2':
-      return isConfig(a3) || isDataFd(a0);
+      return isBehindBar0(a3) || isDataFd(a0);
     case 'lseek':
-      return isConfig(a1) || isDataFd(a0);
+      return isBehindBar0(a1) || isDataFd(a0);
     case 'mmap':
-      return inWindow(a5) || isConfig(a5);
+      return inWindow(a5) || isBehindBar0(a5);
     case 'openat':
       return forBoth(a2);
     case 'open':
@@ -55,8 +60,6 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'write':
     case 'readv':
     case 'writev':
-    case 'preadv':
-    case 'preadv2':
     case 'dup':
     case 'dup2':
     case 'dup3':

@@ -152,7 +152,7 @@ export class Emulation implements Devices {
     return length;
   }
 
-  hasConfig(call: Call, fd: number): boolean {
+  hasRegions(call: Call, fd: number): boolean {
     return this.#deviceOf(call, fd) !== undefined;
   }
 

@@ -5,9 +5,11 @@
  */
 export const WINDOW_HIGH = 0x7656_0000;
 export const WINDOW_MASK = 0xffff_0000;
-/** The high 32 bits of an offset in config space, of which the low ones are the place there: VFIO_PCI_CONFIG_REGION_INDEX << 40. */
-export const CONFIG_HIGH = 0x700;
 const DEVICE_SHIFT = 8; // of the high 32 bits: 2^40 bytes
+/** The high 32 bits of offsets in regions of a device behind BAR0: a region begins at its index << 40. */
+export const REGIONS_HIGH = [0x100, 0xffff] as const;
+/** Those of an offset in config space, of which the low ones are the place there: of VFIO_PCI_CONFIG_REGION_INDEX, which is 7. */
+export const CONFIG_HIGH = 7 << DEVICE_SHIFT;
 export const MAX_DEVICES = 256;
 
 /** Offset of the migration region of the n-th device. */

@@ -19,8 +19,8 @@ export interface Devices extends FileOwner {
   look?(call: Call): number;
   /** A write to config space, this far in: its result, or `undefined` if the descriptor is none of a device that has it here. */
   writeConfig?(call: Call, fd: number, offset: number): number | undefined;
-  /** A descriptor of a device whose config space is here. */
-  hasConfig?(call: Call, fd: number): boolean;
+  /** A descriptor of a device whose regions are all here. */
+  hasRegions?(call: Call, fd: number): boolean;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
 }

@@ -15,7 +15,7 @@ import { messageOf, warn } from '../run/log.ts';
 import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
-import { CONFIG_HIGH, deviceInWindow, offsetInRegion } from '../run/window.ts';
+import { CONFIG_HIGH, deviceInWindow, offsetInRegion, REGIONS_HIGH } from '../run/window.ts';
 
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
@@ -80,11 +80,11 @@ export class Router {
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? this.#onConfig(call) : this.#onRegion(turn, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(call, 3) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(turn);
       case numbers.mmap:
-        return deviceInWindow(call.high(5)) < 0 ? this.#mapConfig(call) : this.#onRegion(turn, 4, 5);
+        return deviceInWindow(call.high(5)) < 0 ? this.#mapBehindBar0(call) : this.#onRegion(turn, 4, 5);
       case numbers.openat:
       case legacyOpen:
         return this.devices.open(turn);
@@ -95,13 +95,14 @@ export class Router {
       case numbers.writev:
         return this.#write(turn);
       case numbers.preadv2:
-        return isAtPosition(call) ? this.#read(turn) : refuseOther(call);
+        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(call, 3);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(turn) : this.#onConfig(call);
-      case numbers.pwritev:
-      case numbers.lseek:
-        return this.#onConfig(call);
+        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(call, 3);
       case numbers.preadv:
+      case numbers.pwritev:
+        return this.#behindBar0(call, 3);
+      case numbers.lseek:
+        return this.#behindBar0(call, 1);
       case numbers.sendfile:
       case numbers.splice:
       case numbers.copy_file_range:
@@ -156,20 +157,22 @@ export class Router {
     }
   }
 
-  /** A call that writes to config space, or goes there; or one on a data fd, that has no answer to it but an error. */
-  #onConfig(call: Call): number {
-    const isSeek = call.nr === numbers.lseek;
-    const offset = isSeek ? 1 : 3;
-    if (call.high(offset) !== CONFIG_HIGH || call.nr === numbers.pread64) return refuseOther(call);
-    if (!isSeek) return this.devices.writeConfig?.(call, call.s32(0), call.u32(offset)) ?? refuseOther(call);
-    if (this.devices.hasConfig?.(call, call.s32(0)) !== true) return refuseOther(call);
-    throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
+  /** A call at an offset in a device's regions behind BAR0; or one on a data fd, that has no answer to it but an error. */
+  #behindBar0(call: Call, offset: 1 | 3): number {
+    const high = call.high(offset);
+    const fd = call.s32(0);
+    if (!isBehindBar0(high) || this.devices.hasRegions?.(call, fd) !== true) return refuseOther(call);
+    if (call.nr === numbers.lseek) throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
+    if (high === CONFIG_HIGH && WRITES.has(call.nr))
+      return this.devices.writeConfig?.(call, fd, call.u32(offset)) ?? CONTINUE;
+    throw refuse('EINVAL', `region ${high >> 8}: there is nothing at that offset`); // vfio_pci_rw, vfio_pci_bar_rw
   }
 
   /** As vfio_pci_core_mmap has it; of another file it is the kernel's business. */
-  #mapConfig(call: Call): number {
-    if (call.high(5) !== CONFIG_HIGH || this.devices.hasConfig?.(call, call.s32(4)) !== true) return CONTINUE;
-    throw refuse('EINVAL', 'config space cannot be mapped');
+  #mapBehindBar0(call: Call): number {
+    const high = call.high(5);
+    if (!isBehindBar0(high) || this.devices.hasRegions?.(call, call.s32(4)) !== true) return CONTINUE;
+    throw refuse('EINVAL', `region ${high >> 8}: cannot be mapped`);
   }
 
   #map(turn: Turn, device: ServedDevice, offset: number): number {
@@ -221,6 +224,12 @@ export class Router {
     return duplicate(call, answers, window);
   }
 }
+
+function isBehindBar0(high: number): boolean {
+  return high >= REGIONS_HIGH[0] && high <= REGIONS_HIGH[1];
+}
+
+const WRITES: ReadonlySet<number> = new Set([numbers.pwrite64, numbers.pwritev, numbers.pwritev2]);
 
 type DataFd = Extract<Descriptor, { readonly kind: 'data fd' | 'ended data fd' }>;
 

@@ -16,7 +16,7 @@ import {
 } from '../../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from '../run/plan.ts';
-import { CONFIG_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
+import { CONFIG_HIGH, REGIONS_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
 
 /** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out; those of iommufd come behind. */
 const VFIO_FIRST = VFIO_GET_API_VERSION;
@@ -42,8 +42,8 @@ interface Traps {
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, accesses at
  * offsets in the virtual regions' window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else; and
- * what writes to config space, by whatever call, goes there to write, or maps it. All the rest goes straight to the kernel, reads of config space,
- * BARs and mapped memory included. If v2 is presented, reads, writes and
+ * what is done at an offset behind BAR0 but a read of config space: a write to it, and whatever is of a region that is not there. All the
+ * rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business.
  */
@@ -121,8 +121,17 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
-  const toConfig = (name: string, offset: 'args1' | 'args3' | 'args5'): Step[] =>
-    trapsOpens ? [{ label: name }, { load: high(offset) }, { ifEqual: CONFIG_HIGH, then: 'config' }] : [];
+  const behindBar0 = (name: string, offset: 'args1' | 'args3' | 'args5', isRead = false): Step[] =>
+    trapsOpens
+      ? [
+          { label: name },
+          { load: high(offset) },
+          ...(isRead ? [{ ifEqual: CONFIG_HIGH, then: `${name}: no region` }] : []),
+          { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
+          { ret: SECCOMP_RET_USER_NOTIF },
+          { label: `${name}: no region` },
+        ]
+      : [];
   const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
     { label: name },
     ...isDataFd(name, 'args0'),
@@ -136,9 +145,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     write,
     readv,
     writev,
-    preadv,
-    preadv2,
-    ...(trapsOpens ? [] : [pwritev, pwritev2, lseek]), // else they are looked at already
+    ...(trapsOpens ? [] : [preadv, preadv2, pwritev, pwritev2, lseek]), // else they are looked at already
     dup,
     dup3,
     fcntl,
@@ -164,16 +171,18 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { unlessEqual: auditArch, then: 'allow' },
     { load: NR },
     { ifEqual: syscalls.ioctl, then: 'ioctl' },
-    { ifEqual: syscalls.pread64, then: 'offset' },
+    { ifEqual: syscalls.pread64, then: trapsOpens ? 'pread' : 'offset' },
     { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'pwrite' : 'offset' },
     ...(trapsOpens
       ? [
+          { ifEqual: preadv, then: 'preadv' },
+          { ifEqual: preadv2, then: 'preadv' },
           { ifEqual: pwritev, then: 'pwritev' },
           { ifEqual: pwritev2, then: 'pwritev' },
           { ifEqual: lseek, then: 'lseek' },
         ]
       : []),
-    { ifEqual: syscalls.mmap, then: trapsOpens ? 'mmap of config' : 'mmap' },
+    { ifEqual: syscalls.mmap, then: trapsOpens ? 'mmap of a region' : 'mmap' },
     ...openCalls,
     ...(trapsOpens ? lookNumbers(arch).map((nr) => ({ ifEqual: nr, then: 'look' })) : []),
     ...onDataFds,
@@ -187,15 +196,18 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },
-    ...toConfig('pwritev', 'args3'),
+    ...behindBar0('preadv', 'args3', true),
+    ...(trapsOpens ? [...isDataFd('preadv', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
+    ...behindBar0('pwritev', 'args3'),
     ...(trapsOpens ? [...isDataFd('pwritev', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
-    ...toConfig('lseek', 'args1'),
+    ...behindBar0('lseek', 'args1'),
     ...(trapsOpens ? [...isDataFd('lseek', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
-    ...toConfig('pwrite', 'args3'),
+    ...behindBar0('pread', 'args3', true),
+    ...(trapsOpens ? inWindow('pread: offset', 'args3', isDataFd('pread', 'args0')) : []),
+    ...behindBar0('pwrite', 'args3'),
     ...inWindow('offset', 'args3', isDataFd('offset', 'args0')),
-    ...toConfig('mmap of config', 'args5'),
+    ...behindBar0('mmap of a region', 'args5'),
     ...inWindow('mmap', 'args5', []),
-    ...(trapsOpens ? [{ label: 'config' }, { ret: SECCOMP_RET_USER_NOTIF } as const] : []),
     ...(trapsOpens ? opens('openat', 'args2') : []),
     ...(hasOpen ? opens('open', 'args1') : []),
     ...(dataFds === undefined

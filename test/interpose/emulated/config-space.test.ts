@@ -87,6 +87,23 @@ describeWithCompiler('the config space of an emulated device', () => {
     expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
   });
 
+  it.each(['auto', 'v2'])('has nothing behind it, nor in BARs that there are not (%s)', async (present) => {
+    const run = start([compiled('puppet')], { devices: [SPEC], options: ['--present', present] });
+    const user = new VfioPuppet(new Puppet(run));
+    const { fd } = (await user.openDevices()).devices[0] as DevicePuppet;
+    const at = await user.puppet.memory('bytes', 16);
+    const vector = await user.puppet.memory('vector', 16);
+    await user.puppet.put('vector', new Uint8Array(new BigUint64Array([at, 4n]).buffer));
+    const regions = [1n, 5n, 6n, 8n, 9n, 255n].map((index) => (index << 40n) + 16n);
+    for (const offset of [...regions, CONFIG + 2n ** 32n]) {
+      expect((await user.pread(fd, 4, offset)).errno, `read at ${offset}`).toBe('EINVAL');
+      expect((await user.pwrite(fd, ONES, offset)).errno, `write at ${offset}`).toBe('EINVAL');
+      for (const call of ['preadv', 'preadv2', 'pwritev', 'pwritev2'] as const)
+        expect((await user.puppet.call(call, [fd, vector, 1, offset, 0, 0])).errno, call).toBe('EINVAL');
+      expect((await user.mmap(fd, 4096, offset & ~0xfffn)).errno).toBe('EINVAL');
+    }
+  });
+
   it('is as it was for who opens the device next', async () => {
     const { user, device, groups } = await open();
     value(await user.pwrite(device.fd, Uint8Array.of(6, 0), COMMAND));
