@@ -27,6 +27,7 @@ import { F_ADD_SEALS, F_SEAL_WRITE, F_SETFL, O_APPEND, O_NONBLOCK } from '../../
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import { arch } from '../../../src/sys/libc.ts';
 import { V1 } from '../../../src/v1/states.ts';
+import { poll } from '../../../src/vmm/deadline.ts';
 import { noise } from '../../support/bytes.ts';
 import {
   compiled,
