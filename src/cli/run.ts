@@ -30,6 +30,7 @@ export interface RunOptions {
   readonly device: readonly string[];
   readonly sysfs?: string;
   readonly mountSysfs?: true;
+  readonly iommufd?: true;
   readonly dataSize: string;
   readonly onError: 'reset' | 'report';
   readonly dirtyLog: 'auto' | 'off';
@@ -80,6 +81,10 @@ export function addRunOptions(command: Command): Command {
     .option(
       '--mount-sysfs',
       "show them to the VMM, and to nobody else, as the host's PCI devices: /sys/bus/pci/devices",
+    )
+    .option(
+      '--iommufd',
+      'emulated devices have nodes of their own besides their groups, /dev/vfio/devices/vfioN, and there is /dev/iommu',
     )
     .option('--data-size <size>', "size of the migration region's data section", '16M')
     .addOption(
@@ -176,6 +181,7 @@ export function ordered(
     dirtyPages: options.dirtyLog === 'auto' && (options.present === 'v1' || options.present === 'auto'),
     p2p: options.p2p === 'auto',
     onError: options.onError,
+    iommufd: options.iommufd === true,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
   };
 }
@@ -211,7 +217,13 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     sysfs: undefined,
   };
   checkLimits(order, options.status !== undefined);
-  const sysfs = what.devices.length === 0 ? undefined : writeSysfs(options.sysfs, what.devices.map(shownDevice));
+  const sysfs =
+    what.devices.length === 0
+      ? undefined
+      : writeSysfs(
+          options.sysfs,
+          what.devices.map((device) => shownDevice(device, what.iommufd)),
+        );
   if (sysfs?.fresh === true) say(`vfio-shim: sysfsdev directories are in ${sysfs.path}\n`);
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (sysfs !== undefined) {
@@ -270,9 +282,12 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   if (options.device.length > MAX_EMULATED) {
     throw new ShimError('ERR_ARGUMENT', `run: at most ${MAX_EMULATED} devices, ${options.device.length} were given`);
   }
-  const ofEmulated =
-    options.mountSysfs === true ? '--mount-sysfs' : options.sysfs !== undefined ? '--sysfs' : undefined;
-  if (options.device.length === 0 && ofEmulated !== undefined) {
+  const ofEmulated = [
+    options.sysfs !== undefined && '--sysfs',
+    options.mountSysfs === true && '--mount-sysfs',
+    options.iommufd === true && '--iommufd',
+  ].find(Boolean);
+  if (options.device.length === 0 && ofEmulated) {
     throw new ShimError(
       'ERR_ARGUMENT',
       `${ofEmulated}: is for emulated devices; give at least one --device, e.g. --device qat`,
@@ -288,8 +303,8 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   });
 }
 
-function shownDevice({ name, group, bar, spec }: Plan['devices'][number]): ShownDevice {
-  return { name, group, bar, config: pciConfig(spec) };
+function shownDevice({ name, group, bar, spec }: Plan['devices'][number], hasNode = false): ShownDevice {
+  return { name, group, bar, config: pciConfig(spec), hasNode };
 }
 
 function sizeOf(option: string, text: string): number {

@@ -38,10 +38,11 @@ export const IOMMUFD: Node = {
 };
 
 /** The nodes of a run, in their order: those of all devices, then each device's group and its own. */
-export function nodesOf({ devices }: Pick<Plan, 'devices'>): Node[] {
+export function nodesOf({ devices, iommufd = false }: Pick<Plan, 'devices' | 'iommufd'>): Node[] {
   const own = devices.flatMap((device, place): Node[] => [
     { kind: 'group', path: groupPath(device), place, major: GROUP_MAJOR, minor: place, mode: 0o600 },
     { kind: 'cdev', path: cdevPath(place), place, major: CDEV_MAJOR, minor: place, mode: 0o600 },
   ]);
-  return [CONTAINER, IOMMUFD, ...own];
+  const all = [CONTAINER, IOMMUFD, ...own];
+  return iommufd ? all : all.filter(({ kind }) => kind === 'container' || kind === 'group');
 }

@@ -52,7 +52,7 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
 
 function filterOf(plan: Plan): Uint8Array {
   return plan.devices.length > 0
-    ? emulationFilter(arch, plan.dataFds)
+    ? emulationFilter(arch, plan.dataFds, plan.iommufd)
     : bridgingFilter(arch, plan.dirtyPages, plan.dataFds);
 }
 

@@ -18,6 +18,8 @@ import { CDEV_MAJOR, cdevName } from '../run/plan-device.ts';
 /** A device as the directory shows it: with its config space. */
 export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar'> {
   readonly config: Uint8Array;
+  /** It has a node of its own, too. */
+  readonly hasNode: boolean;
 }
 
 /**
@@ -43,7 +45,7 @@ export function writeSysfs(
   }
 }
 
-function writeDevice(path: string, { name, group, bar, config }: ShownDevice, place: number): void {
+function writeDevice(path: string, { name, group, bar, config, hasNode }: ShownDevice, place: number): void {
   const groupDevices = join('.iommu_groups', String(group), 'devices');
   makeDirectory(join(path, groupDevices));
   makeDirectory(join(path, name));
@@ -54,7 +56,7 @@ function writeDevice(path: string, { name, group, bar, config }: ShownDevice, pl
     writeAnew(Buffer.from(contents), join(path, name, file));
   const node = join(path, name, 'vfio-dev', cdevName(place));
   makeDirectory(node);
-  writeAnew(Buffer.from(`${CDEV_MAJOR}:${place}\n`), join(node, 'dev'));
+  if (hasNode) writeAnew(Buffer.from(`${CDEV_MAJOR}:${place}\n`), join(node, 'dev'));
 }
 
 /** What an earlier run has written stays as it is: others may be reading it, and it may not be this user's. */

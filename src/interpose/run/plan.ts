@@ -27,6 +27,8 @@ export interface Plan {
   readonly p2p: boolean;
   /** A VMM that asks a container of the kernel for dirty pages is told what v2 drivers have logged. */
   readonly dirtyPages: boolean;
+  /** There are /dev/iommu and a node for each emulated device besides groups, and whoever looks at a file is told of them. */
+  readonly iommufd?: boolean;
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;

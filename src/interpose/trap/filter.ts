@@ -34,20 +34,23 @@ const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
 /** What a filter has to let through to the supervisor. */
 interface Traps {
   readonly ioctls: Step[];
-  /** Opening files for reading and writing, and looking at them; and writing to config space. */
+  /** Opening files for reading and writing, and what is done behind BAR0. */
   readonly opens: boolean;
+  /** Looking at files. */
+  readonly looks: boolean;
   readonly dataFds: FdWindow | undefined;
 }
 
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, accesses at
- * offsets in the virtual regions' window, opening files for reading and writing, and looking at files, since the emulated nodes under /dev exist nowhere else; and
+ * offsets in the virtual regions' window, opening files for reading and writing, since the emulated nodes under /dev exist nowhere else, and
  * what is done at an offset behind BAR0 but a read of config space: a write to it, and whatever is of a region that is not there. All the
  * rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
- * error (positions, splice and its kind); closing them is the kernel's business.
+ * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
+ * program makes while it is loaded: it waits for its supervisor then.
  */
-export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
+export function emulationFilter(arch: Arch, dataFds?: FdWindow, looks = false): Uint8Array {
   return filter(arch, {
     ioctls: [
       { ifEqual: KVM_SET_DEVICE_ATTR, then: 'vfio' },
@@ -55,6 +58,7 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow): Uint8Array {
       { label: 'vfio' },
     ],
     opens: true,
+    looks,
     dataFds,
   });
 }
@@ -79,7 +83,7 @@ export function bridgingFilter(arch: Arch, dirtyPages: boolean, dataFds?: FdWind
     { ret: SECCOMP_RET_ALLOW },
     { label: 'vfio' },
   ];
-  return filter(arch, { ioctls, opens: false, dataFds });
+  return filter(arch, { ioctls, opens: false, looks: false, dataFds });
 }
 
 /** The calls that look at a file: VMMs want to know whether a node is the character device that sysfs names. */
@@ -91,7 +95,7 @@ export function lookNumbers({ syscalls }: Arch): number[] {
   return [fstat, newfstatat, statx, faccessat, faccessat2, ...legacy];
 }
 
-function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint8Array {
+function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps): Uint8Array {
   const { syscalls, auditArch } = arch;
   const inWindow = (name: string, argument: keyof typeof fields, otherwise: Step[]): Step[] => [
     { label: name },
@@ -184,7 +188,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, dataFds }: Traps): Uint
       : []),
     { ifEqual: syscalls.mmap, then: trapsOpens ? 'mmap of a region' : 'mmap' },
     ...openCalls,
-    ...(trapsOpens ? lookNumbers(arch).map((nr) => ({ ifEqual: nr, then: 'look' })) : []),
+    ...(looks ? lookNumbers(arch).map((nr) => ({ ifEqual: nr, then: 'look' })) : []),
     ...onDataFds,
     { label: 'allow' },
     { ret: SECCOMP_RET_ALLOW },

@@ -19,7 +19,7 @@ describeRunsWithCompiler('a device that is opened by its own node', () => {
   it('does its DMA where /dev/iommu says, whoever of its processes is killed meanwhile', async () => {
     const devices = ['qat,size=64K,kernel=7.1,dma=2000,dma-at=2M+256K'];
     const script = 'exec "$0" "$VFIO_SHIM_SYSFS/0000:90:00.0"';
-    const run = start(['sh', '-c', script, compiled('iommufd')], { devices });
+    const run = start(['sh', '-c', script, compiled('iommufd')], { devices, options: ['--iommufd'] });
     await says(run, 'bound');
     killHard(await run.supervisor());
     run.write('go on\n');
@@ -38,7 +38,11 @@ describeRunsWithCompiler('a device that is opened by its own node', () => {
   it('goes on when the keeper is killed', async () => {
     const devices = ['qat,size=64K,kernel=7.1,dma=2000,dma-at=2M+256K'];
     const script = 'exec "$0" "$VFIO_SHIM_SYSFS/0000:90:00.0"';
-    const run = start(['sh', '-c', script, compiled('iommufd')], { devices, leavesDirectory: true });
+    const run = start(['sh', '-c', script, compiled('iommufd')], {
+      devices,
+      options: ['--iommufd'],
+      leavesDirectory: true,
+    });
     await says(run, 'bound');
     killHard(run.cast().keeper?.pid ?? Number.NaN);
     for (const line of ['written', 'mapped', 'closed']) {

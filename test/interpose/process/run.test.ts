@@ -160,6 +160,7 @@ describe('vfio-shim run', () => {
     const cases: [RunOptions, RegExp][] = [
       [{ devices: [], options: ['--sysfs', join(directory, 'none')] }, /give at least one --device/],
       [{ devices: [], options: ['--mount-sysfs'] }, /--mount-sysfs: .*give at least one --device/],
+      [{ devices: [], options: ['--iommufd'] }, /--iommufd: .*give at least one --device/],
       [{ devices: ['qatt'] }, /no driver "qatt"/],
       [{ devices: ['qat,size=x'] }, /size=x is not a whole number/],
       [{ devices: ['qat,seed=1,seed=1'] }, /seed is given twice/],
