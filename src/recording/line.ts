@@ -26,8 +26,7 @@ export function callText(event: DeviceEvent): string {
  * JSON would escape.
  */
 export function writeCall(to: LineWriter, event: DeviceEvent): void {
-  const head = headOf(event);
-  if (head !== undefined) to.word(head);
+  to.word(headOf(event));
   writeFields(to, event);
   if (event.errno !== undefined) writeWord(to, 'errno', event.errno);
 }
@@ -58,14 +57,19 @@ class Words {
 const MOST_WORDS = 256;
 
 type Protocol = DeviceEvent['protocol'];
-const PROTOCOLS: readonly Protocol[] = ['v1', 'v2', 'draft-2018', 'draft-2019'];
 
-function ofProtocols(before: (protocol: Protocol) => string): ReadonlyMap<Protocol, Words> {
-  return new Map(PROTOCOLS.map((protocol) => [protocol, new Words(before(protocol), '"')]));
+function ofProtocols(before: (protocol: Protocol) => string): Readonly<Record<Protocol, Words>> {
+  const words = (protocol: Protocol): Words => new Words(before(protocol), '"');
+  return {
+    v1: words('v1'),
+    v2: words('v2'),
+    'draft-2018': words('draft-2018'),
+    'draft-2019': words('draft-2019'),
+  };
 }
 
 const calls = ofProtocols((protocol) => `"protocol":"${protocol}","call":"`);
-const accesses = (access: RegisterEvent['access']): ReadonlyMap<Protocol, Words> =>
+const accesses = (access: RegisterEvent['access']): Readonly<Record<Protocol, Words>> =>
   ofProtocols((protocol) => `"protocol":"${protocol}","call":"register","access":"${access}","register":"`);
 const registers = { read: accesses('read'), write: accesses('write') };
 
@@ -80,10 +84,10 @@ const numbers = new Words(',"', '":');
 const flags = { true: new Words(',"', '":true'), false: new Words(',"', '":false') };
 
 /** What a call begins with. */
-function headOf(event: DeviceEvent): Word | undefined {
+function headOf(event: DeviceEvent): Word {
   const { protocol, call } = event;
-  if (call !== 'register') return calls.get(protocol)?.of(call);
-  return registers[event.access].get(protocol)?.of(event.register);
+  if (call !== 'register') return calls[protocol].of(call);
+  return registers[event.access][protocol].of(event.register);
 }
 
 function writeFields(to: LineWriter, event: DeviceEvent): void {

@@ -52,6 +52,17 @@ export function inLargestPages(size: number): number {
   return Math.ceil(size / LARGEST_PAGE) * LARGEST_PAGE;
 }
 
+/** A buffer of so many bytes, of which data_offset says where it is; `undefined` if it lies in no memory of ours. */
+export function bufferIn(
+  { mapped, dataSection }: Pick<V1Device, 'mapped' | 'dataSection'>,
+  dataOffset: number,
+  length: number,
+): Uint8Array | undefined {
+  const at = dataOffset - dataSection.offset;
+  const isInside = mapped !== undefined && at >= 0 && at + length <= mapped.length;
+  return isInside ? mapped.subarray(at, at + length) : undefined;
+}
+
 /** Memory behind the registers' page, for mmap as for pread and pwrite. */
 class MappedSection implements V1DataSection {
   readonly offset = DATA_OFFSET;

@@ -4,8 +4,8 @@ import { errnoName } from '../../abi/errno.ts';
 import { VFIO_DEVICE_GET_INFO } from '../../abi/vfio.ts';
 import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
-import { MAX_DRIVER_CALLS } from '../../recording/format.ts';
-import { isSameCall, writeCall } from '../../recording/line.ts';
+import { addDriverCall, type DriverCalls } from '../../recording/driver-calls.ts';
+import { writeCall } from '../../recording/line.ts';
 import { Word } from '../../recording/line-writer.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
@@ -33,13 +33,6 @@ interface Thread {
   /** What it has called last, and all that lines of its calls on that have between their times and the call. */
   subject: Subject | undefined;
   place: Word | undefined;
-}
-
-/** Calls on a driver in a row that had the same answer. */
-interface DriverCalls {
-  readonly device: string;
-  readonly first: DeviceEvent;
-  times: number;
 }
 
 /** Migration data, as far as they were looked at. */
@@ -197,10 +190,7 @@ export class AccessRecorder {
       this.#driverLine(device, event);
       return;
     }
-    const last = open.driver.at(-1);
-    if (last?.device === device && isSameCall(last.first, event)) last.times += 1;
-    else if (open.driver.length === MAX_DRIVER_CALLS) open.omitted += 1;
-    else open.driver.push({ device, first: event, times: 1 });
+    if (!addDriverCall(open.driver, device, event)) open.omitted += 1;
   }
 
   opened(device: string, protocol: Protocol, tid: number): void {

@@ -10,6 +10,7 @@ import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import type { V1Device } from '../../v1/device.ts';
+import { bufferIn } from '../../v1/region.ts';
 import { isDraft, type DraftDevice } from '../../v1/drafts/device.ts';
 import { DraftAccess } from '../../v1/drafts/registers.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
@@ -182,17 +183,10 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
       } else if (event.call === 'register' && direction !== undefined) {
         const count = event.value ?? 0;
         recorder.moved(direction, count);
-        const buffer = v1 && this.#bufferIn(v1, count);
+        const buffer = v1 && bufferIn(v1, counter.counts.data_offset, count);
         if (buffer !== undefined) recorder.passed(buffer, direction === 'in' || isBelow);
       }
     };
-  }
-
-  /** A buffer of v1, where the VMM was told that it lies; `undefined` if it lies in no memory of ours. */
-  #bufferIn({ mapped, dataSection }: V1Device, length: number): Uint8Array | undefined {
-    const at = this.#counter.counts.data_offset - dataSection.offset;
-    const isInside = mapped !== undefined && at >= 0 && at + length <= mapped.length;
-    return isInside ? mapped.subarray(at, at + length) : undefined;
   }
 
   /** A thread has opened the device, or may ask it for a state. */

@@ -3,9 +3,11 @@ import type { ErrnoName } from '../../abi/errno.ts';
 import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import { microseconds } from '../../device/observe.ts';
 import { REPORT_SIZE, ReportCounter } from '../../interpose/serve/report.ts';
-import { MAX_DRIVER_CALLS, type RecordingLine } from '../../recording/format.ts';
-import { callText, isSameCall } from '../../recording/line.ts';
+import { addDriverCall, type DriverCalls } from '../../recording/driver-calls.ts';
+import type { RecordingLine } from '../../recording/format.ts';
+import { callText } from '../../recording/line.ts';
 import type { V1Device } from '../../v1/device.ts';
+import { bufferIn } from '../../v1/region.ts';
 import type { Message } from '../wire/message.ts';
 import { MessageDecoder, type Answer, type Decoded, type Seen } from './decode.ts';
 
@@ -25,11 +27,6 @@ export interface Recorded extends Omit<Seen, 'isShared'> {
   readonly driver: 'v1' | 'v2' | undefined;
   /** The migration region that is shown, if it is ours: its buffers lie in memory of this process. */
   readonly section: Pick<V1Device, 'mapped' | 'dataSection'> | undefined;
-}
-
-interface DriverCalls {
-  readonly first: DeviceEvent;
-  times: number;
 }
 
 /** A command that is not answered yet. */
@@ -104,10 +101,7 @@ export class MessageRecorder {
       this.#line('driver', `"time":${event.time},"device":${this.#device},"call":{${callText(event)}}`);
       return;
     }
-    const last = open.driver.at(-1);
-    if (last !== undefined && isSameCall(last.first, event)) last.times += 1;
-    else if (open.driver.length === MAX_DRIVER_CALLS) open.omitted += 1;
-    else open.driver.push({ first: event, times: 1 });
+    if (!addDriverCall(open.driver, this.#device, event)) open.omitted += 1;
   }
 
   #answered(answer: Answer): void {
@@ -118,7 +112,7 @@ export class MessageRecorder {
     const now = microseconds();
     const decoded = decoder.decode(open.message, answer, now);
     const { event } = decoded;
-    if (open.isForwarded && event !== undefined) open.driver.push({ first: event, times: 1 });
+    if (open.isForwarded && event !== undefined) open.driver.push({ device: this.#device, first: event, times: 1 });
     this.#line('access', this.#accessText(open, decoded, answer, now));
   }
 
@@ -147,10 +141,9 @@ export class MessageRecorder {
   }
 
   #bufferOf(direction: Direction | undefined, length: number): Uint8Array | undefined {
-    const { mapped, dataSection } = this.#client?.section ?? {};
-    const at = (this.#counter?.counts.data_offset ?? 0) - (dataSection?.offset ?? 0);
-    const isInside = direction !== undefined && mapped !== undefined && at >= 0 && at + length <= mapped.length;
-    return isInside ? mapped.subarray(at, at + length) : undefined;
+    const section = this.#client?.section;
+    if (direction === undefined || section === undefined) return undefined;
+    return bufferIn(section, this.#counter?.counts.data_offset ?? 0, length);
   }
 
   #dataText(bytes: Uint8Array): string {
