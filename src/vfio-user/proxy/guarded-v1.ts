@@ -1,8 +1,8 @@
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import { isV1State, V1 } from '../../v1/states.ts';
-import type { V1Device } from '../../v1/device.ts';
 import { V1RegisterAccess } from '../../v1/registers.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
+import { PassedOnV1 } from './passed-on-v1.ts';
 
 const [, STATE_AT] = vfio_device_migration_info.fields.device_state;
 const STATE_SIZE = 4;
@@ -25,37 +25,11 @@ export function checkStateWrite(offset: number, data: Uint8Array): void {
  * A device behind a v1 server of libvfio-user, which refuses to be reset while its device is stopped (lib/libvfio-user.c until September 2023:
  * cmd_allowed_when_stopped_and_copying): it runs before.
  */
-export class ResettableV1 implements V1Device {
-  readonly #device: V1Device;
-
-  constructor(device: V1Device) {
-    this.#device = device;
-  }
-
-  get regionSize(): number {
-    return this.#device.regionSize;
-  }
-
-  get dataSection(): V1Device['dataSection'] {
-    return this.#device.dataSection;
-  }
-
-  get mapped(): Uint8Array | undefined {
-    return this.#device.mapped;
-  }
-
-  read(offset: number, into: Uint8Array): void {
-    this.#device.read(offset, into);
-  }
-
-  write(offset: number, from: Uint8Array): void {
-    this.#device.write(offset, from);
-  }
-
-  reset(): void {
-    const registers = new V1RegisterAccess(this.#device);
+export class ResettableV1 extends PassedOnV1 {
+  override reset(): void {
+    const registers = new V1RegisterAccess(this.device);
     const state = registers.deviceState();
     if (state === V1.STOP || state === V1.STOP_COPY) registers.setDeviceState(V1.RUNNING);
-    this.#device.reset();
+    this.device.reset();
   }
 }

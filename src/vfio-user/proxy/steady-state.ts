@@ -1,8 +1,8 @@
 import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
-import type { V1Device } from '../../v1/device.ts';
 import { V1 } from '../../v1/states.ts';
 import type { PrecopyInfo, V2DataSession, V2Device } from '../../v2/device.ts';
 import { V2, type V2State } from '../../v2/states.ts';
+import { PassedOnV1 } from './passed-on-v1.ts';
 
 /*
  * While data move, a bridge asks its device for the state with every access: of a device behind a socket that is as much as the access. A
@@ -19,48 +19,31 @@ export interface Steady {
 const [, STATE_AT] = vfio_device_migration_info.fields.device_state;
 
 /** A v1 device of which device_state is asked for once while data move. */
-export class SteadyV1 implements V1Device, Steady {
-  readonly #device: V1Device;
+export class SteadyV1 extends PassedOnV1 implements Steady {
   #known: Uint8Array | undefined;
-
-  constructor(device: V1Device) {
-    this.#device = device;
-  }
 
   forget(): void {
     this.#known = undefined;
   }
 
-  get regionSize(): number {
-    return this.#device.regionSize;
-  }
-
-  get dataSection(): V1Device['dataSection'] {
-    return this.#device.dataSection;
-  }
-
-  get mapped(): Uint8Array | undefined {
-    return this.#device.mapped;
-  }
-
-  read(offset: number, into: Uint8Array): void {
-    if (offset !== STATE_AT || into.length !== 4) this.#guarded(() => this.#device.read(offset, into));
+  override read(offset: number, into: Uint8Array): void {
+    if (offset !== STATE_AT || into.length !== 4) this.#guarded(() => this.device.read(offset, into));
     else if (this.#known !== undefined) into.set(this.#known);
     else {
-      this.#device.read(offset, into);
+      this.device.read(offset, into);
       const state = new DataView(into.buffer, into.byteOffset).getUint32(0, true);
       if (state === V1.STOP_COPY || state === V1.RESUMING) this.#known = into.slice();
     }
   }
 
-  write(offset: number, from: Uint8Array): void {
+  override write(offset: number, from: Uint8Array): void {
     if (offset < STATE_AT + 4) this.forget();
-    this.#guarded(() => this.#device.write(offset, from));
+    this.#guarded(() => this.device.write(offset, from));
   }
 
-  reset(): void {
+  override reset(): void {
     this.forget();
-    this.#device.reset();
+    this.device.reset();
   }
 
   #guarded(access: () => void): void {
