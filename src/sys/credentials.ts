@@ -15,19 +15,17 @@ function rightsIn(status: string): string {
   return status.match(/^(Uid|Gid|CapPrm):.*$/gm)?.join('\n') ?? '';
 }
 
-const own = statusOf('self') ?? '';
-const ownRights = rightsIn(own);
-const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(own)?.[1] ?? '0'}`);
+const ownRights = rightsIn(statusOf('self') ?? '');
 
-/** Whether a thread has a capability in effect; false if it is gone. */
-export function hasCapability(tid: number, capability: number): boolean {
-  const status = statusOf(tid) ?? '';
+/** Whether a thread, or this process, has a capability in effect; false if it is gone. */
+export function hasCapability(of: number | 'self', capability: number): boolean {
+  const status = statusOf(of) ?? '';
   const theirs = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
   return ((theirs >> BigInt(capability)) & 1n) === 1n;
 }
 
 /** Whether this process may reach into others than those of its own user, which may do no less than it does. */
-export const reachesOthers = ((effective >> BigInt(CAP_SYS_PTRACE)) & 1n) === 1n;
+export const reachesOthers = hasCapability('self', CAP_SYS_PTRACE);
 
 /** Whether a thread has the same rights as this process; `undefined` if it is gone. */
 export function hasOwnRights(tid: number): boolean | undefined {

@@ -4,6 +4,7 @@ import { delimiter, join } from 'node:path';
 import { errnoName } from '../../abi/errno.ts';
 import { CAP_SYS_PTRACE } from '../../abi/prctl.ts';
 import { ShimError } from '../../error.ts';
+import { hasCapability } from '../../sys/credentials.ts';
 import { inheritedDescriptors, setCloseOnExec } from '../../sys/fd.ts';
 import { arch } from '../../sys/libc.ts';
 import { ownPidfd } from '../../sys/pidfd.ts';
@@ -92,7 +93,7 @@ function startKeeper(plan: Plan, socket: number): number {
 export function checkTracing(): void {
   checkCalls();
   const scope = yamaScope();
-  if (scope < 2 || (scope === 2 && hasCapability(CAP_SYS_PTRACE))) return;
+  if (scope < 2 || (scope === 2 && hasCapability('self', CAP_SYS_PTRACE))) return;
   const need = scope === 2 ? 'needs CAP_SYS_PTRACE' : 'is not possible';
   throw new ShimError('ERR_KERNEL_FEATURE', `run ${need} if kernel.yama.ptrace_scope is ${scope}`, {
     errno: 'EPERM',
@@ -134,11 +135,6 @@ function yamaScope(): number {
   } catch {
     return 0; // no Yama
   }
-}
-
-function hasCapability(capability: number): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
-  return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
 }
 
 /** The program that a command names, as a shell finds it. Throws `ERR_COMMAND` with `ENOENT` or `EACCES`. */

@@ -59,7 +59,6 @@ function resources(bar0: number, size: number): string {
 
 /** As udev finds a driver by it (drivers/pci/pci-sysfs.c: modalias). */
 function modalias(id: Id): string {
-  const upper = (value: number, digits: number): string => hex(value, digits).toUpperCase();
   const [base, sub, programming] = [id.class >> 16, (id.class >> 8) & 0xff, id.class & 0xff].map((each) =>
     upper(each, 2),
   );
@@ -69,7 +68,6 @@ function modalias(id: Id): string {
 }
 
 function uevent(address: string, id: Id, alias: string): string {
-  const upper = (value: number, digits: number): string => hex(value, digits).toUpperCase();
   return [
     'DRIVER=vfio-pci',
     `PCI_CLASS=${upper(id.class, 4)}`,
@@ -78,6 +76,11 @@ function uevent(address: string, id: Id, alias: string): string {
     `PCI_SLOT_NAME=${address}`,
     `MODALIAS=${alias}\n`,
   ].join('\n');
+}
+
+/** As file names and identities are matched by: in capitals. */
+function upper(value: number, digits: number): string {
+  return hex(value, digits).toUpperCase();
 }
 
 function hex(value: number, digits: number): string {
