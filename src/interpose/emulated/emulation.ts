@@ -138,27 +138,10 @@ export class Emulation implements Devices {
     }
   }
 
-  writeConfig(call: Call, fd: number, offset: number): number | undefined {
-    const device = this.#deviceOf(call, fd);
-    if (device === undefined) return undefined;
-    const { config } = device.driver;
-    const buffer = TargetBuffer.of(call);
-    const { length } = buffer;
-    if (length > config.size - offset) throw refuse('EFAULT', `config space: ${length} bytes at ${offset}`); // vfio_config_do_rw
-    const bytes = new Uint8Array(length);
-    if (length > 0) buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
-    device.counted();
-    config.write(offset, bytes);
-    return length;
-  }
-
-  hasRegions(call: Call, fd: number): boolean {
-    return this.#deviceOf(call, fd) !== undefined;
-  }
-
-  #deviceOf(call: Call, fd: number): EmulatedDevice | undefined {
+  configWriter(call: Call, fd: number): ((call: Call, offset: number) => number) | undefined {
     const what = identify(this, call.tid, fd);
-    return what?.kind === 'device' ? this.#devices[what.place] : undefined;
+    const device = what?.kind === 'device' ? this.#devices[what.place] : undefined;
+    return device && ((write, offset) => writeConfig(device, write, offset));
   }
 
   open(turn: Turn): number {
@@ -216,6 +199,18 @@ export class Emulation implements Devices {
         return undefined;
     }
   }
+}
+
+function writeConfig(device: EmulatedDevice, call: Call, offset: number): number {
+  const { config } = device.driver;
+  const buffer = TargetBuffer.of(call);
+  const { length } = buffer;
+  if (length > config.size - offset) throw refuse('EFAULT', `config space: ${length} bytes at ${offset}`); // vfio_config_do_rw
+  const bytes = new Uint8Array(length);
+  if (length > 0) buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
+  device.counted();
+  config.write(offset, bytes);
+  return length;
 }
 
 /** Answers a call with a descriptor of the target's. What the call has changed counts before the target sees it. */

@@ -17,10 +17,8 @@ export interface Devices extends FileOwner {
   open(turn: Turn): number;
   /** A trapped call of the stat and access families, which only emulated nodes have. */
   look?(call: Call): number;
-  /** A write to config space, this far in: its result, or `undefined` if the descriptor is none of a device that has it here. */
-  writeConfig?(call: Call, fd: number, offset: number): number | undefined;
-  /** A descriptor of a device whose regions are all here. */
-  hasRegions?(call: Call, fd: number): boolean;
+  /** Serves writes to the config space of the device that a descriptor is of, this far in; `undefined` if its regions are not here. */
+  configWriter?(call: Call, fd: number): ((call: Call, offset: number) => number) | undefined;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
 }

@@ -160,18 +160,17 @@ export class Router {
   /** A call at an offset in a device's regions behind BAR0; or one on a data fd, that has no answer to it but an error. */
   #behindBar0(call: Call, offset: 1 | 3): number {
     const high = call.high(offset);
-    const fd = call.s32(0);
-    if (!isBehindBar0(high) || this.devices.hasRegions?.(call, fd) !== true) return refuseOther(call);
+    const writeConfig = isBehindBar0(high) ? this.devices.configWriter?.(call, call.s32(0)) : undefined;
+    if (writeConfig === undefined) return refuseOther(call);
     if (call.nr === numbers.lseek) throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
-    if (high === CONFIG_HIGH && WRITES.has(call.nr))
-      return this.devices.writeConfig?.(call, fd, call.u32(offset)) ?? CONTINUE;
+    if (high === CONFIG_HIGH && WRITES.has(call.nr)) return writeConfig(call, call.u32(offset));
     throw refuse('EINVAL', `region ${high >> 8}: there is nothing at that offset`); // vfio_pci_rw, vfio_pci_bar_rw
   }
 
   /** As vfio_pci_core_mmap has it; of another file it is the kernel's business. */
   #mapBehindBar0(call: Call): number {
     const high = call.high(5);
-    if (!isBehindBar0(high) || this.devices.hasRegions?.(call, call.s32(4)) !== true) return CONTINUE;
+    if (!isBehindBar0(high) || this.devices.configWriter?.(call, call.s32(4)) === undefined) return CONTINUE;
     throw refuse('EINVAL', `region ${high >> 8}: cannot be mapped`);
   }
 

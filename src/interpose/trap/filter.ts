@@ -125,17 +125,22 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
-  const behindBar0 = (name: string, offset: 'args1' | 'args3' | 'args5', isRead = false): Step[] =>
-    trapsOpens
-      ? [
-          { label: name },
-          { load: high(offset) },
-          ...(isRead ? [{ ifEqual: CONFIG_HIGH, then: `${name}: no region` }] : []),
-          { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
-          { ret: SECCOMP_RET_USER_NOTIF },
-          { label: `${name}: no region` },
-        ]
-      : [];
+  const behindBar0 = (
+    name: string,
+    offset: 'args1' | 'args3' | 'args5',
+    otherwise: readonly Step[],
+    isRead = false,
+  ): Step[] => [
+    { label: name },
+    { load: high(offset) },
+    ...(isRead ? [{ ifEqual: CONFIG_HIGH, then: `${name}: no region` }] : []),
+    { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: no region` },
+    ...otherwise,
+  ];
+  /** For a call that is not trapped elsewhere but on a data fd. */
+  const orDataFd = (name: string): Step[] => [...isDataFd(name, 'args0'), { ret: SECCOMP_RET_ALLOW }];
   const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
     { label: name },
     ...isDataFd(name, 'args0'),
@@ -200,19 +205,17 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'other ioctl' },
     { ret: SECCOMP_RET_ALLOW },
-    ...behindBar0('preadv', 'args3', true),
-    ...(trapsOpens ? [...isDataFd('preadv', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
-    ...behindBar0('pwritev', 'args3'),
-    ...(trapsOpens ? [...isDataFd('pwritev', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
-    ...behindBar0('lseek', 'args1'),
-    ...(trapsOpens ? [...isDataFd('lseek', 'args0'), { ret: SECCOMP_RET_ALLOW } as const] : []),
-    ...behindBar0('pread', 'args3', true),
-    ...(trapsOpens ? inWindow('pread: offset', 'args3', isDataFd('pread', 'args0')) : []),
-    ...behindBar0('pwrite', 'args3'),
-    ...inWindow('offset', 'args3', isDataFd('offset', 'args0')),
-    ...behindBar0('mmap of a region', 'args5'),
-    ...inWindow('mmap', 'args5', []),
-    ...(trapsOpens ? opens('openat', 'args2') : []),
+    ...(trapsOpens
+      ? [
+          ...behindBar0('preadv', 'args3', orDataFd('preadv'), true),
+          ...behindBar0('pwritev', 'args3', orDataFd('pwritev')),
+          ...behindBar0('lseek', 'args1', orDataFd('lseek')),
+          ...behindBar0('mmap of a region', 'args5', inWindow('mmap', 'args5', [])),
+          ...behindBar0('pread', 'args3', inWindow('pread: offset', 'args3', isDataFd('pread', 'args0')), true),
+          ...behindBar0('pwrite', 'args3', inWindow('offset', 'args3', isDataFd('offset', 'args0'))),
+          ...opens('openat', 'args2'),
+        ]
+      : [...inWindow('offset', 'args3', isDataFd('offset', 'args0')), ...inWindow('mmap', 'args5', [])]),
     ...(hasOpen ? opens('open', 'args1') : []),
     ...(dataFds === undefined
       ? []
