@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { killHard, type Child } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
@@ -8,17 +8,12 @@ import { Vm } from '../../src/vmm/vm.ts';
 import { qemuProgram } from '../../tools/vmm/binaries.ts';
 import { CLI, requireCli } from '../../tools/vmm/cli.ts';
 import { guestRam, makeBusMaster, writtenPages } from '../../tools/vmm/guest-ram.ts';
-import { imprint, mismatches } from '../../tools/vmm/imprint.ts';
+import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import { because, lacksKvm } from '../support/host.ts';
 import { patient } from '../support/patience.ts';
+import { listens } from '../support/unix-sockets.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
-
-/** A connection would be taken for the one that is waited for; the flag is __SO_ACCEPTCON (linux/net.h). */
-function listens(path: string): boolean {
-  const lines = readFileSync('/proc/net/unix', 'latin1').split('\n');
-  return lines.some((line) => line.endsWith(` ${path}`) && line.includes(' 00010000 '));
-}
 
 const TIMEOUT = patient(90_000);
 const DEVICE = 'qat,size=64K,dma=2000,dma-at=32M+16M';
@@ -77,6 +72,20 @@ describeWithQemus(['newest'], 'an update of QEMU beneath a VM with an emulated d
     await poll(() => all().find((pid) => pid !== first), 10_000, 'another supervisor');
   }
 
+  /** The next QEMU has the VM, its memory and the device's, and the device goes on writing; a successor of the supervisor has it all too. */
+  async function goesOn(vm: Vm, child: Child, mark: Imprint, before: number): Promise<void> {
+    await vm.waitForStatus('running');
+    await vm.waitForTicks();
+    expect(await mismatches(vm, mark)).toEqual([]);
+    const after = await writesBeyond(vm, before);
+    await replaceSupervisor();
+    await writesBeyond(vm, after);
+    expect(child.stderr).not.toMatch(/cannot write to memory/);
+    await vm.qmp.execute('quit');
+    vm.disconnect();
+    await child.exited;
+  }
+
   const socket = (path: string): object => ({ transport: 'socket', type: 'unix', path });
   const incoming = (channel: string, path: string): string[] => [
     '-incoming',
@@ -112,16 +121,7 @@ describeWithQemus(['newest'], 'an update of QEMU beneath a VM with an emulated d
       first.disconnect();
 
       const second = await Vm.attach(child, bed().path('next'));
-      await second.waitForStatus('running');
-      await second.waitForTicks();
-      expect(await mismatches(second, mark)).toEqual([]);
-      const after = await writesBeyond(second, before);
-      await replaceSupervisor();
-      await writesBeyond(second, after);
-      expect(child.stderr).not.toMatch(/cannot write to memory/);
-      await second.qmp.execute('quit');
-      second.disconnect();
-      await child.exited;
+      await goesOn(second, child, mark, before);
     });
 
     it('hands it to another program in its place (cpr-exec), where it does its DMA', { timeout: TIMEOUT }, async () => {
@@ -138,16 +138,7 @@ describeWithQemus(['newest'], 'an update of QEMU beneath a VM with an emulated d
       await first.qmp.execute('migrate', { uri: `file:${state}` });
       const second = await Vm.attach(child, bed().path('next'));
       first.disconnect();
-      await second.waitForStatus('running');
-      await second.waitForTicks();
-      expect(await mismatches(second, mark)).toEqual([]);
-      const after = await writesBeyond(second, before);
-      await replaceSupervisor();
-      await writesBeyond(second, after);
-      expect(child.stderr).not.toMatch(/cannot write to memory/);
-      await second.qmp.execute('quit');
-      second.disconnect();
-      await child.exited;
+      await goesOn(second, child, mark, before);
     });
   });
 });

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Child } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import type { TestBed } from '../../tools/vmm/test-bed.ts';
+import { listens } from './unix-sockets.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/libvfio-user.mjs', import.meta.url));
 const PATIENCE = 30_000;
@@ -26,24 +27,18 @@ export const missingPeers: string | undefined = status === 0 ? undefined : stder
 /** Starts the sample server of a commit. It ends with its first client. */
 export async function startPeer(bed: TestBed, commit: Commit, path: string): Promise<Child> {
   const child = bed.spawn([join(home, commit, 'server'), '-v', path]);
-  await listens(child, path, () => isBoundAndListens(path));
+  await waitFor(child, path, () => listens(path)); // one that is not ours has the file before
   return child;
 }
 
 /** Starts `proxy` in front of a socket. */
 export async function startProxy(bed: TestBed, from: string, to: string, args: readonly string[]): Promise<Child> {
   const child = bed.spawn([process.execPath, CLI, 'proxy', '--listen', from, '--connect', to, ...args]);
-  await listens(child, from, () => existsSync(from)); // it gets that name when it listens
+  await waitFor(child, from, () => existsSync(from)); // it gets that name when it listens
   return child;
 }
 
-/** A server that is not ours has the file before it listens. To connect would be to be its one client: the kernel's table says it (`__SO_ACCEPTCON`). */
-function isBoundAndListens(path: string): boolean {
-  const sockets = readFileSync('/proc/net/unix', 'utf8').split('\n');
-  return sockets.some((line) => line.endsWith(` ${path}`) && line.split(' ')[3] === '00010000');
-}
-
-async function listens(child: Child, path: string, isListening: () => boolean): Promise<void> {
+async function waitFor(child: Child, path: string, isListening: () => boolean): Promise<void> {
   const isThere = (): true | undefined => {
     if (child.fate !== undefined) throw new Error(`${child.command.join(' ')}: ${child.fate}`);
     return isListening() ? true : undefined;

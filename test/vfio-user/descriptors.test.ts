@@ -28,6 +28,10 @@ interface Row {
   readonly tries: readonly (readonly [fds: readonly Kind[], outcome: Outcome])[];
 }
 
+const rowOf = (
+  [name, command, body]: readonly [name: string, command: number, body: Uint8Array],
+  tries: Row['tries'],
+): Row => ({ name, command, body, tries });
 const map = (flags: number): Uint8Array =>
   user.vfio_user_dma_map.encode({ argsz: 32, flags: 3 | flags, addr: 0x10_0000n, size: BigInt(SIZE) });
 const irqs = (index: number, count: number): Uint8Array =>
@@ -88,16 +92,13 @@ const OTHERS: readonly Row[] = (
     ['DEVICE_RESET', user.VFIO_USER_DEVICE_RESET, new Uint8Array(0)],
     ['DEVICE_FEATURE', user.VFIO_USER_DEVICE_FEATURE, vfio_device_feature.encode({ argsz: 8, flags: 0x4_0002 })],
   ] as const
-).map(([name, command, body]) => ({
-  name,
-  command,
-  body,
-  tries: [
+).map((row) =>
+  rowOf(row, [
     [[], 'taken'],
     [['file'], 'taken'],
     [['event', 'socket'], 'taken'],
-  ],
-}));
+  ]),
+);
 
 /** Those that are v2's or v1's alone, or that a device in RUNNING refuses, whatever comes with them. */
 const REFUSED: readonly Row[] = (
@@ -110,15 +111,12 @@ const REFUSED: readonly Row[] = (
     ],
     ['DIRTY_PAGES', user.VFIO_USER_DIRTY_PAGES, user.vfio_user_dirty_pages.encode({ argsz: 8, flags: 7 })],
   ] as const
-).map(([name, command, body]) => ({
-  name,
-  command,
-  body,
-  tries: [
+).map((row) =>
+  rowOf(row, [
     [[], 'refused'],
     [['file'], 'refused'],
-  ],
-}));
+  ]),
+);
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
 

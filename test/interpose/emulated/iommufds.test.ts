@@ -15,14 +15,12 @@ import type { NodeDevice } from '../../../src/interpose/emulated/node-device.ts'
 import { VfioNodes } from '../../../src/interpose/emulated/vfio-nodes.ts';
 import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
-import { createSim } from '../../../src/sim/create.ts';
-import { parseSpec } from '../../../src/sim/spec.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../../src/sys/file.ts';
 import { arch, trySyscall } from '../../../src/sys/libc.ts';
-import { createSharedMemory } from '../../../src/sys/memory.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { outcome } from '../../support/errno.ts';
+import { nodeDevices } from '../../support/node-devices.ts';
 import { GuardedMemory, selfCall } from '../../support/self-call.ts';
 import { turnOf } from '../../support/self-turn.ts';
 
@@ -54,16 +52,7 @@ const commit = (): void => ledgers.commit([nodes.ledger]);
 beforeEach(() => {
   opened = [];
   sent = [];
-  files = [0, 1, 2, 3].map((n) => createSharedMemory(`test-${n}`, 4096));
-  const number = (n: number): number => files[n]?.number ?? -1;
-  devices = [0, 1].map((n) => ({
-    name: `0000:9${n}:00.0`,
-    driver: {
-      files: { device: number(2 * n), group: number(2 * n + 1) },
-      sim: createSim(parseSpec('qat')),
-    },
-    opened: () => void opened.push(n),
-  }));
+  ({ devices, files } = nodeDevices(2, (n) => void opened.push(n)));
   journal = new Uint8Array(layout.size);
   mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
   nodes = nodesOf(journal);

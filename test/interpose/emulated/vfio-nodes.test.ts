@@ -36,12 +36,12 @@ import { parseSpec } from '../../../src/sim/spec.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../../src/sys/file.ts';
 import { trySyscall } from '../../../src/sys/libc.ts';
-import { createSharedMemory } from '../../../src/sys/memory.ts';
 import { identityOf } from '../../../src/sys/pidfd.ts';
 import { device_log } from '../../../src/vfio/server/device-log.ts';
 import type { WindowLog } from '../../../src/vfio/server/window-log.ts';
 import { crashes } from '../../support/crashes.ts';
 import { failure, outcome } from '../../support/errno.ts';
+import { nodeDevices } from '../../support/node-devices.ts';
 import { GuardedMemory, selfCall, selfIoctl } from '../../support/self-call.ts';
 import { turnOf } from '../../support/self-turn.ts';
 import { BAD_ADDRESS } from '../../support/user-memory.ts';
@@ -75,16 +75,7 @@ beforeEach(() => {
   opened = [];
   sent = [];
   refuseToSend = false;
-  files = [0, 1, 2, 3].map((n) => createSharedMemory(`test-${n}`, 4096));
-  const number = (n: number): number => files[n]?.number ?? -1;
-  devices = [0, 1].map((n) => ({
-    name: `0000:9${n}:00.0`,
-    driver: {
-      files: { device: number(2 * n), group: number(2 * n + 1) },
-      sim: createSim(parseSpec('qat')),
-    },
-    opened: () => opened.push(`0000:9${n}:00.0`),
-  }));
+  ({ devices, files } = nodeDevices(2, (n) => void opened.push(`0000:9${n}:00.0`)));
   journal = new Uint8Array(layout.size);
   mappings = new Uint8Array(MAX_MAPPINGS * MAPPING_STRIDE);
   nodes = nodesOf(journal);
