@@ -70,6 +70,7 @@ const NOTHING_ELSE = {
   'dma-at': undefined,
   'dma-log': 'on',
   'dma-peers': false,
+  irq: 0,
   kernel: '6.12',
 } as const;
 

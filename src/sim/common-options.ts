@@ -1,4 +1,4 @@
-import { dmaOptions } from './dma-options.ts';
+import { dmaOptions, irqOption } from './dma-options.ts';
 import { faultOption } from './fault.ts';
 import { any, choice, count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
 
@@ -15,6 +15,7 @@ export function commonOptions(size: number, check: Check = within(1, 2 ** 40)) {
     block: count('how often each read or write says "not yet" first', 0, fits32Bits),
     kernel: choice('the kernel that the driver, the group and the container are of', KERNELS),
     ...dmaOptions,
+    irq: irqOption,
   };
 }
 

@@ -27,6 +27,20 @@ const windowOption: Option<DmaWindow | undefined> = {
   format: (window) => (window === undefined ? [] : [`0x${window.at.toString(16)}+${formatSize(window.size)}`]),
 };
 
+/** More than a VMM takes; each costs it and the supervisor a few microseconds. */
+const MOST_IRQS = 10_000;
+
+/** Of every driver, under `run` and `serve`: the interrupts that its device raises. */
+export const irqOption: Option<number | 'dma'> = {
+  meaning: 'run: interrupts that the device raises in a second, while it runs; or dma: one with each page of dma=RATE',
+  initial: 0,
+  parse: (texts, wrong) => {
+    if (texts.length === 1 && texts[0] === 'dma') return 'dma';
+    return count('', 0, within(0, MOST_IRQS)).parse(texts, wrong);
+  },
+  format: (value) => [String(value)],
+};
+
 /** Of every driver, under `run`: the DMA that its device does. */
 export const dmaOptions = {
   dma: count(
@@ -45,8 +59,9 @@ export const dmaOptions = {
 };
 
 /** What is wrong with options that do not go together. */
-export function checkDma(values: ValuesOf<typeof dmaOptions>): string | undefined {
+export function checkDma(values: ValuesOf<typeof dmaOptions & { irq: typeof irqOption }>): string | undefined {
   if (values.dma > 0) return undefined;
+  if (values.irq === 'dma') return 'irq=dma is for dma=RATE';
   if (values['dma-at'] !== undefined) return 'dma-at is for dma=RATE';
   if (values['dma-log'] === 'off') return 'dma-log is for dma=RATE';
   return values['dma-peers'] ? 'dma-peers is for dma=RATE' : undefined;

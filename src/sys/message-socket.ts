@@ -130,14 +130,13 @@ export interface Received {
 
 /**
  * Receives at most `into.length` bytes, and the descriptors beside them: `undefined` if there are none yet. Of bytes that were sent
- * by different calls, descriptors came with the last: who asks for no more than one message has its own.
+ * by different calls, descriptors came with the last: who asks for no more than one message has its own. `flags`: more of recvmsg(2).
  */
-export function receiveInto(socket: number, into: Uint8Array): Received | undefined {
+export function receiveInto(socket: number, into: Uint8Array, flags = 0): Received | undefined {
   iovec.encode({ iov_base: BigInt(addressOf(into)), iov_len: BigInt(into.length) }, vectors);
   fillHeader(1, control.length);
-  const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, MSG_CMSG_CLOEXEC | MSG_DONTWAIT), [
-    into,
-  ]);
+  const all = MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags;
+  const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, all), [into]);
   if (failedWith(length, 'EAGAIN') || failedWith(length, 'EINTR')) return undefined;
   if (length < 0) throw syscallError('receive', 'recvmsg', -length);
   const { msg_controllen, msg_flags } = msghdr.decode(header);

@@ -12,7 +12,7 @@ export const SOL_SOCKET = 1;
 export const SCM_RIGHTS = 1;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const MSG_NOSIGNAL = 0x4000;
-const MSG_PEEK = 2;
+export const MSG_PEEK = 2;
 export const MSG_DONTWAIT = 0x40;
 
 /** `struct msghdr` (linux/socket.h, 64-bit). */

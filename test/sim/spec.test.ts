@@ -14,6 +14,7 @@ const common = {
   'dma-at': undefined,
   'dma-log': 'on',
   'dma-peers': false,
+  irq: 0,
 };
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
@@ -91,7 +92,7 @@ describe('parseSpec', () => {
     ['toString', 'no driver "toString"'],
     [
       'qat,',
-      'no option "" of qat; there are size, seed, fault, block, kernel, dma, dma-at, dma-log, dma-peers, short, compat, version',
+      'no option "" of qat; there are size, seed, fault, block, kernel, dma, dma-at, dma-log, dma-peers, irq, short, compat, version',
     ],
     ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
     ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],

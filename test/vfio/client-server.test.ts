@@ -68,7 +68,10 @@ class Loopback implements VfioPort {
   #make(command: number, bytes: Uint8Array): void {
     const memory = new UserMemory(bytes);
     const argument = memory.argument(memory.address);
-    deviceRequest(argument, command, this.#host, this.#regions, (_resuming, tell) => tell(0));
+    deviceRequest(argument, command, this.#host, this.#regions, {
+      openDataFd: (_resuming, tell) => tell(0),
+      takeEventFd: (fd) => fd,
+    });
   }
 }
 

@@ -44,6 +44,8 @@ export interface DmaParts {
   /** The device itself: to ask for its state is nobody's call. */
   readonly device: MigratableDevice;
   readonly isBusMaster: () => boolean;
+  /** Is told of each page that was written. */
+  readonly onPage?: () => void;
   readonly processes: MappedMemoryWriter;
   readonly warn: (message: string) => void;
 }
@@ -143,7 +145,7 @@ export class EmulatedDma {
   }
 
   #write(count: number, reach: DmaReach): void {
-    const { spec, place, processes, memory } = this.#parts;
+    const { spec, place, processes, memory, onPage } = this.#parts;
     const { my } = memory;
     const writer = { seed: spec.seed, device: place };
     const { iova: first, pages } = my;
@@ -163,6 +165,7 @@ export class EmulatedDma {
       const address = Number(mapping.vaddr) + (iova - Number(mapping.iova));
       if (!processes.write(mapping, address, this.#recordAt, dma_record.size)) return;
       for (const peer of peers) this.#reaches(peer);
+      onPage?.();
     }
   }
 

@@ -9,6 +9,7 @@ import type { FdStore } from '../../sys/socket.ts';
 import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { EmulatedDma, type DmaParts } from './emulated-dma.ts';
+import { EmulatedIrqs, type EventFdShelf, type UnmaskWatch } from './emulated-irqs.ts';
 import { CONFIG_AT, configSpace, emulatedRegions } from './emulated-regions.ts';
 import { emulatedSim } from './emulated-sim.ts';
 import type { MappedProcesses } from './mapped-processes.ts';
@@ -19,7 +20,7 @@ import { deviceArena } from '../memory/journal.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import type { PlannedDevice } from '../run/plan.ts';
-import type { PeerCounts } from '../serve/report.ts';
+import type { OwnCounts } from '../serve/report.ts';
 import { ServedDevice, type Driver, type ServeOptions, type Watch } from '../serve/served-device.ts';
 
 /** Of a device that writes to no memory. */
@@ -32,14 +33,16 @@ interface EmulatedParts {
   readonly ledger: Ledger;
   readonly files: DeviceFiles;
   readonly dataFdStore: FdStore | undefined;
+  readonly eventFdShelf: EventFdShelf | undefined;
   readonly processes: MappedProcesses;
+  readonly unmask: UnmaskWatch;
 }
 
 /** The n-th emulated device. */
 export function emulatedDevice(
   plan: PlannedDevice,
   index: number,
-  { ledger, files, dataFdStore, processes }: EmulatedParts,
+  { ledger, files, dataFdStore, eventFdShelf, processes, unmask }: EmulatedParts,
   options: ServeOptions,
 ): EmulatedDevice {
   const { dataSection } = plan;
@@ -54,16 +57,23 @@ export function emulatedDevice(
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
   const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes, configSpace(plan));
-  const { offset, size } = deviceArena.driver;
-  const state = ledger.arena.subarray(offset, offset + size);
   const sim = emulatedSim(plan, files, {
-    state,
+    state: partOf(ledger, 'driver'),
     section: innermost(),
     config,
     isFresh: ledger.isFresh,
     warn: options.warn,
   });
-  const dma = makeDma(plan, index, ledger, files, { sim, config, processes, warn: options.warn });
+  const irqs = new EmulatedIrqs({
+    spec: plan.spec,
+    setup: partOf(ledger, 'interrupts'),
+    live: ledger.live,
+    device: sim,
+    config,
+    shelf: eventFdShelf,
+    unmask,
+  });
+  const dma = makeDma(plan, index, ledger, files, { sim, config, irqs, processes, warn: options.warn });
   const parts = {
     name: plan.name,
     ledger,
@@ -86,8 +96,20 @@ export function emulatedDevice(
   return new ServedDevice(
     parts,
     options,
-    (watch) => new EmulatedDriver({ plan, index, files, sim, config, dma }, watch),
+    (watch) => new EmulatedDriver({ plan, index, files, sim, config, dma, irqs }, watch),
   );
+}
+
+/** Who has to do with a device's DMA. */
+interface DmaActors {
+  readonly sim: Sim;
+  readonly config: PciConfig;
+  readonly irqs: EmulatedIrqs;
+}
+
+function partOf(ledger: Ledger, part: 'driver' | 'dmaLog' | 'interrupts'): Uint8Array {
+  const { offset, size } = deviceArena[part];
+  return ledger.arena.subarray(offset, offset + size);
 }
 
 function makeDma(
@@ -95,17 +117,17 @@ function makeDma(
   place: number,
   ledger: Ledger,
   files: DeviceFiles,
-  { sim, config, processes, warn }: Pick<DmaParts, 'processes' | 'warn'> & { sim: Sim; config: PciConfig },
+  { sim, config, irqs, processes, warn }: Pick<DmaParts, 'processes' | 'warn'> & DmaActors,
 ): EmulatedDma | undefined {
   if (spec.dma === 0) return undefined;
-  const { offset, size } = deviceArena.dmaLog;
   return new EmulatedDma({
     spec,
     place,
     memory: dmaMemory(mapSharedMemory(files.dma, DMA_MEMORY_SIZE).bytes),
-    arena: ledger.arena.subarray(offset, offset + size),
+    arena: partOf(ledger, 'dmaLog'),
     device: sim,
     isBusMaster: () => config.isBusMaster,
+    onPage: () => irqs.onDma(),
     processes,
     warn: (message) => warn(`${name}: ${message}`),
   });
@@ -126,6 +148,7 @@ export class EmulatedDriver implements Driver {
   readonly sim: MigratableDevice;
   readonly dma: EmulatedDma | undefined;
   readonly config: PciConfig;
+  readonly irqs: EmulatedIrqs;
 
   constructor(
     parts: {
@@ -135,10 +158,11 @@ export class EmulatedDriver implements Driver {
       sim: Sim;
       config: PciConfig;
       dma: EmulatedDma | undefined;
+      irqs: EmulatedIrqs;
     },
     watch: Watch,
   ) {
-    const { plan, index, files, sim, config, dma } = parts;
+    const { plan, index, files, sim, config, dma, irqs } = parts;
     this.plan = plan;
     this.regions = emulatedRegions(plan, index);
     this.files = files;
@@ -148,16 +172,23 @@ export class EmulatedDriver implements Driver {
     this.sim = sim;
     this.dma = dma;
     this.config = config;
+    this.irqs = irqs;
     this.backend = watch(sim);
   }
 
-  get peerCounts(): PeerCounts | undefined {
-    return this.dma?.peerCounts;
+  get ownCounts(): OwnCounts {
+    const { raised } = this.irqs;
+    return { ...this.dma?.peerCounts, ...(raised !== undefined && { interrupts: raised }) };
+  }
+
+  get interrupts(): EmulatedIrqs['interrupts'] {
+    return this.irqs.interrupts;
   }
 
   /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable, vfio_config_init). */
   opened(): void {
     this.config.begin();
+    this.irqs.opened();
     this.dma?.opened();
   }
 

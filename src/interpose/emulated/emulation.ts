@@ -3,8 +3,10 @@ import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
+import { EventFd } from '../../sys/event-fd.ts';
 import { inodeOf } from '../../sys/file.ts';
 import { addressOf, arch, failedWith } from '../../sys/libc.ts';
+import { duplicateFd } from '../../sys/pidfd.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
@@ -16,10 +18,12 @@ import type { AccessRecorder } from '../serve/access-recorder.ts';
 import type { Devices } from '../serve/devices.ts';
 import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
-import { emulatedDevice, type EmulatedDevice } from './emulated-driver.ts';
+import { emulatedDevice, type EmulatedDevice, type EmulatedDriver } from './emulated-driver.ts';
+import { UnmaskWatch, type EventFdShelf } from './emulated-irqs.ts';
 import { CDEV_REQUESTS } from './iommufds.ts';
 import { setDeviceAttr } from './kvm-files.ts';
 import { MappedProcesses } from './mapped-processes.ts';
+import { isOpen } from './node-files.ts';
 import { nodesOf, type Node } from './node-paths.ts';
 import { answerLook, lookOf } from './node-stat.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
@@ -45,13 +49,18 @@ export interface EmulationMemory {
   readonly areGranted?: boolean;
   /** Without it, all drivers have data fds as those without poll. */
   readonly storeOf?: (device: number) => FdStore;
+  /** Where eventfds are kept for a successor; without it they end with this process. */
+  readonly shelfOf?: (device: number) => EventFdShelf;
 }
 
 /** Whole devices that are not there, with their groups and containers: for machines without hardware. */
 export class Emulation implements Devices {
   readonly #devices: readonly EmulatedDevice[];
+  readonly #unmask = new UnmaskWatch();
   /** The devices that do DMA. */
   readonly #working: readonly { readonly dma: EmulatedDma; readonly place: number }[];
+  /** The devices that may interrupt. */
+  readonly #raising: readonly EmulatedDriver[];
   readonly #nodes: VfioNodes;
   readonly #nodePaths: readonly Node[];
   readonly #areGranted: boolean;
@@ -59,7 +68,7 @@ export class Emulation implements Devices {
   readonly #recorder: AccessRecorder | undefined;
 
   constructor(plan: Plan, memory: EmulationMemory, options: ServeOptions) {
-    const { layout, journal, ledgers, filesOf, storeOf, areGranted = false } = memory;
+    const { layout, journal, ledgers, filesOf, storeOf, shelfOf, areGranted = false } = memory;
     this.#areGranted = areGranted;
     const processes = new MappedProcesses();
     this.#recorder = options.recorder;
@@ -67,11 +76,19 @@ export class Emulation implements Devices {
       emulatedDevice(
         device,
         n,
-        { ledger: layout.deviceLedger(journal, ledgers, n), files: filesOf(n), dataFdStore: storeOf?.(n), processes },
+        {
+          ledger: layout.deviceLedger(journal, ledgers, n),
+          files: filesOf(n),
+          dataFdStore: storeOf?.(n),
+          eventFdShelf: shelfOf?.(n),
+          processes,
+          unmask: this.#unmask,
+        },
         options,
       ),
     );
     this.#working = this.#devices.flatMap(({ driver: { dma } }, place) => (dma === undefined ? [] : [{ dma, place }]));
+    this.#raising = this.#devices.map(({ driver }) => driver);
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
     const kernel = plan.devices.some(({ spec }) => spec.kernel === '7.1') ? '7.1' : '6.12';
@@ -106,7 +123,17 @@ export class Emulation implements Devices {
   work(now: number): number {
     let next = Number.POSITIVE_INFINITY;
     for (const { dma, place } of this.#working) next = Math.min(next, dma.work(now, this.#nodes.reachOf(place)));
+    for (const { irqs, files } of this.#raising)
+      next = Math.min(
+        next,
+        irqs.work(now, () => isOpen(files.device)),
+      );
     return next;
+  }
+
+  /** It is readable once somebody has unmasked an interrupt by an eventfd. */
+  get wakeFd(): number {
+    return this.#unmask.fd;
   }
 
   ioctl(turn: Turn, command: number): number {
@@ -130,9 +157,10 @@ export class Emulation implements Devices {
       if (answered !== undefined) return answered;
       const argument = new CallArgument(call);
       if (command === VFIO_DEVICE_FEATURE) this.#recorder?.asksFor(featureAsked(argument));
-      return deviceRequest(argument, command, device, device.driver.regions, (resuming, tell) =>
-        device.openDataFd(turn, resuming, tell),
-      );
+      return deviceRequest(argument, command, device, device.driver.regions, {
+        openDataFd: (resuming, tell) => device.openDataFd(turn, resuming, tell),
+        takeEventFd: (fd) => takeEventFd(call.tid, fd),
+      });
     } finally {
       device.leave();
     }
@@ -201,6 +229,15 @@ export class Emulation implements Devices {
   }
 }
 
+/** The eventfd of a process, which a request of one of its threads names. */
+function takeEventFd(tid: number, fd: number): EventFd {
+  const taken = duplicateFd(tid, fd);
+  if (taken === undefined) throw refuse('EBADF', `SET_IRQS: the caller has no descriptor ${fd}`);
+  const event = EventFd.of(taken);
+  if (event === undefined) throw refuse('EINVAL', `SET_IRQS: descriptor ${fd} is none of an eventfd`);
+  return event;
+}
+
 function writeConfig(device: EmulatedDevice, call: Call, offset: number): number {
   const { config } = device.driver;
   const buffer = TargetBuffer.of(call);
@@ -210,6 +247,7 @@ function writeConfig(device: EmulatedDevice, call: Call, offset: number): number
   if (length > 0) buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
   device.counted();
   config.write(offset, bytes);
+  device.driver.irqs.onConfig();
   return length;
 }
 

@@ -1,6 +1,8 @@
 /** The COMMAND register, and the bit of it without which a device does no DMA (linux/pci_regs.h: PCI_COMMAND, PCI_COMMAND_MASTER). */
 const COMMAND_AT = 4;
 const MASTER = 4;
+/** In its second byte, the bit that turns INTx off (PCI_COMMAND_INTX_DISABLE). */
+const INTX_DISABLE = 4;
 /** The STATUS register (PCI_STATUS), and the bits of its two bytes that are cleared by writing them. */
 const STATUS_AT = 6;
 const CLEARED = [0x00, 0xf9] as const;
@@ -47,5 +49,9 @@ export class PciConfig {
 
   get isBusMaster(): boolean {
     return ((this.#bytes[COMMAND_AT] ?? 0) & MASTER) !== 0;
+  }
+
+  get isIntxDisabled(): boolean {
+    return ((this.#bytes[COMMAND_AT + 1] ?? 0) & INTX_DISABLE) !== 0;
   }
 }

@@ -3,7 +3,7 @@ import { BRIDGED, placesOf, REGION_SPAN, type Plan, type PlannedDevice } from '.
 
 /*
  * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, if devices are emulated,
- * the files of each; or, for devices of the kernel, one file for all of them; and a pair of sockets for each device of either kind. Every
+ * the files of each; or, for devices of the kernel, one file for all of them; and pairs of sockets for each device of either kind. Every
  * number follows from what is declared here.
  */
 
@@ -87,15 +87,25 @@ export function filesOf(device: PlannedDevice): SharedFile[] {
   return EMULATED_FILES.map((file) => EMULATED[file](device));
 }
 
+/** How many pairs of sockets keep descriptors for successors: of each device its data fd, and of each emulated one its eventfds. */
+export function fdStoreCount(plan: Devices): number {
+  return placesOf(plan) + plan.devices.length;
+}
+
 /** The two ends of the n-th device's fd store, for its data fd: behind the shared files. */
 export function fdStoreFds(plan: Devices, device: number): readonly [into: number, out: number] {
   const first = JOURNAL_FD + sharedFiles(plan, 0).length + 2 * device;
   return [first, first + 1];
 }
 
+/** Those of the n-th emulated device's fd shelf, for its eventfds. */
+export function fdShelfFds(plan: Devices, device: number): readonly [into: number, out: number] {
+  return fdStoreFds(plan, placesOf(plan) + device);
+}
+
 /** The descriptor behind all that the keeper hands to a supervisor. */
 export function firstFreeFd(plan: Devices): number {
-  return fdStoreFds(plan, placesOf(plan))[0];
+  return fdStoreFds(plan, fdStoreCount(plan))[0];
 }
 
 function pages(bytes: number): number {

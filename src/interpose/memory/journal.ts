@@ -6,6 +6,7 @@ import { PRESENT_V2_STATE_SIZE } from '../../bridge/present-v2-state.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import { device_log } from '../../vfio/server/device-log.ts';
 import { LOGGED_PAGES_STATE_SIZE } from '../../vfio/client/logged-pages.ts';
+import { irq_setup } from '../../vfio/server/interrupts.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../vfio/server/mapping.ts';
 import { CONTAINERS, MAX_EMULATED } from '../run/plan.ts';
 import { DIRTY_STATE_SIZE } from './dirty-state.ts';
@@ -35,7 +36,7 @@ function laidOut<const P extends string>(
 /**
  * A device's arena: the simulated device, or what there is to know of one of the kernel; the bridges (with a round trip, one
  * more around them), those from and to a draft, and to and from its twin in a round trip; which memory a driver of the kernel logs
- * for a draft; what the report says; its data fd; what other devices have to do with it; its log of DMA; and how far its migration is.
+ * for a draft; what the report says; its data fd; what other devices have to do with it; its log of DMA; how far its migration is; and which interrupts are set up.
  */
 export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['driver', SIM_STATE_SIZE],
@@ -53,6 +54,7 @@ export const { parts: deviceArena, size: DEVICE_ARENA_SIZE } = laidOut([
   ['dmaLog', device_log.size],
   ['offeredP2P', p2p_state.size],
   ['progress', 144],
+  ['interrupts', irq_setup.size],
 ]);
 
 /** Bytes from one notification to the next. */

@@ -13,7 +13,7 @@ const LONG_CLOCK = 50;
 const WOKEN = 0;
 
 /** What the supervisor waits for besides. */
-const OTHERS = 2;
+const OTHERS = 3;
 
 interface Waiting {
   readonly place: number;
@@ -102,7 +102,7 @@ export class Parked {
   }
 
   /** Watches `fd` to be read in one of the first places; -1 for none. */
-  watch(place: 0 | 1, fd: number): void {
+  watch(place: 0 | 1 | 2, fd: number): void {
     this.#others[place] = fd;
   }
 

@@ -9,7 +9,7 @@ import { removeSocketFile } from '../../sys/socket-file.ts';
 import { receiveFd, socketPair } from '../../sys/socket.ts';
 import { JournalLayout } from '../memory/journal.ts';
 import { logTo, messageOf, warn } from '../run/log.ts';
-import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
+import { fdStoreCount, firstFreeFd, sharedFiles } from '../memory/inherited.ts';
 import { RecordingRing } from '../memory/recording-ring.ts';
 import { handOn, LAUNCHER_FD, parsePlan, placesOf, type Plan } from '../run/plan.ts';
 import { beginRecording } from './recorder.ts';
@@ -75,7 +75,7 @@ export async function start(text: string | undefined): Promise<void> {
 function prepare(plan: Plan): Kept | undefined {
   const layout = new JournalLayout(placesOf(plan));
   const files = sharedFiles(plan, layout.size).map(({ name, size }) => createSharedMemory(name, size).number);
-  const fdStores = Array.from({ length: placesOf(plan) }, () => socketPair().map(({ number }) => number)).flat();
+  const fdStores = Array.from({ length: fdStoreCount(plan) }, () => socketPair().map(({ number }) => number)).flat();
   const journal = mapSharedMemory(files[0] ?? -1, layout.size).bytes;
   const begun = layout.begun(journal);
   const ring = (): RecordingRing => new RecordingRing(layout.recording(journal));

@@ -6,6 +6,7 @@ import { Outlet } from '../../sys/outlet.ts';
 import { OwnedFd } from '../../sys/fd.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { Listener } from '../../sys/seccomp.ts';
+import { FdShelf } from '../../sys/fd-shelf.ts';
 import { FdStore } from '../../sys/socket.ts';
 import { Bridging } from '../bridged/bridging.ts';
 import { Call } from '../trap/call.ts';
@@ -16,7 +17,7 @@ import { Findings } from '../bridged/findings.ts';
 import { JournalLayout, MAX_PARKED } from '../memory/journal.ts';
 import { Ledgers } from '../memory/ledger.ts';
 import { messageOf, serving, warn } from '../run/log.ts';
-import { fdStoreFds, inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
+import { fdShelfFds, fdStoreFds, inheritedFiles, JOURNAL_FD, LISTENER_FD } from '../memory/inherited.ts';
 import { Parked } from '../memory/parked.ts';
 import { BRIDGED, hasLog, placesOf, type Plan } from '../run/plan.ts';
 import type { DeviceReport } from '../serve/report.ts';
@@ -110,7 +111,8 @@ export class Supervisor {
     };
     if (plan.devices.length > 0) {
       const storeOf = (n: number): FdStore => new FdStore(...fdStoreFds(plan, n));
-      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles, storeOf }, options);
+      const shelfOf = (n: number): FdShelf => new FdShelf(...fdShelfFds(plan, n));
+      return new Emulation(plan, { layout, journal, ledgers, filesOf: inheritedFiles, storeOf, shelfOf }, options);
     }
     const gone = (report: DeviceReport): void => this.#sendReport(report);
     const findings = new Findings(layout.findings(journal), options.log);
@@ -158,8 +160,16 @@ export class Supervisor {
       this.#parked.count > 0 ||
       !this.#listener.endsWaiting ||
       this.#lastWords !== undefined ||
+      this.#watchesDevices() ||
       this.#workDue < Number.POSITIVE_INFINITY
     );
+  }
+
+  /** Devices have something by which they are woken. */
+  #watchesDevices(): boolean {
+    const { wakeFd = -1 } = this.#router.devices;
+    this.#parked.watch(2, wakeFd);
+    return wakeFd >= 0;
   }
 
   /** The target has ended: what is said now goes to the log, or where its stderr was when it was launched. */

@@ -21,4 +21,6 @@ export interface Devices extends FileOwner {
   configWriter?(call: Call, fd: number): ((call: Call, offset: number) => number) | undefined;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
+  /** Readable once there is work to be done at once; -1 if nothing is to be waited for so. */
+  readonly wakeFd?: number;
 }

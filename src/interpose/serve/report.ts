@@ -33,11 +33,17 @@ export interface PeerCounts {
   readonly violations: number;
 }
 
+/** What a device does by itself: as far as it does. */
+export interface OwnCounts extends Partial<PeerCounts> {
+  /** How many interrupts it has raised, with `irq`. */
+  readonly interrupts?: number;
+}
+
 /**
  * One line of `run --json`. Bytes and buffers are those of the migration data; `sha256` is of all guest-visible memory, null
  * for a device of the kernel, whose memory is not ours to see.
  */
-export interface DeviceReport extends Partial<PeerCounts> {
+export interface DeviceReport extends OwnCounts {
   readonly name: string;
   readonly device: string;
   readonly protocol: Protocol;

@@ -3,6 +3,7 @@ import { LARGEST_BUFFER } from '../../bridge/staging.ts';
 import type { MigratableDevice, Protocol } from '../../device/migratable.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
 import { microseconds, observe, untimed, type DeviceSink } from '../../device/observe.ts';
+import type { EventFd } from '../../sys/event-fd.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { populate } from '../../sys/memory.ts';
 import { vfio_device_migration_info_2018 } from '../../abi/vfio-drafts.ts';
@@ -20,7 +21,7 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import type { AccessRecorder } from './access-recorder.ts';
 import { DataFds } from './data-fd.ts';
 import type { DeviceLog } from '../../vfio/server/device-log.ts';
-import type { DeviceHost } from '../../vfio/server/device-requests.ts';
+import type { DeviceHost, Interrupts } from '../../vfio/server/device-requests.ts';
 import { PolledDataFd } from './polled-data-fd.ts';
 import { makePresentations, type PresentationMemory } from './presentations.ts';
 import { forgetFile } from '../trap/file-look.ts';
@@ -30,7 +31,7 @@ import type { Ledger } from '../memory/ledger.ts';
 import type { FdWindow, Plan } from '../run/plan.ts';
 import type { PeerDevice } from './peers.ts';
 import { ProgressCounter } from './progress.ts';
-import { ReportCounter, statesOf, type DeviceReport, type PeerCounts } from './report.ts';
+import { ReportCounter, statesOf, type DeviceReport, type OwnCounts } from './report.ts';
 import { readSection, writeSection, type Section } from './section.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -74,8 +75,10 @@ export interface Driver {
   /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
-  /** For the report too, if the device writes to others. */
-  readonly peerCounts?: PeerCounts | undefined;
+  /** For the report too, what the device does by itself. */
+  readonly ownCounts?: OwnCounts;
+  /** The interrupts that are ours to give. */
+  readonly interrupts?: Interrupts<EventFd>;
 }
 
 export interface ServedParts {
@@ -95,7 +98,7 @@ export interface ServedParts {
 }
 
 /** A device as it is served to a VMM: a driver, presented in one protocol, or in v1 and v2, over memory that outlives us. */
-export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
+export class ServedDevice<D extends Driver = Driver> implements DeviceHost<EventFd> {
   readonly name: string;
   readonly ledger: Ledger;
   readonly section: Section;
@@ -189,6 +192,10 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
     };
   }
 
+  get interrupts(): Interrupts<EventFd> | undefined {
+    return this.driver.interrupts;
+  }
+
   /** A thread has opened the device, or may ask it for a state. */
   usedBy(tid: number): void {
     this.#peers?.usedBy(this.ledger, tid);
@@ -272,8 +279,8 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost {
   }
 
   report(): DeviceReport {
-    const { text, guestMemory, peerCounts } = this.driver;
-    return { ...this.#counter.report(this.name, text, guestMemory), ...peerCounts };
+    const { text, guestMemory, ownCounts } = this.driver;
+    return { ...this.#counter.report(this.name, text, guestMemory), ...ownCounts };
   }
 
   reset(): void {

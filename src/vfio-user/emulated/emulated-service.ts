@@ -1,9 +1,4 @@
-import {
-  VFIO_PCI_BAR0_REGION_INDEX,
-  VFIO_PCI_CONFIG_REGION_INDEX,
-  VFIO_PCI_INTX_IRQ_INDEX,
-  VFIO_PCI_REQ_IRQ_INDEX,
-} from '../../abi/vfio-device.ts';
+import { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio-device.ts';
 import {
   VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
   VFIO_USER_DEVICE_FEATURE,
@@ -22,6 +17,7 @@ import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
 import { CONFIG_AT, configSpace, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
+import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
 import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
 import { PciConfig } from '../../interpose/emulated/pci-config.ts';
@@ -31,12 +27,14 @@ import { REGION_SPAN, type PlannedDevice } from '../../interpose/run/plan.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
+import type { EventFd } from '../../sys/event-fd.ts';
 import { memoryAt, PAGE_SIZE, syscall } from '../../sys/libc.ts';
 import { createSharedMemory, mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { V2Device } from '../../v2/device.ts';
 import { device_log } from '../../vfio/server/device-log.ts';
+import { irq_live, irq_setup } from '../../vfio/server/interrupts.ts';
 import { MIGRATION_REGION_INDEX, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { sleepUntilReady, whenReady } from '../../wait.ts';
@@ -45,7 +43,6 @@ import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
 import { answerInfo, answerSetIrqs, INFO_REQUESTS, isWhole } from '../server/device-info.ts';
 import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
-import { EventFds } from '../server/event-fds.ts';
 import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
 import { answerAccess, REGION_ACCESSES, type RegionMemory } from '../server/region-access.ts';
 import type { Recorded } from '../watch/message-recorder.ts';
@@ -57,18 +54,19 @@ import type { Version } from '../wire/version.ts';
 const NOTHING = new Uint8Array(0);
 
 /** A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates. */
-export class EmulatedService implements RecordableService, DeviceHost, RegionMemory {
+export class EmulatedService implements RecordableService, DeviceHost<EventFd>, RegionMemory {
   readonly sim: Sim;
   readonly region: V1Device | undefined;
   readonly v2: V2Device | undefined;
   readonly dmaLog: EmulatedDma['deviceLog'] | undefined;
-  readonly interrupts = new EventFds({ [VFIO_PCI_INTX_IRQ_INDEX]: 1, [VFIO_PCI_REQ_IRQ_INDEX]: 1 });
   readonly #regions: DeviceRegions;
   /** The files that clients may map, by the index of their region. */
   readonly #mappable: ReadonlyMap<number, number>;
   /** BARs and config space, as they lie in the device's file. */
   readonly #own: ByteStore;
   readonly #config: PciConfig;
+  readonly #irqs: EmulatedIrqs;
+  readonly #unmask = new UnmaskWatch();
   readonly #dma: ClientDma;
   readonly #working: EmulatedDma | undefined;
   readonly #watched: MigratableDevice;
@@ -90,6 +88,14 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
+    this.#irqs = new EmulatedIrqs({
+      spec,
+      setup: new Uint8Array(irq_setup.size),
+      live: new Uint8Array(irq_live.size),
+      device: sim,
+      config: this.#config,
+      unmask: this.#unmask,
+    });
     this.#watched = watch(sim);
     if (this.#watched.protocol === 'v1') this.region = this.#watched.device;
     if (this.#watched.protocol === 'v2') this.v2 = this.#watched.device;
@@ -112,9 +118,19 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
       arena: new Uint8Array(device_log.size),
       device: this.sim,
       isBusMaster: () => this.#config.isBusMaster,
+      onPage: () => this.#irqs.onDma(),
       processes: this.#writer,
       warn,
     });
+  }
+
+  get interrupts(): EmulatedIrqs['interrupts'] {
+    return this.#irqs.interrupts;
+  }
+
+  /** Readable once the client has unmasked an interrupt by an eventfd. */
+  get wakeFd(): number {
+    return this.#unmask.fd;
   }
 
   connect(client: Client, _version: Version): Readonly<Record<string, unknown>> {
@@ -150,7 +166,7 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     if (DMA_REQUESTS.has(command)) return { body: this.#dma.answer(message) };
     switch (command) {
       case VFIO_USER_DEVICE_SET_IRQS:
-        answerSetIrqs(message, this.interrupts, this, this.#regions);
+        answerSetIrqs(message, this, this.#regions);
         return { body: NOTHING };
       case VFIO_USER_DEVICE_GET_REGION_IO_FDS:
         return { body: this.#ioFds(body) };
@@ -208,8 +224,10 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
       return;
     }
     const place = this.#placeOf(index, offset, from.length);
-    if (index === VFIO_PCI_CONFIG_REGION_INDEX) this.#config.write(offset, from);
-    else this.#own.write(place, from);
+    if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
+      this.#config.write(offset, from);
+      this.#irqs.onConfig();
+    } else this.#own.write(place, from);
   }
 
   #migrationRegion(offset: number, length: number): V1Device {
@@ -236,7 +254,8 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
     const client = this.#client;
     const { mappings, container, isLogging } = this.#dma;
     const reach = client && { container, isLogging, mappings, isOpen: () => true, peers: () => [] };
-    return this.#working?.work(now, reach) ?? Number.POSITIVE_INFINITY;
+    const next = this.#irqs.work(now, () => client !== undefined);
+    return Math.min(next, this.#working?.work(now, reach) ?? Number.POSITIVE_INFINITY);
   }
 
   /** Writes for the device's DMA, to where its mapping says: into the file of that number, or by the client itself. */
@@ -257,7 +276,7 @@ export class EmulatedService implements RecordableService, DeviceHost, RegionMem
   disconnect(): void {
     this.#client = undefined;
     this.#dma.clear();
-    this.interrupts.clear();
+    this.#irqs.opened();
     this.#config.begin();
     this.#working?.opened();
     this.reset();

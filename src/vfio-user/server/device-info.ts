@@ -16,12 +16,11 @@ import {
   VFIO_DEVICE_SET_IRQS,
 } from '../../abi/vfio-ioctl.ts';
 import { deviceRequest, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
-import { isEventFd } from '../../sys/fd.ts';
+import { EventFd } from '../../sys/event-fd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
-import type { Message } from '../wire/message.ts';
+import { takeFd, type Message } from '../wire/message.ts';
 import { MessageArgument } from './argument.ts';
 import { inBody } from './body.ts';
-import type { EventFds } from './event-fds.ts';
 
 /** The ioctl whose struct the body of a command is. */
 export const INFO_REQUESTS: ReadonlyMap<number, number> = new Map([
@@ -51,11 +50,17 @@ export function isWhole(answer: Uint8Array): boolean {
 }
 
 const noDataFd = (): void => {};
+const noEventFd = (): never => {
+  throw refuse('EBADF', 'no descriptor goes beside this message');
+};
 
 /** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO: the reply's body. */
 export function answerInfo({ command, body }: Message, host: DeviceHost, regions: DeviceRegions): Uint8Array {
   const argument = infoArgument(body);
-  deviceRequest(argument, INFO_REQUESTS.get(command) ?? 0, host, regions, noDataFd);
+  deviceRequest(argument, INFO_REQUESTS.get(command) ?? 0, host, regions, {
+    openDataFd: noDataFd,
+    takeEventFd: noEventFd,
+  });
   return argument.answer;
 }
 
@@ -63,24 +68,25 @@ export function answerInfo({ command, body }: Message, host: DeviceHost, regions
 const MAX_IRQS = 2048;
 
 /** SET_IRQS, with eventfds beside it: as many as interrupts, or none if these are to tell nobody any more. */
-export function answerSetIrqs(message: Message, eventFds: EventFds, host: DeviceHost, regions: DeviceRegions): void {
+export function answerSetIrqs(message: Message, host: DeviceHost<EventFd>, regions: DeviceRegions): void {
   const { flags, count } = inBody(vfio_irq_set, message.body);
+  const given = message.fds.length;
   let struct = message.body;
   if ((flags & VFIO_IRQ_SET_DATA_TYPE_MASK) === VFIO_IRQ_SET_DATA_EVENTFD) {
-    const given = message.fds.length;
     if (count > MAX_IRQS || (given !== 0 && given !== count)) {
       throw refuse('EINVAL', `SET_IRQS: ${given} descriptors for ${count} interrupts`);
     }
-    const isOther = message.fds.some((fd) => fd !== undefined && !isEventFd(fd.number));
-    if (isOther) throw refuse('EINVAL', 'SET_IRQS: a descriptor is none of an eventfd');
-    struct = new Uint8Array(vfio_irq_set.size + 4 * count);
-    struct.set(message.body.subarray(0, vfio_irq_set.size));
+    const places = Int32Array.from({ length: count }, (_, n) => (given === 0 ? -1 : n));
+    struct = Buffer.concat([message.body.subarray(0, vfio_irq_set.size), Buffer.from(places.buffer)]);
     vfio_irq_set.view(struct).argsz = struct.length;
   }
-  eventFds.offered = message;
-  try {
-    deviceRequest(new MessageArgument(struct), VFIO_DEVICE_SET_IRQS, host, regions, noDataFd);
-  } finally {
-    eventFds.offered = undefined;
-  }
+  deviceRequest(new MessageArgument(struct), VFIO_DEVICE_SET_IRQS, host, regions, {
+    openDataFd: noDataFd,
+    takeEventFd: (_, n) => {
+      const fd = takeFd(message, n);
+      const event = fd && EventFd.of(fd);
+      if (event === undefined) throw refuse('EINVAL', `SET_IRQS: descriptor ${n} is none of an eventfd`);
+      return event;
+    },
+  });
 }

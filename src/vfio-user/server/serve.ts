@@ -17,6 +17,8 @@ export interface Service {
   answer(client: Client, message: Message): void;
   /** Does what is due of itself, and returns when to ask again, by `performance.now()`. */
   work(now: number): number;
+  /** Readable once there is work to be done at once; -1 if nothing is to be waited for so. */
+  readonly wakeFd?: number;
   /** Something has come on a connection of the service's own. */
   readonly others?: readonly Connection[];
   attend?(client: Client): void;
@@ -47,7 +49,8 @@ export function serve(file: SocketFile, service: Service, options: ServeOptions)
 /** Places of the poll set. */
 const STOP = 0;
 const MAIN = 1;
-const OTHERS = 2;
+const WAKE = 2;
+const OTHERS = 3;
 const MOST_OTHERS = 4;
 
 class Serving {
@@ -81,6 +84,7 @@ class Serving {
     const others = client === undefined ? [] : (this.#service.others ?? []);
     this.#poll.set(STOP, stop.fd, POLLIN);
     this.#poll.set(MAIN, client?.connection.fd ?? this.#file.fd, POLLIN);
+    this.#poll.set(WAKE, this.#service.wakeFd ?? -1, POLLIN);
     for (const [n, { fd }] of others.entries()) this.#poll.set(OTHERS + n, fd, POLLIN);
     const deadlines = others.map(({ deadline }) => deadline);
     const until = Math.min(next, this.#greeting, client?.connection.deadline ?? Number.POSITIVE_INFINITY, ...deadlines);

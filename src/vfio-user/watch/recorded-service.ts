@@ -41,6 +41,10 @@ export class RecordedService implements Service {
     return Math.min(this.#service.work(now), this.#sink.work(now));
   }
 
+  get wakeFd(): number {
+    return this.#service.wakeFd ?? -1;
+  }
+
   get others(): readonly Connection[] {
     return this.#service.others ?? [];
   }

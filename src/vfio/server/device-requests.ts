@@ -7,20 +7,14 @@ import {
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
-  VFIO_IRQ_INFO_AUTOMASKED,
-  VFIO_IRQ_INFO_EVENTFD,
-  VFIO_IRQ_INFO_MASKABLE,
-  VFIO_IRQ_INFO_NORESIZE,
   VFIO_IRQ_SET_ACTION_TYPE_MASK,
   VFIO_IRQ_SET_DATA_BOOL,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
   VFIO_IRQ_SET_DATA_TYPE_MASK,
   VFIO_PCI_ERR_IRQ_INDEX,
-  VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
-  VFIO_PCI_REQ_IRQ_INDEX,
   vfio_device_info,
   vfio_irq_info,
   vfio_irq_set,
@@ -60,33 +54,48 @@ export interface IrqSet {
   readonly data: Uint8Array;
 }
 
-export interface Interrupts {
+/**
+ * The eventfd that a request names by a number in the n-th place of its data, which is the taker's own from then on. Throws `EBADF` if there
+ * is none, `EINVAL` if it is a descriptor of something else.
+ */
+export type TakeEventFd<E> = (fd: number, n: number) => E;
+
+/** The interrupts of a device that are told by `E`. */
+export interface Interrupts<E> {
   /** How many interrupts an index has: `VFIO_PCI_*_IRQ_INDEX`. */
   count(index: number): number;
-  set(request: IrqSet): void;
+  /** `VFIO_IRQ_INFO_*` of an index. */
+  flags(index: number): number;
+  set(request: IrqSet, take: TakeEventFd<E>): void;
 }
 
 /** What requests to a device may cause, and what they show of it. */
-export interface DeviceHost {
+export interface DeviceHost<E = unknown> {
   /** The migration region, if one is presented. */
   readonly region: V1Device | DraftDevice | undefined;
   readonly v2: V2Device | undefined;
   /** What the device knows of its DMA, if it does any and tells of it by itself. */
   readonly dmaLog?: FeatureLog | undefined;
-  /** The interrupts that it gives; without it there are a conventional device's, which never come. */
-  readonly interrupts?: Interrupts | undefined;
+  /** The interrupts that it gives; without it there are none. */
+  readonly interrupts?: Interrupts<E> | undefined;
   /** A user looks at the device, and must not meet a state that an earlier user left behind. */
   firstLook(): void;
   reset(): void;
 }
 
+/** What only who carries a request can do: give the user a descriptor, and take one of the user's. */
+export interface FdCarrier<E = unknown> {
+  readonly openDataFd: OpenDataFd;
+  readonly takeEventFd: TakeEventFd<E>;
+}
+
 /** Requests to an emulated device, as vfio-pci of Linux 6.12 answers them, with a migration region added. */
-export function deviceRequest(
+export function deviceRequest<E>(
   argument: PointingArgument,
   command: number,
-  host: DeviceHost,
+  host: DeviceHost<E>,
   regions: DeviceRegions,
-  openDataFd: OpenDataFd,
+  carrier: FdCarrier<E>,
 ): number {
   switch (command) {
     case VFIO_DEVICE_GET_INFO:
@@ -96,13 +105,13 @@ export function deviceRequest(
     case VFIO_DEVICE_GET_IRQ_INFO:
       return getIrqInfo(argument, host);
     case VFIO_DEVICE_SET_IRQS:
-      return setIrqs(argument, host);
+      return setIrqs(argument, host, carrier.takeEventFd);
     case VFIO_DEVICE_RESET:
       host.reset();
       return 0;
     case VFIO_DEVICE_FEATURE:
       if (host.v2 === undefined) throw refuse('ENOTTY', 'VFIO_DEVICE_FEATURE: v2 is not presented');
-      return deviceFeature(argument, host.v2, openDataFd, host.dmaLog);
+      return deviceFeature(argument, host.v2, carrier.openDataFd, host.dmaLog);
     default:
       throw refuse('ENOTTY', `device: no ioctl 0x${command.toString(16)}`);
   }
@@ -145,44 +154,37 @@ function getRegionInfo(argument: Argument, host: DeviceHost, regions: DeviceRegi
   return 0;
 }
 
-function getIrqInfo(argument: Argument, host: DeviceHost): number {
+function getIrqInfo(argument: Argument, { interrupts }: DeviceHost): number {
   const { argsz, index } = vfio_irq_info.decode(argument.read(vfio_irq_info.size));
-  if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS || index === VFIO_PCI_ERR_IRQ_INDEX) {
+  const count = interrupts?.count(index) ?? 0;
+  const isThere = index < VFIO_PCI_NUM_IRQS && (index !== VFIO_PCI_ERR_IRQ_INDEX || count > 0); // ERR is PCI Express's
+  if (argsz < vfio_irq_info.size || !isThere) {
     throw refuse('EINVAL', `VFIO_DEVICE_GET_IRQ_INFO: argsz ${argsz}, index ${index}`);
   }
-  const count = irqCount(index, host);
-  const intx = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
-  const flags = index === VFIO_PCI_INTX_IRQ_INDEX ? intx : VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
-  argument.write(vfio_irq_info.encode({ argsz, flags, index, count }));
+  argument.write(vfio_irq_info.encode({ argsz, flags: interrupts?.flags(index) ?? 0, index, count }));
   return 0;
 }
 
-/** A conventional PCI device without MSI: INTx, and the request that the device be given back. */
-function irqCount(index: number, { interrupts }: DeviceHost): number {
-  if (interrupts !== undefined) return interrupts.count(index);
-  return index === VFIO_PCI_INTX_IRQ_INDEX || index === VFIO_PCI_REQ_IRQ_INDEX ? 1 : 0;
-}
+/** How many bytes of data a request has for each interrupt. */
+const WIDTHS: Readonly<Record<number, number>> = {
+  [VFIO_IRQ_SET_DATA_NONE]: 0,
+  [VFIO_IRQ_SET_DATA_BOOL]: 1,
+  [VFIO_IRQ_SET_DATA_EVENTFD]: 4,
+};
+const IRQ_FLAGS = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
 
-/** If a device never interrupts, a well-formed request is accepted and nothing follows from it. */
-function setIrqs(argument: Argument, host: DeviceHost): number {
+/** As vfio_set_irqs_validate_and_prepare and vfio_pci_set_irqs_ioctl. */
+function setIrqs<E>(argument: Argument, { interrupts }: DeviceHost<E>, take: TakeEventFd<E>): number {
   const { argsz, flags, index, start, count } = vfio_irq_set.decode(argument.read(vfio_irq_set.size));
-  const data = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
-  const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
-  const widths: Readonly<Record<number, number>> = {
-    [VFIO_IRQ_SET_DATA_NONE]: 0,
-    [VFIO_IRQ_SET_DATA_BOOL]: 1,
-    [VFIO_IRQ_SET_DATA_EVENTFD]: 4,
-  };
-  const width = widths[data];
-  const known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
-  const oneAction = action !== 0 && (action & (action - 1)) === 0;
-  const wellFormed = width !== undefined && oneAction && (flags & ~known) === 0 && index < VFIO_PCI_NUM_IRQS;
-  const last = irqCount(index, host);
-  if (!wellFormed || start + count > last || (count === 0 && data !== VFIO_IRQ_SET_DATA_NONE)) {
+  const width = WIDTHS[flags & VFIO_IRQ_SET_DATA_TYPE_MASK];
+  const number = interrupts?.count(index) ?? 0;
+  const isWithin = index < VFIO_PCI_NUM_IRQS && start < number && start + count <= number;
+  if (width === undefined || (flags & ~IRQ_FLAGS) !== 0 || !isWithin) {
     throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: index ${index}, flags 0x${flags.toString(16)}, ${start}+${count}`);
   }
-  if (argsz < vfio_irq_set.size + count * width) throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: argsz ${argsz}`);
-  const whole = argument.read(vfio_irq_set.size + count * width);
-  host.interrupts?.set({ flags, index, start, count, data: whole.subarray(vfio_irq_set.size) });
+  const size = vfio_irq_set.size + count * width;
+  if (argsz < size) throw refuse('EINVAL', `VFIO_DEVICE_SET_IRQS: argsz ${argsz}`);
+  const data = argument.read(size).subarray(vfio_irq_set.size);
+  interrupts?.set({ flags, index, start, count, data }, take);
   return 0;
 }

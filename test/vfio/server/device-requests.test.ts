@@ -44,6 +44,7 @@ import { deviceRequest, MIGRATION_REGION_INDEX, type DeviceHost } from '../../..
 import { emulatedRegions } from '../../../src/interpose/emulated/emulated-regions.ts';
 import { planDevice } from '../../../src/interpose/run/plan-device.ts';
 import { regionOffset } from '../../../src/interpose/run/window.ts';
+import { irq_live, irq_setup, PciInterrupts, type IrqEvent } from '../../../src/vfio/server/interrupts.ts';
 import { createSim } from '../../../src/sim/create.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import type { V1Device } from '../../../src/v1/device.ts';
@@ -57,19 +58,32 @@ const spec = parseSpec('vendor-v1,size=100K,section=64K');
 const regions = emulatedRegions(planDevice(2, 'vendor-v1', spec, SECTION), 2);
 
 const memory = new UserMemory();
+const event: IrqEvent = { signal: () => {}, take: () => false, close: () => {} };
+const carrier = { openDataFd: (): void => {}, takeEventFd: (): IrqEvent => event };
 let log: string[];
-let host: DeviceHost;
+let host: DeviceHost<IrqEvent>;
 let present: V1Device | undefined;
 
 beforeEach(() => {
   log = [];
   const sim = createSim(spec);
   present = sim.protocol === 'v1' ? sim.device : undefined;
-  host = { region: present, v2: undefined, firstLook: () => log.push('look'), reset: () => log.push('reset') };
+  const interrupts = new PciInterrupts({
+    counts: { [VFIO_PCI_INTX_IRQ_INDEX]: 1, [VFIO_PCI_REQ_IRQ_INDEX]: 1 },
+    setup: irq_setup.view(new Uint8Array(irq_setup.size)),
+    live: irq_live.view(new Uint8Array(irq_live.size)),
+  });
+  host = {
+    region: present,
+    v2: undefined,
+    interrupts,
+    firstLook: () => log.push('look'),
+    reset: () => log.push('reset'),
+  };
 });
 
 function plain(command: number, argument: number | bigint = 0): string {
-  return outcome(() => deviceRequest(memory.argument(argument), command, host, regions, () => -1));
+  return outcome(() => deviceRequest(memory.argument(argument), command, host, regions, carrier));
 }
 
 /** The errno, or `OK`, of an ioctl whose argument is a struct at the end of accessible memory. */
@@ -205,6 +219,7 @@ describe('interrupts', () => {
     expect(set({ flags: trigger | VFIO_IRQ_SET_DATA_BOOL }, 1)).toBe('OK');
     expect(set({ flags: VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_DATA_NONE }, 0)).toBe('OK');
     expect(set({ flags: trigger | VFIO_IRQ_SET_DATA_NONE, count: 0 }, 0)).toBe('OK');
+    expect(set({ flags: trigger | VFIO_IRQ_SET_DATA_NONE, count: 0 }, 0)).toBe('EINVAL'); // it is off already
     expect(set({ index: VFIO_PCI_REQ_IRQ_INDEX })).toBe('OK');
     const refused: [Parameters<typeof vfio_irq_set.encode>[0], number?][] = [
       [{ argsz: 19 }],
@@ -212,9 +227,7 @@ describe('interrupts', () => {
       [{ argsz: 20, flags: trigger | VFIO_IRQ_SET_DATA_BOOL }],
       [{ flags: 0 }],
       [{ flags: trigger }],
-      [{ flags: VFIO_IRQ_SET_DATA_EVENTFD }],
       [{ flags: trigger | VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_DATA_NONE }],
-      [{ flags: trigger | VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_DATA_NONE }],
       [{ flags: trigger | VFIO_IRQ_SET_DATA_EVENTFD | 0x40 }],
       [{ index: VFIO_PCI_NUM_IRQS }],
       [{ index: 0xffff_ffff }],
@@ -228,6 +241,8 @@ describe('interrupts', () => {
       [{ count: 0x4000_0000, argsz: 20 }],
     ];
     for (const [fields, data] of refused) expect(set(fields, data), JSON.stringify(fields)).toBe('EINVAL');
+    const unknown = [VFIO_IRQ_SET_DATA_EVENTFD, trigger | VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_DATA_NONE];
+    for (const flags of unknown) expect(set({ flags })).toBe('ENOTTY');
     expect(plain(VFIO_DEVICE_SET_IRQS, BAD_ADDRESS)).toBe('EFAULT');
     const cut = vfio_irq_set.encode({ argsz: 24, flags: trigger | VFIO_IRQ_SET_DATA_EVENTFD, count: 1 });
     expect(ioctl(VFIO_DEVICE_SET_IRQS, cut)).toBe('EFAULT');
