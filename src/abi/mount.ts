@@ -1,4 +1,7 @@
 /** Flags of mount(2) (linux/mount.h). */
+export const MS_NOSUID = 2;
+export const MS_NODEV = 4;
+export const MS_NOEXEC = 8;
 export const MS_BIND = 4096;
 export const MS_REC = 16_384;
 export const MS_PRIVATE = 0x4_0000;

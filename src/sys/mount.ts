@@ -1,4 +1,4 @@
-import { CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC } from '../abi/mount.ts';
+import { CLONE_NEWNS, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC } from '../abi/mount.ts';
 import { addressOf, cString, syscall, withAddress } from './libc.ts';
 
 /**
@@ -18,5 +18,19 @@ export function bindMount(directory: string, at: string): void {
     cString(at),
     (place) => syscall(`mount ${directory} at ${at}`, 'mount', addressOf(from), place, 0, MS_BIND, 0),
     [from],
+  );
+}
+
+/** Shows an empty file system in memory in the place of a directory. */
+export function mountEmpty(at: string): void {
+  const type = cString('tmpfs');
+  const options = cString('mode=755,size=1M');
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  // SAFETY: withAddress() keeps all until the call returns
+  withAddress(
+    cString(at),
+    (place) =>
+      syscall(`mount tmpfs at ${at}`, 'mount', addressOf(type), place, addressOf(type), flags, addressOf(options)),
+    [type, options],
   );
 }

@@ -67,15 +67,21 @@ export function compiledLibrary(name: string): string {
   return compile(name, [...FLAGS, '-shared', '-fPIC']);
 }
 
-function compile(name: string, flags: readonly string[]): string {
+/** The same, of a program with headers and libraries of its own: `more` comes behind the source. */
+export function compiledWith(name: string, more: readonly string[]): string {
+  return compile(name, FLAGS, more);
+}
+
+function compile(name: string, flags: readonly string[], more: readonly string[] = []): string {
   const source = join(PROGRAMS, `${name}.c`);
   const inputs = [source, ...headersIn(PROGRAMS), ...headersIn(SHARED)];
-  const hash = createHash('sha256').update([CC, ...flags].join(' '));
+  const hash = createHash('sha256').update([CC, ...flags, ...more].join(' '));
   for (const path of inputs) hash.update(basename(path)).update(readFileSync(path));
   const program = join(executableDirectory(), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(program)) return program;
   const fresh = `${program}.${process.pid}`; // another test file may be compiling it too
-  const { status, stderr } = spawnSync(CC, [...flags, '-I', SHARED, '-o', fresh, source], { encoding: 'utf8' });
+  const args = [...flags, '-I', SHARED, '-o', fresh, source, ...more];
+  const { status, stderr } = spawnSync(CC, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${CC} ${source}: exit code ${status}\n${stderr}`);
   renameSync(fresh, program);
   return program;

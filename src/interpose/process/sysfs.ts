@@ -15,6 +15,12 @@ import { sysfsFiles } from './sysfs-device.ts';
 import type { Plan, PlannedDevice } from '../run/plan.ts';
 import { CDEV_MAJOR, cdevName } from '../run/plan-device.ts';
 
+/** The driver that the devices have. */
+export const DRIVER = 'vfio-pci';
+/** Where in the directory the driver and the groups are. */
+export const driverPath: string = join('.drivers', DRIVER);
+export const groupsPath = '.iommu_groups';
+
 /** A device as the directory shows it: with its config space. */
 export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar'> {
   readonly config: Uint8Array;
@@ -35,7 +41,7 @@ export function writeSysfs(
   if (directory === '') throw new ShimError('ERR_ARGUMENT', '--sysfs: the name of the directory is empty');
   try {
     const path = directory === undefined ? freshDirectory('vfio-shim-', '; or give --sysfs') : resolve(directory);
-    makeDirectory(join(path, '.drivers/vfio-pci'));
+    makeDirectory(join(path, driverPath));
     for (const [place, device] of devices.entries()) writeDevice(path, device, place);
     return { path, fresh: directory === undefined };
   } catch (error) {
@@ -46,12 +52,13 @@ export function writeSysfs(
 }
 
 function writeDevice(path: string, { name, group, bar, config, hasNode }: ShownDevice, place: number): void {
-  const groupDevices = join('.iommu_groups', String(group), 'devices');
+  const groupDevices = join(groupsPath, String(group), 'devices');
   makeDirectory(join(path, groupDevices));
   makeDirectory(join(path, name));
   linkAnew(`../../../${name}`, join(path, groupDevices, name));
-  linkAnew(`../.iommu_groups/${group}`, join(path, name, 'iommu_group'));
-  linkAnew('../.drivers/vfio-pci', join(path, name, 'driver'));
+  linkAnew(join('..', groupsPath, String(group)), join(path, name, 'iommu_group'));
+  linkAnew(join('..', driverPath), join(path, name, 'driver'));
+  linkAnew(`../../${name}`, join(path, driverPath, name));
   for (const [file, contents] of Object.entries(sysfsFiles(name, config, bar)))
     writeAnew(Buffer.from(contents), join(path, name, file));
   const node = join(path, name, 'vfio-dev', cdevName(place));

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { sysfsFiles } from '../../../src/interpose/process/sysfs-device.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
@@ -60,6 +60,10 @@ describe('the files of a device in sysfs', () => {
 });
 
 const noMounts = lacksMounts();
+/** That the host has, and nobody here adds. */
+const someModule = existsSync('/sys/module')
+  ? (readdirSync('/sys/module').find((name) => !name.startsWith('vfio')) ?? '')
+  : '';
 
 describe(`run --mount-sysfs${because(noMounts)}`, () => {
   const start = useShimRuns();
@@ -92,6 +96,30 @@ describe(`run --mount-sysfs${because(noMounts)}`, () => {
       ['0000:91:00.0', '0x101e', 'vfio-pci', '9001', ['0000:91:00.0']],
     ]);
     expect(readdirSync(BUS)).toEqual(before);
+  });
+
+  it.skipIf(noMounts)('adds a driver, modules and groups to those of the host, and hides none', async () => {
+    const directories = ['/sys/bus/pci/drivers', '/sys/module', '/sys/kernel/iommu_groups'].filter(existsSync);
+    const seen = directories.map((path) => readdirSync(path).toSorted());
+    const script = `
+      const { existsSync, readdirSync, readFileSync, realpathSync } = require('node:fs');
+      const shown = (path) => readdirSync(path).filter((name) => !name.startsWith('.')).sort();
+      console.log(JSON.stringify([
+        ${JSON.stringify(directories)}.map(shown),
+        shown('/sys/bus/pci/drivers/vfio-pci').filter((name) => /^0000:9[01]/.test(name)),
+        ${JSON.stringify(directories)}.flatMap((path) => shown(path).filter((name) => !existsSync(path + '/' + name))),
+        realpathSync('/sys/module/' + ${JSON.stringify(someModule)}),
+        existsSync('/sys/kernel/iommu_groups') ? readFileSync('/sys/kernel/iommu_groups/9001/devices/0000:91:00.0/device', 'latin1') : '0x101e\\n',
+      ]));`;
+    const { stdout } = await run([process.execPath, '-e', script], { devices: ['qat', 'mlx5'] });
+    const [shown, ofDriver, dangling, module, device] = JSON.parse(stdout) as [string[][], ...unknown[]];
+    const added = [['vfio-pci'], ['vfio', 'vfio_iommu_type1', 'vfio_pci'], ['9000', '9001']];
+    expect(shown).toEqual(seen.map((names, n) => [...new Set([...names, ...(added[n] ?? [])])].toSorted()));
+    if (seen[0]?.includes('vfio-pci') !== true) expect(ofDriver).toEqual(['0000:90:00.0', '0000:91:00.0']);
+    expect(dangling).toEqual([]);
+    expect(module).toBe(`/sys/module/.kernel/${someModule}`);
+    expect(device).toBe('0x101e\n');
+    expect(directories.map((path) => readdirSync(path).toSorted())).toEqual(seen);
   });
 
   const noLspci = noMounts ?? lacksCommand('lspci');
