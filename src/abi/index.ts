@@ -9,6 +9,7 @@ export * from './ioctl.ts';
 export * from './iommufd.ts';
 export * from './mman.ts';
 export * from './mount.ts';
+export * from './pci.ts';
 export * from './prctl.ts';
 export * from './ptrace.ts';
 export * from './seccomp.ts';

@@ -2,6 +2,7 @@ import {
   VFIO_DEVICE_FLAGS_PCI,
   VFIO_DEVICE_FLAGS_RESET,
   VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_BAR2_REGION_INDEX,
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
@@ -21,6 +22,7 @@ import { kindOf, type SimSpec } from '../sim/drivers.ts';
 import type { RecordedSpec } from '../sim/recorded.ts';
 import { fillPattern, SIM_STATE_SIZE, type SimMemory } from '../sim/memory.ts';
 import { barSize, pciConfig } from '../sim/pci.ts';
+import { MSIX_BAR_SIZE } from '../sim/pci-capabilities.ts';
 import { createSharedMemory, SharedStore } from '../sys/memory.ts';
 import type { DeviceFacts, Opened } from './opened.ts';
 
@@ -99,6 +101,7 @@ function regionsOf(spec: SimSpec, sim: Sim): RegionInfo[] {
   const mappable = flags | VFIO_REGION_INFO_FLAG_MMAP;
   const own: RegionInfo[] = [
     { ...plain, index: VFIO_PCI_BAR0_REGION_INDEX, size: barSize(spec), flags: mappable },
+    { ...plain, index: VFIO_PCI_BAR2_REGION_INDEX, size: MSIX_BAR_SIZE, flags },
     { ...plain, index: VFIO_PCI_CONFIG_REGION_INDEX, size: pciConfig(spec).length, flags },
   ];
   if (sim.protocol === 'v2') return own;

@@ -7,7 +7,7 @@ import { groupPath, MAX_EMULATED, type Order, type Plan } from '../interpose/run
 import { removeSysfs, writeSysfs, type ShownDevice } from '../interpose/process/sysfs.ts';
 import { isRecording, recordedSpec } from '../recorded/recorded-spec.ts';
 import { kindOf } from '../sim/drivers.ts';
-import { pciConfig } from '../sim/pci.ts';
+import { barSizes, pciConfig } from '../sim/pci.ts';
 import { parseSize } from '../sim/size.ts';
 import { parseSpec } from '../sim/spec.ts';
 import { specHelp } from '../sim/spec-help.ts';
@@ -303,8 +303,8 @@ function planned(options: RunOptions, dataSection: number): Plan['devices'] {
   });
 }
 
-function shownDevice({ name, group, bar, spec }: Plan['devices'][number], hasNode = false): ShownDevice {
-  return { name, group, bar, config: pciConfig(spec), hasNode };
+function shownDevice({ name, group, spec }: Plan['devices'][number], hasNode = false): ShownDevice {
+  return { name, group, bars: barSizes(spec), config: pciConfig(spec), hasNode };
 }
 
 function sizeOf(option: string, text: string): number {

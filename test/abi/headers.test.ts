@@ -28,6 +28,7 @@ const headers = [
   'linux/memfd.h',
   'linux/mman.h',
   'linux/mount.h',
+  'linux/pci_regs.h',
   'linux/pidfd.h',
   'linux/prctl.h',
   'linux/sched.h',

@@ -114,6 +114,7 @@ describe('vfio-shim probe', () => {
       dataSize: 2 ** 40 + 32,
       regions: [
         { index: 0, size: 2 ** 40, flags: ['READ', 'WRITE', 'MMAP'], type: null },
+        { index: 2, size: 4096, flags: ['READ', 'WRITE'], type: null },
         { index: 7, size: 256, flags: ['READ', 'WRITE'], type: null },
       ],
       irqs: 5,

@@ -58,9 +58,9 @@ describe('stream', () => {
       /^id +8086:4941, subsystem 8086:4941$/m,
       /^layout +5\.2: .*only QEMU 5\.2 loads it$/m,
       /^protocol +v1$/m,
-      /^data +65568 bytes in 2 records$/m,
-      /^data +60 bytes in 1 record$/m,
-      /^configuration +276 bytes at offset 595514$/m,
+      /^data +65568 bytes in 3 records$/m,
+      /^data +60 bytes in 2 records$/m,
+      /^configuration +341 bytes at offset 595624$/m,
       /^sections +1 START, 1 PART, 1 END$/m,
     ]) {
       expect(stdout).toMatch(line);

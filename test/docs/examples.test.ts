@@ -93,7 +93,7 @@ describe('programs in the documents, and those in examples/', () => {
       'driver sim:qat',
       'memory 65536',
       'compat 1',
-      'regions 0=65536',
+      'regions 0=65536 2=4096',
       'buffer of 32 bytes: 34544151010000000100000000000000',
       'buffer of 65536 bytes: 0000000039c727fc794edc9cf0fa7fb7',
       '',

@@ -44,13 +44,13 @@ describe('readVfioFile', () => {
       {
         device: '0000:00:04.0/vfio',
         layout: '5.2',
-        sections: { start: 1, part: 1, end: 1, full: 0 },
-        data: { records: 2, bytes: 32 + 65_536 },
-        config: { start: 595_514, end: 595_790 },
+        sections: { start: 1, part: 2, end: 1, full: 0 },
+        data: { records: 3, bytes: 32 + 65_536 },
+        config: { start: 595_624, end: 595_965 },
         tags: ['END_OF_STATE', 'DEV_CONFIG_STATE', 'DEV_SETUP_STATE', 'DEV_DATA_STATE'],
-        place: { start: 196, end: 661_363 },
+        place: { start: 196, end: 661_538 },
       },
-      { device: '0000:00:05.0/vfio', layout: '5.2', data: { records: 1, bytes: 60 }, sections: { part: 0, end: 1 } },
+      { device: '0000:00:05.0/vfio', layout: '5.2', data: { records: 2, bytes: 60 }, sections: { part: 1, end: 1 } },
     ]);
     expect(devices.map((device) => protocolOf(configuration, device))).toEqual(['v1', 'v1']);
   });
@@ -152,7 +152,7 @@ describe('inLayout62', () => {
       const { config: old = { start: 0, end: 0 } } = before.devices[n] ?? {};
       expect(converted.subarray(config.start, config.end)).toBeBytes(q52.subarray(old.start, old.end));
       expect(dataOf(converted, device)).toEqual(dataOf(q52, device));
-      expect(description?.sizeOf(device, 0)).toBe(276 + 16);
+      expect(description?.sizeOf(device, 0)).toBe(341 + 16);
     }
     expect(converted[(description?.offset ?? 0) - 1]).toBe(0);
   });
@@ -162,11 +162,11 @@ describe('inLayout62', () => {
     const after = read(converted).description?.offset ?? 0;
     // a configuration, its two tags, 31 bytes of header and 5 of footer: only header and footer are new
     expect(after - before).toBe(2 * (31 + 5));
-    const firstEnd = 595_506;
+    const firstEnd = 595_616;
     expect(converted.subarray(0, firstEnd)).toBeBytes(q52.subarray(0, firstEnd));
-    const behind = 661_749; // the last END section's end
+    const behind = 661_965; // the last END section's end
     const length = before - 1 - behind;
-    const at = behind - 2 * (276 + 16);
+    const at = behind - 2 * (341 + 16);
     expect(converted.subarray(at, at + length)).toBeBytes(q52.subarray(behind, behind + length));
     const list = (file: Buffer): object[] =>
       (JSON.parse(read(file).description?.json ?? '') as { devices: object[] }).devices;
@@ -250,7 +250,7 @@ describe('a hostile file', () => {
   ];
 
   it('is truncated wherever a file of QEMU 5.2 is cut before its first FULL section', () => {
-    const end = 661_749;
+    const end = 661_965;
     const at = fc.oneof(
       fc.nat(end),
       fc.constantFrom(...interesting).chain((from) => fc.integer({ min: from, max: from + 120 })),

@@ -10,10 +10,10 @@ import { isDraft } from '../../v1/drafts/device.ts';
 import type { DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { EmulatedDma, type DmaParts } from './emulated-dma.ts';
 import { EmulatedIrqs, type EventFdShelf, type UnmaskWatch } from './emulated-irqs.ts';
-import { CONFIG_AT, configSpace, emulatedRegions } from './emulated-regions.ts';
+import { emulatedRegions, mapConfig } from './emulated-regions.ts';
 import { emulatedSim } from './emulated-sim.ts';
 import type { MappedProcesses } from './mapped-processes.ts';
-import { PciConfig } from './pci-config.ts';
+import type { PciConfig } from './pci-config.ts';
 import { isFile } from '../trap/file-look.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../memory/dma-memory.ts';
 import { deviceArena } from '../memory/journal.ts';
@@ -56,7 +56,7 @@ export function emulatedDevice(
     const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
-  const config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes, configSpace(plan));
+  const config = mapConfig(plan, files.device);
   const sim = emulatedSim(plan, files, {
     state: partOf(ledger, 'driver'),
     section: innermost(),

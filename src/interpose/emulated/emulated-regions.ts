@@ -1,5 +1,6 @@
 import {
   VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_BAR2_REGION_INDEX,
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_VGA_REGION_INDEX,
   VFIO_REGION_INFO_FLAG_MMAP,
@@ -7,28 +8,39 @@ import {
   VFIO_REGION_INFO_FLAG_WRITE,
 } from '../../abi/vfio.ts';
 import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-requests.ts';
-import { pciConfig, pciConfigWritable } from '../../sim/pci.ts';
+import { configSpace } from '../../sim/pci.ts';
+import { MSIX_BAR_SIZE } from '../../sim/pci-capabilities.ts';
+import { mapSharedMemory } from '../../sys/memory.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
-import type { ConfigSpace } from './pci-config.ts';
+import { PciConfig } from './pci-config.ts';
 
 /** Where config space lies in an emulated device's file. */
 export const CONFIG_AT: number = VFIO_PCI_CONFIG_REGION_INDEX * REGION_SPAN;
 
-/** What it holds. */
-export function configSpace({ spec }: PlannedDevice): ConfigSpace {
-  return { initial: pciConfig(spec), writable: pciConfigWritable(spec) };
+/** Where what is kept beside it lies: among offsets that nobody but us reads. */
+const KEPT_AT = CONFIG_AT + REGION_SPAN / 2;
+
+/** The config space in that file. */
+export function mapConfig({ spec }: PlannedDevice, file: number): PciConfig {
+  const map = (at: number): Uint8Array => mapSharedMemory(file, 4096, at).bytes;
+  return new PciConfig(map(CONFIG_AT), configSpace(spec), map(KEPT_AT));
 }
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 
-/** The regions of an emulated device: BAR0 and config space, the others of vfio-pci empty, and the migration region in the window. */
+/**
+ * The regions of an emulated device: BAR0, MSI-X's BAR and config space, the others of vfio-pci empty, and the migration region in the window. The BAR
+ * of MSI-X cannot be mapped, as one that is smaller than a page of its host and shares it.
+ */
 export function emulatedRegions(device: PlannedDevice, place: number): DeviceRegions {
   const own = (index: number): ShownRegion => {
     const offset = BigInt(index) * BigInt(REGION_SPAN);
     switch (index) {
       case VFIO_PCI_BAR0_REGION_INDEX:
         return { flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP, size: device.bar, offset };
+      case VFIO_PCI_BAR2_REGION_INDEX:
+        return { flags: READ_WRITE, size: MSIX_BAR_SIZE, offset };
       case VFIO_PCI_CONFIG_REGION_INDEX:
         return { flags: READ_WRITE, size: 256, offset };
       default:

@@ -5,19 +5,19 @@ import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { EventFd } from '../../sys/event-fd.ts';
 import { inodeOf } from '../../sys/file.ts';
-import { addressOf, arch, failedWith } from '../../sys/libc.ts';
+import { arch, failedWith } from '../../sys/libc.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
-import { TargetBuffer } from '../trap/target-buffer.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { AccessRecorder } from '../serve/access-recorder.ts';
-import type { Devices } from '../serve/devices.ts';
+import type { Devices, RegionsBehindBar0 } from '../serve/devices.ts';
 import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
+import { BehindBar0 } from './behind-bar0.ts';
 import { emulatedDevice, type EmulatedDevice, type EmulatedDriver } from './emulated-driver.ts';
 import { UnmaskWatch, type EventFdShelf } from './emulated-irqs.ts';
 import { CDEV_REQUESTS } from './iommufds.ts';
@@ -166,10 +166,10 @@ export class Emulation implements Devices {
     }
   }
 
-  configWriter(call: Call, fd: number): ((call: Call, offset: number) => number) | undefined {
+  regionsBehindBar0(call: Call, fd: number): RegionsBehindBar0 | undefined {
     const what = identify(this, call.tid, fd);
     const device = what?.kind === 'device' ? this.#devices[what.place] : undefined;
-    return device && ((write, offset) => writeConfig(device, write, offset));
+    return device && new BehindBar0(device);
   }
 
   open(turn: Turn): number {
@@ -236,19 +236,6 @@ function takeEventFd(tid: number, fd: number): EventFd {
   const event = EventFd.of(taken);
   if (event === undefined) throw refuse('EINVAL', `SET_IRQS: descriptor ${fd} is none of an eventfd`);
   return event;
-}
-
-function writeConfig(device: EmulatedDevice, call: Call, offset: number): number {
-  const { config } = device.driver;
-  const buffer = TargetBuffer.of(call);
-  const { length } = buffer;
-  if (length > config.size - offset) throw refuse('EFAULT', `config space: ${length} bytes at ${offset}`); // vfio_config_do_rw
-  const bytes = new Uint8Array(length);
-  if (length > 0) buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
-  device.counted();
-  config.write(offset, bytes);
-  device.driver.irqs.onConfig();
-  return length;
 }
 
 /** Answers a call with a descriptor of the target's. What the call has changed counts before the target sees it. */

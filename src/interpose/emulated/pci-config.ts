@@ -1,17 +1,33 @@
-/** The COMMAND register, and the bit of it without which a device does no DMA (linux/pci_regs.h: PCI_COMMAND, PCI_COMMAND_MASTER). */
-const COMMAND_AT = 4;
-const MASTER = 4;
-/** In its second byte, the bit that turns INTx off (PCI_COMMAND_INTX_DISABLE). */
-const INTX_DISABLE = 4;
-/** The STATUS register (PCI_STATUS), and the bits of its two bytes that are cleared by writing them. */
-const STATUS_AT = 6;
+import {
+  PCI_COMMAND,
+  PCI_COMMAND_INTX_DISABLE,
+  PCI_COMMAND_MASTER,
+  PCI_EXP_DEVCTL,
+  PCI_EXP_DEVCTL_BCR_FLR,
+  PCI_MSIX_FLAGS,
+  PCI_MSIX_FLAGS_ENABLE,
+  PCI_MSI_FLAGS,
+  PCI_MSI_FLAGS_ENABLE,
+  PCI_MSI_FLAGS_QSIZE,
+  PCI_PM_CTRL,
+  PCI_PM_CTRL_STATE_MASK,
+  PCI_STATUS,
+} from '../../abi/pci.ts';
+import type { ConfigSpace } from '../../sim/pci.ts';
+import { expAt, msiAt, msixAt, pmAt } from '../../sim/pci-capabilities.ts';
+
+/** The bits of STATUS's two bytes that are cleared by writing them. */
 const CLEARED = [0x00, 0xf9] as const;
 
-/** What a device's config space begins with, and which of its bits can be written. */
-export interface ConfigSpace {
-  readonly initial: Uint8Array;
-  readonly writable: Uint8Array;
-}
+/** The power states that there are (PCI_PM_CTRL_STATE_MASK). */
+const D0 = 0;
+const D3HOT = 3;
+
+/** What is kept beside config space: how many messages MSI was last enabled with, as a power of two, and whether it is enabled. */
+const MSI_QMAX = 0;
+const MSI_IS_ON = 1;
+/** Bytes of it. */
+export const KEPT_SIZE = 2;
 
 /**
  * The config space of an emulated device. The VMM reads it without a trap, from the file where it lies; what it writes comes by here, as
@@ -19,11 +35,16 @@ export interface ConfigSpace {
  */
 export class PciConfig {
   readonly #bytes: Uint8Array;
+  readonly #view: DataView;
   readonly #space: ConfigSpace;
+  readonly #kept: Uint8Array;
 
-  constructor(bytes: Uint8Array, space: ConfigSpace) {
+  /** `kept`: `KEPT_SIZE` bytes that live as long as `bytes`, and that no VMM sees. */
+  constructor(bytes: Uint8Array, space: ConfigSpace, kept: Uint8Array) {
     this.#bytes = bytes.subarray(0, space.initial.length);
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, space.initial.length);
     this.#space = space;
+    this.#kept = kept;
   }
 
   /** In bytes. */
@@ -34,24 +55,67 @@ export class PciConfig {
   /** As it is when the device is opened: an earlier user has left nothing. */
   begin(): void {
     this.#bytes.set(this.#space.initial);
+    this.#kept.fill(0, 0, KEPT_SIZE);
   }
 
-  /** Writes what can be written of these bytes, which are within the space. */
-  write(offset: number, from: Uint8Array): void {
+  /** Writes what can be written of these bytes, which are within the space. Returns true if that is to reset the function. */
+  write(offset: number, from: Uint8Array): boolean {
     const bytes = this.#bytes;
     for (const [n, value] of from.entries()) {
       const at = offset + n;
       const old = bytes[at] ?? 0;
       const mask = this.#space.writable[at] ?? 0;
-      bytes[at] = ((old & ~mask) | (value & mask)) & ~(value & (CLEARED[at - STATUS_AT] ?? 0));
+      bytes[at] = ((old & ~mask) | (value & mask)) & ~(value & (CLEARED[at - PCI_STATUS] ?? 0));
+      if (at === pmAt + PCI_PM_CTRL) this.#setPowerState(value & PCI_PM_CTRL_STATE_MASK);
+      if (at === msiAt + PCI_MSI_FLAGS) this.#limitMsi();
     }
+    return this.#takeFlr();
+  }
+
+  /** A state that the function has not is not taken (vfio_pm_config_write, pci_set_power_state). */
+  #setPowerState(state: number): void {
+    if (state !== D0 && state !== D3HOT) return;
+    const at = pmAt + PCI_PM_CTRL;
+    this.#view.setUint8(at, (this.#view.getUint8(at) & ~PCI_PM_CTRL_STATE_MASK) | state);
+  }
+
+  /** MSI is enabled by SET_IRQS, with as many messages: what the user writes says no more than that (vfio_msi_config_write). */
+  #limitMsi(): void {
+    const at = msiAt + PCI_MSI_FLAGS;
+    let flags = this.#view.getUint16(at, true);
+    const qmax = this.#kept[MSI_QMAX] ?? 0;
+    if (this.#kept[MSI_IS_ON] !== 1) flags &= ~PCI_MSI_FLAGS_ENABLE;
+    if ((flags & PCI_MSI_FLAGS_QSIZE) >> 4 > qmax) flags = (flags & ~PCI_MSI_FLAGS_QSIZE) | (qmax << 4);
+    this.#view.setUint16(at, flags, true);
+  }
+
+  /** The bit reads as 0 always (vfio_exp_config_write). */
+  #takeFlr(): boolean {
+    const at = expAt + PCI_EXP_DEVCTL;
+    const control = this.#view.getUint16(at, true);
+    if ((control & PCI_EXP_DEVCTL_BCR_FLR) === 0) return false;
+    this.#view.setUint16(at, control & ~PCI_EXP_DEVCTL_BCR_FLR, true);
+    return true;
+  }
+
+  /** SET_IRQS has enabled MSI with so many messages, or disabled it: 0. The user's own bit follows the next write (vfio_msi_enable). */
+  setMsiEnabled(vectors: number): void {
+    if (vectors > 0) this.#kept[MSI_QMAX] = Math.ceil(Math.log2(vectors));
+    this.#kept[MSI_IS_ON] = vectors > 0 ? 1 : 0;
+  }
+
+  /** SET_IRQS has enabled MSI-X, or disabled it, and the function's own bit says so. */
+  setMsixEnabled(on: boolean): void {
+    const at = msixAt + PCI_MSIX_FLAGS;
+    const flags = this.#view.getUint16(at, true) & ~PCI_MSIX_FLAGS_ENABLE;
+    this.#view.setUint16(at, on ? flags | PCI_MSIX_FLAGS_ENABLE : flags, true);
   }
 
   get isBusMaster(): boolean {
-    return ((this.#bytes[COMMAND_AT] ?? 0) & MASTER) !== 0;
+    return (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_MASTER) !== 0;
   }
 
   get isIntxDisabled(): boolean {
-    return ((this.#bytes[COMMAND_AT + 1] ?? 0) & INTX_DISABLE) !== 0;
+    return (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_INTX_DISABLE) !== 0;
   }
 }

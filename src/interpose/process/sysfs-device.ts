@@ -16,10 +16,10 @@ const BAR_64 = 0x04;
 const BAR_PREFETCH = 0x08;
 
 /**
- * The files of a device with this config space, which has this address, such as `0000:90:00.0`, and a BAR0 of so many bytes. Nobody has
- * given the BAR an address, as there is none; `irq` is 0, as no line of the host is its own; `config` is what it is before a VMM writes to it.
+ * The files of a device with this config space, which has this address, such as `0000:90:00.0`, and BARs of so many bytes, by their numbers. Nobody
+ * has given a BAR an address, as there is none; `irq` is 0, as no line of the host is its own; `config` is what it is before a VMM writes to it.
  */
-export function sysfsFiles(address: string, config: Uint8Array, bar: number): SysfsFiles {
+export function sysfsFiles(address: string, config: Uint8Array, bars: Readonly<Record<number, number>>): SysfsFiles {
   const view = new DataView(config.buffer, config.byteOffset, config.byteLength);
   const word = (at: number): number => view.getUint16(at, true);
   const revisionAndClass = view.getUint32(AT.revision, true);
@@ -38,7 +38,7 @@ export function sysfsFiles(address: string, config: Uint8Array, bar: number): Sy
     subsystem_device: `0x${hex(id.subsystemDevice, 4)}\n`,
     class: `0x${hex(id.class, 6)}\n`,
     revision: `0x${hex(revisionAndClass & 0xff, 2)}\n`,
-    resource: resources(view.getUint32(AT.bar0, true), bar),
+    resource: resources(view, bars),
     modalias: `${alias}\n`,
     uevent: uevent(address, id, alias),
     numa_node: '-1\n',
@@ -50,11 +50,16 @@ export function sysfsFiles(address: string, config: Uint8Array, bar: number): Sy
 
 type Id = Readonly<Record<'vendor' | 'device' | 'subsystemVendor' | 'subsystemDevice' | 'class', number>>;
 
-function resources(bar0: number, size: number): string {
-  const is64 = (bar0 & BAR_64) === 0 ? 0 : MEMORY_64;
-  const prefetch = (bar0 & BAR_PREFETCH) === 0 ? 0 : PREFETCH;
+function resources(config: DataView, bars: Readonly<Record<number, number>>): string {
   const line = (end: number, flags: number): string => `0x${hex(0, 16)} 0x${hex(end, 16)} 0x${hex(flags, 16)}\n`;
-  return line(size - 1, MEMORY | SIZE_ALIGNED | is64 | prefetch) + line(0, 0).repeat(RESOURCES - 1);
+  return Array.from({ length: RESOURCES }, (_, n) => {
+    const size = bars[n];
+    if (size === undefined) return line(0, 0);
+    const bar = config.getUint32(AT.bar0 + 4 * n, true);
+    const is64 = (bar & BAR_64) === 0 ? 0 : MEMORY_64;
+    const prefetch = (bar & BAR_PREFETCH) === 0 ? 0 : PREFETCH;
+    return line(size - 1, MEMORY | SIZE_ALIGNED | is64 | prefetch);
+  }).join('');
 }
 
 /** As udev finds a driver by it (drivers/pci/pci-sysfs.c: modalias). */

@@ -22,7 +22,9 @@ export const driverPath: string = join('.drivers', DRIVER);
 export const groupsPath = '.iommu_groups';
 
 /** A device as the directory shows it: with its config space. */
-export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group' | 'bar'> {
+export interface ShownDevice extends Pick<PlannedDevice, 'name' | 'group'> {
+  /** The sizes of its BARs, by their numbers. */
+  readonly bars: Readonly<Record<number, number>>;
   readonly config: Uint8Array;
   /** It has a node of its own, too. */
   readonly hasNode: boolean;
@@ -51,7 +53,7 @@ export function writeSysfs(
   }
 }
 
-function writeDevice(path: string, { name, group, bar, config, hasNode }: ShownDevice, place: number): void {
+function writeDevice(path: string, { name, group, bars, config, hasNode }: ShownDevice, place: number): void {
   const groupDevices = join(groupsPath, String(group), 'devices');
   makeDirectory(join(path, groupDevices));
   makeDirectory(join(path, name));
@@ -59,7 +61,7 @@ function writeDevice(path: string, { name, group, bar, config, hasNode }: ShownD
   linkAnew(join('..', groupsPath, String(group)), join(path, name, 'iommu_group'));
   linkAnew(join('..', driverPath), join(path, name, 'driver'));
   linkAnew(`../../${name}`, join(path, driverPath, name));
-  for (const [file, contents] of Object.entries(sysfsFiles(name, config, bar)))
+  for (const [file, contents] of Object.entries(sysfsFiles(name, config, bars)))
     writeAnew(Buffer.from(contents), join(path, name, file));
   const node = join(path, name, 'vfio-dev', cdevName(place));
   makeDirectory(node);

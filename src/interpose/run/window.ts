@@ -5,7 +5,8 @@
  */
 export const WINDOW_HIGH = 0x7656_0000;
 export const WINDOW_MASK = 0xffff_0000;
-const DEVICE_SHIFT = 8; // of the high 32 bits: 2^40 bytes
+/** Of the high 32 bits: a region, and a device's part of the window, are 2^40 bytes. */
+export const DEVICE_SHIFT = 8;
 /** The high 32 bits of offsets in regions of a device behind BAR0: a region begins at its index << 40. */
 export const REGIONS_HIGH = [0x100, 0xffff] as const;
 /** Those of an offset in config space, of which the low ones are the place there: of VFIO_PCI_CONFIG_REGION_INDEX, which is 7. */
@@ -22,7 +23,7 @@ export function deviceInWindow(high: number): number {
   return (high & WINDOW_MASK) >>> 0 === WINDOW_HIGH ? (high >> DEVICE_SHIFT) & (MAX_DEVICES - 1) : -1;
 }
 
-/** The place in the device's region that an offset in the window means. */
+/** The place in the device's region that an offset means, in the window or before it. */
 export function offsetInRegion(high: number, low: number): number {
   return (high & 0xff) * 2 ** 32 + low;
 }

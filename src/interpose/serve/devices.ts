@@ -5,6 +5,12 @@ import type { DeviceReport } from './report.ts';
 import type { ServedDevice } from './served-device.ts';
 import type { Turn } from '../memory/turn.ts';
 
+/** Calls that read or write a device's regions behind BAR0, by the region's index, this far in. They return how many bytes, or throw. */
+export interface RegionsBehindBar0 {
+  read(turn: Turn, region: number, offset: number): number;
+  write(turn: Turn, region: number, offset: number): number;
+}
+
 /** The devices of a run, of one kind or the other. Each has a place, which is also its place in the window of offsets. */
 export interface Devices extends FileOwner {
   at(place: number): ServedDevice | undefined;
@@ -17,8 +23,8 @@ export interface Devices extends FileOwner {
   open(turn: Turn): number;
   /** A trapped call of the stat and access families, which only emulated nodes have. */
   look?(call: Call): number;
-  /** Serves writes to the config space of the device that a descriptor is of, this far in; `undefined` if its regions are not here. */
-  configWriter?(call: Call, fd: number): ((call: Call, offset: number) => number) | undefined;
+  /** The regions behind BAR0 of the device that a descriptor is of; `undefined` if they are not here. */
+  regionsBehindBar0?(call: Call, fd: number): RegionsBehindBar0 | undefined;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
   /** Readable once there is work to be done at once; -1 if nothing is to be waited for so. */

@@ -15,7 +15,7 @@ import { messageOf, warn } from '../run/log.ts';
 import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
-import { CONFIG_HIGH, deviceInWindow, offsetInRegion, REGIONS_HIGH } from '../run/window.ts';
+import { DEVICE_SHIFT, deviceInWindow, offsetInRegion, REGIONS_HIGH } from '../run/window.ts';
 
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
@@ -80,7 +80,7 @@ export class Router {
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(call, 3) : this.#onRegion(turn, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(turn, 3) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(turn);
       case numbers.mmap:
@@ -95,14 +95,14 @@ export class Router {
       case numbers.writev:
         return this.#write(turn);
       case numbers.preadv2:
-        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(call, 3);
+        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(turn, 3);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(call, 3);
+        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(turn, 3);
       case numbers.preadv:
       case numbers.pwritev:
-        return this.#behindBar0(call, 3);
+        return this.#behindBar0(turn, 3);
       case numbers.lseek:
-        return this.#behindBar0(call, 1);
+        return this.#behindBar0(turn, 1);
       case numbers.sendfile:
       case numbers.splice:
       case numbers.copy_file_range:
@@ -158,20 +158,22 @@ export class Router {
   }
 
   /** A call at an offset in a device's regions behind BAR0; or one on a data fd, that has no answer to it but an error. */
-  #behindBar0(call: Call, offset: 1 | 3): number {
-    const high = call.high(offset);
-    const writeConfig = isBehindBar0(high) ? this.devices.configWriter?.(call, call.s32(0)) : undefined;
-    if (writeConfig === undefined) return refuseOther(call);
+  #behindBar0(turn: Turn, argument: 1 | 3): number {
+    const { call } = turn;
+    const high = call.high(argument);
+    const regions = isBehindBar0(high) ? this.devices.regionsBehindBar0?.(call, call.s32(0)) : undefined;
+    if (regions === undefined) return refuseOther(call);
     if (call.nr === numbers.lseek) throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
-    if (high === CONFIG_HIGH && WRITES.has(call.nr)) return writeConfig(call, call.u32(offset));
-    throw refuse('EINVAL', `region ${high >> 8}: there is nothing at that offset`); // vfio_pci_rw, vfio_pci_bar_rw
+    const region = high >> DEVICE_SHIFT;
+    const offset = offsetInRegion(high, call.u32(argument));
+    return WRITES.has(call.nr) ? regions.write(turn, region, offset) : regions.read(turn, region, offset);
   }
 
   /** As vfio_pci_core_mmap has it; of another file it is the kernel's business. */
   #mapBehindBar0(call: Call): number {
     const high = call.high(5);
-    if (!isBehindBar0(high) || this.devices.configWriter?.(call, call.s32(4)) === undefined) return CONTINUE;
-    throw refuse('EINVAL', `region ${high >> 8}: cannot be mapped`);
+    if (!isBehindBar0(high) || this.devices.regionsBehindBar0?.(call, call.s32(4)) === undefined) return CONTINUE;
+    throw refuse('EINVAL', `region ${high >> DEVICE_SHIFT}: cannot be mapped`);
   }
 
   #map(turn: Turn, device: ServedDevice, offset: number): number {

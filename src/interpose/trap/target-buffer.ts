@@ -6,8 +6,8 @@ import type { Call } from './call.ts';
 /** The most pieces that one call may name, and the longest that they may be together (linux/uio.h, linux/fs.h). */
 const UIO_MAXIOV = 1024;
 const MAX_RW_COUNT = 0x7fff_f000;
-const { readv, writev, pwritev, preadv2, pwritev2 } = arch.syscalls;
-const VECTORED: ReadonlySet<number> = new Set([readv, writev, pwritev, preadv2, pwritev2]);
+const { readv, writev, preadv, pwritev, preadv2, pwritev2 } = arch.syscalls;
+const VECTORED: ReadonlySet<number> = new Set([readv, writev, preadv, pwritev, preadv2, pwritev2]);
 
 /**
  * The memory that a read or write of the target names: one piece, or those of readv and writev one after the other. The kernel

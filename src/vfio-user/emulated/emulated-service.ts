@@ -1,4 +1,8 @@
-import { VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio-device.ts';
+import {
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_BAR2_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+} from '../../abi/vfio-device.ts';
 import {
   VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
   VFIO_USER_DEVICE_FEATURE,
@@ -16,11 +20,12 @@ import {
 import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
-import { CONFIG_AT, configSpace, emulatedRegions } from '../../interpose/emulated/emulated-regions.ts';
+import { CONFIG_AT, emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
 import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
-import { PciConfig } from '../../interpose/emulated/pci-config.ts';
+import { readMsixBar } from '../../interpose/emulated/msix-bar.ts';
+import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
 import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
 import { REGION_SPAN, type PlannedDevice } from '../../interpose/run/plan.ts';
@@ -84,7 +89,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
     const { bytes } = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET);
     const section = bytes.subarray(0, simMemorySizes(spec).section);
-    this.#config = new PciConfig(mapSharedMemory(files.device, 4096, CONFIG_AT).bytes, configSpace(plan));
+    this.#config = mapConfig(plan, files.device);
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
@@ -214,7 +219,11 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     if (index === MIGRATION_REGION_INDEX) {
       const region = this.#migrationRegion(offset, into.length);
       whenReady(() => region.read(offset, into), sleepUntilReady);
-    } else this.#own.read(this.#placeOf(index, offset, into.length), into);
+      return;
+    }
+    const place = this.#placeOf(index, offset, into.length);
+    if (index === VFIO_PCI_BAR2_REGION_INDEX) readMsixBar(offset, into);
+    else this.#own.read(place, into);
   }
 
   writeRegion(index: number, offset: number, from: Uint8Array): void {
@@ -224,10 +233,12 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       return;
     }
     const place = this.#placeOf(index, offset, from.length);
-    if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
-      this.#config.write(offset, from);
+    if (index === VFIO_PCI_BAR0_REGION_INDEX) this.#own.write(place, from);
+    else if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
+      const resets = this.#config.write(offset, from);
       this.#irqs.onConfig();
-    } else this.#own.write(place, from);
+      if (resets) this.reset();
+    }
   }
 
   #migrationRegion(offset: number, length: number): V1Device {

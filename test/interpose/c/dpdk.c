@@ -91,6 +91,7 @@ static void fill(const struct rte_mem_resource *bar) {
 
 static int probe(struct rte_pci_driver *driver, struct rte_pci_device *device) {
     static const uint16_t wanted = 0x6; /* memory, bus master */
+    static const int msix_bar = 2;      /* it cannot be mapped */
 
     probed++;
     snprintf(name, sizeof name, "%s", device->device.name);
@@ -98,7 +99,8 @@ static int probe(struct rte_pci_driver *driver, struct rte_pci_device *device) {
     if (config_read(device, 0, 4) != (device->id.vendor_id | (uint32_t)device->id.device_id << 16)) fail("another device");
     if ((config_read(device, 4, 2) & wanted) != wanted) fail("COMMAND is 0x%x", config_read(device, 4, 2));
     for (int n = 1; n < 6; n++)
-        if (device->mem_resource[n].len != 0 && device->mem_resource[n].addr == NULL) fail("BAR%d is not mapped", n);
+        if (device->mem_resource[n].len != (n == msix_bar ? 4096 : 0)) fail("BAR%d has %lu bytes", n, device->mem_resource[n].len);
+    if (device->mem_resource[msix_bar].addr != NULL) fail("the BAR of MSI-X is mapped");
     if (device->mem_resource[0].len != bar0) fail("BAR0 has %lu bytes", device->mem_resource[0].len);
     if (device->mem_resource[0].addr == NULL) fail("BAR0 is not mapped");
     fill(&device->mem_resource[0]);

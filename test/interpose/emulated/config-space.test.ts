@@ -1,5 +1,10 @@
 import { expect, it } from 'vitest';
-import { VFIO_GROUP_GET_DEVICE_FD, VFIO_PCI_CONFIG_REGION_INDEX } from '../../../src/abi/vfio.ts';
+import {
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_PCI_BAR2_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  vfio_region_info,
+} from '../../../src/abi/vfio.ts';
 import { pciConfig } from '../../../src/sim/pci.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import { killHard } from '../../../src/vmm/child.ts';
@@ -12,9 +17,21 @@ const SPEC = 'qat,size=1M';
 const CONFIG = BigInt(VFIO_PCI_CONFIG_REGION_INDEX) << 40n;
 const COMMAND = CONFIG + 4n;
 const BAR0 = CONFIG + 0x10n;
+const BAR2 = BigInt(VFIO_PCI_BAR2_REGION_INDEX) << 40n;
 const ROM = CONFIG + 0x30n;
 const ONES = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
 const SEEK_SET = 0;
+
+/** What capabilities hold of ones that are written to all of them: D3hot; MSI's flags, address, data and mask; DEVCTL and DEVCTL2. */
+const WRITTEN_CAPABILITIES: readonly (readonly [at: number, byte: number])[] = [
+  [0x44, 0x0b],
+  [0x4a, 0x8e],
+  ...[0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55].map((at) => [at, 0xff] as const),
+  [0x58, 0x0f],
+  [0x74, 0xff],
+  [0x75, 0x78],
+  [0x94, 0x10],
+];
 
 /** drivers/vfio/pci/vfio_pci_config.c of Linux 6.12, as a program sees it. */
 describeWithCompiler('the config space of an emulated device', () => {
@@ -53,7 +70,11 @@ describeWithCompiler('the config space of an emulated device', () => {
       [13, 0xff],
       [0x12, 0xf0],
       [0x13, 0xff],
+      [0x19, 0xf0],
+      [0x1a, 0xff],
+      [0x1b, 0xff],
       [0x3c, 0xff],
+      ...WRITTEN_CAPABILITIES,
     ] as const)
       expected[at] = byte;
     expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(expected);
@@ -95,13 +116,18 @@ describeWithCompiler('the config space of an emulated device', () => {
     const vector = await user.puppet.memory('vector', 16);
     await user.puppet.put('vector', new Uint8Array(new BigUint64Array([at, 4n]).buffer));
     const regions = [1n, 5n, 6n, 8n, 9n, 255n].map((index) => (index << 40n) + 16n);
-    for (const offset of [...regions, CONFIG + 2n ** 32n]) {
+    for (const offset of regions) {
       expect((await user.pread(fd, 4, offset)).errno, `read at ${offset}`).toBe('EINVAL');
       expect((await user.pwrite(fd, ONES, offset)).errno, `write at ${offset}`).toBe('EINVAL');
       for (const call of ['preadv', 'preadv2', 'pwritev', 'pwritev2'] as const)
         expect((await user.puppet.call(call, [fd, vector, 1, offset, 0, 0])).errno, call).toBe('EINVAL');
       expect((await user.mmap(fd, 4096, offset & ~0xfffn)).errno).toBe('EINVAL');
     }
+    const far = CONFIG + 2n ** 32n;
+    expect([await user.pread(fd, 4, far), await user.pwrite(fd, ONES, far)].map(({ errno }) => errno)).toEqual([
+      'EFAULT',
+      'EFAULT',
+    ]);
   });
 
   it('is as it was for who opens the device next', async () => {
@@ -111,5 +137,34 @@ describeWithCompiler('the config space of an emulated device', () => {
     value(await user.puppet.call('close', [device.fd]));
     const next = value(await user.ioctl(groups[0] ?? -1, VFIO_GROUP_GET_DEVICE_FD, Buffer.from('0000:90:00.0\0')));
     expect(await read(user, next, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
+  });
+
+  it('has a BAR for MSI-X, whose table is not to be read or written', async () => {
+    const { user, device } = await open();
+    const { puppet } = user;
+    const { flags, size, offset } = vfio_region_info.decode((await device.regionInfo(2)).bytes);
+    expect({ flags, size, offset }).toEqual({ flags: 3, size: 4096n, offset: BAR2 });
+    const whole = new Uint8Array(4096).fill(0xff, 0, 64);
+    expect(await read(user, device.fd, BAR2, 4096)).toBeBytes(whole);
+    expect(value(await user.pwrite(device.fd, new Uint8Array(4096).fill(0x5a), BAR2))).toBe(4096);
+    expect(await read(user, device.fd, BAR2, 4096)).toBeBytes(whole);
+    expect(value(await user.pread(device.fd, 8, BAR2 + 4092n))).toBe(4);
+    expect(value(await user.pwrite(device.fd, new Uint8Array(8), BAR2 + 4092n))).toBe(4);
+    for (const at of [BAR2 + 4096n, BAR2 + 2n ** 32n]) {
+      expect((await user.pread(device.fd, 4, at)).errno).toBe('EINVAL');
+      expect((await user.pwrite(device.fd, ONES, at)).errno).toBe('EINVAL');
+    }
+    expect((await user.mmap(device.fd, 4096, BAR2)).errno).toBe('EINVAL');
+    const bytes = await puppet.memory('bytes', 16);
+    const vectors = await puppet.memory('vectors', 32);
+    await puppet.put('vectors', new Uint8Array(new BigUint64Array([bytes, 3n, bytes + 8n, 5n]).buffer));
+    for (const call of ['preadv', 'preadv2'] as const) {
+      await puppet.put('bytes', new Uint8Array(16).fill(0x11));
+      expect(value(await puppet.call(call, [device.fd, vectors, 2, BAR2 + 60n, 0, 0])), call).toBe(8);
+      expect(await puppet.get('bytes', 16), call).toBeBytes(
+        Uint8Array.of(255, 255, 255, 17, 17, 17, 17, 17, 255, 0, 0, 0, 0, 17, 17, 17),
+      );
+    }
+    expect((await puppet.call('pread64', [device.fd, 0, 4, BAR2])).errno).toBe('EFAULT');
   });
 });

@@ -1,18 +1,21 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PciConfig } from '../../../src/interpose/emulated/pci-config.ts';
+import { readMsixBar } from '../../../src/interpose/emulated/msix-bar.ts';
+import { KEPT_SIZE, PciConfig } from '../../../src/interpose/emulated/pci-config.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
-import { barSize, pciConfig, pciConfigWritable } from '../../../src/sim/pci.ts';
+import { barSize, configSpace } from '../../../src/sim/pci.ts';
+import { expAt, MSI_VECTORS, MSIX_VECTORS, msiAt, msixAt, pmAt } from '../../../src/sim/pci-capabilities.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 
 function configOf(spec: string): { bytes: Uint8Array; view: DataView; config: PciConfig; bar: number } {
   const parsed = parseSpec(spec);
   const bytes = new Uint8Array(4096);
-  const config = new PciConfig(bytes, { initial: pciConfig(parsed), writable: pciConfigWritable(parsed) });
+  const config = new PciConfig(bytes, configSpace(parsed), new Uint8Array(KEPT_SIZE));
   config.begin();
   return { bytes, view: new DataView(bytes.buffer), config, bar: barSize(parsed) };
 }
 
+const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, n) => from + n);
 const ONES = new Uint8Array(256).fill(0xff);
 
 describe('config space', () => {
@@ -27,7 +30,9 @@ describe('config space', () => {
       const sized = is64 ? view.getBigUint64(0x10, true) : 0xffff_ffff_0000_0000n | BigInt(view.getUint32(0x10, true));
       expect(BigInt.asUintN(64, -(sized & ~0xfn))).toBe(BigInt(bar));
       expect(sized & 0xfn).toBe(BigInt(flags));
-      for (let at = is64 ? 0x18 : 0x14; at < 0x28; at += 4) expect(view.getUint32(at, true), `BAR at ${at}`).toBe(0);
+      expect(view.getUint32(0x18, true), 'the BAR of MSI-X').toBe(0xffff_f000);
+      for (const at of [...(is64 ? [] : [0x14]), 0x1c, 0x20, 0x24])
+        expect(view.getUint32(at, true), `BAR at ${at}`).toBe(0);
       expect(view.getUint32(0x30, true)).toBe(0);
     },
   );
@@ -37,9 +42,15 @@ describe('config space', () => {
     const before = bytes.slice(0, 256);
     config.write(0, ONES);
     const changed = Array.from(before.keys()).filter((at) => bytes[at] !== before[at]);
-    expect(changed).toEqual([0x04, 0x05, 0x0c, 0x0d, 0x11 + 1, 0x13, 0x3c]);
+    const header = [0x04, 0x05, 0x0c, 0x0d, 0x11 + 1, 0x13, 0x19, 0x1a, 0x1b, 0x3c];
+    const power = [0x44];
+    const msi = [0x4a, ...range(0x4c, 0x54), 0x54, 0x55, 0x58];
+    const express = [0x74, 0x75, 0x94];
+    expect(changed).toEqual([...header, ...power, ...msi, ...express]);
     expect([bytes[4], bytes[5]]).toEqual([0x46, 0x05]);
     config.write(0, new Uint8Array(256));
+    for (const at of [...power, ...msi, 0x74, 0x75]) expect(bytes[at], `byte ${at}`).toBe(at === 0x44 ? 8 : 0);
+    config.begin();
     expect(bytes.subarray(0, 256)).toBeBytes(before);
   });
 
@@ -70,5 +81,112 @@ describe('config space', () => {
     expect(config.isBusMaster).toBe(true);
     config.begin();
     expect(config.isBusMaster).toBe(false);
+  });
+});
+
+/** The capabilities of a configuration space, by their IDs: where they are, in the order of the list (PCI Local Bus Specification 3.0: 6.7). */
+function capabilities(view: DataView): [id: number, at: number][] {
+  const found: [number, number][] = [];
+  if ((view.getUint16(0x06, true) & 0x10) === 0) return found;
+  for (let at = view.getUint8(0x34); at !== 0 && found.length < 48; at = view.getUint8(at + 1)) {
+    found.push([view.getUint8(at), at]);
+  }
+  return found;
+}
+
+const word = (config: PciConfig, at: number, value: number): boolean =>
+  config.write(at, new Uint8Array(Uint16Array.of(value).buffer));
+
+describe('capabilities', () => {
+  it.each(DRIVERS)('%s: has power management, MSI, MSI-X and PCI Express, one behind the other', (driver) => {
+    const { view } = configOf(driver);
+    expect(capabilities(view)).toEqual([
+      [0x01, pmAt],
+      [0x05, msiAt],
+      [0x11, msixAt],
+      [0x10, expAt],
+    ]);
+    expect([pmAt, msiAt, msixAt, expAt]).toEqual([0x40, 0x48, 0x60, 0x6c]);
+    expect(1 << ((view.getUint16(msiAt + 2, true) >> 1) & 7)).toBe(MSI_VECTORS);
+    expect((view.getUint16(msixAt + 2, true) & 0x7ff) + 1).toBe(MSIX_VECTORS);
+    expect([view.getUint32(msixAt + 4, true), view.getUint32(msixAt + 8, true)]).toEqual([0x002, 0x802]);
+  });
+
+  it('power management: D0 and D3hot, and no other state', () => {
+    const { view, config } = configOf('qat');
+    const states = [3, 1, 2, 0, 0xfffd, 0xffff, 0xfffc].map((value) => {
+      expect(word(config, pmAt + 4, value)).toBe(false);
+      return view.getUint16(pmAt + 4, true);
+    });
+    expect(states).toEqual([0xb, 0xb, 0xb, 0x8, 0x8, 0xb, 0x8]);
+    config.write(pmAt + 5, Uint8Array.of(0xff));
+    expect(view.getUint16(pmAt + 4, true)).toBe(0x8);
+  });
+
+  it('MSI: the user has the address and the data, and of the flags no more than SET_IRQS gave', () => {
+    const { view, config } = configOf('qat');
+    const flags = (value: number): number => {
+      word(config, msiAt + 2, value);
+      return view.getUint16(msiAt + 2, true);
+    };
+    expect(view.getUint16(msiAt + 2, true)).toBe(0x0184);
+    expect(flags(0x01f5)).toBe(0x0184);
+    config.setMsiEnabled(3);
+    expect(view.getUint16(msiAt + 2, true)).toBe(0x0184);
+    expect([0x0185, 0x0195, 0x01a5, 0x01b5, 0x01f5].map(flags)).toEqual([0x0185, 0x0195, 0x01a5, 0x01a5, 0x01a5]);
+    config.setMsiEnabled(1);
+    expect(flags(0x0195)).toBe(0x0185);
+    config.setMsiEnabled(0);
+    expect(view.getUint16(msiAt + 2, true)).toBe(0x0185);
+    expect(flags(0x0185)).toBe(0x0184);
+    config.write(msiAt + 4, ONES.subarray(0, 20));
+    expect(view.getBigUint64(msiAt + 4, true)).toBe(2n ** 64n - 1n);
+    expect([0x0c, 0x0e, 0x10, 0x12, 0x14].map((at) => view.getUint16(msiAt + at, true))).toEqual([
+      0xffff, 0, 0xf, 0, 0,
+    ]);
+  });
+
+  it('MSI is off for who opens the device next', () => {
+    const { view, config } = configOf('qat');
+    config.setMsiEnabled(4);
+    config.begin();
+    word(config, msiAt + 2, 0x01a5);
+    expect(view.getUint16(msiAt + 2, true)).toBe(0x0184);
+  });
+
+  it('MSI-X: what is written is dropped, and SET_IRQS alone enables it', () => {
+    const { view, config } = configOf('qat');
+    config.write(msixAt, ONES.subarray(0, 12));
+    expect(view.getUint16(msixAt + 2, true)).toBe(0x0003);
+    config.setMsixEnabled(true);
+    expect(view.getUint16(msixAt + 2, true)).toBe(0x8003);
+    word(config, msixAt + 2, 0);
+    expect(view.getUint16(msixAt + 2, true)).toBe(0x8003);
+    config.setMsixEnabled(false);
+    expect(view.getUint16(msixAt + 2, true)).toBe(0x0003);
+  });
+
+  it('PCI Express: the FLR bit resets, and reads as 0', () => {
+    const { view, config } = configOf('qat');
+    expect(view.getUint32(expAt + 4, true) & 0x1000_0000, 'DEVCAP: FLR').not.toBe(0);
+    expect(word(config, expAt + 8, 0x2810)).toBe(false);
+    expect(word(config, expAt + 8, 0xd000)).toBe(true);
+    expect(view.getUint16(expAt + 8, true)).toBe(0x5000);
+    expect(config.write(expAt + 9, Uint8Array.of(0x80))).toBe(true);
+    expect(config.write(expAt + 8, Uint8Array.of(0xff))).toBe(false);
+    expect(view.getUint16(expAt + 8, true)).toBe(0x00ff);
+  });
+});
+
+describe('the BAR of MSI-X', () => {
+  it('has ones where the table is, and zeros behind it', () => {
+    const whole = new Uint8Array(4096).fill(0xff, 0, 16 * MSIX_VECTORS);
+    fc.assert(
+      fc.property(fc.nat(4095), fc.integer({ min: 1, max: 200 }), (offset, length) => {
+        const into = new Uint8Array(Math.min(length, 4096 - offset)).fill(0x55);
+        readMsixBar(offset, into);
+        expect(into).toBeBytes(whole.subarray(offset, offset + into.length));
+      }),
+    );
   });
 });

@@ -18,6 +18,7 @@ import {
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
   VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_BAR2_REGION_INDEX,
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
@@ -135,7 +136,7 @@ describe('VFIO_DEVICE_GET_REGION_INFO', () => {
   const ask = (index: number, argsz: number = vfio_region_info.size): string =>
     ioctl(VFIO_DEVICE_GET_REGION_INFO, vfio_region_info.encode({ argsz, index, flags: 7 }), Math.max(argsz, 32));
 
-  it('shows BAR0, config space and empty regions at their places', () => {
+  it('shows BAR0, the BAR of MSI-X, config space and empty regions at their places', () => {
     for (let index = 0; index < VFIO_PCI_VGA_REGION_INDEX; index += 1) {
       expect(ask(index)).toBe('OK');
       const info = vfio_region_info.decode(memory.end(32));
@@ -144,7 +145,9 @@ describe('VFIO_DEVICE_GET_REGION_INFO', () => {
           ? { size: 131072n, flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP }
           : index === VFIO_PCI_CONFIG_REGION_INDEX
             ? { size: 256n, flags: READ_WRITE }
-            : { size: 0n, flags: 0 };
+            : index === VFIO_PCI_BAR2_REGION_INDEX
+              ? { size: 4096n, flags: READ_WRITE }
+              : { size: 0n, flags: 0 };
       expect(info).toEqual({ argsz: 32, index, cap_offset: 0, offset: BigInt(index) << 40n, ...expected });
     }
   });
