@@ -227,7 +227,8 @@ export class BufferReader {
    */
   #copyFromRegion(at: number, into: Uint8Array): number {
     const begin = this.#my.buffer_offset;
-    const bytes = wholeMappedAt(this.#device, begin + at, into.length);
+    const bytes =
+      wholeMappedAt(this.#device, begin + at, into.length) ?? this.#device.bufferAt?.(begin + at, into.length);
     if (bytes !== undefined) {
       into.set(bytes);
       return into.length;

@@ -97,15 +97,17 @@ const control = new Uint8Array(cmsghdr.size + SCM_MAX_FD * FD_SIZE + 4);
 const controlAt = BigInt(addressOf(control));
 const header = new Uint8Array(msghdr.size);
 const headerAt = addressOf(header);
-const vectors = new Uint8Array(2 * iovec.size);
+/** The most pieces of one message. */
+const MOST_PIECES = 3;
+const vectors = new Uint8Array(MOST_PIECES * iovec.size);
 const vectorsAt = BigInt(addressOf(vectors));
 
 /**
- * Sends what fits at once of up to two pieces, with descriptors beside the first byte: how many bytes went, or a negative errno. The
+ * Sends what fits at once of up to three pieces, with descriptors beside the first byte: how many bytes went, or a negative errno. The
  * descriptors have gone if any byte has.
  */
 export function sendPieces(socket: number, pieces: readonly Uint8Array[], fds: readonly number[]): number {
-  if (pieces.length > 2 || fds.length > SCM_MAX_FD) return -errnoNumber('E2BIG');
+  if (pieces.length > MOST_PIECES || fds.length > SCM_MAX_FD) return -errnoNumber('E2BIG');
   for (const [n, piece] of pieces.entries()) {
     iovec.encode({ iov_base: BigInt(addressOf(piece)), iov_len: BigInt(piece.length) }, vectors, n * iovec.size);
   }
@@ -171,6 +173,18 @@ function descriptors(size: number): OwnedFd[] {
     at += Math.max(cmsghdr.size, Math.ceil(Number(cmsg_len) / 8) * 8);
   }
   return fds;
+}
+
+/** `SO_SNDBUF` (asm-generic/socket.h). */
+const SO_SNDBUF = 7;
+
+/**
+ * Has a socket take so many bytes at once, if the host lets it (net.core.wmem_max): who sends them goes on while they are read. With what the
+ * kernel has by default, 208 KiB, a sender waits for its peer.
+ */
+export function makeRoomToSend(socket: number, bytes: number): void {
+  const value = Int32Array.of(bytes); // the kernel doubles it, for what it keeps beside the bytes
+  withAddress(value, (at) => trySyscall('setsockopt', socket, SOL_SOCKET, SO_SNDBUF, at, value.byteLength));
 }
 
 /** `SO_PEERCRED` (asm-generic/socket.h), and what it gives: `struct ucred` (linux/socket.h). */

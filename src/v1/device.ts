@@ -21,6 +21,11 @@ export interface V1Device {
    * is wrong is told by the next access too. Absent if there is nothing to be gained.
    */
   readonly readAhead?: (() => void) | undefined;
+  /**
+   * Bytes of the buffer that data_size has just shown, where this has them, until the next access to a register: whoever takes them from there
+   * spares a copy. `undefined` if it has not all of them in one piece; throws as read() does. Absent if it never has.
+   */
+  bufferAt?(offset: number, length: number): Uint8Array | undefined;
   /** `VFIO_DEVICE_RESET`: device_state is 1 afterwards. */
   reset(): void;
 }

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { hasErrno, ShimError } from '../../src/error.ts';
 import { createEventFd, OwnedFd } from '../../src/sys/fd.ts';
-import { sendPieces } from '../../src/sys/message-socket.ts';
+import { makeRoomToSend, sendPieces } from '../../src/sys/message-socket.ts';
 import { SOCK_STREAM, socketPair } from '../../src/sys/socket.ts';
 import { Connection, MAX_BODY, MAX_FDS } from '../../src/vfio-user/wire/connection.ts';
 import { Link } from '../../src/vfio-user/wire/link.ts';
@@ -108,6 +108,22 @@ describe('a connection', () => {
       [3, [], 0],
     ]);
     for (const message of received) if (message !== undefined) closeFds(message);
+    connection.close();
+    other.close();
+  });
+
+  it('takes at once what it has room for, whose body lies in two places', () => {
+    const { connection, other } = pair();
+    const data = new Uint8Array(300_000).map((_, n) => n * 13);
+    makeRoomToSend(connection.fd, data.length); // without it, it would wait for its peer
+    for (const [body, end] of [
+      [data.subarray(0, 8), data.subarray(8)],
+      [data, data.subarray(0, 0)],
+      [data.subarray(0, 0), data],
+    ] as const) {
+      connection.send({ ...command, id: 1, command: 9 }, body, [], end);
+      expect(other.receive()?.body).toBeBytes(data);
+    }
     connection.close();
     other.close();
   });

@@ -21,6 +21,7 @@ import {
 import { ShimError } from '../../error.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { isV2State } from '../../v2/states.ts';
+import { dataError } from '../../vfio/client/errors.ts';
 import type { Pointed, RegionPlace, VfioPort } from '../../vfio/port.ts';
 import { answerTo, checked, type Asked } from '../wire/link.ts';
 import { closeFds } from '../wire/message.ts';
@@ -107,7 +108,7 @@ export class SocketPort implements VfioPort, Messages {
   }
 
   reset(): void {
-    this.#drop();
+    this.drop();
     this.#server.link.request({ command: VFIO_USER_DEVICE_RESET, name: 'VFIO_USER_DEVICE_RESET', body: NOTHING });
   }
 
@@ -141,30 +142,45 @@ export class SocketPort implements VfioPort, Messages {
     return moved;
   }
 
+  take(read: Place): Uint8Array | undefined {
+    let reply: Uint8Array;
+    try {
+      reply = this.#readNow(read);
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code !== 'ERR_SYSCALL' || error.errno === undefined) throw error;
+      throw dataError(READ, error.errno);
+    }
+    const moved = movedBy(reply, READ);
+    if (moved > read.count || HEAD + moved > reply.length) throw impossible(READ, reply.length);
+    return moved === read.count ? reply.subarray(HEAD, HEAD + moved) : undefined;
+  }
+
+  giveBack(bytes: Uint8Array): void {
+    this.#server.link.connection.recycle(bytes);
+  }
+
   /** Has the server answer a read that is sure to come, while something else is done. It is lost if something is written before. */
   prepare(read: Place): void {
-    if (read.count > this.readLimit) return;
-    this.#drop();
+    if (read.count > this.readLimit || isSame(this.#prepared, read)) return;
+    this.drop();
     this.#server.link.begin(readOf(read));
     this.#prepared = read;
   }
 
   #readNow(read: Place): Uint8Array {
     const { link } = this.#server;
-    const prepared = this.#prepared;
-    const isIt = prepared?.region === read.region && prepared.at === read.at && prepared.count === read.count;
-    if (!isIt) return link.request(readOf(read));
+    if (!isSame(this.#prepared, read)) return link.request(readOf(read));
     this.#prepared = undefined;
     return answerTo(link.finish(), READ, link.connection.peer);
   }
 
-  #drop(): void {
+  drop(): void {
     if (this.#prepared !== undefined) this.#server.link.abandon();
     this.#prepared = undefined;
   }
 
   write(region: RegionPlace, at: number, from: Uint8Array): number {
-    this.#drop();
+    this.drop();
     const toFile = this.#usesFiles ? this.#files.write(region.index, at, from) : undefined;
     if (toFile !== undefined) return toFile;
     const count = Math.min(from.length, this.writeLimit);
@@ -181,6 +197,10 @@ export class SocketPort implements VfioPort, Messages {
     this.#files.close();
     this.#server.close();
   }
+}
+
+function isSame(one: Place | undefined, { region, at, count }: Place): boolean {
+  return one?.region === region && one.at === at && one.count === count;
 }
 
 /** A request with what its pointer leads to in the pointer's place. */

@@ -20,6 +20,10 @@ export class PassedOnV1 implements V1Device {
     return this.device.mapped;
   }
 
+  bufferAt(offset: number, length: number): Uint8Array | undefined {
+    return this.device.bufferAt?.(offset, length);
+  }
+
   read(offset: number, into: Uint8Array): void {
     this.device.read(offset, into);
   }

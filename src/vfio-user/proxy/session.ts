@@ -21,6 +21,7 @@ import {
 import { recover, stateName, type MigratableDevice } from '../../device/migratable.ts';
 import { observe } from '../../device/observe.ts';
 import { ShimError } from '../../error.ts';
+import { bufferIn } from '../../v1/region.ts';
 import { deviceInfo, findMigrationRegion } from '../../vfio/client/device-info.ts';
 import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
 import { addedRegionInfo } from '../../vfio/server/added-region.ts';
@@ -35,7 +36,14 @@ import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
 import { infoArgument, isWhole } from '../server/device-info.ts';
 import { answerRead, answerWrite } from '../server/migration-data.ts';
-import { accessIn, answerAccess, REGION_ACCESSES, writesIn, type RegionMemory } from '../server/region-access.ts';
+import {
+  accessIn,
+  accessReply,
+  answerAccess,
+  REGION_ACCESSES,
+  writesIn,
+  type RegionMemory,
+} from '../server/region-access.ts';
 import { closeFds, type Message } from '../wire/message.ts';
 import { MAX_BODY } from '../wire/connection.ts';
 import type { Recorded } from '../watch/message-recorder.ts';
@@ -47,6 +55,13 @@ import { MappedRanges } from './mapped-ranges.ts';
 import { translate, type ForwardObserver, type Translation, type TranslationOptions } from './translation.ts';
 
 const NOTHING = new Uint8Array(0);
+
+/** The reply to a command. `data`: the end of its body, if that lies elsewhere. */
+interface Answered {
+  readonly body: Uint8Array;
+  readonly fds?: readonly number[];
+  readonly data?: Uint8Array;
+}
 
 /** One client and its server: what is the migration's is translated or checked, everything else passes. */
 export class ProxySession implements RegionMemory {
@@ -97,7 +112,7 @@ export class ProxySession implements RegionMemory {
     if (!this.#movesData(message)) this.#translation?.somethingElse();
     const answered = this.#answered(message);
     if (answered !== undefined) {
-      this.#client.reply(message, answered.body, answered.fds);
+      this.#client.reply(message, answered.body, answered.fds, answered.data);
       if (message.command === VFIO_USER_MIG_DATA_READ) this.#readAhead();
       return;
     }
@@ -130,7 +145,7 @@ export class ProxySession implements RegionMemory {
   }
 
   /** What the proxy answers itself; `undefined` if the command is the server's. */
-  #answered(message: Message): { body: Uint8Array; fds?: readonly number[] } | undefined {
+  #answered(message: Message): Answered | undefined {
     const { command, body } = message;
     if (this.#device === undefined) return undefined;
     switch (command) {
@@ -206,15 +221,20 @@ export class ProxySession implements RegionMemory {
     return { body: NOTHING };
   }
 
-  #access(message: Message): { body: Uint8Array } | undefined {
+  #access(message: Message): Answered | undefined {
     const { command, body } = message;
     if (command === VFIO_USER_REGION_WRITE_MULTI) {
       const isPlain = writesIn(body).every(({ region }) => region !== this.#shown && region !== this.#own);
       return isPlain ? undefined : { body: answerAccess(message, this, MAX_BODY) };
     }
-    const { region, offset } = accessIn(message, MAX_BODY);
+    const access = accessIn(message, MAX_BODY);
+    const { region, offset } = access;
     if (region === this.#shown) {
       this.#isTranslating = true;
+      const shown = this.#translation?.region;
+      const isRead = command === VFIO_USER_REGION_READ && access.count > 0;
+      const data = shown && isRead ? bufferIn(shown, offset, access.count) : undefined;
+      if (data !== undefined) return { body: accessReply(access), data }; // it is sent from where it lies
       return { body: answerAccess(message, this, MAX_BODY) };
     }
     if (region !== this.#own) return undefined;

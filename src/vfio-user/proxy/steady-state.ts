@@ -36,6 +36,10 @@ export class SteadyV1 extends PassedOnV1 implements Steady {
     }
   }
 
+  override bufferAt(offset: number, length: number): Uint8Array | undefined {
+    return this.#guarded(() => super.bufferAt(offset, length));
+  }
+
   override write(offset: number, from: Uint8Array): void {
     if (offset < STATE_AT + 4) this.forget();
     this.#guarded(() => this.device.write(offset, from));
@@ -46,9 +50,9 @@ export class SteadyV1 extends PassedOnV1 implements Steady {
     this.device.reset();
   }
 
-  #guarded(access: () => void): void {
+  #guarded<T>(access: () => T): T {
     try {
-      access();
+      return access();
     } catch (error) {
       this.forget();
       throw error;

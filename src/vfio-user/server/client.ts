@@ -86,9 +86,10 @@ export class Client {
     return checked(reply, asked.name, this.connection.peer).body;
   }
 
-  reply(message: Message, body: Uint8Array, fds: readonly number[] = []): void {
-    this.#link.reply(message, body, fds);
-    this.observer?.answered(body, fds.length);
+  /** `data`: the end of the body, if that lies elsewhere. */
+  reply(message: Message, body: Uint8Array, fds: readonly number[] = [], data?: Uint8Array): void {
+    this.#link.reply(message, body, fds, data);
+    this.observer?.answered(data === undefined ? body : Buffer.concat([body, data]), fds.length);
   }
 
   refuse(message: Message, errno: ErrnoName): void {

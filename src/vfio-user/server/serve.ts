@@ -1,10 +1,11 @@
 import { POLLIN } from '../../abi/fcntl.ts';
 import { VFIO_USER_VERSION } from '../../abi/vfio-user.ts';
 import { errnoNameOf, ShimError } from '../../error.ts';
+import { makeRoomToSend } from '../../sys/message-socket.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
-import { Connection, type Stop } from '../wire/connection.ts';
-import { closeFds, type Message } from '../wire/message.ts';
+import { Connection, MAX_BODY, type Stop } from '../wire/connection.ts';
+import { closeFds, HEADER_SIZE, type Message } from '../wire/message.ts';
 import { decodeVersion, encodeVersion, MAJOR, MINOR, type Version } from '../wire/version.ts';
 import { Client } from './client.ts';
 import type { SocketFile } from '../../sys/socket-file.ts';
@@ -96,6 +97,7 @@ class Serving {
     const fd = this.#poll.events(MAIN) === 0 ? undefined : this.#file.accept();
     if (fd === undefined) return;
     const { timeout, stop, log } = this.#options;
+    makeRoomToSend(fd.number, HEADER_SIZE + MAX_BODY);
     this.#client = new Client(new Connection(fd, { peer: 'the client', timeout, stop }));
     this.#greeting = performance.now() + timeout;
     log('a client has connected');
@@ -104,17 +106,30 @@ class Serving {
   #attend(client: Client): void {
     this.#guarded(() => {
       if (performance.now() > this.#greeting) throw client.connection.violated('has not said its version in time');
-      for (
-        let message = client.next();
-        message !== undefined;
-        message = this.isOver || this.#service.isLost === true ? undefined : client.next()
-      ) {
-        this.#answer(client, message);
+      if (this.#poll.events(MAIN) !== 0 || client.hasKept || performance.now() > client.connection.deadline) {
+        this.#answerWhatIsThere(client);
       }
-      this.#service.attend?.(client);
+      if (this.#hasOthers()) this.#service.attend?.(client);
       if (this.#service.isLost === true) throw client.connection.violated('has lost its server');
       if (client.isLost) throw client.connection.broken ?? client.connection.violated('has lost its twin socket');
     });
+  }
+
+  /** Answers what has come, up to a command whose answer the client waits for: what it sends next, the next turn finds. */
+  #answerWhatIsThere(client: Client): void {
+    for (;;) {
+      const message = client.next();
+      if (message === undefined) return;
+      this.#answer(client, message);
+      if (!message.noReply || this.isOver || this.#service.isLost === true) return;
+    }
+  }
+
+  /** Something has come from elsewhere, or has not in time. */
+  #hasOthers(): boolean {
+    const now = performance.now();
+    const others = this.#service.others ?? [];
+    return others.some(({ deadline }, n) => this.#poll.events(OTHERS + n) !== 0 || now > deadline);
   }
 
   #answer(client: Client, message: Message): void {

@@ -152,11 +152,14 @@ export class Connection {
     return message;
   }
 
-  /** Sends a message, with descriptors that stay the caller's. Waits until the peer has taken it, for as long as it may take. */
-  send(header: Omit<Header, 'length'>, body: Uint8Array, fds: readonly number[] = []): void {
-    const head = encodeHeader(header, body.length, this.#outHead);
+  /**
+   * Sends a message, with descriptors that stay the caller's. `data`: the end of the body, if that lies elsewhere. Waits until the peer has taken
+   * it, for as long as it may take.
+   */
+  send(header: Omit<Header, 'length'>, body: Uint8Array, fds: readonly number[] = [], data = NOTHING): void {
+    const head = encodeHeader(header, body.length + data.length, this.#outHead);
     const end = performance.now() + this.timeout;
-    let pieces = body.length === 0 ? [head] : [head, body];
+    let pieces = [head, body, data].filter(({ length }) => length > 0);
     let beside = fds;
     while (pieces.length > 0) {
       const sent = sendPieces(this.fd, pieces, beside);
@@ -211,6 +214,8 @@ export class Connection {
     this.#fd.close();
   }
 }
+
+const NOTHING: Uint8Array = new Uint8Array(0);
 
 /** Smaller bodies are made anew. */
 const WORTH_KEEPING = 16 * 1024;

@@ -22,7 +22,7 @@ interface Begun {
   isWanted: boolean;
 }
 
-const NOTHING = new Uint8Array(0);
+const NOTHING: Uint8Array = new Uint8Array(0);
 
 /**
  * Asks the peer of a connection, with ids of its own: the peer's commands have theirs. One command is open at a time, as servers take no
@@ -142,10 +142,10 @@ export class Link {
     return answerTo(this.ask(asked), asked.name, this.connection.peer);
   }
 
-  /** Answers a command of the peer's, unless it wants no answer. */
-  reply({ id, command, noReply }: Message, body: Uint8Array, fds: readonly number[] = []): void {
+  /** Answers a command of the peer's, unless it wants no answer. `data`: as Connection.send() has it. */
+  reply({ id, command, noReply }: Message, body: Uint8Array, fds: readonly number[] = [], data = NOTHING): void {
     if (noReply) return;
-    this.connection.send({ id, command, isReply: true, noReply: false, errno: undefined }, body, fds);
+    this.connection.send({ id, command, isReply: true, noReply: false, errno: undefined }, body, fds, data);
   }
 
   refuse({ id, command, noReply }: Message, errno: ErrnoName): void {
