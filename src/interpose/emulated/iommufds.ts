@@ -16,6 +16,7 @@ import { duplicateFd } from '../../sys/pidfd.ts';
 import type { DmaMappings } from '../../vfio/server/dma-mappings.ts';
 import type { MemoryOwner } from '../../vfio/server/mapping.ts';
 import { attach, detach } from '../../vfio/server/hwpt-requests.ts';
+import { becomeContainer, compatIoas } from '../../vfio/server/iommufd-compat.ts';
 import { iommufdRequest } from '../../vfio/server/iommufd-requests.ts';
 import {
   freeId,
@@ -31,7 +32,7 @@ import type { Turn } from '../memory/turn.ts';
 import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { DmaReach } from './emulated-dma.ts';
-import { fileOf } from './mapped-file.ts';
+import { fileOf, hasFile } from './mapped-file.ts';
 import { isOpen, shareLock } from './node-files.ts';
 import type { NodeDevice, SendFd } from './node-device.ts';
 
@@ -58,6 +59,8 @@ export interface IommufdParts {
   readonly mapper: (tid: number) => MemoryOwner;
   /** The device's group is in a container: then the device's descriptors are the group's. */
   hasContainer(place: number): boolean;
+  /** A group is in the context, which is its container. */
+  readonly isContainer: (inode: number) => boolean;
   /** A group that nobody has any more is in none. */
   detachClosed(place: number): void;
 }
@@ -71,10 +74,13 @@ interface Bound {
 export class Iommufds {
   readonly #contexts: IommufdState[];
   readonly #parts: IommufdParts;
+  /** The inodes of the devices' files, of which BAR0 is mapped. */
+  readonly #bars: ReadonlySet<number>;
 
   constructor(contexts: IommufdState[], parts: IommufdParts) {
     this.#contexts = contexts;
     this.#parts = parts;
+    this.#bars = new Set(parts.devices.map(({ driver }) => inodeOfOwn(driver.files.device)));
   }
 
   context(inode: number): IommufdState | undefined {
@@ -83,10 +89,12 @@ export class Iommufds {
 
   /** Opens /dev/iommu. Of too many contexts, the oldest without a device is forgotten. */
   open(turn: Turn, closeOnExec: boolean): number {
-    const { send, save, mappings } = this.#parts;
-    this.#unbindClosed();
+    const { send, save, mappings, isContainer } = this.#parts;
+    this.unbindClosed();
     if (this.#contexts.length >= MAX_CONTEXTS) {
-      const unused = this.#contexts.findIndex(({ objects }) => !objects.some(({ kind }) => kind === 'device'));
+      const unused = this.#contexts.findIndex(
+        ({ inode, objects }) => !isContainer(inode) && !objects.some(({ kind }) => kind === 'device'),
+      );
       if (unused < 0) throw refuse('EMFILE', `open /dev/iommu: ${MAX_CONTEXTS} are in use`);
       const [gone] = this.#contexts.splice(unused, 1);
       for (const object of gone?.objects ?? []) if (gone !== undefined) remove(gone, object, mappings);
@@ -105,7 +113,7 @@ export class Iommufds {
   }
 
   ioctl(call: Call, command: number, inode: number): number {
-    this.#unbindClosed();
+    this.unbindClosed();
     const result = iommufdRequest(new CallArgument(call), command, this.#known(inode), this.#hostFor(call));
     this.#parts.save();
     return result;
@@ -137,6 +145,29 @@ export class Iommufds {
     }
   }
 
+  /** A group is put into a context, which is its container from then on. */
+  addGroup(call: Call, inode: number): void {
+    becomeContainer(this.#known(inode), this.#hostFor(call));
+  }
+
+  /**
+   * The device of such a group gets its first descriptor: it is bound, and attached to the address space that stands for the container's
+   * (drivers/vfio/group.c of Linux 6.12: vfio_df_group_open). It is as long as one is open.
+   */
+  openOfGroup(call: Call, inode: number, place: number): void {
+    const context = this.#known(inode);
+    const { id: ioas } = compatIoas(context);
+    this.#checkRoom(1, 0);
+    const device: BoundDevice = { kind: 'device', id: freeId(context), place, hwpt: 0 };
+    context.objects.push(device);
+    try {
+      attach(context, device, ioas, this.#hostFor(call), () => {});
+    } catch (error) {
+      remove(context, device, this.#parts.mappings);
+      throw error;
+    }
+  }
+
   /** Descriptors of the device are its group's. */
   isGroups(place: number): boolean {
     return this.#parts.hasContainer(place);
@@ -161,7 +192,7 @@ export class Iommufds {
     const { files } = this.#device(place).driver;
     using own = duplicateFd(call.tid, call.s32(0));
     if (own === undefined) throw refuse('EBADF', 'VFIO_DEVICE_BIND_IOMMUFD: no such descriptor');
-    this.#unbindClosed();
+    this.unbindClosed();
     this.#parts.detachClosed(place);
     // one that is locked, and neither bound nor the group's, was being bound when the supervisor was killed
     const isLocked = hasLock(own.number);
@@ -223,6 +254,7 @@ export class Iommufds {
       checkRoom: (objects, ranges) => this.#checkRoom(objects, ranges),
       mapper: () => mapper(call.tid),
       mayAccount: () => hasCapability(call.tid, CAP_SYS_RESOURCE),
+      hasBar: (address, length) => hasFile(call.tid, this.#bars, address, length),
       fileOf: (fd) => fileOf(call.tid, fd),
       logs: (places) => places.flatMap((place) => devices[place]?.driver.dma?.containerLog ?? []),
     };
@@ -237,7 +269,7 @@ export class Iommufds {
   }
 
   /** Devices that nobody has any more are bound no more. */
-  #unbindClosed(): void {
+  unbindClosed(): void {
     for (const context of this.#contexts) {
       for (const object of context.objects) {
         if (object.kind !== 'device' || isOpen(this.#device(object.place).driver.files.device)) continue;

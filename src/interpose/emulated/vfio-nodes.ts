@@ -9,10 +9,12 @@ import {
   vfio_group_status,
 } from '../../abi/vfio.ts';
 import { O_RDWR } from '../../abi/fcntl.ts';
+import type { ShimError } from '../../error.ts';
 import type { Kernel } from '../../sim/common-options.ts';
 import { inodeOfOwn, lockFile, openAnew } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
+import { duplicateFd } from '../../sys/pidfd.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
@@ -71,9 +73,11 @@ export class VfioNodes {
       save: () => this.save(),
       mapper: (tid) => this.#mapper(tid),
       hasContainer: (group) => this.#state.groups[group] !== 0,
+      isContainer: (inode) => this.#state.groups.includes(inode),
       detachClosed: (group) => {
         const container = this.container(this.#state.groups[group] ?? 0);
         if (container !== undefined) this.#detachClosed(container);
+        else if (!this.#isOpen(group)) this.#state.groups[group] = 0; // its container was /dev/iommu
       },
     });
   }
@@ -202,21 +206,28 @@ export class VfioNodes {
     const { call } = turn;
     const { groups } = this.#state;
     const container = this.container(groups[group] ?? 0);
+    const hasContainer = groups[group] !== 0;
     switch (command) {
       case VFIO_GROUP_GET_STATUS: {
         const { argsz } = vfio_group_status.decode(call.readArg(2, vfio_group_status.size));
         if (argsz < vfio_group_status.size) throw refuse('EINVAL', `VFIO_GROUP_GET_STATUS: argsz ${argsz}`);
-        const flags = VFIO_GROUP_FLAGS_VIABLE | (container === undefined ? 0 : VFIO_GROUP_FLAGS_CONTAINER_SET);
+        const flags = VFIO_GROUP_FLAGS_VIABLE | (hasContainer ? VFIO_GROUP_FLAGS_CONTAINER_SET : 0);
         call.writeArg(2, vfio_group_status.encode({ argsz, flags }));
         return 0;
       }
       case VFIO_GROUP_SET_CONTAINER: {
         const [fd = -1] = new Int32Array(call.readArg(2, 4).buffer);
         if (fd < 0) throw refuse('EINVAL', `VFIO_GROUP_SET_CONTAINER: fd ${fd}`);
-        if (container !== undefined) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
+        if (hasContainer) throw refuse('EINVAL', 'VFIO_GROUP_SET_CONTAINER: the group has a container');
         const what = identify(this, call.tid, fd);
+        if (what?.kind === 'iommufd') {
+          this.iommufds.addGroup(call, what.inode);
+          groups[group] = what.inode;
+          this.save();
+          return 0;
+        }
         const target = what?.kind === 'container' ? this.container(what.inode) : undefined;
-        if (target === undefined) throw refuse('EBADF', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
+        if (target === undefined) throw noContainer(call.tid, fd);
         this.#detachClosed(target);
         groups[group] = target.inode;
         this.#device(group).driver.dma?.containerLog.clear(); // it may have been in another
@@ -224,12 +235,13 @@ export class VfioNodes {
         return 0;
       }
       case VFIO_GROUP_UNSET_CONTAINER:
-        if (container === undefined) throw refuse('EINVAL', 'VFIO_GROUP_UNSET_CONTAINER: the group has none');
-        if (isOpen(this.#device(group).driver.files.device)) {
+        if (!hasContainer) throw refuse('EINVAL', 'VFIO_GROUP_UNSET_CONTAINER: the group has none');
+        // a device that /dev/iommu is the container of stays bound to it (drivers/vfio/group.c: vfio_group_ioctl_unset_container)
+        if (container !== undefined && isOpen(this.#device(group).driver.files.device)) {
           throw refuse('EBUSY', 'VFIO_GROUP_UNSET_CONTAINER: the device is open');
         }
         groups[group] = 0;
-        if (!this.hasGroup(container)) this.#release(container);
+        if (container !== undefined && !this.hasGroup(container)) this.#release(container);
         this.save();
         return 0;
       case VFIO_GROUP_GET_DEVICE_FD:
@@ -245,11 +257,17 @@ export class VfioNodes {
     if (name === undefined) throw refuse('EFAULT', 'VFIO_GROUP_GET_DEVICE_FD: no name');
     const device = this.#device(group);
     checkName(name, device.name);
-    if (container === undefined || container.iommu === 0) {
+    const inode = this.#state.groups[group] ?? 0;
+    if (inode === 0 || container?.iommu === 0) {
       throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
     }
+    this.iommufds.unbindClosed();
     using file = openAnew(device.driver.files.device, O_RDWR);
     const isFirst = lockFile(file.number, 'exclusive');
+    if (isFirst && container === undefined) {
+      this.iommufds.openOfGroup(turn.call, inode, group);
+      this.save();
+    }
     shareLock(file);
     // noted beforehand: who has the descriptor may look at once. If it is not given, the next one is the first too
     if (isFirst) device.opened(turn);
@@ -267,11 +285,15 @@ export class VfioNodes {
   #detachClosed(container: ContainerState): void {
     const { groups } = this.#state;
     for (const [group, inode] of groups.entries()) {
-      if (inode !== container.inode) continue;
-      const { files } = this.#device(group).driver;
-      if (!isOpen(files.group) && !isOpen(files.device)) groups[group] = 0;
+      if (inode === container.inode && !this.#isOpen(group)) groups[group] = 0;
     }
     if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
+  }
+
+  /** Somebody has a group, or its device. */
+  #isOpen(group: number): boolean {
+    const { files } = this.#device(group).driver;
+    return isOpen(files.group) || isOpen(files.device);
   }
 
   /** What a container without groups loses: its IOMMU and with it the mappings. */
@@ -290,4 +312,10 @@ export class VfioNodes {
       if (container.iommu !== 0 && !this.hasGroup(container)) this.#release(container);
     }
   }
+}
+
+/** Nothing has that descriptor, or something else. */
+function noContainer(tid: number, fd: number): ShimError {
+  using file = duplicateFd(tid, fd);
+  return refuse(file === undefined ? 'EBADF' : 'EBADFD', `VFIO_GROUP_SET_CONTAINER: fd ${fd} is no container`);
 }

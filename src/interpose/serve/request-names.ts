@@ -13,7 +13,8 @@ const NAMES: Readonly<Record<Asked, readonly RegExp[]>> = {
   group: [/^VFIO_GROUP_/],
   container: [/^VFIO_(GET_API_VERSION|CHECK_EXTENSION|SET_IOMMU)$/, /^VFIO_IOMMU_(?!SPAPR)/],
   iommufd: [
-    /^VFIO_GET_API_VERSION$/,
+    /^VFIO_(GET_API_VERSION|CHECK_EXTENSION|SET_IOMMU)$/,
+    /^VFIO_IOMMU_(GET_INFO|MAP_DMA|UNMAP_DMA|DIRTY_PAGES)$/, // in the place of a container
     /^IOMMU_(DESTROY|IOAS_\w+|OPTION|VFIO_IOAS|HWPT_\w+|GET_HW_INFO|FAULT_QUEUE_ALLOC)$/,
   ],
 };

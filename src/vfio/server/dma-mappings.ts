@@ -34,6 +34,7 @@ export class DmaMappings {
       }
       this.#end = place + 1;
     }
+    for (const list of this.#byContainer.values()) this.#endCuts(list);
   }
 
   /** How many more mappings are allowed. */
@@ -54,18 +55,23 @@ export class DmaMappings {
     const place = this.#free.pop() ?? this.#end;
     if (place >= MAX_MAPPINGS) throw refuse('ENOSPC', `VFIO_IOMMU_MAP_DMA: ${MAX_MAPPINGS} mappings are the limit`);
     this.#end = Math.max(this.#end, place + 1);
-    const entry = this.#view(place);
-    entry.iova = iova;
-    entry.size = size;
+    const made = { ...memory, iova, size, place, lost: false };
+    this.#write(container, made, request);
+    list.splice(at, 0, made);
+  }
+
+  #write(container: bigint, made: Entry, request: bigint): void {
+    const entry = this.#view(made.place);
+    entry.iova = made.iova;
+    entry.size = made.size;
     entry.request = request;
-    entry.vaddr = memory.vaddr;
-    entry.process = memory.process;
-    entry.program = memory.program;
-    entry.writable = memory.writable ? 1 : 0;
-    entry.lost = 0;
-    entry.file = memory.file ?? 0;
+    entry.vaddr = made.vaddr;
+    entry.process = made.process;
+    entry.program = made.program;
+    entry.writable = made.writable ? 1 : 0;
+    entry.lost = made.lost ? 1 : 0;
+    entry.file = made.file ?? 0;
     entry.container = container;
-    list.splice(at, 0, { ...memory, iova, size, place, lost: false });
   }
 
   /**
@@ -176,6 +182,35 @@ export class DmaMappings {
   areWhole(container: bigint, pageSize: bigint): boolean {
     const list = this.#byContainer.get(container) ?? [];
     return list.every(({ iova, size, vaddr }) => ((iova | size | vaddr) & (pageSize - 1n)) === 0n);
+  }
+
+  /** Makes two mappings of one that has an address within it: the second begins there. Throws `ENOMEM` if there are too many. */
+  cut(container: bigint, at: bigint): void {
+    const list = this.#list(container);
+    const n = firstEndingAfter(list, at);
+    const whole = list[n];
+    if (whole === undefined || whole.iova >= at) return;
+    const place = this.#free.pop() ?? this.#end;
+    if (place >= MAX_MAPPINGS) throw refuse('ENOMEM', `DMA mappings: ${MAX_MAPPINGS} are the limit`);
+    this.#end = Math.max(this.#end, place + 1);
+    const size = at - whole.iova;
+    const rest = { ...whole, place, iova: at, size: whole.size - size, vaddr: whole.vaddr + size };
+    // while both are there, the first is too long: whoever takes over in between shortens it
+    this.#write(container, rest, 0n);
+    this.#view(whole.place).size = size;
+    list.splice(n, 1, { ...whole, size }, rest);
+  }
+
+  /** Ends what a predecessor has begun to cut. */
+  #endCuts(list: Entry[]): void {
+    list.sort((a, b) => (a.iova < b.iova ? -1 : 1));
+    for (const [n, entry] of list.entries()) {
+      const next = list[n + 1];
+      if (next === undefined || entry.iova + entry.size <= next.iova) continue;
+      const size = next.iova - entry.iova;
+      this.#view(entry.place).size = size;
+      list[n] = { ...entry, size };
+    }
   }
 
   /** Removes the mappings within a range and returns their bytes. Throws `EINVAL` if the range would cut one. */

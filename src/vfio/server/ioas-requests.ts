@@ -1,6 +1,7 @@
 import * as abi from '../../abi/iommufd.ts';
 import type { Values } from '../../abi/struct.ts';
 import { hasErrno } from '../../error.ts';
+import type { DmaMappings } from './dma-mappings.ts';
 import type { MappedMemory } from './mapping.ts';
 import { freeIova } from './free-iova.ts';
 import type { Ask } from './iommufd-requests.ts';
@@ -19,6 +20,7 @@ interface Piece {
   readonly length: bigint;
 }
 
+/** A request, whatever its struct. */
 type AnyAsk = Pick<Ask<unknown>, 'argument' | 'context' | 'host'>;
 
 /** The flags of a MAP, MAP_FILE or COPY, and numbers of theirs that must not be the last u64. */
@@ -34,11 +36,32 @@ export function map({ cmd, respond, ...ask }: Ask<Values<typeof abi.iommu_ioas_m
   if (cmd.reserved !== 0) throw refuse('EOPNOTSUPP', 'IOMMU_IOAS_MAP: reserved');
   checkFlags('IOMMU_IOAS_MAP', flags, [iova, length]);
   const ioas = objectOf(ask.context, 'ioas', cmd.ioas_id);
-  if (length === 0n) throw refuse('EINVAL', 'IOMMU_IOAS_MAP: no bytes');
-  if (user_va + length > U64) throw refuse('EOVERFLOW', 'IOMMU_IOAS_MAP: the memory wraps');
   const writable = (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0;
-  const memory = { ...ask.host.mapper(), vaddr: user_va, writable };
-  insert('IOMMU_IOAS_MAP', ask, ioas, [{ memory, length }], flags, iova, (at) => respond({ iova: at }));
+  mapMemory('IOMMU_IOAS_MAP', ask, ioas, { vaddr: user_va, length, writable }, flags, iova, (at) =>
+    respond({ iova: at }),
+  );
+}
+
+/**
+ * Maps memory of the caller's. A BAR of a device is none, though it is mapped there: it has no pages to be pinned, which Linux finds out
+ * once there is a page table (drivers/iommu/iommufd/pages.c: pfn_reader_user_pin).
+ */
+export function mapMemory(
+  name: string,
+  ask: AnyAsk,
+  ioas: Ioas,
+  { vaddr, length, writable }: { readonly vaddr: bigint; readonly length: bigint; readonly writable: boolean },
+  flags: number,
+  wanted: bigint,
+  tell: (iova: bigint) => void,
+): void {
+  if (length === 0n) throw refuse('EINVAL', `${name}: no bytes`);
+  if (vaddr + length > U64) throw refuse('EOVERFLOW', `${name}: the memory wraps`);
+  const memory = { ...ask.host.mapper(), vaddr, writable };
+  insert(name, ask, ioas, [{ memory, length }], flags, wanted, (at) => {
+    if (ask.host.hasBar(vaddr, length)) throw refuse('EFAULT', `${name}: at 0x${vaddr.toString(16)} is a BAR`);
+    tell(at);
+  });
 }
 
 /** `IOMMU_IOAS_MAP_FILE` (Linux 6.13): memory by its file, whoever has it mapped, or nobody. */
@@ -140,16 +163,21 @@ export function unmap({
   if (iova === U64 - 1n || length === U64 - 1n) throw refuse('EOVERFLOW', text);
   if (length === 0n) throw refuse('EINVAL', text);
   if (iova + length > U64) throw refuse('EOVERFLOW', `${text} wrap`);
+  checkWhole(text, mappings, key, iova, length);
+  respond({});
+  const bytes = mappings.unmap(key, iova, length, argument.id);
+  if (bytes === 0n) throw refuse('ENOENT', `${text}: nothing is mapped there`);
+  respond({ length: bytes });
+}
+
+/** Throws `ENOENT` if a range would cut a mapping. */
+export function checkWhole(text: string, mappings: DmaMappings, key: bigint, iova: bigint, length: bigint): void {
   try {
     mappings.checkWhole(key, iova, length);
   } catch (error) {
     if (hasErrno(error, 'EINVAL')) throw refuse('ENOENT', `${text} would split a mapping`);
     throw error;
   }
-  respond({});
-  const bytes = mappings.unmap(key, iova, length, argument.id);
-  if (bytes === 0n) throw refuse('ENOENT', `${text}: nothing is mapped there`);
-  respond({ length: bytes });
 }
 
 /** `IOMMU_IOAS_IOVA_RANGES`: one, as the emulated IOMMU has no hole. */

@@ -7,7 +7,7 @@ import {
 } from '../../abi/iommufd.ts';
 import type { Values } from '../../abi/struct.ts';
 import type { Ask } from './iommufd-requests.ts';
-import { hwptsOf, keyOf, objectOf, type Ioas } from './iommufd-state.ts';
+import { hwptsOf, keyOf, objectOf, type Ioas, type IommufdHost, type IommufdState } from './iommufd-state.ts';
 import { refuse } from './refuse.ts';
 
 type OptionAsk = Ask<Values<typeof iommu_option.fields>>;
@@ -52,14 +52,19 @@ function rlimitMode(wanted: number, { context, host }: OptionAsk): void {
 
 function hugePages({ context, host }: OptionAsk, ioas: Ioas, wanted: number): void {
   if (wanted < 0) throw refuse('EINVAL', 'IOMMU_OPTION_HUGE_PAGES: neither 0 nor 1');
+  if (wanted === 0) disableLargePages(context, ioas, host);
+  else ioas.largePages = true;
+}
+
+/** From now on all is by small pages (drivers/iommu/iommufd/io_pagetable.c: iopt_disable_large_pages). */
+export function disableLargePages(context: IommufdState, ioas: Ioas, host: IommufdHost): void {
   const key = keyOf(context, ioas.id);
-  if (wanted === 0 && ioas.largePages) {
-    if (hwptsOf(context, ioas.id).length > 0 && host.mappings.has(key)) {
-      throw refuse('EINVAL', 'IOMMU_OPTION_HUGE_PAGES: a page table has pages already');
-    }
-    if (!host.mappings.areWhole(key, host.pageSize)) {
-      throw refuse('EADDRINUSE', 'IOMMU_OPTION_HUGE_PAGES: a mapping is no whole pages');
-    }
+  if (!ioas.largePages) return;
+  if (hwptsOf(context, ioas.id).length > 0 && host.mappings.has(key)) {
+    throw refuse('EINVAL', 'large pages: a page table has pages already');
   }
-  ioas.largePages = wanted === 1;
+  if (!host.mappings.areWhole(key, host.pageSize)) {
+    throw refuse('EADDRINUSE', 'large pages: a mapping is no whole pages');
+  }
+  ioas.largePages = false;
 }

@@ -1,10 +1,10 @@
 import * as abi from '../../abi/iommufd.ts';
-import { VFIO_API_VERSION, VFIO_GET_API_VERSION } from '../../abi/vfio.ts';
 import type { Fields, Struct, Values } from '../../abi/struct.ts';
 import type { ContainerArgument } from '../argument.ts';
 import { allowIovas, copy, iovaRanges, map, mapFile, unmap } from './ioas-requests.ts';
 import { allocateHwpt, getDirtyBitmap, hwInfo, setDirtyTracking } from './hwpt-requests.ts';
 import { attachedTo, freeId, hwptsOf, objectOf, remove, type IommufdHost, type IommufdState } from './iommufd-state.ts';
+import { compatRequest } from './iommufd-compat.ts';
 import { option } from './iommufd-option.ts';
 import { refuse } from './refuse.ts';
 
@@ -78,7 +78,8 @@ export function iommufdRequest(
   context: IommufdState,
   host: IommufdHost,
 ): number {
-  if (number === VFIO_GET_API_VERSION) return VFIO_API_VERSION; // vfio_compat.c has that; the rest of a container is not here
+  const asContainer = compatRequest(argument, number, context, host);
+  if (asContainer !== undefined) return asContainer;
   if (UNSUPPORTED.has(number))
     throw refuse('EOPNOTSUPP', `iommufd: ioctl 0x${number.toString(16)} of the emulated IOMMU`);
   const found = COMMANDS.get(number);

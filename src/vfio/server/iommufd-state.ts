@@ -63,6 +63,8 @@ export interface IommufdHost {
   checkRoom(objects: number, ranges: number): void;
   /** The process that makes the request. */
   mapper(): MemoryOwner;
+  /** There is a device's BAR in a range of that process's addresses. */
+  hasBar(address: bigint, length: bigint): boolean;
   /** It has CAP_SYS_RESOURCE. */
   mayAccount(): boolean;
   /** A file of that process, as a mapping has it. Throws `EBADF`, or `EINVAL` if it is no memory. */

@@ -17,7 +17,8 @@ import { JournalLayout } from '../../../src/interpose/memory/journal.ts';
 import { Ledgers } from '../../../src/interpose/memory/ledger.ts';
 import { OwnedFd } from '../../../src/sys/fd.ts';
 import { inodeOfOwn } from '../../../src/sys/file.ts';
-import { arch, trySyscall } from '../../../src/sys/libc.ts';
+import { addressOf, arch, trySyscall } from '../../../src/sys/libc.ts';
+import { mapSharedMemory, withSharedMemory } from '../../../src/sys/memory.ts';
 import { MAPPING_STRIDE, MAX_MAPPINGS } from '../../../src/vfio/server/mapping.ts';
 import { outcome } from '../../support/errno.ts';
 import { nodeDevices } from '../../support/node-devices.ts';
@@ -311,5 +312,26 @@ describe('/dev/iommu', () => {
     expect(nodes.mappings.available).toBe(MAX_MAPPINGS - 6);
     expect(twice(() => unmap(15n))).toEqual(['OK', expect.objectContaining({ length: 2n * PAGE })]);
     expect(unmap(16n)).toBe('ENOENT');
+  });
+
+  it('has memory of the process that asks, and no BAR that is mapped there', () => {
+    const iommu = openIommu();
+    alloc(iommu);
+    const ask = (address: number, length = PAGE): string =>
+      onIommu(iommu, abi.IOMMU_IOAS_MAP, abi.iommu_ioas_map, {
+        flags: FIXED,
+        ioas_id: 1,
+        length,
+        user_va: BigInt(address),
+        iova: BigInt(address),
+      });
+    const [device, other] = [devices[1]?.driver.files.device ?? -1, devices[1]?.driver.files.group ?? -1];
+    const { address: elsewhere } = mapSharedMemory(other, 4096);
+    expect(ask(elsewhere)).toBe('OK');
+    withSharedMemory(device, 4096, 0, (bytes) => {
+      const bar = addressOf(bytes);
+      expect([ask(bar), ask(bar - 4096, 2n * PAGE), ask(bar, 2n * PAGE)]).toEqual(['EFAULT', 'EFAULT', 'EFAULT']);
+      expect([ask(bar - 4096), ask(bar + 4096)]).toEqual(['OK', 'OK']);
+    });
   });
 });

@@ -177,9 +177,10 @@ describe('a group', () => {
   it('takes only a container', () => {
     openGroup();
     const file = openSync('/proc/self/exe', 'r');
-    for (const fd of [file, 9999, sent[0]?.fd ?? -1, 0]) {
-      expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(fd)), String(fd)).toBe('EBADF');
+    for (const fd of [file, sent[0]?.fd ?? -1, 0]) {
+      expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(fd)), String(fd)).toBe('EBADFD');
     }
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(9999))).toBe('EBADF');
     closeSync(file);
     for (const fd of [-1, -100, -(2 ** 31)]) expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(fd))).toBe('EINVAL');
     expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, BAD_ADDRESS)).toBe('EFAULT');
@@ -248,6 +249,91 @@ describe('a group', () => {
     for (const command of [VFIO_GET_API_VERSION, VFIO_DEVICE_GET_INFO, 0x3b7d]) {
       expect(onGroup(0, command, 0n)).toBe('ENOTTY');
     }
+  });
+});
+
+describe('a group whose container is /dev/iommu', () => {
+  const device = name('0000:90:00.0');
+  const objectsOf = (fd: number): readonly object[] => nodes.iommufds.context(inodeOfOwn(fd))?.objects ?? [];
+  /** Opens /dev/iommu and puts the first group into it. */
+  function grouped(): number {
+    expect(nodes.iommufds.open(open(), true)).toBe(ANSWERED);
+    const iommu = sent.at(-1)?.fd ?? -1;
+    openGroup();
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(iommu))).toBe('OK');
+    return iommu;
+  }
+  const onIommu = (fd: number, command: number, argument: number | Uint8Array, id = 1n): string => {
+    const at = typeof argument === 'number' ? argument : memory.put(argument);
+    return outcome(() => nodes.iommufds.ioctl(selfIoctl(command, at, id), command, inodeOfOwn(fd)));
+  };
+  const map = vfio_iommu_type1_dma_map.encode({
+    argsz: 32,
+    flags: VFIO_DMA_MAP_FLAG_READ,
+    size: 4096n,
+    vaddr: 4096n,
+  });
+
+  it('gives its device, which has the address space of the container as long as somebody has it', () => {
+    const iommu = grouped();
+    expect(status(0)).toBe(VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
+    expect(onGroup(0, VFIO_GROUP_SET_CONTAINER, int(iommu))).toBe('EINVAL');
+    expect(onIommu(iommu, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)).toBe('OK');
+    expect(onIommu(iommu, VFIO_IOMMU_MAP_DMA, map)).toBe('OK');
+    expect(nodes.reachOf(0)).toBeUndefined();
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(opened).toEqual(['0000:90:00.0']);
+    const space = nodes.reachOf(0)?.container ?? 0n;
+    expect(nodes.mappings.at(space, 0n)?.vaddr).toBe(4096n);
+    expect(objectsOf(iommu)).toHaveLength(3); // ioas, device, page table
+    closeLast();
+    closeLast();
+    expect(onIommu(iommu, VFIO_IOMMU_MAP_DMA, map, 2n)).toBe('EEXIST');
+    expect([nodes.reachOf(0), objectsOf(iommu)]).toEqual([undefined, [expect.anything()]]);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(nodes.reachOf(0)?.container).toBe(space);
+    expect(opened).toHaveLength(2);
+  });
+
+  it('may leave it though the device is open, which stays bound', () => {
+    const iommu = grouped();
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('OK');
+    expect(onGroup(0, VFIO_GROUP_UNSET_CONTAINER, 0n)).toBe('EINVAL');
+    expect(status(0)).toBe(VIABLE);
+    expect(nodes.reachOf(0)).toBeDefined();
+    expect(objectsOf(iommu)).toHaveLength(3);
+  });
+
+  it('is in none for the next user, nor for who binds the device by its own node', () => {
+    grouped();
+    closeLast();
+    expect(nodes.iommufds.openDevice(open(), 0, true)).toBe(ANSWERED);
+    expect(nodes.iommufds.isGroups(0)).toBe(false);
+    openGroup();
+    expect(status(0)).toBe(VIABLE);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('EINVAL');
+  });
+
+  it('keeps the context from being forgotten', () => {
+    const iommu = grouped();
+    for (let n = 0; n < 40; n += 1) nodes.iommufds.open(open(), true);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(objectsOf(iommu)).toHaveLength(3);
+  });
+
+  it('gives the device once, though the supervisor was killed before the caller had it', () => {
+    const iommu = grouped();
+    ledgers.commit([nodes.ledger]);
+    refuseToSend = true;
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('EMFILE');
+    ledgers.commit([nodes.ledger]);
+    refuseToSend = false;
+    nodes = nodesOf(journal);
+    expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
+    expect(objectsOf(iommu)).toHaveLength(3);
+    expect(nodes.reachOf(0)).toBeDefined();
   });
 });
 

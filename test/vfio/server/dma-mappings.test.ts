@@ -198,6 +198,44 @@ describe('DmaMappings', () => {
     }
   });
 
+  it('makes two mappings of one, though it was cut off at any point', () => {
+    const memory = new Uint8Array(8 * MAPPING_STRIDE);
+    const mappings = new DmaMappings(memory);
+    const behind = { process: 3n, program: 9n, vaddr: 100n * PAGE, writable: true };
+    mappings.map(1n, 8n * PAGE, 4n * PAGE, 1n, behind);
+    mappings.map(1n, 12n * PAGE, PAGE, 2n, { ...behind, file: 7 });
+    mappings.map(2n, 8n * PAGE, 4n * PAGE, 3n);
+    const seen = (of: DmaMappings): object[] =>
+      of.within(1n, 0n, 99n * PAGE).map(({ iova, size, vaddr, file }) => ({ iova, size, vaddr, file: file ?? 0 }));
+    const before = seen(mappings);
+    for (const at of [0n, 8n, 12n, 13n, 40n]) mappings.cut(1n, at * PAGE);
+    expect([seen(mappings), mappings.available]).toEqual([before, MAX_MAPPINGS - 3]);
+    const after = [
+      { iova: 8n * PAGE, size: PAGE, vaddr: 100n * PAGE, file: 0 },
+      { iova: 9n * PAGE, size: 3n * PAGE, vaddr: 101n * PAGE, file: 0 },
+      { iova: 12n * PAGE, size: PAGE, vaddr: 100n * PAGE, file: 7 },
+    ];
+    const images = crashes(memory, () => mappings.cut(1n, 9n * PAGE));
+    expect(images.length).toBeGreaterThan(3);
+    for (const image of images) {
+      const successor = new DmaMappings(image);
+      expect([before, after]).toContainEqual(seen(successor));
+      successor.cut(1n, 9n * PAGE);
+      for (const each of [successor, new DmaMappings(image)]) expect(seen(each)).toEqual(after);
+      expect(successor.available).toBe(MAX_MAPPINGS - 4);
+      expect(successor.unmap(1n, 9n * PAGE, 3n * PAGE, 5n)).toBe(3n * PAGE);
+      expect(successor.at(2n, 9n * PAGE)?.size).toBe(4n * PAGE);
+    }
+    expect(seen(mappings)).toEqual(after);
+  });
+
+  it('makes no second of one if there are as many as there may be', () => {
+    const mappings = new DmaMappings(new Uint8Array(SIZE));
+    for (let n = 0n; n < MAX_MAPPINGS; n += 1n) mappings.map(1n, 2n * n * PAGE, 2n * PAGE, n + 1n);
+    expect(answer(mappings, (m) => m.cut(1n, PAGE))).toBe('ENOMEM');
+    expect(mappings.at(1n, 0n)?.size).toBe(2n * PAGE);
+  });
+
   it('serves a successor as fast as anyone, however many mappings were removed before', () => {
     const memory = new Uint8Array(SIZE);
     const before = new DmaMappings(memory);

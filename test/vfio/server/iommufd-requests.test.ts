@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as abi from '../../../src/abi/iommufd.ts';
 import type { Struct, Fields, Values } from '../../../src/abi/struct.ts';
-import { VFIO_API_VERSION, VFIO_GET_API_VERSION, VFIO_SET_IOMMU } from '../../../src/abi/vfio.ts';
+import { VFIO_API_VERSION, VFIO_GET_API_VERSION, VFIO_IOMMU_DIRTY_PAGES } from '../../../src/abi/vfio.ts';
 import { DmaMappings } from '../../../src/vfio/server/dma-mappings.ts';
 import { MAPPING_STRIDE } from '../../../src/vfio/server/mapping.ts';
 import { attach, detach } from '../../../src/vfio/server/hwpt-requests.ts';
@@ -36,6 +36,7 @@ beforeEach(() => {
     mapsFiles: true,
     checkRoom: () => {},
     mapper: () => ({ process: 77n, program: 78n }),
+    hasBar: () => false,
     mayAccount: () => true,
     fileOf: (fd) => {
       if (fd !== 9) throw failure('EBADF', 'ERR_TARGET');
@@ -123,7 +124,7 @@ describe('a struct of /dev/iommu', () => {
   });
 
   it('is none of an ioctl that there is not', () => {
-    for (const command of [0x3b7f, 0x3b90, 0x3b94, VFIO_SET_IOMMU]) {
+    for (const command of [0x3b7f, 0x3b90, 0x3b94, VFIO_IOMMU_DIRTY_PAGES]) {
       expect(outcome(() => iommufdRequest(memory.argument(0), command, context, host))).toBe('ENOTTY');
     }
     for (const command of [abi.IOMMU_HWPT_INVALIDATE, abi.IOMMU_FAULT_QUEUE_ALLOC]) {
@@ -428,6 +429,13 @@ describe('a page table', () => {
       expect(memory.bytes[0]).toBe(FILLER | 4);
       expect(track(0)).toBe('OK');
       expect(bitmap()).toBe('EINVAL');
+    });
+
+    it('has nothing dirty where nothing is mapped', () => {
+      track(1);
+      memory.bytes.fill(0);
+      expect(bitmap({ iova: 64n * PAGE })).toBe('OK');
+      expect(memory.bytes.subarray(0, 8)).toBeBytes(new Uint8Array(8).fill(FILLER));
     });
 
     it('takes whole pages of a range that is mapped', () => {
