@@ -68,3 +68,8 @@ export const PCI_EXP_DEVCTL2 = 0x28;
 export const PCI_EXP_DEVCTL2_COMP_TMOUT_DIS = 0x0010;
 export const PCI_EXP_LNKCAP2 = 0x2c;
 export const PCI_EXP_LNKCTL2 = 0x30;
+
+/** Extended capabilities begin there; each with an ID, a version and where the next one is. */
+export const PCI_CFG_SPACE_SIZE = 256;
+/** The device's serial number. */
+export const PCI_EXT_CAP_ID_DSN = 0x03;

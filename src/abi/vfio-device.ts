@@ -144,7 +144,9 @@ export const vfio_irq_set = struct('vfio_irq_set', 20, {
   count: ['u32', 16],
 });
 
-/** `struct vfio_pci_hot_reset_info`, up to `devices[]`, which is `count` times {@link vfio_pci_dependent_device} (linux/vfio.h, 3.12). */
+/** `struct vfio_pci_hot_reset_info`, up to `devices[]`, which is `count` times {@link vfio_pci_dependent_device} (linux/vfio.h, 3.12; the flags 6.6). */
+export const VFIO_PCI_HOT_RESET_FLAG_DEV_ID = 1;
+export const VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED = 2;
 export const vfio_pci_hot_reset_info = struct('vfio_pci_hot_reset_info', 12, {
   argsz: ['u32', 0],
   flags: ['u32', 4],

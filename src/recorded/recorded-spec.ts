@@ -71,6 +71,8 @@ const NOTHING_ELSE = {
   'dma-log': 'on',
   'dma-peers': false,
   irq: 0,
+  config: 256,
+  'reset-method': 'flr',
   kernel: '6.12',
 } as const;
 

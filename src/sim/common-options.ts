@@ -1,4 +1,5 @@
 import { dmaOptions, irqOption } from './dma-options.ts';
+import { configOptions } from './config-options.ts';
 import { faultOption } from './fault.ts';
 import { any, choice, count, fits32Bits, flag, within, type Check, type ValuesOf } from './option.ts';
 
@@ -16,6 +17,7 @@ export function commonOptions(size: number, check: Check = within(1, 2 ** 40)) {
     kernel: choice('the kernel that the driver, the group and the container are of', KERNELS),
     ...dmaOptions,
     irq: irqOption,
+    ...configOptions,
   };
 }
 

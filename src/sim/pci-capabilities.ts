@@ -4,6 +4,7 @@ import {
   PCI_CAP_ID_MSIX,
   PCI_CAP_ID_PM,
   PCI_CAP_MSIX_SIZEOF,
+  PCI_CFG_SPACE_SIZE,
   PCI_EXP_DEVCAP,
   PCI_EXP_DEVCAP2,
   PCI_EXP_DEVCAP2_COMP_TMOUT_DIS,
@@ -20,6 +21,7 @@ import {
   PCI_EXP_LNKCAP2,
   PCI_EXP_LNKCTL2,
   PCI_EXP_LNKSTA,
+  PCI_EXT_CAP_ID_DSN,
   PCI_MSIX_ENTRY_SIZE,
   PCI_MSIX_FLAGS,
   PCI_MSIX_PBA,
@@ -37,6 +39,7 @@ import {
   PCI_PM_SIZEOF,
   PCI_STD_HEADER_SIZEOF,
 } from '../abi/pci.ts';
+import type { ConfigValues } from './config-options.ts';
 
 /** How many messages a device has, by MSI and by MSI-X. */
 export const MSI_VECTORS = 4;
@@ -141,8 +144,11 @@ const places = ((): Readonly<Record<CapabilityName, number>> => {
 export const firstCapability: number = PCI_STD_HEADER_SIZEOF;
 export const { pm: pmAt, msi: msiAt, msix: msixAt, exp: expAt } = places;
 
-/** Writes the list of capabilities to a configuration space, and which of its bits can be written to another. */
-export function putCapabilities(config: DataView, writable: DataView): void {
+/**
+ * Writes the list of capabilities to a configuration space, and which of its bits can be written to another. Only what FLR resets says so,
+ * and only what the way from D3hot to D0 resets has no No_Soft_Reset.
+ */
+export function putCapabilities(config: DataView, writable: DataView, method: ConfigValues['reset-method']): void {
   for (const [n, name] of NAMES.entries()) {
     const at = places[name];
     const { id, registers }: Capability = CAPABILITIES[name];
@@ -154,6 +160,24 @@ export function putCapabilities(config: DataView, writable: DataView): void {
       set(writable, at + offset, width, mask);
     }
   }
+  const { pm, exp } = places;
+  if (method === 'pm') clear(config, pm + PCI_PM_CTRL, PCI_PM_CTRL_NO_SOFT_RESET);
+  if (method !== 'flr') clear(config, exp + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_FLR);
+}
+
+/**
+ * Writes the list of extended capabilities: a serial number, the same for all devices of a kind, since what QEMU migrates must be equal at
+ * both ends (hw/pci/pcie.c: pcie_add_capability).
+ */
+export function putExtendedCapabilities(config: DataView, vendor: number, device: number): void {
+  const VERSION = 1;
+  config.setUint32(PCI_CFG_SPACE_SIZE, PCI_EXT_CAP_ID_DSN | (VERSION << 16), true);
+  config.setUint32(PCI_CFG_SPACE_SIZE + 4, (0xff << 24) | device, true);
+  config.setUint32(PCI_CFG_SPACE_SIZE + 8, ((vendor << 8) | 0xff) >>> 0, true);
+}
+
+function clear(view: DataView, at: number, bits: number): void {
+  view.setUint32(at, view.getUint32(at, true) & ~bits, true);
 }
 
 function set(view: DataView, at: number, width: 8 | 16 | 32, value: number): void {

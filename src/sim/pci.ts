@@ -1,8 +1,14 @@
 import { PCI_BASE_ADDRESS_2, PCI_CAPABILITY_LIST, PCI_STATUS, PCI_STATUS_CAP_LIST } from '../abi/pci.ts';
 import { kindOf, type SimSpec } from './drivers.ts';
-import { firstCapability, MSIX_BAR, MSIX_BAR_SIZE, putCapabilities } from './pci-capabilities.ts';
+import { CONFIG_SIZE } from './config-options.ts';
+import {
+  firstCapability,
+  MSIX_BAR,
+  MSIX_BAR_SIZE,
+  putCapabilities,
+  putExtendedCapabilities,
+} from './pci-capabilities.ts';
 
-const PCI_CONFIG_SIZE = 256;
 const MEMORY_64_PREFETCHABLE = 0x0c;
 const MEMORY_32 = 0x00;
 
@@ -36,7 +42,7 @@ export interface ConfigSpace {
  * to write a bit there clears it. All else is as it is: there is no other BAR, and no ROM.
  */
 export function configSpace(spec: SimSpec): ConfigSpace {
-  const space = { initial: new Uint8Array(PCI_CONFIG_SIZE), writable: new Uint8Array(PCI_CONFIG_SIZE) };
+  const space = { initial: new Uint8Array(spec.config), writable: new Uint8Array(spec.config) };
   const config = new DataView(space.initial.buffer);
   const writable = new DataView(space.writable.buffer);
   const { vendor, device, class: code } = kindOf(spec).pci;
@@ -59,7 +65,8 @@ export function configSpace(spec: SimSpec): ConfigSpace {
   config.setUint8(PCI_CAPABILITY_LIST, firstCapability);
   writable.setUint8(0x3c, 0xff); // interrupt line
   config.setUint8(0x3d, 1);
-  putCapabilities(config, writable);
+  putCapabilities(config, writable, spec['reset-method']);
+  if (spec.config > CONFIG_SIZE) putExtendedCapabilities(config, vendor, device);
   return space;
 }
 

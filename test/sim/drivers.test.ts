@@ -15,7 +15,7 @@ import { formatSpec, parseSpec, smallSpec } from '../../src/sim/spec.ts';
 import { specHelp } from '../../src/sim/spec-help.ts';
 
 /** One of these is another value than the default of any option, unless it takes one value only, as the size of mtty does. */
-const VALUES = ['2', '1', '8K', '64K', 'read@3:EIO!', 'SAVE@2:state', '7.1', 'off', '0x2000000+16M'];
+const VALUES = ['2', '1', '8K', '64K', 'read@3:EIO!', 'SAVE@2:state', '7.1', 'off', '0x2000000+16M', '4K', 'pm'];
 
 /** A SPEC with this option, and what it is not taken without. */
 const specWith = (driver: DriverName, part: string): string =>

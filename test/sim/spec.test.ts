@@ -15,6 +15,8 @@ const common = {
   'dma-log': 'on',
   'dma-peers': false,
   irq: 0,
+  config: 256,
+  'reset-method': 'flr',
 };
 const stream = { short: 0 };
 const compatibility = { compat: 1, version: 1 };
@@ -92,7 +94,7 @@ describe('parseSpec', () => {
     ['toString', 'no driver "toString"'],
     [
       'qat,',
-      'no option "" of qat; there are size, seed, fault, block, kernel, dma, dma-at, dma-log, dma-peers, irq, short, compat, version',
+      'no option "" of qat; there are size, seed, fault, block, kernel, dma, dma-at, dma-log, dma-peers, irq, config, reset-method, short, compat, version',
     ],
     ['qat,real=1,size=3943', 'size=3943 is more than real=1 has room for, 3942'],
     ['hisi,real=1,size=64K', 'size=64K is more than real=1 has room for, 136'],
@@ -159,6 +161,8 @@ describe('parseSpec', () => {
     ['qat,dma=1,dma-log=no', 'dma-log=no is not on or off'],
     ['qat,dma-log=off', 'dma-log is for dma=RATE'],
     ['qat,dma-peers=1', 'dma-peers is for dma=RATE'],
+    ['qat,config=512', 'config=512 is not 256 or 4K'],
+    ['qat,reset-method=acpi', 'reset-method=acpi is not flr or pm or bus'],
     ['qat,dma=1,dma-peers=2', 'dma-peers=2 is neither 0 nor 1'],
     ['qat,dma-at=0+4K', 'dma-at is for dma=RATE'],
     ['qat,dma=1,dma-at=', 'dma-at= is not ADDRESS+SIZE'],

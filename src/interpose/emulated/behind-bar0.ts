@@ -52,7 +52,7 @@ export class BehindBar0 implements RegionsBehindBar0 {
     turn.touch(device.ledger);
     device.usedBy(turn.call.tid);
     try {
-      device.reset();
+      device.reset(() => turn.settle());
     } finally {
       device.leave();
     }

@@ -192,6 +192,10 @@ export class EmulatedDriver implements Driver {
     this.dma?.opened();
   }
 
+  wasReset(): void {
+    this.config.wasReset();
+  }
+
   enter(tid: number, fd?: number): boolean {
     return fd === undefined || isFile(tid, fd, this.inode);
   }

@@ -116,6 +116,7 @@ export class EmulatedIrqs {
   #mayRaise(): boolean {
     const { device, config } = this.#parts;
     const { enabled } = this.interrupts;
+    if (!config.isInD0) return false;
     if (enabled !== undefined && enabled !== VFIO_PCI_INTX_IRQ_INDEX && !config.isBusMaster) return false;
     const state = stateOf(device);
     return state !== undefined && INITIATING.has(state);

@@ -42,7 +42,7 @@ export function emulatedRegions(device: PlannedDevice, place: number): DeviceReg
       case VFIO_PCI_BAR2_REGION_INDEX:
         return { flags: READ_WRITE, size: MSIX_BAR_SIZE, offset };
       case VFIO_PCI_CONFIG_REGION_INDEX:
-        return { flags: READ_WRITE, size: 256, offset };
+        return { flags: READ_WRITE, size: device.spec.config, offset };
       default:
         return { flags: 0, size: 0, offset };
     }

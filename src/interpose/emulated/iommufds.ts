@@ -173,6 +173,11 @@ export class Iommufds {
     return this.#parts.hasContainer(place);
   }
 
+  /** The id that a device has in the iommufd to which it is bound. */
+  idOf(place: number): number | undefined {
+    return this.#boundOf(place)?.device.id;
+  }
+
   /** Whose mappings a device that is attached may write to; `undefined` if it is not. */
   spaceOf(place: number): Pick<DmaReach, 'container' | 'isLogging'> | undefined {
     const bound = this.#boundOf(place);

@@ -2,6 +2,8 @@ import {
   PCI_COMMAND,
   PCI_COMMAND_INTX_DISABLE,
   PCI_COMMAND_MASTER,
+  PCI_EXP_DEVCAP,
+  PCI_EXP_DEVCAP_FLR,
   PCI_EXP_DEVCTL,
   PCI_EXP_DEVCTL_BCR_FLR,
   PCI_MSIX_FLAGS,
@@ -9,7 +11,9 @@ import {
   PCI_MSI_FLAGS,
   PCI_MSI_FLAGS_ENABLE,
   PCI_MSI_FLAGS_QSIZE,
+  PCI_MSI_MASK_64,
   PCI_PM_CTRL,
+  PCI_PM_CTRL_NO_SOFT_RESET,
   PCI_PM_CTRL_STATE_MASK,
   PCI_STATUS,
 } from '../../abi/pci.ts';
@@ -58,25 +62,44 @@ export class PciConfig {
     this.#kept.fill(0, 0, KEPT_SIZE);
   }
 
-  /** Writes what can be written of these bytes, which are within the space. Returns true if that is to reset the function. */
+  /** Writes what can be written of these bytes, which are within the space. Returns true if that resets the function. */
   write(offset: number, from: Uint8Array): boolean {
     const bytes = this.#bytes;
+    let resets = false;
     for (const [n, value] of from.entries()) {
       const at = offset + n;
       const old = bytes[at] ?? 0;
       const mask = this.#space.writable[at] ?? 0;
       bytes[at] = ((old & ~mask) | (value & mask)) & ~(value & (CLEARED[at - PCI_STATUS] ?? 0));
-      if (at === pmAt + PCI_PM_CTRL) this.#setPowerState(value & PCI_PM_CTRL_STATE_MASK);
+      if (at === pmAt + PCI_PM_CTRL) resets ||= this.#setPowerState(value & PCI_PM_CTRL_STATE_MASK);
       if (at === msiAt + PCI_MSI_FLAGS) this.#limitMsi();
     }
-    return this.#takeFlr();
+    return this.#takeFlr() || resets;
   }
 
-  /** A state that the function has not is not taken (vfio_pm_config_write, pci_set_power_state). */
-  #setPowerState(state: number): void {
-    if (state !== D0 && state !== D3HOT) return;
+  /**
+   * The function has been reset, by whatever: it is in D0, and all else is as it was, since the kernel saves it before and restores it after
+   * (drivers/pci/pci.c of Linux 6.12: pci_dev_save_and_disable, pci_dev_restore; vfio_pci_core.c: vfio_pci_set_power_state), but the mask of MSI, of which
+   * it knows nothing.
+   */
+  wasReset(): void {
     const at = pmAt + PCI_PM_CTRL;
-    this.#view.setUint8(at, (this.#view.getUint8(at) & ~PCI_PM_CTRL_STATE_MASK) | state);
+    this.#view.setUint8(at, this.#view.getUint8(at) & ~PCI_PM_CTRL_STATE_MASK);
+    this.#view.setUint32(msiAt + PCI_MSI_MASK_64, 0, true);
+  }
+
+  /**
+   * A state that the function has not is not taken (vfio_pm_config_write, pci_set_power_state). Returns true if the way to D0 resets the
+   * function, which is there once it is: wasReset().
+   */
+  #setPowerState(state: number): boolean {
+    if (state !== D0 && state !== D3HOT) return false;
+    const at = pmAt + PCI_PM_CTRL;
+    const control = this.#view.getUint8(at);
+    const isSoftReset = (control & PCI_PM_CTRL_NO_SOFT_RESET) === 0;
+    if (isSoftReset && state === D0 && !this.isInD0) return true;
+    this.#view.setUint8(at, (control & ~PCI_PM_CTRL_STATE_MASK) | state);
+    return false;
   }
 
   /** MSI is enabled by SET_IRQS, with as many messages: what the user writes says no more than that (vfio_msi_config_write). */
@@ -89,13 +112,13 @@ export class PciConfig {
     this.#view.setUint16(at, flags, true);
   }
 
-  /** The bit reads as 0 always (vfio_exp_config_write). */
+  /** The bit reads as 0 always, whether or not the function can be reset so (vfio_exp_config_write). */
   #takeFlr(): boolean {
     const at = expAt + PCI_EXP_DEVCTL;
     const control = this.#view.getUint16(at, true);
     if ((control & PCI_EXP_DEVCTL_BCR_FLR) === 0) return false;
     this.#view.setUint16(at, control & ~PCI_EXP_DEVCTL_BCR_FLR, true);
-    return true;
+    return (this.#view.getUint32(expAt + PCI_EXP_DEVCAP, true) & PCI_EXP_DEVCAP_FLR) !== 0;
   }
 
   /** SET_IRQS has enabled MSI with so many messages, or disabled it: 0. The user's own bit follows the next write (vfio_msi_enable). */
@@ -111,8 +134,14 @@ export class PciConfig {
     this.#view.setUint16(at, on ? flags | PCI_MSIX_FLAGS_ENABLE : flags, true);
   }
 
+  /** Without power a function begins nothing, no interrupt either. */
+  get isInD0(): boolean {
+    return (this.#view.getUint8(pmAt + PCI_PM_CTRL) & PCI_PM_CTRL_STATE_MASK) === D0;
+  }
+
+  /** It may write to memory. */
   get isBusMaster(): boolean {
-    return (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_MASTER) !== 0;
+    return this.isInD0 && (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_MASTER) !== 0;
   }
 
   get isIntxDisabled(): boolean {

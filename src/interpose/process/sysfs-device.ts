@@ -1,3 +1,13 @@
+import {
+  PCI_CAP_ID_EXP,
+  PCI_CAP_ID_PM,
+  PCI_CAPABILITY_LIST,
+  PCI_EXP_DEVCAP,
+  PCI_EXP_DEVCAP_FLR,
+  PCI_PM_CTRL,
+  PCI_PM_CTRL_NO_SOFT_RESET,
+} from '../../abi/pci.ts';
+
 /** What sysfs has to say of a PCI device (Documentation/ABI/testing/sysfs-bus-pci) that a client looks at: the contents of its files by their names. */
 export type SysfsFiles = Readonly<Record<string, string | Uint8Array>>;
 
@@ -44,8 +54,25 @@ export function sysfsFiles(address: string, config: Uint8Array, bars: Readonly<R
     numa_node: '-1\n',
     irq: '0\n',
     driver_override: 'vfio-pci\n',
+    reset_method: `${resetMethods(view).join(' ')}\n`,
     config,
   };
+}
+
+/** How the kernel can reset it, the best first (drivers/pci/pci.c of Linux 6.12: pci_init_reset_methods); alone on its bus, by that always. */
+function resetMethods(config: DataView): string[] {
+  const exp = capabilityAt(config, PCI_CAP_ID_EXP);
+  const pm = capabilityAt(config, PCI_CAP_ID_PM);
+  const hasFlr = (config.getUint32(exp + PCI_EXP_DEVCAP, true) & PCI_EXP_DEVCAP_FLR) !== 0;
+  const isSoftReset = (config.getUint16(pm + PCI_PM_CTRL, true) & PCI_PM_CTRL_NO_SOFT_RESET) === 0;
+  return [...(hasFlr ? ['flr'] : []), ...(isSoftReset ? ['pm'] : []), 'bus'];
+}
+
+/** Where a capability begins that the device has. */
+function capabilityAt(config: DataView, id: number): number {
+  let at = config.getUint8(PCI_CAPABILITY_LIST);
+  while (config.getUint8(at) !== id) at = config.getUint8(at + 1);
+  return at;
 }
 
 type Id = Readonly<Record<'vendor' | 'device' | 'subsystemVendor' | 'subsystemDevice' | 'class', number>>;

@@ -72,6 +72,8 @@ export interface Driver {
   leave(): void;
   /** Another user gets the device. */
   opened?(): void;
+  /** Its user has had the device reset. */
+  wasReset?(): void;
   /** What the device is, for the report, and the memory that its guest sees, if that is ours to see. */
   readonly text: string;
   readonly guestMemory: ByteStore | undefined;
@@ -255,7 +257,7 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost<Event
 
   firstLook(): void {
     if (this.#counter.counts.reset_due === 0) return;
-    this.reset();
+    this.#outermost.reset();
     this.v2?.precopyInfoV2?.(false);
     this.#giveUp();
     this.#counter.counts.reset_due = 0;
@@ -283,8 +285,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost<Event
     return { ...this.#counter.report(this.name, text, guestMemory), ...ownCounts };
   }
 
-  reset(): void {
+  /** `settle` makes it count, before anything says that the device was reset. */
+  reset(settle?: () => void): void {
     this.#outermost.reset();
+    settle?.();
+    this.driver.wasReset?.();
   }
 
   counted(): void {

@@ -259,6 +259,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
 
   reset(): void {
     this.#watched.device.reset();
+    this.#config.wasReset();
   }
 
   work(now: number): number {

@@ -22,12 +22,10 @@ const ROM = CONFIG + 0x30n;
 const ONES = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
 const SEEK_SET = 0;
 
-/** What capabilities hold of ones that are written to all of them: D3hot; MSI's flags, address, data and mask; DEVCTL and DEVCTL2. */
+/** What capabilities hold of ones that are written to all of them, which resets the device: MSI's flags, address and data; DEVCTL and DEVCTL2. */
 const WRITTEN_CAPABILITIES: readonly (readonly [at: number, byte: number])[] = [
-  [0x44, 0x0b],
   [0x4a, 0x8e],
   ...[0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55].map((at) => [at, 0xff] as const),
-  [0x58, 0x0f],
   [0x74, 0xff],
   [0x75, 0x78],
   [0x94, 0x10],

@@ -166,6 +166,65 @@ describe('capabilities', () => {
     expect(view.getUint16(msixAt + 2, true)).toBe(0x0003);
   });
 
+  it.each([
+    ['flr', 0x1000_0000, 8],
+    ['pm', 0, 0],
+    ['bus', 0, 8],
+  ])(
+    'reset-method=%s: says how the function can be reset, and is reset by nothing else',
+    (method, flr, noSoftReset) => {
+      const { view, config } = configOf(`qat,reset-method=${method}`);
+      expect(view.getUint32(expAt + 4, true) & 0x1000_0000).toBe(flr);
+      expect(view.getUint16(pmAt + 4, true)).toBe(noSoftReset);
+      expect(word(config, expAt + 8, 0xa810)).toBe(flr !== 0);
+      expect(view.getUint16(expAt + 8, true)).toBe(0x2810);
+      const reset = [3, 1, 2, 3, 0].map((state) => word(config, pmAt + 4, state));
+      expect(reset).toEqual([false, false, false, false, noSoftReset === 0]);
+      config.wasReset();
+      expect(view.getUint16(pmAt + 4, true)).toBe(noSoftReset);
+      expect(word(config, pmAt + 4, 0)).toBe(false);
+    },
+  );
+
+  it('begins nothing without power', () => {
+    const { config } = configOf('qat');
+    word(config, 0x04, 6);
+    expect([config.isInD0, config.isBusMaster]).toEqual([true, true]);
+    word(config, pmAt + 4, 3);
+    expect([config.isInD0, config.isBusMaster]).toEqual([false, false]);
+    config.wasReset();
+    expect([config.isInD0, config.isBusMaster]).toEqual([true, true]);
+  });
+
+  it('is all there after a reset but the power state and the mask of MSI', () => {
+    const { bytes, view, config } = configOf('qat,config=4K');
+    config.setMsiEnabled(4);
+    config.setMsixEnabled(true);
+    config.write(0, new Uint8Array(4096).fill(0xff));
+    const before = bytes.slice();
+    const changed = new DataView(before.buffer);
+    expect([changed.getUint8(pmAt + 4), changed.getUint32(msiAt + 0x10, true)]).toEqual([0x0b, 0x0f]);
+    changed.setUint8(pmAt + 4, 0x08);
+    changed.setUint32(msiAt + 0x10, 0, true);
+    config.wasReset();
+    expect(bytes).toBeBytes(before);
+    expect(view.getUint16(msiAt + 2, true)).toBe(0x01af);
+  });
+
+  it('config=4096: has a serial number behind the first 256 bytes, which nobody can write', () => {
+    const { bytes, view, config } = configOf('qat,config=4096');
+    expect(config.size).toBe(4096);
+    const first = configOf('qat');
+    expect(bytes.subarray(0, 256)).toBeBytes(first.bytes.subarray(0, 256));
+    expect([0x100, 0x104, 0x108].map((at) => view.getUint32(at, true))).toEqual([
+      0x0001_0003, 0xff00_4941, 0x0080_86ff,
+    ]);
+    const extended = bytes.slice(256);
+    config.write(256, new Uint8Array(3840).fill(0xff));
+    expect(bytes.subarray(256)).toBeBytes(extended);
+    expect(first.config.size).toBe(256);
+  });
+
   it('PCI Express: the FLR bit resets, and reads as 0', () => {
     const { view, config } = configOf('qat');
     expect(view.getUint32(expAt + 4, true) & 0x1000_0000, 'DEVCAP: FLR').not.toBe(0);

@@ -55,10 +55,26 @@ describe('the files of a device in sysfs', () => {
       numa_node: '-1\n',
       irq: '0\n',
       driver_override: 'vfio-pci\n',
+      reset_method: 'flr bus\n',
       config: undefined,
     });
   });
+
+  it.each([
+    ['flr', 'flr bus\n'],
+    ['pm', 'pm bus\n'],
+    ['bus', 'bus\n'],
+  ])('say how a device with reset-method=%s can be reset', (method, expected) => {
+    const config = pciConfig(parseSpec(`qat,reset-method=${method}`));
+    expect(sysfsFiles('0000:90:00.0', config, {})['reset_method']).toBe(expected);
+  });
 });
+
+/** The bytes that lspci prints in hex. */
+function bytesOf(output: string): Buffer {
+  const dump = output.split('\n').flatMap((line) => /^[0-9a-f]{2,3}: (.*)$/.exec(line)?.[1]?.split(' ') ?? []);
+  return Buffer.from(dump.join(''), 'hex');
+}
 
 const noMounts = lacksMounts();
 /** That the host has, and nobody here adds. */
@@ -138,8 +154,31 @@ describe(`run --mount-sysfs${because(noMounts)}`, () => {
       ['6c', 'Express Endpoint'],
     ]);
     expect(stdout).toMatch(/^\tKernel driver in use: vfio-pci$/m);
-    const dump = stdout.split('\n').flatMap((line) => /^[0-9a-f]{2}: (.*)$/.exec(line)?.[1]?.split(' ') ?? []);
-    expect(Buffer.from(dump.join(''), 'hex')).toBeBytes(pciConfig(parseSpec('qat,size=1M')).subarray(0, dump.length));
+    const dump = bytesOf(stdout);
+    expect(dump).toHaveLength(64);
+    expect(dump).toBeBytes(pciConfig(parseSpec('qat,size=1M')).subarray(0, 64));
+  });
+
+  it.skipIf(noLspci)(`lspci reads all capabilities, extended ones too${because(noLspci)}`, async () => {
+    const devices = ['qat,config=4096', 'qat,reset-method=pm'];
+    const { stdout } = await run(['lspci', '-D', '-n', '-vv', '-xxxx'], { devices });
+    const [first = '', second = ''] = stdout.split(/^(?=0000:)/m);
+    for (const line of [
+      /Status: Cap\+/,
+      /Status: D0 NoSoftRst\+ PME-Enable-/,
+      /MSI: Enable- Count=1\/4 Maskable\+ 64bit\+/,
+      /MSI-X: Enable- Count=4 Masked-\n\t+Vector table: BAR=2 offset=00000000\n\t+PBA: BAR=2 offset=00000800/,
+      /Express \(v2\) Endpoint/,
+      /FLReset\+/,
+      /LnkSta:\tSpeed 8GT\/s.*, Width x4/,
+      /\[100 v1\] Device Serial Number 00-80-86-ff-ff-00-49-41/,
+    ])
+      expect(first).toMatch(line);
+    expect(bytesOf(first)).toBeBytes(pciConfig(parseSpec('qat,config=4096')));
+    expect(second).toMatch(/NoSoftRst-/);
+    expect(second).toMatch(/FLReset- SlotPowerLimit/);
+    expect(second).not.toMatch(/Serial Number/);
+    expect(bytesOf(second)).toBeBytes(pciConfig(parseSpec('qat,reset-method=pm')));
   });
 
   const noNobody = lacksNobody();
