@@ -77,7 +77,18 @@ async function runAll({ jobs, apart, patience, migrations, silence, results }: O
     const append = `lab.patience=${patience} lab.migrations=${migrations}`;
     let boots = 0;
     const commandOf = async (kind: GuestKind, options: GuestOptions & { append: string }): Promise<string[]> => {
-      if (kind === 'namespaces') return namespacesCommand(await guests.libvirt(['bookworm']), options);
+      if (kind === 'namespaces') {
+        const systems = await guests.libvirt(['bookworm']);
+        return namespacesCommand(
+          Object.fromEntries(systems.map(({ suite, root }) => [`libvirt-${suite}`, root])),
+          options,
+        );
+      }
+      if (kind === 'linux') {
+        const { directory, qemus } = await guests.linux();
+        const variables = Object.entries(qemus).map(([name, path]) => `${name}=${path}`);
+        return ['env', ...variables, ...namespacesCommand({ linux: directory }, options)];
+      }
       const guest = await guests.guest(kind);
       if (guest.emulated === 'aarch64') await share.addForArm64();
       return guestCommand(guest, options);
@@ -105,7 +116,8 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (!options.shell) return runAll(options);
-  if (options.kind === 'namespaces') throw new UsageError('namespaces are no guest: they have no console');
+  if (options.kind === 'namespaces' || options.kind === 'linux')
+    throw new UsageError(`${options.kind}: there is no guest, and no console`);
   const guest = await new Guests(say).guest(options.kind);
   using share = new Share();
   await openShell(guest, { project: share.project, results: share.results(0) });

@@ -46,6 +46,7 @@ const KINDS: ReadonlyMap<string, GuestKind> = new Map([
   ['libvirt', 'libvirt'],
   ['libvirt-session', 'libvirt'],
   ['libvirt-soak', 'namespaces'],
+  ['linux-guest', 'linux'],
   ['libvirt-crossing', 'libvirt-crossing'],
   ['libvirt-newest', 'libvirt-newest'],
   ['arm64', 'arm64'],

@@ -1,10 +1,9 @@
 import { Unavailable } from '../unavailable.ts';
-import type { LibvirtSystem } from './libvirt-systems.ts';
 
 /**
  * Makes the jobs a machine of this one: its kernel, programs and /dev, and of their own what jobs count and what they change: processes,
  * network, /tmp, /run and /dev/shm. libvirt makes no cgroups, as it finds none. $1: the words that a guest has on its kernel's command
- * line; $2, $3: project and results; $4: node; then a name and a directory for each of libvirt's systems. /mnt is there on every machine.
+ * line; $2, $3: project and results; $4: node; then names and directories of what is to be in /run. /mnt is there on every machine.
  */
 const MAKE_MACHINE = String.raw`set -e
 words=$1 project=$2 results=$3 node=$4
@@ -50,13 +49,26 @@ export interface NamespacesOptions {
   readonly append: string;
 }
 
-/** The command that runs the jobs in namespaces of this machine, for jobs that need no kernel of their own: it is as fast as the machine is. */
+/**
+ * The command that runs the jobs in namespaces of this machine, for jobs that need no kernel of their own: it is as fast as the machine is.
+ * `shares`: directories that are in /run, by their names there.
+ */
 export function namespacesCommand(
-  systems: readonly LibvirtSystem[],
+  shares: Readonly<Record<string, string>>,
   { project, results, append }: NamespacesOptions,
 ): string[] {
   if (process.getuid?.() !== 0) throw new Unavailable('namespaces with a root of their own need root');
-  const shares = systems.flatMap(({ suite, root }) => [`libvirt-${suite}`, root]);
   const namespaces = ['unshare', '--mount', '--pid', '--net', '--ipc', '--uts', '--kill-child'];
-  return [...namespaces, 'sh', '-c', MAKE_MACHINE, 'machine', append, project, results, process.execPath, ...shares];
+  return [
+    ...namespaces,
+    'sh',
+    '-c',
+    MAKE_MACHINE,
+    'machine',
+    append,
+    project,
+    results,
+    process.execPath,
+    ...Object.entries(shares).flat(),
+  ];
 }

@@ -19,7 +19,7 @@ export interface UnpackedQemu {
 }
 
 /** Finds a suite's QEMU in the cache, or fetches it. The guest runs under that of trixie, 10.0, which is also in the guest. */
-export function findQemu(suite: 'trixie' | 'sid', emulated: Emulated = 'x86_64'): UnpackedQemu {
+export function findQemu(suite: 'bookworm' | 'trixie' | 'sid', emulated: Emulated = 'x86_64'): UnpackedQemu {
   const { status, stdout, stderr } = spawnSync(process.execPath, [FETCH, suite, emulated], { encoding: 'utf8' });
   process.stderr.write(stderr);
   if (status !== 0) throw new Unavailable(stderr.trim().split('\n').at(-1) ?? `the QEMU of ${suite} cannot be fetched`);
@@ -27,7 +27,7 @@ export function findQemu(suite: 'trixie' | 'sid', emulated: Emulated = 'x86_64')
   return { command, root: join(dirname(command), 'root') };
 }
 
-/** The kinds of guest, in the order in which they are booted. `namespaces` is none: see namespaces.ts. */
+/** The kinds of guest, in the order in which they are booted. `namespaces` and `linux` are none: see namespaces.ts. */
 export const GUEST_KINDS = [
   'stock',
   'reporting',
@@ -38,11 +38,12 @@ export const GUEST_KINDS = [
   'libvirt-crossing',
   'libvirt-newest',
   'namespaces',
+  'linux',
   'arm64',
   'arm64-16k',
 ] as const;
 export type GuestKind = (typeof GUEST_KINDS)[number];
-export type BootedKind = Exclude<GuestKind, 'namespaces'>;
+export type BootedKind = Exclude<GuestKind, 'namespaces' | 'linux'>;
 
 /** What makes a kind of guest. */
 interface Kind {
@@ -112,6 +113,18 @@ export class Guests {
     this.#announce(kind, image);
     const libvirt = await this.libvirt(suites);
     return { kind, image, emulated: 'x86_64', qemu, libvirt, ...(newestQemu && { newestQemu: findQemu('sid') }) };
+  }
+
+  /** What VMs of this machine boot: Debian's Linux 6.12, in a directory, and the QEMUs for them, by the variables that name these. */
+  async linux(): Promise<{ readonly directory: string; readonly qemus: Readonly<Record<string, string>> }> {
+    const trixie = findQemu('trixie');
+    const image = await prepareImage(trixie.root, this.#say);
+    const qemus = {
+      VFIO_SHIM_QEMU: findQemu('bookworm').command,
+      VFIO_SHIM_QEMU10: trixie.command,
+      VFIO_SHIM_QEMU_NEWEST: findQemu('sid').command,
+    };
+    return { directory: dirname(image.kernel), qemus };
   }
 
   /** What libvirt's hosts are made of. */

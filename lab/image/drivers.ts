@@ -29,7 +29,7 @@ const VFIO_KBUILD = [
 
 /**
  * What each set compiles. `stock`: the kernel's sample driver, and two of ours: one that speaks v1, as no driver of Linux does any
- * more, and one that logs DMA.
+ * more, and one that logs DMA; and a driver for guests of the guest's kind.
  *
  * `reporting`: VFIO as it is where CONFIG_IOMMUFD_DRIVER is set, which Debian's kernels have not: then iova_bitmap.c is there, and
  * DMA_LOGGING_REPORT reports (include/linux/iova_bitmap.h, Linux 6.12). Its other modules are those of `stock`.
@@ -44,8 +44,8 @@ const VFIO_KBUILD = [
 const SETS: Readonly<Record<ModuleSet, Modules>> = {
   stock: {
     linux: [MTTY],
-    ours: ['v1mem.c', ...V2LOG],
-    kbuild: ['obj-m := mtty.o v1mem.o v2log.o', MTTY_KBUILD, V2LOG_KBUILD],
+    ours: ['v1mem.c', 'bell.c', ...V2LOG],
+    kbuild: ['obj-m := mtty.o v1mem.o bell.o v2log.o', MTTY_KBUILD, V2LOG_KBUILD],
   },
   reporting: {
     linux: [...VFIO, `${IOVA_BITMAP}.c`],

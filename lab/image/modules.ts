@@ -37,7 +37,9 @@ export async function collectModules(tree: string, drivers: Readonly<Record<stri
     modules.set(name, { name, data });
   };
   const pci = 'iommufd' in drivers ? [] : ['vfio_pci'];
-  for (const name of [...CHECKSUMS.filter((name) => files.has(name)), ...GUEST, ...VFIO, ...pci]) await add(name);
+  const bell = 'bell' in drivers ? ['bell'] : [];
+  for (const name of [...CHECKSUMS.filter((name) => files.has(name)), ...GUEST, ...VFIO, ...pci, ...bell])
+    await add(name);
   return [...modules.values()];
 }
 

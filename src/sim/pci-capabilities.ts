@@ -49,7 +49,7 @@ export const MSIX_VECTORS = 4;
 export const MSIX_BAR = 2;
 export const MSIX_BAR_SIZE = 4096;
 export const MSIX_TABLE_SIZE: number = MSIX_VECTORS * PCI_MSIX_ENTRY_SIZE;
-const PBA_AT = 0x800;
+export const PBA_AT = 0x800;
 
 /** A register of a capability: where, how many bits, what it holds, and which of its bits a user of vfio-pci can write. */
 type Register = readonly [at: number, width: 8 | 16 | 32, value: number, writable: number];

@@ -18,6 +18,8 @@ export interface QemuOptions {
   readonly incoming?: boolean;
   /** Leave the CPU stopped (`-S`). */
   readonly paused?: boolean;
+  /** The guest's memory in MiB. */
+  readonly memory?: number;
   /** The value of `-sandbox`. */
   readonly sandbox?: string;
   readonly args?: readonly string[];
@@ -26,7 +28,7 @@ export interface QemuOptions {
 /** The PCI slot of the first VFIO device; the same in every VM, since it names the device in the migration stream. */
 export const VFIO_SLOT = 4;
 
-/** The guest's memory. */
+/** The guest's memory, unless it is to have more. */
 export const MEMORY_MIB = 64;
 
 /** How a VFIO device is made to migrate. QEMU 10's default, `auto`, would want dirty page tracking. */
@@ -53,7 +55,7 @@ export function qemuCommand({ path, version }: Qemu, socketStem: string, options
     path,
     '-machine',
     options.machine ?? 'pc-i440fx-7.2',
-    ...`-accel tcg -m ${MEMORY_MIB} -nodefaults -display none -qtest-log none`.split(' '),
+    ...`-accel tcg -m ${options.memory ?? MEMORY_MIB} -nodefaults -display none -qtest-log none`.split(' '),
     '-qmp',
     `unix:${socketStem}.qmp,server=on,wait=off`,
     '-qtest',

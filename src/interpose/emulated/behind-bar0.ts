@@ -6,7 +6,7 @@ import type { Turn } from '../memory/turn.ts';
 import type { RegionsBehindBar0 } from '../serve/devices.ts';
 import { TargetBuffer } from '../trap/target-buffer.ts';
 import type { EmulatedDevice } from './emulated-driver.ts';
-import { readMsixBar } from './msix-bar.ts';
+import { readMsixBar, writeMsixBar } from './msix-bar.ts';
 
 /** What a target does behind BAR0 of a device, as vfio-pci answers it (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_rw). */
 export class BehindBar0 implements RegionsBehindBar0 {
@@ -24,7 +24,7 @@ export class BehindBar0 implements RegionsBehindBar0 {
     const length = inMsixBar(region, offset, buffer.length);
     this.#device.counted();
     const bytes = new Uint8Array(length);
-    readMsixBar(offset, bytes);
+    readMsixBar(this.#device.driver.irqs, offset, bytes);
     buffer.write(addressOf(bytes), length); // SAFETY: `bytes` is referenced below
     return bytes.length;
   }
@@ -34,7 +34,10 @@ export class BehindBar0 implements RegionsBehindBar0 {
     if (buffer.length === 0) return 0;
     if (region === VFIO_PCI_CONFIG_REGION_INDEX) return this.#writeConfig(turn, offset, buffer);
     const length = inMsixBar(region, offset, buffer.length);
+    const bytes = new Uint8Array(length);
+    buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
     this.#device.counted();
+    writeMsixBar(this.#device.driver.irqs, offset, bytes);
     return length;
   }
 

@@ -177,8 +177,7 @@ export class EmulatedDriver implements Driver {
   }
 
   get ownCounts(): OwnCounts {
-    const { raised } = this.irqs;
-    return { ...this.dma?.peerCounts, ...(raised !== undefined && { interrupts: raised }) };
+    return { ...this.dma?.peerCounts, interrupts: this.irqs.raised };
   }
 
   get interrupts(): EmulatedIrqs['interrupts'] {

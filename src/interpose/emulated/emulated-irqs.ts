@@ -6,9 +6,25 @@ import { EventFd } from '../../sys/event-fd.ts';
 import { POLLIN } from '../../abi/fcntl.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { irq_live, irq_setup, PciInterrupts } from '../../vfio/server/interrupts.ts';
-import { VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX } from '../../abi/vfio-device.ts';
+import {
+  VFIO_PCI_ERR_IRQ_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_MSI_IRQ_INDEX,
+  VFIO_PCI_MSIX_IRQ_INDEX,
+  VFIO_PCI_REQ_IRQ_INDEX,
+} from '../../abi/vfio-device.ts';
+import { MSI_VECTORS, MSIX_VECTORS } from '../../sim/pci-capabilities.ts';
 import { INITIATING, stateOf } from './dma-states.ts';
 import type { PciConfig } from './pci-config.ts';
+
+/** How many interrupts a device has of each index. ERR is a PCI Express device's. */
+const COUNTS = {
+  [VFIO_PCI_INTX_IRQ_INDEX]: 1,
+  [VFIO_PCI_MSI_IRQ_INDEX]: MSI_VECTORS,
+  [VFIO_PCI_MSIX_IRQ_INDEX]: MSIX_VECTORS,
+  [VFIO_PCI_ERR_IRQ_INDEX]: 1,
+  [VFIO_PCI_REQ_IRQ_INDEX]: 1,
+} as const;
 
 /** What no call tells of, as that the device runs again, is looked at so often: in milliseconds. */
 const LOOK = 20;
@@ -65,18 +81,27 @@ export class EmulatedIrqs {
     this.#live = irq_live.view(live);
     this.#pace = typeof spec.irq === 'number' && spec.irq > 0 ? new DmaPace(spec.irq) : undefined;
     this.interrupts = new PciInterrupts<EventFd>({
-      counts: { [VFIO_PCI_INTX_IRQ_INDEX]: 1, [VFIO_PCI_REQ_IRQ_INDEX]: 1 },
+      counts: COUNTS,
       setup: irq_setup.view(setup),
       live: this.#live,
       kept: eventFds(shelf?.peek()),
       keep: (events) => shelf?.put(events),
       watch: (event, isWatched) => unmask?.set(event, isWatched),
+      show: (index, vectors) => {
+        if (index === VFIO_PCI_MSIX_IRQ_INDEX) parts.config.setMsixEnabled(vectors > 0);
+        else parts.config.setMsiEnabled(vectors);
+      },
     });
   }
 
   /** How often the device has raised an interrupt, in the whole run. */
-  get raised(): number | undefined {
-    return this.#parts.spec.irq === 0 ? undefined : this.#live.raised;
+  get raised(): number {
+    return this.#live.raised;
+  }
+
+  /** A bit for each vector of MSI-X. */
+  get pendingVectors(): number {
+    return this.interrupts.pendingVectors;
   }
 
   /** Raises what is due, and unmasks what was asked for. Returns when there is more to do, if no call comes before. */
@@ -93,13 +118,19 @@ export class EmulatedIrqs {
       pace.pause();
       return now + LOOK;
     }
-    for (let n = 0; n < due; n += 1) this.#raise();
+    for (let n = 0; n < due; n += 1) this.#raise(this.raised);
     return pace.next(now);
   }
 
   /** The device has written a page. */
   onDma(): void {
-    if (this.#parts.spec.irq === 'dma') this.#raise();
+    if (this.#parts.spec.irq === 'dma') this.#raise(this.raised);
+  }
+
+  /** Its user has rung for these vectors, a bit each. */
+  ring(vectors: number): void {
+    if (!this.#mayRaise()) return;
+    for (let vector = 0; vector < MSIX_VECTORS; vector += 1) if (((vectors >> vector) & 1) === 1) this.#raise(vector);
   }
 
   /** COMMAND may have been written. */
@@ -122,8 +153,8 @@ export class EmulatedIrqs {
     return state !== undefined && INITIATING.has(state);
   }
 
-  #raise(): void {
-    this.interrupts.raise(this.#live.raised);
+  #raise(vector: number): void {
+    this.interrupts.raise(vector);
     this.#live.raised += 1;
   }
 }

@@ -35,7 +35,7 @@ export interface PeerCounts {
 
 /** What a device does by itself: as far as it does. */
 export interface OwnCounts extends Partial<PeerCounts> {
-  /** How many interrupts it has raised, with `irq`. */
+  /** How many interrupts an emulated device has raised. */
   readonly interrupts?: number;
 }
 

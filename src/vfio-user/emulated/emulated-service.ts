@@ -24,7 +24,7 @@ import { CONFIG_AT, emulatedRegions, mapConfig } from '../../interpose/emulated/
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
 import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
-import { readMsixBar } from '../../interpose/emulated/msix-bar.ts';
+import { readMsixBar, writeMsixBar } from '../../interpose/emulated/msix-bar.ts';
 import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
 import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
@@ -222,7 +222,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       return;
     }
     const place = this.#placeOf(index, offset, into.length);
-    if (index === VFIO_PCI_BAR2_REGION_INDEX) readMsixBar(offset, into);
+    if (index === VFIO_PCI_BAR2_REGION_INDEX) readMsixBar(this.#irqs, offset, into);
     else this.#own.read(place, into);
   }
 
@@ -238,7 +238,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       const resets = this.#config.write(offset, from);
       this.#irqs.onConfig();
       if (resets) this.reset();
-    }
+    } else if (index === VFIO_PCI_BAR2_REGION_INDEX) writeMsixBar(this.#irqs, offset, from);
   }
 
   #migrationRegion(offset: number, length: number): V1Device {

@@ -58,8 +58,8 @@ export interface IrqParts<E extends IrqEvent> {
   readonly keep?: (events: ReadonlyMap<number, E>) => void;
   /** The counter by which INTx is unmasked is to be looked at, by unmaskIfAsked(), or to be looked at no more. */
   readonly watch?: (event: E, isWatched: boolean) => void;
-  /** MSI or MSI-X has been enabled or disabled, as its capability says. */
-  readonly show?: (index: number, isEnabled: boolean) => void;
+  /** MSI or MSI-X has been enabled for so many vectors, or disabled: 0, which its capability says. */
+  readonly show?: (index: number, vectors: number) => void;
 }
 
 /** Where the counter is kept by which INTx is unmasked. */
@@ -254,7 +254,7 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
     const { setup, show } = this.#parts;
     setup.enabled = index + 1;
     setup.vectors = start + count;
-    show?.(index, true);
+    show?.(index, setup.vectors);
   }
 
   /** vfio_msi_set_block: a vector that fails takes those before it with it. */
@@ -302,7 +302,7 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
     setup.enabled = 0;
     setup.vectors = 0;
     live.msix_pending = 0;
-    if (enabled !== VFIO_PCI_INTX_IRQ_INDEX) show?.(enabled, false);
+    if (enabled !== VFIO_PCI_INTX_IRQ_INDEX) show?.(enabled, 0);
   }
 
   #put(slot: number, event: E | undefined): void {
@@ -328,8 +328,8 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
   }
 
   /**
-   * The device raises an interrupt: one of the vectors that are set up, in turn by this number. Without any it asserts INTx. It is told
-   * first, and noted then: who is killed in between tells it twice rather than never.
+   * The device raises an interrupt: of the vectors that are set up the one of this number, which goes round. Without any it asserts INTx. It
+   * is told first, and noted then: who is killed in between tells it twice rather than never.
    */
   raise(number: number): void {
     const { setup, live } = this.#parts;

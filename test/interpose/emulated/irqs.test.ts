@@ -1,3 +1,4 @@
+import { readdirSync, readlinkSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { O_CLOEXEC, O_NONBLOCK } from '../../../src/abi/fcntl.ts';
 import {
@@ -8,12 +9,19 @@ import {
   VFIO_IRQ_SET_ACTION_UNMASK,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
+  VFIO_PCI_ERR_IRQ_INDEX as ERR,
   VFIO_PCI_INTX_IRQ_INDEX as INTX,
+  VFIO_PCI_MSI_IRQ_INDEX as MSI,
+  VFIO_PCI_MSIX_IRQ_INDEX as MSIX,
   VFIO_PCI_REQ_IRQ_INDEX as REQ,
   vfio_irq_set,
 } from '../../../src/abi/vfio.ts';
+import { PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE } from '../../../src/abi/pci.ts';
+import { DOORBELL_AT } from '../../../src/interpose/emulated/msix-bar.ts';
+import { msixAt, PBA_AT } from '../../../src/sim/pci-capabilities.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
+import { chance } from '../../support/chance.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
@@ -24,8 +32,19 @@ const EVENTFD_UNMASK = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK;
 const NONE_TRIGGER = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
 const NONE_MASK = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK;
 const NONE_UNMASK = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK;
-const COMMAND_AT = (7n << 40n) + 4n;
+const BAR2 = 2n << 40n;
+const CONFIG = 7n << 40n;
+const COMMAND_AT = CONFIG + 4n;
+const BUS_MASTER = 4;
 const INTX_DISABLE = 0x400;
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ''; // closed meanwhile
+  }
+}
 
 describeWithCompiler('the interrupts of an emulated device', () => {
   const start = useShimRuns();
@@ -54,8 +73,8 @@ describeWithCompiler('the interrupts of an emulated device', () => {
     }
 
     /** `OK` or an errno. */
-    async set(index: number, flags: number, count: number, fds: readonly number[] = []): Promise<string> {
-      const head = vfio_irq_set.encode({ argsz: 20 + 4 * fds.length, flags, index, start: 0, count });
+    async set(index: number, flags: number, count: number, fds: readonly number[] = [], start = 0): Promise<string> {
+      const head = vfio_irq_set.encode({ argsz: 20 + 4 * fds.length, flags, index, start, count });
       const bytes = Buffer.concat([head, new Uint8Array(Int32Array.from(fds).buffer)]);
       return (await this.user.ioctl(this.device.fd, VFIO_DEVICE_SET_IRQS, bytes)).errno;
     }
@@ -79,6 +98,27 @@ describeWithCompiler('the interrupts of an emulated device', () => {
       const name = await this.user.argumentsOf(0);
       await this.user.puppet.put(name, new Uint8Array(BigUint64Array.of(1n).buffer));
       value(await this.user.puppet.call('write', [fd, `$${name}`, 8]));
+    }
+
+    async setCommand(command: number): Promise<void> {
+      value(await this.user.pwrite(this.device.fd, Uint8Array.of(command & 0xff, command >> 8), COMMAND_AT));
+    }
+
+    /** Has the device raise these vectors, a bit each. */
+    async ring(vectors: number): Promise<void> {
+      value(await this.user.pwrite(this.device.fd, Uint8Array.of(vectors, 0, 0, 0), BAR2 + BigInt(DOORBELL_AT)));
+    }
+
+    /** The pending bits of MSI-X. */
+    async pending(): Promise<number> {
+      const { bytes } = await this.user.pread(this.device.fd, 8, BAR2 + BigInt(PBA_AT));
+      return Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+    }
+
+    /** What the capability says. */
+    async msixEnabled(): Promise<boolean> {
+      const { bytes } = await this.user.pread(this.device.fd, 2, CONFIG + BigInt(msixAt + PCI_MSIX_FLAGS));
+      return (new DataView(bytes.buffer, bytes.byteOffset).getUint16(0, true) & PCI_MSIX_FLAGS_ENABLE) !== 0;
     }
 
     /** Has so many calls served, and between them so much time pass, that an interrupt of a thousand in a second would have come. */
@@ -130,16 +170,93 @@ describeWithCompiler('the interrupts of an emulated device', () => {
       expect(await user.set(INTX, NONE_UNMASK, 1)).toBe('OK');
       expect(await user.untilCounted(fd)).toBe(1);
     }
-    value(await user.user.pwrite(user.device.fd, Uint8Array.of(0, INTX_DISABLE >> 8), COMMAND_AT));
+    await user.setCommand(INTX_DISABLE);
     expect(await user.set(INTX, NONE_UNMASK, 1)).toBe('OK');
     await user.serveMany();
     expect(await user.counted(fd)).toBe(0);
-    value(await user.user.pwrite(user.device.fd, Uint8Array.of(0, 0), COMMAND_AT));
+    await user.setCommand(0);
     expect(await user.untilCounted(fd)).toBe(1);
     const { run } = user.user.puppet;
     run.end();
     expect(await run.ended()).toEqual({ code: 0, signal: null });
     expect(run.reports()[0]?.interrupts).toBeGreaterThan(6);
+  });
+
+  it.each([
+    ['MSI', MSI],
+    ['MSI-X', MSIX],
+  ])('%s: each vector has its eventfd, which survives who is killed', async (_, index) => {
+    const user = await User.start('qat,size=64K', true);
+    const fds = [await user.eventFd(), await user.eventFd(), await user.eventFd()];
+    const [first = -1, second = -1, third = -1] = fds;
+    expect(await user.set(index, EVENTFD_TRIGGER, 3, [first, -1, second])).toBe('OK');
+    expect(await user.set(INTX, EVENTFD_TRIGGER, 1, [first])).toBe('EINVAL');
+    await user.setCommand(BUS_MASTER);
+    await user.ring(0b101);
+    expect([await user.counted(first), await user.counted(second)]).toEqual([1, 1]);
+    await user.killSupervisor();
+    await user.ring(0b010);
+    await user.ring(0b001);
+    expect([await user.counted(first), await user.counted(second)]).toEqual([1, 0]);
+    expect(await user.pending()).toBe(index === MSIX ? 0b010 : 0); // masked, as it has no eventfd
+    expect(await user.msixEnabled()).toBe(index === MSIX);
+    if (index === MSIX) {
+      expect(await user.set(index, EVENTFD_TRIGGER, 1, [third], 1)).toBe('OK');
+      expect(await user.counted(third)).toBe(1);
+      expect(await user.pending()).toBe(0);
+    }
+    await user.setCommand(0);
+    await user.ring(0b001); // what is no bus master sends no message
+    expect(await user.counted(first)).toBe(0);
+    await user.killSupervisor();
+    expect(await user.set(index, NONE_TRIGGER, 0)).toBe('OK');
+    expect(await user.msixEnabled()).toBe(false);
+    await user.killSupervisor();
+    await user.setCommand(BUS_MASTER);
+    await user.ring(0b111);
+    expect([await user.counted(first), await user.counted(second), await user.counted(third)]).toEqual([0, 0, 0]);
+    expect(await user.set(INTX, EVENTFD_TRIGGER, 1, [third])).toBe('OK');
+    expect(await user.counted(third)).toBe(1); // the line is asserted since
+  });
+
+  it('MSI-X comes by itself, from one vector after the other', async () => {
+    const user = await User.start('vendor-v1,size=64K,irq=1000');
+    const fds = [await user.eventFd(), await user.eventFd(), await user.eventFd(), await user.eventFd()];
+    expect(await user.set(MSIX, EVENTFD_TRIGGER, 4, fds)).toBe('OK');
+    await user.serveMany();
+    for (const fd of fds) expect(await user.counted(fd)).toBe(0);
+    await user.setCommand(BUS_MASTER);
+    for (const fd of fds) expect(await user.untilCounted(fd)).toBeGreaterThan(0);
+  });
+
+  it('whatever is asked has an answer, and leaves no descriptor behind', async () => {
+    const user = await User.start('qat,size=64K,irq=1000');
+    const fds = [await user.eventFd(), await user.eventFd(), user.container, 0, -1, -2, 999, 2 ** 31 - 1];
+    const eventFdsOf = (pid: number): number =>
+      readdirSync(`/proc/${pid}/fd`).filter((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === 'anon_inode:[eventfd]').length;
+    const pid = await user.user.puppet.run.supervisor();
+    const before = eventFdsOf(pid);
+    const draw = chance(7);
+    for (let n = 0; n < 400; n += 1) {
+      const flags = draw(0x80);
+      const index = draw(6);
+      const start = draw(4) === 0 ? draw(2 ** 32) : draw(5);
+      const count = draw(8) === 0 ? draw(2 ** 32) : draw(5);
+      const argsz = draw(8) === 0 ? draw(2 ** 32) : 20 + 4 * 4;
+      const chosen = Array.from({ length: 4 }, () => fds[draw(fds.length)] ?? 0);
+      const head = vfio_irq_set.encode({ argsz, flags, index, start, count });
+      const bytes = Buffer.concat([head, new Uint8Array(Int32Array.from(chosen).buffer)]);
+      const { errno } = await user.user.ioctl(user.device.fd, VFIO_DEVICE_SET_IRQS, bytes);
+      expect(['OK', 'EINVAL', 'EBADF', 'ENOTTY', 'EBUSY', 'ERANGE', 'EFAULT']).toContain(errno);
+    }
+    for (const index of [INTX, REQ]) {
+      const off = await user.set(index, NONE_TRIGGER, 0);
+      expect(['OK', 'EINVAL']).toContain(off);
+    }
+    for (const index of [MSI, MSIX, ERR]) await user.set(index, NONE_TRIGGER, 0);
+    expect(await user.user.puppet.run.supervisor()).toBe(pid);
+    expect(eventFdsOf(pid)).toBe(before);
+    expect(user.user.puppet.run.stderr).not.toContain('internal error');
   });
 
   it('INTx is unmasked by an eventfd, by a successor too', async () => {

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readMsixBar } from '../../../src/interpose/emulated/msix-bar.ts';
+import { DOORBELL_AT, readMsixBar, writeMsixBar } from '../../../src/interpose/emulated/msix-bar.ts';
 import { KEPT_SIZE, PciConfig } from '../../../src/interpose/emulated/pci-config.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
 import { barSize, configSpace } from '../../../src/sim/pci.ts';
-import { expAt, MSI_VECTORS, MSIX_VECTORS, msiAt, msixAt, pmAt } from '../../../src/sim/pci-capabilities.ts';
+import { expAt, MSI_VECTORS, MSIX_VECTORS, PBA_AT, msiAt, msixAt, pmAt } from '../../../src/sim/pci-capabilities.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 
 function configOf(spec: string): { bytes: Uint8Array; view: DataView; config: PciConfig; bar: number } {
@@ -238,14 +238,29 @@ describe('capabilities', () => {
 });
 
 describe('the BAR of MSI-X', () => {
-  it('has ones where the table is, and zeros behind it', () => {
+  it('has ones where the table is, then the pending bits and the doorbell, and zeros between them', () => {
     const whole = new Uint8Array(4096).fill(0xff, 0, 16 * MSIX_VECTORS);
+    const irqs = { pendingVectors: 0b1010, raised: 0x1_1234_5678, ring: () => {} };
+    whole[PBA_AT] = 0b1010;
+    whole.set([0x78, 0x56, 0x34, 0x12], DOORBELL_AT);
     fc.assert(
       fc.property(fc.nat(4095), fc.integer({ min: 1, max: 200 }), (offset, length) => {
         const into = new Uint8Array(Math.min(length, 4096 - offset)).fill(0x55);
-        readMsixBar(offset, into);
+        readMsixBar(irqs, offset, into);
         expect(into).toBeBytes(whole.subarray(offset, offset + into.length));
       }),
     );
+  });
+
+  it('rings for what is written to the doorbell as a whole, and for nothing else', () => {
+    const rung: number[] = [];
+    const irqs = { pendingVectors: 0, raised: 0, ring: (vectors: number) => void rung.push(vectors) };
+    for (const offset of [0, PBA_AT, DOORBELL_AT - 4, DOORBELL_AT - 1, DOORBELL_AT + 1, DOORBELL_AT + 4]) {
+      writeMsixBar(irqs, offset, Uint8Array.of(1, 2, 3, 4));
+    }
+    for (const length of [1, 2, 8]) writeMsixBar(irqs, DOORBELL_AT, new Uint8Array(length).fill(1));
+    expect(rung).toEqual([]);
+    writeMsixBar(irqs, DOORBELL_AT, Uint8Array.of(5, 0, 0, 0x80));
+    expect(rung).toEqual([0x8000_0005]);
   });
 });

@@ -51,7 +51,7 @@ class Bed {
   readonly live = irq_live.view(new Uint8Array(irq_live.size));
   readonly given: Counter[] = [];
   readonly watched = new Set<Counter>();
-  readonly shown: [number, boolean][] = [];
+  readonly shown: [number, number][] = [];
   kept: ReadonlyMap<number, Counter> = new Map();
   interrupts = this.open();
 
@@ -63,7 +63,7 @@ class Bed {
       ...(kept && { kept }),
       keep: (events) => (this.kept = new Map(events)),
       watch: (event, isWatched) => void (isWatched ? this.watched.add(event) : this.watched.delete(event)),
-      show: (index, isEnabled) => void this.shown.push([index, isEnabled]),
+      show: (index, vectors) => void this.shown.push([index, vectors]),
     });
   }
 
@@ -229,7 +229,7 @@ describe.each([
     expect(bed.set(index, TRIGGER, NONE, 1)).toBe('EINVAL');
     expect(bed.set(index, TRIGGER, EVENTFD, 0)).toBe('ERANGE');
     expect(bed.set(index, TRIGGER, EVENTFD, 3, [1, -1, 2])).toBe('OK');
-    expect(bed.shown).toEqual([[index, true]]);
+    expect(bed.shown).toEqual([[index, 3]]);
     for (let n = 0; n < 6; n += 1) bed.interrupts.raise(n);
     expect(bed.counts).toEqual([2, 2]);
     expect(bed.set(index, TRIGGER, BOOL, 3, [1, 1, 0])).toBe('OK');
@@ -239,7 +239,7 @@ describe.each([
     for (const action of [MASK, UNMASK]) expect(bed.set(index, action, NONE, 1)).toBe('ENOTTY');
     expect(bed.set(index, TRIGGER, NONE, 0)).toBe('OK');
     expect(bed.given.map(({ isOpen }) => isOpen)).toEqual([false, false]);
-    expect(bed.shown.at(-1)).toEqual([index, false]);
+    expect(bed.shown.at(-1)).toEqual([index, 0]);
   });
 
   it('excludes the others until it is off', () => {
