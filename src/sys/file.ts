@@ -69,6 +69,14 @@ export function isAnonymous(fd: number): boolean {
   return (view.stx_mode & constants.S_IFMT) === 0;
 }
 
+const MEMORY_TYPES: ReadonlySet<number> = new Set([constants.S_IFREG, constants.S_IFCHR, constants.S_IFBLK]);
+
+/** True for a file, or for a device that may have memory: for no socket, pipe, directory or counter. */
+export function isMemoryFile(fd: number): boolean {
+  look(fd);
+  return MEMORY_TYPES.has(view.stx_mode & constants.S_IFMT);
+}
+
 /** The flags of the open file behind a descriptor of another process (fcntl(2): F_GETFL); `undefined` if it has no such descriptor. */
 export function openFlagsOf(tid: number, fd: number): number | undefined {
   using own = fd < 0 ? undefined : duplicateFd(tid, fd);

@@ -187,6 +187,24 @@ export function makeRoomToSend(socket: number, bytes: number): void {
   withAddress(value, (at) => trySyscall('setsockopt', socket, SOL_SOCKET, SO_SNDBUF, at, value.byteLength));
 }
 
+/** `SO_TYPE`, `SO_ACCEPTCONN` and `SO_DOMAIN` (asm-generic/socket.h). */
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
+const SO_DOMAIN = 39;
+
+/** True for a descriptor of a UNIX socket that carries bytes and does not listen: what vfio-user is spoken over. */
+export function carriesMessages(fd: number): boolean {
+  const option = (name: number): number | undefined => {
+    const value = new Int32Array(1);
+    const size = Uint32Array.of(value.byteLength);
+    const result = withAddress(value, (at) =>
+      withAddress(size, (sizeAt) => trySyscall('getsockopt', fd, SOL_SOCKET, name, at, sizeAt)),
+    );
+    return result < 0 ? undefined : value[0];
+  };
+  return option(SO_DOMAIN) === AF_UNIX && option(SO_TYPE) === SOCK_STREAM && option(SO_ACCEPTCONN) === 0;
+}
+
 /** `SO_PEERCRED` (asm-generic/socket.h), and what it gives: `struct ucred` (linux/socket.h). */
 const SO_PEERCRED = 17;
 const ucred = struct('ucred', 12, { pid: ['s32', 0], uid: ['u32', 4], gid: ['u32', 8] });

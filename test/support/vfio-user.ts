@@ -1,4 +1,6 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -18,9 +20,11 @@ import { Server, type ConnectOptions } from '../../src/vfio-user/client/server.t
 import { SocketPort } from '../../src/vfio-user/client/socket-port.ts';
 import { identifySocket } from '../../src/vfio-user/client/identify-socket.ts';
 import { poll, within } from '../../src/vmm/deadline.ts';
+import type { Alteration } from './altering-relay.ts';
 
 /** The thread of `serve` and `proxy`, as the command starts it. */
 const WORKER = fileURLToPath(new URL('../../dist/cli/service-worker.js', import.meta.url));
+const RELAY = fileURLToPath(new URL('altering-relay.ts', import.meta.url));
 const PATIENCE = 20_000;
 
 const UNRECORDED: ServeOrder['recording'] = { recordLimit: '256M' };
@@ -53,6 +57,30 @@ export class Services {
       recording: UNRECORDED,
       ...options,
     });
+  }
+
+  /** Puts a program before a server that hands on what both say, with the descriptors of replies as `alter` says. */
+  async relay(server: string): Promise<{ readonly path: string; readonly alter: (how: Alteration) => void }> {
+    const path = this.#path('relay');
+    const file = this.#path('alteration');
+    const alter = (how: Alteration): void => {
+      writeFileSync(`${file}.new`, JSON.stringify(how));
+      renameSync(`${file}.new`, file);
+    };
+    alter({});
+    const child = spawn(process.execPath, ['--import', 'tsx', RELAY, path, server, file], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const end = once(child, 'exit');
+    this.#ends.push(async () => {
+      child.kill();
+      await within(end, PATIENCE, 'the relay to end');
+      for (const each of [path, file]) rmSync(each, { force: true });
+    });
+    const failed = end.then(() => Promise.reject(new Error('the relay has ended')));
+    failed.catch(() => {}); // it is told to
+    await Promise.race([within(once(child.stdout, 'data'), PATIENCE, 'the relay to listen'), failed]);
+    return { path, alter };
   }
 
   #path(what: string): string {

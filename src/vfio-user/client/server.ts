@@ -1,6 +1,6 @@
 import { VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE, VFIO_USER_VERSION } from '../../abi/vfio-user.ts';
 import { ShimError } from '../../error.ts';
-import { connectNow } from '../../sys/message-socket.ts';
+import { carriesMessages, connectNow } from '../../sys/message-socket.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { sleepUntilReady } from '../../wait.ts';
 import { Connection, OFFERED_FDS, type Stop } from '../wire/connection.ts';
@@ -32,9 +32,12 @@ export class Server {
   readonly twin: Link | undefined;
   /** The most bytes that this side has said to take. */
   readonly #told: number;
+  /** The most descriptors that it has said to take with a message. */
+  readonly mostFds: number;
 
   private constructor(link: Link, version: Version, told: Version, twin: Link | undefined) {
     this.#told = Math.max(1, told.maxDataXferSize);
+    this.mostFds = told.maxMsgFds;
     this.link = link;
     link.beside = twin;
     this.version = version;
@@ -140,6 +143,10 @@ function twinOf(reply: Message, version: Version, main: Connection, options: Con
   if (!supported) return undefined;
   const fd = takeFd(reply, fdIndex);
   if (fd === undefined) throw main.violated('has a twin socket, and has not sent it');
+  if (!carriesMessages(fd.number)) {
+    fd.close();
+    throw main.violated('has sent what is no UNIX socket for its twin socket');
+  }
   const { timeout, stop } = main;
   const connection = new Connection(fd, { peer: 'the server, on its twin socket,', timeout, stop });
   const twin: Link = new Link(connection, (message) => options.onCommand?.(message, twin));

@@ -26,6 +26,7 @@ import type { Pointed, RegionPlace, VfioPort } from '../../vfio/port.ts';
 import { answerTo, checked, type Asked } from '../wire/link.ts';
 import { closeFds } from '../wire/message.ts';
 import type { Messages, Place } from './buffered-v1.ts';
+import { siftReplyFds } from './reply-fds.ts';
 import { RegionFiles } from './region-files.ts';
 import type { Server } from './server.ts';
 import { MessageSessions } from './sessions.ts';
@@ -68,6 +69,7 @@ export class SocketPort implements VfioPort, Messages {
     const { link } = this.#server;
     const reply = link.ask({ command: VFIO_USER_DEVICE_GET_REGION_INFO, name, body: argument });
     try {
+      siftReplyFds(reply, VFIO_USER_DEVICE_GET_REGION_INFO, this.#server.mostFds);
       fill(argument, checked(reply, name, link.connection.peer).body, vfio_region_info.size, name);
       this.#files.note(argument, reply);
     } finally {

@@ -46,7 +46,7 @@ import { sleepUntilReady, whenReady } from '../../wait.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
-import { answerInfo, answerSetIrqs, INFO_REQUESTS, isWhole } from '../server/device-info.ts';
+import { answerInfo, answerSetIrqs, INFO_REQUESTS, regionAnswer } from '../server/device-info.ts';
 import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
 import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
 import { answerAccess, REGION_ACCESSES, type RegionMemory } from '../server/region-access.ts';
@@ -163,7 +163,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   #answered(client: Client, message: Message): { body: Uint8Array; fds?: readonly number[] } {
     const { command, body } = message;
     if (command === VFIO_USER_DEVICE_GET_REGION_INFO) return this.#regionInfo(message);
-    if (INFO_REQUESTS.has(command)) return { body: answerInfo(message, this, this.#regions) };
+    if (INFO_REQUESTS.has(command)) return { body: answerInfo(message, this, this.#regions).answer };
     if (REGION_ACCESSES.has(command)) {
       return { body: answerAccess(message, this, VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE) };
     }
@@ -202,9 +202,9 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   }
 
   #regionInfo(message: Message): { body: Uint8Array; fds: readonly number[] } {
-    const body = answerInfo(message, this, this.#regions);
+    const { body, isWhole } = regionAnswer(answerInfo(message, this, this.#regions));
     const file = this.#mappable.get(vfio_region_info.decode(body).index);
-    return { body, fds: file !== undefined && isWhole(body) ? [file] : [] };
+    return { body, fds: file !== undefined && isWhole ? [file] : [] };
   }
 
   /** No part of a region has a descriptor of its own to be written to. */

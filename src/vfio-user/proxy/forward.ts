@@ -8,6 +8,7 @@ import { VFIO_DEVICE_FEATURE_MASK, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE } from '
 import { VFIO_DEVICE_FEATURE_SET, vfio_device_feature, vfio_device_feature_mig_state } from '../../abi/vfio-v2.ts';
 import { isV2State } from '../../v2/states.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
+import { siftReplyFds } from '../client/reply-fds.ts';
 import { MOST_SENT, type Server } from '../client/server.ts';
 import type { Client } from '../server/client.ts';
 import { inBody } from '../server/body.ts';
@@ -53,6 +54,7 @@ export function asked(server: Server, message: Message): Message | undefined {
   }
   const reply = server.link.ask(request);
   try {
+    siftReplyFds(reply, command, server.mostFds);
     return checked(reply, request.name, server.link.connection.peer);
   } catch (error) {
     closeFds(reply);

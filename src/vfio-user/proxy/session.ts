@@ -34,7 +34,7 @@ import { SocketPort } from '../client/socket-port.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
 import { answerFeature } from '../server/device-feature.ts';
-import { infoArgument, isWhole } from '../server/device-info.ts';
+import { infoArgument, regionAnswer } from '../server/device-info.ts';
 import { answerRead, answerWrite } from '../server/migration-data.ts';
 import {
   accessIn,
@@ -89,20 +89,25 @@ export class ProxySession implements RegionMemory {
     this.#client = client;
     this.#server = server;
     this.#port = new SocketPort(server);
-    const { recorder } = options;
-    const found = identifySocket(this.#port);
-    this.#device = found && recorder ? observe(found, (event) => recorder.driver(event)) : found;
-    this.#recorder = recorder;
-    this.#regions = deviceInfo(this.#port).regions;
-    const protocol = this.#device?.protocol;
-    if (protocol === 'v1') this.#own = findMigrationRegion(this.#port)?.index;
-    if (this.#device !== undefined) this.#translation = translate(this.#device, options);
-    this.#shown = this.#translation?.region && (this.#own ?? Math.max(this.#regions, VFU_PCI_DEV_MIGR_REGION_IDX));
-    if (protocol === 'v1') this.#log = featureLog(new DirtyPagesLog(server, this.#mapped, pageSizeOf(server)));
-    else if (protocol === 'v2') {
-      const log = dmaLogOf(this.#port);
-      this.#log = log && featureLog(log);
-      if (options.present !== 'v2') this.#dirty = new DirtyTranslation(log ?? allDirty(options.warn));
+    this.#recorder = options.recorder;
+    try {
+      const { recorder } = options;
+      const found = identifySocket(this.#port);
+      this.#device = found && recorder ? observe(found, (event) => recorder.driver(event)) : found;
+      this.#regions = deviceInfo(this.#port).regions;
+      const protocol = this.#device?.protocol;
+      if (protocol === 'v1') this.#own = findMigrationRegion(this.#port)?.index;
+      if (this.#device !== undefined) this.#translation = translate(this.#device, options);
+      this.#shown = this.#translation?.region && (this.#own ?? Math.max(this.#regions, VFU_PCI_DEV_MIGR_REGION_IDX));
+      if (protocol === 'v1') this.#log = featureLog(new DirtyPagesLog(server, this.#mapped, pageSizeOf(server)));
+      else if (protocol === 'v2') {
+        const log = dmaLogOf(this.#port);
+        this.#log = log && featureLog(log);
+        if (options.present !== 'v2') this.#dirty = new DirtyTranslation(log ?? allDirty(options.warn));
+      }
+    } catch (error) {
+      this.#closeFiles();
+      throw error;
     }
     this.#hidesOwn = this.#own !== undefined && options.present === 'v2';
     this.#showsV2 = options.present !== 'v1';
@@ -193,8 +198,8 @@ export class ProxySession implements RegionMemory {
       const { dataSection } = region;
       const shown = { generation: 'v1', offset: 0n, dataSection, mappable: true } as const;
       if (!addedRegionInfo(argument, index, shown)) throw refuse('EINVAL', 'GET_REGION_INFO: argsz');
-      const { answer } = argument;
-      return { body: answer, fds: regionFile !== undefined && isWhole(answer) ? [regionFile.number] : [] };
+      const { body: answer, isWhole } = regionAnswer(argument);
+      return { body: answer, fds: regionFile !== undefined && isWhole ? [regionFile.number] : [] };
     }
     if (this.#hidesOwn && index === this.#own) throw refuse('EINVAL', `GET_REGION_INFO: no region ${index}`);
     if (this.#shown !== undefined && index >= this.#regions)
@@ -286,9 +291,13 @@ export class ProxySession implements RegionMemory {
         release(this.#device);
       }
     } finally {
-      this.#translation?.close();
-      this.#port.close();
+      this.#closeFiles();
     }
+  }
+
+  #closeFiles(): void {
+    this.#translation?.close();
+    this.#port.close();
   }
 }
 

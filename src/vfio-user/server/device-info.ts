@@ -38,15 +38,22 @@ export function infoArgument(body: Uint8Array): MessageArgument {
   if (argsz < 4) throw refuse('EINVAL', `a struct of ${body.length} bytes, argsz ${argsz}`);
   const struct = new Uint8Array(Math.min(argsz, MAX_INFO));
   struct.set(body.subarray(0, struct.length));
+  new DataView(struct.buffer).setUint32(0, struct.length, true);
   return new MessageArgument(struct);
 }
 
 /**
- * Whether an answer to a GET_REGION_INFO has all that there is to say: a file of the region goes beside that alone. libvfio-user's client
- * takes none with an answer that had no room for the capabilities (1569a37, lib/tran_sock.c: tran_sock_recv_fds).
+ * The answer to a GET_REGION_INFO, and whether it has all that there is to say: a file of the region goes beside that alone. libvfio-user's client
+ * takes none with an answer that had no room for the capabilities (1569a37, lib/tran_sock.c: tran_sock_recv_fds). The kernel leaves `argsz` as it
+ * was if there was room enough; here it is what the answer has (lib/libvfio-user.c: handle_device_get_region_info).
  */
-export function isWhole(answer: Uint8Array): boolean {
-  return vfio_region_info.decode(answer).argsz <= answer.length;
+export function regionAnswer({ struct, answer }: MessageArgument): {
+  readonly body: Uint8Array;
+  readonly isWhole: boolean;
+} {
+  const isWhole = vfio_region_info.decode(answer).argsz <= struct.length;
+  if (isWhole) vfio_region_info.view(answer).argsz = answer.length;
+  return { body: answer, isWhole };
 }
 
 const noDataFd = (): void => {};
@@ -54,14 +61,14 @@ const noEventFd = (): never => {
   throw refuse('EBADF', 'no descriptor goes beside this message');
 };
 
-/** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO: the reply's body. */
-export function answerInfo({ command, body }: Message, host: DeviceHost, regions: DeviceRegions): Uint8Array {
+/** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO: the struct, and the answer in it. */
+export function answerInfo({ command, body }: Message, host: DeviceHost, regions: DeviceRegions): MessageArgument {
   const argument = infoArgument(body);
   deviceRequest(argument, INFO_REQUESTS.get(command) ?? 0, host, regions, {
     openDataFd: noDataFd,
     takeEventFd: noEventFd,
   });
-  return argument.answer;
+  return argument;
 }
 
 /** The most interrupts of an index (linux/pci_regs.h: PCI_MSIX_FLAGS_QSIZE). */

@@ -1,4 +1,3 @@
-import { fstatSync } from 'node:fs';
 import {
   VFIO_USER_DIRTY_PAGES,
   VFIO_USER_DMA_MAP,
@@ -20,6 +19,7 @@ import {
   vfio_iommu_type1_dirty_bitmap_get,
 } from '../../abi/vfio-iommu.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
+import { isMemoryFile } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import type { ContainerHost, ContainerState } from '../../vfio/server/container.ts';
 import { containerRequest } from '../../vfio/server/container-requests.ts';
@@ -112,7 +112,8 @@ export class ClientDma implements ContainerHost {
     const isFile = fds.length === 1;
     const kinds = VFIO_USER_F_DMA_REGION_MMAP | VFIO_USER_F_DMA_REGION_FILE_IO;
     if (!isFile && (map.flags & kinds) !== 0) throw refuse('EINVAL', 'DMA_MAP: of a file, without its descriptor');
-    if (isFile && !isMemory(fds[0])) throw refuse('EINVAL', 'DMA_MAP: the descriptor is none of a file');
+    if (isFile && (fds[0] === undefined || !isMemoryFile(fds[0].number)))
+      throw refuse('EINVAL', 'DMA_MAP: the descriptor is none of a file');
     this.#number += 1n;
     // who is asked to access memory is told where by its address
     const offset = isFile ? map.offset : map.addr;
@@ -180,13 +181,6 @@ export class ClientDma implements ContainerHost {
     this.#files.clear();
     this.mappings = noMappings();
   }
-}
-
-/** A file, or a device that has memory: no socket, pipe or counter. */
-function isMemory(fd: OwnedFd | undefined): boolean {
-  if (fd === undefined) return false;
-  const found = fstatSync(fd.number);
-  return found.isFile() || found.isCharacterDevice() || found.isBlockDevice();
 }
 
 function noMappings(): DmaMappings {
