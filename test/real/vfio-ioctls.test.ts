@@ -1,0 +1,67 @@
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { DeviceReport } from '../../src/interpose/serve/report.ts';
+import { requireCli } from '../../tools/vmm/cli.ts';
+import { because, lacksForRun } from '../support/host.ts';
+import { patient } from '../support/patience.ts';
+import { useShimRuns } from '../support/shim-run.ts';
+import { missingClient, vfioIoctlsClient } from '../support/vfio-ioctls.ts';
+import { useTestBed } from './bed.ts';
+
+const TIMEOUT = patient(120_000);
+const SIZE = 65_536;
+const reason = lacksForRun() ?? missingClient;
+
+/** What the client writes to BAR0, which becomes the device's memory. */
+const words = Uint32Array.from({ length: SIZE / 4 }, (_, n) => Math.imul(n, 2_654_435_761) >>> 0);
+const MEMORY = createHash('sha256').update(new Uint8Array(words.buffer)).digest('hex');
+
+describe.skipIf(reason !== undefined)(`rust-vmm's vfio-ioctls, as Cloud Hypervisor uses it${because(reason)}`, () => {
+  const start = useShimRuns();
+  const bed = useTestBed();
+  let client = '';
+  beforeAll(() => {
+    requireCli();
+    client = vfioIoctlsClient();
+  }, TIMEOUT);
+
+  async function run(mode: 'save' | 'restore', driver: string): Promise<{ said: string[]; report: DeviceReport }> {
+    const device = `${driver},size=${SIZE},dma=2000,dma-at=5G+64K`;
+    const script = `exec "$0" ${mode} "$VFIO_SHIM_SYSFS/0000:90:00.0" "$1"`;
+    const command = ['sh', '-c', script, client, bed().path('state')];
+    const target = start(command, { devices: [device], options: ['--present', 'v2'], json: true });
+    target.end();
+    expect(await target.ended(TIMEOUT), target.describe()).toEqual({ code: 0, signal: null });
+    const [report] = target.reports();
+    if (report === undefined) throw new Error(target.describe());
+    return { said: target.stdout.split('\n').filter((line) => line !== '' && !line.startsWith('{')), report };
+  }
+
+  it.each([
+    ['qat', 7],
+    ['mlx5', 7],
+    ['pds', 3],
+    ['vendor-v1', 5],
+  ])('opens, uses, saves, restores and closes a %s', { timeout: TIMEOUT }, async (driver, flags) => {
+    const saved = await run('save', driver);
+    const usual = [/^capabilities \[\d+(, \d+)*\]$/, new RegExp(`^migration flags ${flags}$`)];
+    const messages = [/^(no|\d+ of) MSI$/, /^(no|\d+ of) MSI-X$/];
+    const bytes = statSync(bed().path('state')).size;
+    const lines = (all: readonly (string | RegExp)[]): unknown[] =>
+      all.map((line) => (typeof line === 'string' ? line : expect.stringMatching(line)));
+    expect(saved.said.filter((line) => !line.startsWith('WARN'))).toEqual(
+      lines([...usual, ...messages, 'written to by DMA', `saved ${bytes} bytes`, 'closed']),
+    );
+    expect(saved.report).toMatchObject({ bytesOut: bytes, bytesIn: 0, sha256: MEMORY });
+    const restored = await run('restore', driver);
+    expect(restored.said.filter((line) => !line.startsWith('WARN'))).toEqual(
+      lines([...usual, 'restored', 'written to by DMA', 'closed']),
+    );
+    expect(restored.report).toMatchObject({ bytesOut: 0, bytesIn: bytes, sha256: MEMORY });
+    // all that it may have to say of a device: the error interrupt is of PCI Express
+    for (const line of [...saved.said, ...restored.said].filter((each) => each.startsWith('WARN'))) {
+      expect(line).toBe('WARN: Could not get VFIO IRQ info for index 3');
+    }
+  });
+});
