@@ -38,8 +38,8 @@ export interface ConfigSpace {
 
 /**
  * The configuration space of a simulated device: a type 0 header with BAR0, the BAR of MSI-X, an INTx pin, and capabilities. What can be
- * written of the header is COMMAND's bits, where the BARs are, and bytes that mean nothing to the device. STATUS is not among it:
- * to write a bit there clears it. All else is as it is: there is no other BAR, and no ROM.
+ * written of the header is COMMAND's bits, where the BARs are, and bytes that mean nothing to the device; what vfio-pci keeps from a function, as
+ * STATUS, is not among it (init_pci_cap_basic_perm). All else is as it is: there is no other BAR, and no ROM.
  */
 export function configSpace(spec: SimSpec): ConfigSpace {
   const space = { initial: new Uint8Array(spec.config), writable: new Uint8Array(spec.config) };

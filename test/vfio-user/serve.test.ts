@@ -14,10 +14,12 @@ import { stateName } from '../../src/device/migratable.ts';
 import { createEventFd } from '../../src/sys/fd.ts';
 import { syscall, withAddress } from '../../src/sys/libc.ts';
 import { createSharedMemory, mapSharedMemory } from '../../src/sys/memory.ts';
+import { pciConfig } from '../../src/sim/pci.ts';
+import { parseSpec } from '../../src/sim/spec.ts';
 import { V1RegisterAccess } from '../../src/v1/registers.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { dmaLogOf } from '../../src/vfio/client/port-dma-log.ts';
-import { deviceInfo } from '../../src/vfio/client/device-info.ts';
+import { deviceInfo, regionInfo } from '../../src/vfio/client/device-info.ts';
 import { checked } from '../../src/vfio-user/wire/link.ts';
 import { TestClient, useServices } from '../support/vfio-user.ts';
 
@@ -70,6 +72,43 @@ describe('a simulated device behind a socket', () => {
       second.close();
     },
   );
+
+  it('has the config space and the BARs of one under run, and is reset by what is written there', async () => {
+    const spec = 'qat,size=64K,config=4096';
+    const client = new TestClient(await services().serve(spec));
+    const { port, device } = client;
+    const regions = [0, 1, 2, 6, 7].map((index) => regionInfo(port, index)?.size);
+    expect(regions).toEqual([65_536, 0, 4096, 0, 4096]);
+    const config = new Uint8Array(4096);
+    port.read({ index: 7, offset: 0n }, 0, config);
+    expect(config).toBeBytes(pciConfig(parseSpec(spec)));
+    const table = new Uint8Array(96);
+    port.write({ index: 2, offset: 0n }, 0, table);
+    port.read({ index: 2, offset: 0n }, 0, table);
+    expect(table).toBeBytes(new Uint8Array(96).fill(0xff, 0, 64));
+
+    const PM_CTRL = 0x44;
+    const DEVCTL = 0x74;
+    const FLR = 0x8000;
+    const word = (at: number, value: number): void => {
+      port.write({ index: 7, offset: 0n }, at, new Uint8Array(Uint16Array.of(value).buffer));
+    };
+    if (device.protocol !== 'v2') throw new Error(device.protocol);
+    device.device.setState(V2.STOP_COPY);
+    word(PM_CTRL, 3);
+    expect(device.device.getState()).toBe(V2.STOP_COPY);
+    word(DEVCTL, FLR | 0x2810);
+    expect(device.device.getState()).toBe(V2.RUNNING);
+    port.read({ index: 7, offset: 0n }, 0, config);
+    expect(config).toBeBytes(pciConfig(parseSpec(spec)));
+    device.device.setState(V2.STOP_COPY);
+    word(PM_CTRL, 3);
+    port.reset();
+    expect(device.device.getState()).toBe(V2.RUNNING);
+    port.read({ index: 7, offset: 0n }, 0, config);
+    expect(config).toBeBytes(pciConfig(parseSpec(spec)));
+    client.close();
+  });
 
   it('refuses what no device answers, and goes on', async () => {
     const client = new TestClient(await services().serve('qat,size=64K'));

@@ -15,13 +15,9 @@ import {
   PCI_PM_CTRL,
   PCI_PM_CTRL_NO_SOFT_RESET,
   PCI_PM_CTRL_STATE_MASK,
-  PCI_STATUS,
 } from '../../abi/pci.ts';
 import type { ConfigSpace } from '../../sim/pci.ts';
 import { expAt, msiAt, msixAt, pmAt } from '../../sim/pci-capabilities.ts';
-
-/** The bits of STATUS's two bytes that are cleared by writing them. */
-const CLEARED = [0x00, 0xf9] as const;
 
 /** The power states that there are (PCI_PM_CTRL_STATE_MASK). */
 const D0 = 0;
@@ -70,7 +66,7 @@ export class PciConfig {
       const at = offset + n;
       const old = bytes[at] ?? 0;
       const mask = this.#space.writable[at] ?? 0;
-      bytes[at] = ((old & ~mask) | (value & mask)) & ~(value & (CLEARED[at - PCI_STATUS] ?? 0));
+      bytes[at] = (old & ~mask) | (value & mask);
       if (at === pmAt + PCI_PM_CTRL) resets ||= this.#setPowerState(value & PCI_PM_CTRL_STATE_MASK);
       if (at === msiAt + PCI_MSI_FLAGS) this.#limitMsi();
     }

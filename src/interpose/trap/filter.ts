@@ -44,8 +44,8 @@ interface Traps {
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, accesses at
  * offsets in the virtual regions' window, opening files for reading and writing, since the emulated nodes under /dev exist nowhere else, and
- * what is done at an offset behind BAR0 but a read of config space: a write to it, and whatever is of a region that is not there. All the
- * rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
+ * what is done at an offset behind BAR0 but a read of config space: a write to it, and whatever is of MSI-X's BAR, or of a region that is not there. All
+ * the rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
  * program makes while it is loaded: it waits for its supervisor then.
