@@ -24,7 +24,6 @@ import type { Alteration } from './altering-relay.ts';
 
 /** The thread of `serve` and `proxy`, as the command starts it. */
 const WORKER = fileURLToPath(new URL('../../dist/cli/service-worker.js', import.meta.url));
-const RELAY = fileURLToPath(new URL('altering-relay.ts', import.meta.url));
 const PATIENCE = 20_000;
 
 const UNRECORDED: ServeOrder['recording'] = { recordLimit: '256M' };
@@ -68,19 +67,32 @@ export class Services {
       renameSync(`${file}.new`, file);
     };
     alter({});
-    const child = spawn(process.execPath, ['--import', 'tsx', RELAY, path, server, file], {
+    await this.#program('altering-relay.ts', [path, server, file], [path, file]);
+    return { path, alter };
+  }
+
+  /** Serves a device without a state, of which region 0 says how often it was saved and loaded, and how many bytes came. */
+  async serveEmpty(protocol: 'v1' | 'v2'): Promise<string> {
+    const path = this.#path('empty');
+    await this.#program('empty-server.ts', [path, protocol], [path]);
+    return path;
+  }
+
+  /** Starts a program that says when it listens; `left`: files that it leaves behind. */
+  async #program(name: string, args: readonly string[], left: readonly string[]): Promise<void> {
+    const program = fileURLToPath(new URL(name, import.meta.url));
+    const child = spawn(process.execPath, ['--import', 'tsx', program, ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const end = once(child, 'exit');
     this.#ends.push(async () => {
       child.kill();
-      await within(end, PATIENCE, 'the relay to end');
-      for (const each of [path, file]) rmSync(each, { force: true });
+      await within(end, PATIENCE, `${name} to end`);
+      for (const each of left) rmSync(each, { force: true });
     });
-    const failed = end.then(() => Promise.reject(new Error('the relay has ended')));
+    const failed = end.then(() => Promise.reject(new Error(`${name} has ended`)));
     failed.catch(() => {}); // it is told to
-    await Promise.race([within(once(child.stdout, 'data'), PATIENCE, 'the relay to listen'), failed]);
-    return { path, alter };
+    await Promise.race([within(once(child.stdout, 'data'), PATIENCE, `${name} to listen`), failed]);
   }
 
   #path(what: string): string {
@@ -155,28 +167,43 @@ export class TestClient {
   /** What the guest sees: the beginning of BAR0, by messages. */
   bar(size: number): Uint8Array {
     const bytes = new Uint8Array(size);
-    for (let at = 0; at < size;) at += this.port.read({ index: 0, offset: 0n }, at, bytes.subarray(at));
+    this.readBar(0, bytes);
     return bytes;
+  }
+
+  readBar(at: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length;)
+      done += this.port.read({ index: 0, offset: 0n }, at + done, into.subarray(done));
   }
 
   /** Saves the device, which is stopped by then, as a VMM of its protocol does. */
   save(): Uint8Array[] {
     const pieces: Uint8Array[] = [];
-    const sink = (piece: Uint8Array): void => void pieces.push(piece.slice());
+    this.saveTo((piece) => void pieces.push(piece.slice()));
+    return pieces;
+  }
+
+  /** The same, of which each piece is told as it comes. */
+  saveTo(sink: (piece: Uint8Array) => void): void {
     const { device } = this;
     const save = device.protocol === 'v2' ? new V2Save(device.device, sink) : new V1Save(v1Of(device), sink);
     save.setup();
     save.stop();
     save.complete();
-    return pieces;
   }
 
   restore(pieces: readonly Uint8Array[]): void {
+    const restore = this.restoring();
+    for (const piece of pieces) restore.load(piece);
+    restore.complete();
+  }
+
+  /** Begins to load a state, of which each piece is to be told. */
+  restoring(): V1Restore | V2Restore {
     const { device } = this;
     const restore = device.protocol === 'v2' ? new V2Restore(device.device) : new V1Restore(v1Of(device));
     restore.setup();
-    for (const piece of pieces) restore.load(piece);
-    restore.complete();
+    return restore;
   }
 
   close(): void {
