@@ -68,7 +68,7 @@ export type RegionEvent<P extends 'v1' | Draft, R extends string> = Told<P> &
         readonly offset: number;
         readonly bytes: number;
       } & Ended)
-    /** `VFIO_DEVICE_RESET`. */
+    /** `VFIO_DEVICE_RESET`, or what resets an emulated device besides: its bus, a write to its config space. */
     | ({ readonly call: 'reset' } & Ended)
   );
 

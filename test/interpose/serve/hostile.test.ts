@@ -8,8 +8,10 @@ import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_IRQ_INFO,
+  VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
+  VFIO_DEVICE_PCI_HOT_RESET,
   VFIO_DEVICE_SET_IRQS,
   VFIO_DMA_MAP_FLAG_READ,
   VFIO_GET_API_VERSION,
@@ -123,6 +125,8 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
         VFIO_DEVICE_GET_IRQ_INFO,
         VFIO_DEVICE_SET_IRQS,
         VFIO_DEVICE_FEATURE,
+        VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
+        VFIO_DEVICE_PCI_HOT_RESET,
       ].flatMap((command): [number, number][] => [
         [first.fd, command],
         [second.fd, command],
@@ -152,6 +156,8 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
       [first.fd, VFIO_DEVICE_GET_REGION_INFO],
       [first.fd, VFIO_DEVICE_GET_IRQ_INFO],
       [first.fd, VFIO_DEVICE_SET_IRQS],
+      [first.fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO],
+      [first.fd, VFIO_DEVICE_PCI_HOT_RESET],
     ];
     for (const [fd, command] of commands) {
       for (const argsz of numbers) {
@@ -161,13 +167,36 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
           new DataView(bytes.buffer).setUint32(0, argsz, true);
           await puppet.put('whole', bytes, 4032);
           const { errno } = await puppet.call('ioctl', [fd, command, '$whole+4032']);
-          expect(['OK', 'EINVAL', 'EFAULT'], `${command.toString(16)} argsz ${argsz}`).toContain(errno);
+          const errnos = [
+            'OK',
+            'EINVAL',
+            'EFAULT',
+            ...(command === VFIO_DEVICE_GET_PCI_HOT_RESET_INFO ? ['ENOSPC'] : []),
+          ];
+          expect(errnos, `${command.toString(16)} argsz ${argsz}`).toContain(errno);
         }
       }
     }
     const huge = vfio_irq_set.encode({ argsz: 0xffff_ffff, flags: 0x24, index: 0, start: 0, count: 0xffff_ffff });
     await puppet.put('whole', huge);
     expect((await puppet.call('ioctl', [first.fd, VFIO_DEVICE_SET_IRQS, '$whole'])).errno).toBe('EINVAL');
+    await checkServed(target, supervisor);
+  });
+
+  it('gets no more of config space and of the BAR of MSI-X than there is, whatever length it names', async () => {
+    const { puppet, first } = target;
+    await puppet.memory('small', 4096);
+    const [bar, config] = [2n << 40n, 7n << 40n];
+    for (const length of [4097, 0x7fff_ffff, 0xffff_ffff, 2n ** 40n, 2n ** 63n - 1n, 2n ** 64n - 1n]) {
+      expect((await puppet.call('pwrite64', [first.fd, '$small', length, config])).errno, `${length}`).toBe('EFAULT');
+      for (const call of ['pread64', 'pwrite64'] as const) {
+        expect(await puppet.call(call, [first.fd, '$small', length, bar]), `${call} ${length}`).toMatchObject({
+          errno: 'OK',
+          value: 4096n,
+        });
+        expect((await puppet.call(call, [first.fd, '$small+4092', length, bar])).errno).toBe('EFAULT');
+      }
+    }
     await checkServed(target, supervisor);
   });
 
