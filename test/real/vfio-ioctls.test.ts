@@ -45,23 +45,13 @@ describe.skipIf(reason !== undefined)(`rust-vmm's vfio-ioctls, as Cloud Hypervis
     ['vendor-v1', 5],
   ])('opens, uses, saves, restores and closes a %s', { timeout: TIMEOUT }, async (driver, flags) => {
     const saved = await run('save', driver);
-    const usual = [/^capabilities \[\d+(, \d+)*\]$/, new RegExp(`^migration flags ${flags}$`)];
-    const messages = [/^(no|\d+ of) MSI$/, /^(no|\d+ of) MSI-X$/];
+    const usual = ['capabilities [1, 5, 17, 16]', `migration flags ${flags}`]; // power management, MSI, MSI-X, PCI Express
     const bytes = statSync(bed().path('state')).size;
-    const lines = (all: readonly (string | RegExp)[]): unknown[] =>
-      all.map((line) => (typeof line === 'string' ? line : expect.stringMatching(line)));
-    expect(saved.said.filter((line) => !line.startsWith('WARN'))).toEqual(
-      lines([...usual, ...messages, 'written to by DMA', `saved ${bytes} bytes`, 'closed']),
-    );
+    const all = [...usual, '4 of MSI', '4 of MSI-X', 'written to by DMA', `saved ${bytes} bytes`, 'closed'];
+    expect(saved.said).toEqual(all); // vfio-ioctls has nothing to log
     expect(saved.report).toMatchObject({ bytesOut: bytes, bytesIn: 0, sha256: MEMORY });
     const restored = await run('restore', driver);
-    expect(restored.said.filter((line) => !line.startsWith('WARN'))).toEqual(
-      lines([...usual, 'restored', 'written to by DMA', 'closed']),
-    );
+    expect(restored.said).toEqual([...usual, 'restored', 'written to by DMA', 'closed']);
     expect(restored.report).toMatchObject({ bytesOut: 0, bytesIn: bytes, sha256: MEMORY });
-    // all that it may have to say of a device: the error interrupt is of PCI Express
-    for (const line of [...saved.said, ...restored.said].filter((each) => each.startsWith('WARN'))) {
-      expect(line).toBe('WARN: Could not get VFIO IRQ info for index 3');
-    }
   });
 });

@@ -1,6 +1,7 @@
 /*
- * dpdk: a program on DPDK's EAL, with a driver of its own for an emulated device with `dma=`, which EAL's bus finds in sysfs, opens, maps and
- * resets. It fills BAR0 with a pattern, has its memory written to by the device, gives the device up and takes it again.
+ * dpdk: a program on DPDK's EAL, with a driver of its own for an emulated device with `dma=` and `irq=dma`, which EAL's bus finds in sysfs, opens,
+ * maps and resets. It fills BAR0 with a pattern, has its memory written to by the device and is interrupted for that, gives the device up and takes
+ * it again.
  *
  * What is before `--` is of this program: the bytes of BAR0, and the I/O virtual address that the device writes to. The rest is EAL's.
  * Prints what it has seen, a line each.
@@ -8,6 +9,7 @@
  * The structs are those of bus_pci_driver.h and dev_driver.h, which no package has: the same in DPDK 22.11, 24.11 and 25.11.
  */
 #define _GNU_SOURCE
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <unistd.h>
@@ -69,6 +71,7 @@ void rte_pci_register(struct rte_pci_driver *driver);
 static char name[64];
 static uint64_t bar0;
 static int probed, removed;
+static atomic_int interrupts;
 
 static uint32_t config_read(const struct rte_pci_device *device, off_t at, size_t length) {
     uint32_t value = 0;
@@ -89,6 +92,12 @@ static void fill(const struct rte_mem_resource *bar) {
     }
 }
 
+/* By EAL's thread. INTx is masked until it is acknowledged; MSI and MSI-X need no word. */
+static void on_interrupt(void *device) {
+    interrupts++;
+    if (rte_intr_ack(((struct rte_pci_device *)device)->intr_handle)) fail("rte_intr_ack");
+}
+
 static int probe(struct rte_pci_driver *driver, struct rte_pci_device *device) {
     static const uint16_t wanted = 0x6; /* memory, bus master */
     static const int msix_bar = 2;      /* it cannot be mapped */
@@ -104,6 +113,8 @@ static int probe(struct rte_pci_driver *driver, struct rte_pci_device *device) {
     if (device->mem_resource[0].len != bar0) fail("BAR0 has %lu bytes", device->mem_resource[0].len);
     if (device->mem_resource[0].addr == NULL) fail("BAR0 is not mapped");
     fill(&device->mem_resource[0]);
+    interrupts = 0;
+    if (rte_intr_callback_register(device->intr_handle, on_interrupt, device)) fail("rte_intr_callback_register");
     if (rte_intr_enable(device->intr_handle)) fail("rte_intr_enable");
     printf("probed %s, interrupts of type %d\n", name, rte_intr_type_get(device->intr_handle));
     return 0;
@@ -112,6 +123,7 @@ static int probe(struct rte_pci_driver *driver, struct rte_pci_device *device) {
 static int remove_device(struct rte_pci_device *device) {
     removed++;
     if (rte_intr_disable(device->intr_handle)) fail("rte_intr_disable");
+    if (rte_intr_callback_unregister_sync(device->intr_handle, on_interrupt, device) != 1) fail("another callback");
     return 0;
 }
 
@@ -126,14 +138,15 @@ __attribute__((constructor)) static void announce(void) {
     rte_pci_register(&own);
 }
 
-/* Waits for a record of the device's. */
+/* Waits for a record of the device's, and for interrupts: more than one, as one that is not acknowledged is the last. */
 static void wait_for_dma(const volatile unsigned char *memory) {
     double until = now_ns() + 60e9;
+    int written = 0;
 
-    for (;;) {
+    while (!written || interrupts < 3) {
         for (unsigned long at = 0; at < SIZE; at += 4096)
-            if (!memcmp((const void *)(memory + at), "vfio-dma", 8)) return;
-        if (now_ns() > until) fail("the device writes nothing");
+            if (!memcmp((const void *)(memory + at), "vfio-dma", 8)) written = 1;
+        if (now_ns() > until) fail("the device %s", written ? "does not interrupt" : "writes nothing");
         usleep(1000);
     }
 }
@@ -148,7 +161,7 @@ static void does_dma(uint64_t iova) {
     if (rte_vfio_container_dma_unmap(RTE_VFIO_DEFAULT_CONTAINER_FD, (uintptr_t)memory, iova, SIZE))
         fail("rte_vfio_container_dma_unmap: %s", rte_strerror(rte_errno));
     memset(memory, 0, SIZE);
-    printf("written to by DMA\n");
+    printf("written to by DMA, and interrupted\n");
     if (rte_eal_hotplug_remove("pci", name)) fail("rte_eal_hotplug_remove: %s", rte_strerror(rte_errno));
     if (removed != 1) fail("the driver was not asked to remove the device");
     for (unsigned long at = 0; at < SIZE; at++)

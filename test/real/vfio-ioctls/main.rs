@@ -196,9 +196,7 @@ impl Vmm {
     /// VfioCommon::update_msi_capabilities() and its like for MSI-X: INTx goes before, and comes back. Each message is triggered once.
     fn messages(&mut self, index: u32, name: &str) {
         let count = self.device.get_irq_info(index).map_or(0, |irq| irq.count);
-        if count == 0 {
-            return println!("no {name}");
-        }
+        assert!(count > 0, "no {name}");
         self.disable_intx();
         let fds: Vec<EventFd> = (0..count).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
         self.device.enable_irq(index, fds.iter().collect()).expect(name);
@@ -256,6 +254,11 @@ fn main() {
     // VfioCommon::parse_msix_capabilities(): control, table, pending bits
     let msix = capabilities.iter().find(|(id, _)| *id == MSIX).map(|(_, at)| u64::from(*at));
     let table = msix.map(|at| (vmm.read_word(at + 2), vmm.read_dword(at + 4), vmm.read_dword(at + 8)));
+    if let Some((control, _, _)) = table {
+        let count = vmm.device.get_irq_info(VFIO_PCI_MSIX_IRQ_INDEX).map_or(0, |irq| irq.count);
+        assert_eq!(u32::from(control & 0x7ff) + 1, count, "messages of MSI-X");
+    }
+
     // DeviceManager: the guest's memory is mapped once there is a device
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&MEMORY).expect("memory");
     // SAFETY: `memory` lives until it is unmapped below, and there are no references to what is in it
