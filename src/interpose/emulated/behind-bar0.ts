@@ -1,5 +1,5 @@
 import { VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio.ts';
-import { MSIX_BAR_SIZE } from '../../sim/pci-capabilities.ts';
+import { MSIX_BAR_SIZE, MSIX_TABLE_SIZE } from '../../sim/pci-capabilities.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -21,7 +21,7 @@ export class BehindBar0 implements RegionsBehindBar0 {
     const buffer = TargetBuffer.of(call);
     if (buffer.length === 0) return 0;
     if (region === VFIO_PCI_CONFIG_REGION_INDEX) throw behindConfig(offset, buffer.length);
-    const length = inMsixBar(region, offset, buffer.length);
+    const length = this.#inMsixBar(region, offset, buffer.length);
     this.#device.counted();
     const bytes = new Uint8Array(length);
     readMsixBar(this.#device.driver.irqs, offset, bytes);
@@ -33,12 +33,24 @@ export class BehindBar0 implements RegionsBehindBar0 {
     const buffer = TargetBuffer.of(turn.call);
     if (buffer.length === 0) return 0;
     if (region === VFIO_PCI_CONFIG_REGION_INDEX) return this.#writeConfig(turn, offset, buffer);
-    const length = inMsixBar(region, offset, buffer.length);
+    const length = this.#inMsixBar(region, offset, buffer.length);
     const bytes = new Uint8Array(length);
     buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
     this.#device.counted();
     writeMsixBar(this.#device.driver.irqs, offset, bytes);
     return length;
+  }
+
+  /** How many of so many bytes there are of that region (vfio_pci_bar_rw). The table is there even if the BAR is not (vfio_pci_core_do_io_rw). */
+  #inMsixBar(region: number, offset: number, length: number): number {
+    if (region !== VFIO_PCI_BAR2_REGION_INDEX || offset >= MSIX_BAR_SIZE) {
+      throw refuse('EINVAL', `region ${region}: there is nothing at ${offset}`);
+    }
+    const end = Math.min(offset + length, MSIX_BAR_SIZE);
+    if (end > MSIX_TABLE_SIZE && !this.#device.driver.config.decodesMemory) {
+      throw refuse('EIO', `region ${region}: the device decodes no memory`);
+    }
+    return end - offset;
   }
 
   #writeConfig(turn: Turn, offset: number, buffer: TargetBuffer): number {
@@ -66,10 +78,4 @@ export class BehindBar0 implements RegionsBehindBar0 {
 /** As vfio_pci_config_rw says it. */
 function behindConfig(offset: number, length: number): Error {
   return refuse('EFAULT', `config space: ${length} bytes at ${offset}`);
-}
-
-/** How many of so many bytes there are of that region (vfio_pci_bar_rw). */
-function inMsixBar(region: number, offset: number, length: number): number {
-  if (region === VFIO_PCI_BAR2_REGION_INDEX && offset < MSIX_BAR_SIZE) return Math.min(length, MSIX_BAR_SIZE - offset);
-  throw refuse('EINVAL', `region ${region}: there is nothing at ${offset}`);
 }

@@ -187,12 +187,14 @@ export class EmulatedDriver implements Driver {
   /** As vfio-pci does when a device is opened, which knows nothing of what an earlier user has set up (vfio_pci_core_enable, vfio_config_init). */
   opened(): void {
     this.config.begin();
+    this.config.enable();
     this.irqs.opened();
     this.dma?.opened();
   }
 
   wasReset(): void {
     this.config.wasReset();
+    this.irqs.wasReset();
   }
 
   enter(tid: number, fd?: number): boolean {

@@ -143,6 +143,11 @@ export class EmulatedIrqs {
     this.interrupts.clear();
   }
 
+  /** Its user has had the device reset. */
+  wasReset(): void {
+    this.interrupts.dropPending();
+  }
+
   /** Interrupts by message are writes of the device, as its DMA is. */
   #mayRaise(): boolean {
     const { device, config } = this.#parts;

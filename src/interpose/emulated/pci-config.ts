@@ -2,6 +2,7 @@ import {
   PCI_COMMAND,
   PCI_COMMAND_INTX_DISABLE,
   PCI_COMMAND_MASTER,
+  PCI_COMMAND_MEMORY,
   PCI_EXP_DEVCAP,
   PCI_EXP_DEVCAP_FLR,
   PCI_EXP_DEVCTL,
@@ -56,6 +57,11 @@ export class PciConfig {
   begin(): void {
     this.#bytes.set(this.#space.initial);
     this.#kept.fill(0, 0, KEPT_SIZE);
+  }
+
+  /** vfio-pci opens the device, and has it decode memory (pci_enable_device, which the copy for the user comes after: vfio_config_init). */
+  enable(): void {
+    this.#command |= PCI_COMMAND_MEMORY;
   }
 
   /** Writes what can be written of these bytes, which are within the space. Returns true if that resets the function. */
@@ -135,12 +141,25 @@ export class PciConfig {
     return (this.#view.getUint8(pmAt + PCI_PM_CTRL) & PCI_PM_CTRL_STATE_MASK) === D0;
   }
 
+  /** Its BARs are there (vfio_pci_config.c: __vfio_pci_memory_enabled). */
+  get decodesMemory(): boolean {
+    return this.isInD0 && (this.#command & PCI_COMMAND_MEMORY) !== 0;
+  }
+
   /** It may write to memory. */
   get isBusMaster(): boolean {
-    return this.isInD0 && (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_MASTER) !== 0;
+    return this.isInD0 && (this.#command & PCI_COMMAND_MASTER) !== 0;
   }
 
   get isIntxDisabled(): boolean {
-    return (this.#view.getUint16(PCI_COMMAND, true) & PCI_COMMAND_INTX_DISABLE) !== 0;
+    return (this.#command & PCI_COMMAND_INTX_DISABLE) !== 0;
+  }
+
+  get #command(): number {
+    return this.#view.getUint16(PCI_COMMAND, true);
+  }
+
+  set #command(value: number) {
+    this.#view.setUint16(PCI_COMMAND, value, true);
   }
 }

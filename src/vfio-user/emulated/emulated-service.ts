@@ -260,6 +260,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   reset(): void {
     this.#watched.device.reset();
     this.#config.wasReset();
+    this.#irqs.wasReset();
   }
 
   work(now: number): number {

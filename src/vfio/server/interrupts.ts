@@ -357,6 +357,12 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
     if (this.#parts.live.intx_disabled === 0) this.#events.get(INTX_SLOT)?.signal();
   }
 
+  /** The device was reset: it asserts no more what nobody was told. What is set up, and whether it is masked, is the user's. */
+  dropPending(): void {
+    const { live } = this.#parts;
+    live.intx_pending = live.msix_pending = 0;
+  }
+
   /** As when the device is closed (vfio_pci_core_disable, vfio_pci_core_close_device). */
   clear(): void {
     this.#disable();

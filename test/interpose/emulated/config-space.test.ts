@@ -31,6 +31,13 @@ const WRITTEN_CAPABILITIES: readonly (readonly [at: number, byte: number])[] = [
   [0x94, 0x10],
 ];
 
+/** What a user finds: memory is decoded. */
+function opened(): Uint8Array {
+  const config = pciConfig(parseSpec(SPEC));
+  config[4] = 2;
+  return config;
+}
+
 /** drivers/vfio/pci/vfio_pci_config.c of Linux 6.12, as a program sees it. */
 describeWithCompiler('the config space of an emulated device', () => {
   const start = useShimRuns();
@@ -60,7 +67,7 @@ describeWithCompiler('the config space of an emulated device', () => {
     const { user, device } = await open();
     const all = new Uint8Array(256).fill(0xff);
     expect(value(await user.pwrite(device.fd, all, CONFIG))).toBe(256);
-    const expected = pciConfig(parseSpec(SPEC));
+    const expected = opened();
     for (const [at, byte] of [
       [4, 0x46],
       [5, 0x05],
@@ -103,7 +110,7 @@ describeWithCompiler('the config space of an emulated device', () => {
     expect((await user.pwrite(device.fd, ONES, CONFIG + 254n)).errno).toBe('EFAULT');
     expect((await user.pwrite(device.fd, ONES, CONFIG + 256n)).errno).toBe('EFAULT');
     expect((await user.puppet.call('pwrite64', [device.fd, 0, 4, COMMAND])).errno).toBe('EFAULT');
-    expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
+    expect(await read(user, device.fd, CONFIG, 256)).toBeBytes(opened());
   });
 
   it.each(['auto', 'v2'])('has nothing behind it, nor in BARs that there are not (%s)', async (present) => {
@@ -134,7 +141,7 @@ describeWithCompiler('the config space of an emulated device', () => {
     value(await user.pwrite(device.fd, ONES, BAR0));
     value(await user.puppet.call('close', [device.fd]));
     const next = value(await user.ioctl(groups[0] ?? -1, VFIO_GROUP_GET_DEVICE_FD, Buffer.from('0000:90:00.0\0')));
-    expect(await read(user, next, CONFIG, 256)).toBeBytes(pciConfig(parseSpec(SPEC)));
+    expect(await read(user, next, CONFIG, 256)).toBeBytes(opened());
   });
 
   it('has a BAR for MSI-X, whose table is not to be read or written', async () => {
@@ -164,5 +171,32 @@ describeWithCompiler('the config space of an emulated device', () => {
       );
     }
     expect((await puppet.call('pread64', [device.fd, 0, 4, BAR2])).errno).toBe('EFAULT');
+  });
+
+  it('is without memory where COMMAND turns it off, and in D3hot: of the BAR of MSI-X only the table is there', async () => {
+    const { user, device } = await open();
+    const PM_CTRL = CONFIG + 0x44n;
+    const [table, rest] = [BAR2 + 60n, BAR2 + 64n];
+    const errnos = async (): Promise<string[]> => {
+      const outcomes = [
+        await user.pread(device.fd, 4, table),
+        await user.pwrite(device.fd, ONES, table),
+        await user.pread(device.fd, 8, table),
+        await user.pread(device.fd, 4, rest),
+        await user.pwrite(device.fd, ONES, rest),
+      ];
+      return outcomes.map(({ errno }) => errno);
+    };
+    const [all, none] = [Array.from({ length: 5 }, () => 'OK'), ['OK', 'OK', 'EIO', 'EIO', 'EIO']];
+    expect(await errnos()).toEqual(all);
+    for (const [at, off, on] of [
+      [COMMAND, 0, 2],
+      [PM_CTRL, 3, 0],
+    ] as const) {
+      value(await user.pwrite(device.fd, Uint8Array.of(off, 0), at));
+      expect(await errnos()).toEqual(none);
+      value(await user.pwrite(device.fd, Uint8Array.of(on, 0), at));
+      expect(await errnos()).toEqual(all);
+    }
   });
 });

@@ -36,6 +36,7 @@ const BAR2 = 2n << 40n;
 const CONFIG = 7n << 40n;
 const COMMAND_AT = CONFIG + 4n;
 const BUS_MASTER = 4;
+const MEMORY = 0x2;
 const INTX_DISABLE = 0x400;
 
 function linkOf(path: string): string {
@@ -100,8 +101,10 @@ describeWithCompiler('the interrupts of an emulated device', () => {
       value(await this.user.puppet.call('write', [fd, `$${name}`, 8]));
     }
 
-    async setCommand(command: number): Promise<void> {
-      value(await this.user.pwrite(this.device.fd, Uint8Array.of(command & 0xff, command >> 8), COMMAND_AT));
+    /** These bits, and that of memory, without which there is no doorbell. */
+    async setCommand(bits: number): Promise<void> {
+      const bytes = new Uint8Array(Uint16Array.of(bits | MEMORY).buffer);
+      value(await this.user.pwrite(this.device.fd, bytes, COMMAND_AT));
     }
 
     /** Has the device raise these vectors, a bit each. */

@@ -275,6 +275,20 @@ describe.each([
   });
 });
 
+it('what is pending is gone with a reset of the device, and nothing else', () => {
+  const bed = new Bed();
+  expect(bed.set(INTX, TRIGGER, EVENTFD, 1, [1])).toBe('OK');
+  const intx = bed.last;
+  bed.interrupts.raise(0);
+  bed.interrupts.raise(0);
+  expect([intx.count, bed.live.masked, bed.live.intx_pending]).toEqual([1, 1, 1]);
+  bed.interrupts.dropPending();
+  expect(bed.set(INTX, UNMASK, NONE, 1)).toBe('OK');
+  expect([intx.count, bed.live.masked]).toEqual([1, 0]);
+  bed.interrupts.raise(0);
+  expect(intx.count).toBe(2);
+});
+
 it('a vector of MSI-X that was raised while it had no eventfd is pending, and comes with it', () => {
   const bed = new Bed();
   bed.set(MSIX, TRIGGER, EVENTFD, 2, [1, -1]);
