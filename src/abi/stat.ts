@@ -21,8 +21,9 @@ export const STAT = {
   }),
 } as const satisfies Readonly<Record<ArchName, unknown>>;
 
-/** The type of a character device in a mode (linux/stat.h). */
+/** The types of a character device and of a directory in a mode (linux/stat.h). */
 export const S_IFCHR = 0o020000;
+export const S_IFDIR = 0o040000;
 
 /** `STATX_BASIC_STATS` (linux/stat.h). */
 export const STATX_BASIC_STATS = 0x7ff;

@@ -182,6 +182,7 @@ export function ordered(
     p2p: options.p2p === 'auto',
     onError: options.onError,
     iommufd: options.iommufd === true,
+    lists: options.iommufd === true || options.mountSysfs === true,
     v1: { stopBySaving: options.v1StopBySaving === true, stopAfterLoad: options.v1StopAfterLoad === true },
   };
 }

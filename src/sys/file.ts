@@ -96,6 +96,11 @@ export function hasLock(fd: number): boolean {
   return readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1').includes('FLOCK');
 }
 
+/** Opens a directory, to be listed. */
+export function openDirectory(path: string): OwnedFd {
+  return new OwnedFd(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+}
+
 /** Opens shared memory of this process anew, with a position, flags and locks of its own. */
 export function openAnew(fd: number, flags: number): OwnedFd {
   return new OwnedFd(openSync(`/proc/self/fd/${fd}`, flags));

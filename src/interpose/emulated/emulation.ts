@@ -1,15 +1,16 @@
-import { O_CLOEXEC } from '../../abi/fcntl.ts';
+import { join, relative } from 'node:path';
+import { O_ACCMODE, O_CLOEXEC, O_RDONLY } from '../../abi/fcntl.ts';
 import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
 import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { EventFd } from '../../sys/event-fd.ts';
-import { inodeOf, inodeOfOwn } from '../../sys/file.ts';
+import { inodeOf, inodeOfOwn, openDirectory } from '../../sys/file.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
-import { CONTINUE, type Call } from '../trap/call.ts';
+import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { HOT_RESETS, hotResetRequest, type AloneOnBus } from '../../vfio/server/hot-reset.ts';
@@ -25,7 +26,7 @@ import { CDEV_REQUESTS } from './iommufds.ts';
 import { setDeviceAttr } from './kvm-files.ts';
 import { MappedProcesses } from './mapped-processes.ts';
 import { isOpen } from './node-files.ts';
-import { nodesOf, type Node } from './node-paths.ts';
+import { directoriesOf, nodesOf, type Node } from './node-paths.ts';
 import { answerLook, lookOf } from './node-stat.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { VfioNodes } from './vfio-nodes.ts';
@@ -33,6 +34,7 @@ import { forgetFile } from '../trap/file-look.ts';
 import type { JournalLayout } from '../memory/journal.ts';
 import type { Ledgers } from '../memory/ledger.ts';
 import type { Plan } from '../run/plan.ts';
+import { listedPath } from '../run/plan-device.ts';
 import type { DeviceReport } from '../serve/report.ts';
 import type { ServeOptions } from '../serve/served-device.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -64,6 +66,8 @@ export class Emulation implements Devices {
   readonly #raising: readonly EmulatedDriver[];
   readonly #nodes: VfioNodes;
   readonly #nodePaths: readonly Node[];
+  /** Where the directories are that stand for those in /dev. */
+  readonly #listed: string | undefined;
   readonly #areGranted: boolean;
   readonly #deviceInodes: readonly number[];
   readonly #recorder: AccessRecorder | undefined;
@@ -98,7 +102,8 @@ export class Emulation implements Devices {
       this.#nodes.save();
       ledgers.commit([this.#nodes.ledger, ...this.#devices.map(({ ledger }) => ledger)]);
     }
-    this.#nodePaths = nodesOf(plan);
+    this.#nodePaths = [...nodesOf(plan), ...directoriesOf(plan)];
+    this.#listed = plan.sysfs && join(plan.sysfs.path, listedPath);
   }
 
   at(place: number): EmulatedDevice | undefined {
@@ -197,7 +202,10 @@ export class Emulation implements Devices {
     const pathArgument = call.nr === numbers.openat ? 1 : 0;
     const node = this.#nodeAt(pathOf(call, pathArgument));
     if (node === undefined) return CONTINUE;
-    const closeOnExec = (call.u32(pathArgument + 1) & O_CLOEXEC) !== 0;
+    const flags = call.u32(pathArgument + 1);
+    const closeOnExec = (flags & O_CLOEXEC) !== 0;
+    if (node.kind === 'directory') return this.#openDirectory(turn, node, flags);
+    if ((flags & arch.openFlags.O_DIRECTORY) !== 0) throw refuse('ENOTDIR', `open ${node.path}`);
     this.#recorder?.onNode(node.kind, node.path);
     turn.touch(this.#nodes.ledger);
     switch (node.kind) {
@@ -212,18 +220,28 @@ export class Emulation implements Devices {
     }
   }
 
+  #openDirectory(turn: Turn, { path }: Node, flags: number): number {
+    if (this.#listed === undefined) return CONTINUE;
+    if ((flags & O_ACCMODE) !== O_RDONLY) throw refuse('EISDIR', `open ${path}`);
+    using directory = openDirectory(join(this.#listed, relative('/dev', path)));
+    sendFd(turn, directory.number, (flags & O_CLOEXEC) !== 0);
+    return ANSWERED;
+  }
+
   look(call: Call): number {
     const look = lookOf(call);
     if (look === undefined) return CONTINUE;
     const path = look.path === undefined ? '' : pathOf(call, look.path);
     const node = path === '' ? this.#nodeBehind(call, look.fd) : this.#nodeAt(path);
     if (node === undefined) return CONTINUE;
-    this.#recorder?.onNode(node.kind, node.path);
+    if (node.kind !== 'directory') this.#recorder?.onNode(node.kind, node.path);
     return answerLook(call, look, node);
   }
 
   #nodeAt(path: string | undefined): Node | undefined {
-    return path?.startsWith('/dev/') === true ? this.#nodePaths.find((node) => node.path === path) : undefined;
+    if (path?.startsWith('/dev/') !== true) return undefined;
+    const name = path.replace(/\/+$/, '');
+    return this.#nodePaths.find((node) => node.path === (node.kind === 'directory' ? name : path));
   }
 
   /** The node that a descriptor was opened by; none of a device that its group has given out. */

@@ -1,9 +1,10 @@
 import { groupPath, type Plan } from '../run/plan.ts';
+import { existsSync } from 'node:fs';
 import { CDEV_MAJOR, cdevPath } from '../run/plan-device.ts';
 
-/** A node in /dev: what it is, of which device if it is one's, and which character device it shows. */
+/** A node in /dev, or a directory of such: what it is, of which device if it is one's, and which character device it shows. */
 export interface Node {
-  readonly kind: 'container' | 'iommufd' | 'group' | 'cdev';
+  readonly kind: 'container' | 'iommufd' | 'group' | 'cdev' | 'directory';
   readonly path: string;
   /** -1 for none. */
   readonly place: number;
@@ -45,4 +46,11 @@ export function nodesOf({ devices, iommufd = false }: Pick<Plan, 'devices' | 'io
   ]);
   const all = [CONTAINER, IOMMUFD, ...own];
   return iommufd ? all : all.filter(({ kind }) => kind === 'container' || kind === 'group');
+}
+
+/** The directories that the nodes of a run are in, for who lists them, where the host has none. */
+export function directoriesOf({ iommufd = false, lists = false }: Pick<Plan, 'iommufd' | 'lists'>): Node[] {
+  const paths = iommufd ? ['/dev/vfio', '/dev/vfio/devices'] : ['/dev/vfio'];
+  const missing = lists ? paths.filter((path) => !existsSync(path)) : [];
+  return missing.map((path) => ({ kind: 'directory', path, place: -1, major: 0, minor: 0, mode: 0o755 }));
 }

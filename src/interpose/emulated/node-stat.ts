@@ -1,5 +1,5 @@
 import { statx } from '../../abi/fcntl.ts';
-import { S_IFCHR, STAT, STATX_BASIC_STATS } from '../../abi/stat.ts';
+import { S_IFCHR, S_IFDIR, STAT, STATX_BASIC_STATS } from '../../abi/stat.ts';
 import { arch } from '../../sys/libc.ts';
 import { withAddress } from '../../sys/libc.ts';
 import type { Call } from '../trap/call.ts';
@@ -44,10 +44,10 @@ export function lookOf(call: Call): Look | undefined {
 const DEVTMPFS_MINOR = 5;
 const BLOCK = 4096;
 
-/** Answers with the character device that a node shows. Whoever may open it may access it. */
+/** Answers with the character device that a node shows, or the directory that it is. Whoever may open it may access it. */
 export function answerLook(call: Call, { into }: Look, node: Node): number {
   if (into === undefined) return 0;
-  const mode = S_IFCHR | node.mode;
+  const mode = (node.kind === 'directory' ? S_IFDIR : S_IFCHR) | node.mode;
   const ino = 1000 + 2 * Math.max(0, node.place) + (node.kind === 'cdev' ? 1 : 0);
   const bytes =
     into.struct === 'statx'

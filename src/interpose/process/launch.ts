@@ -53,7 +53,7 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
 
 function filterOf(plan: Plan): Uint8Array {
   return plan.devices.length > 0
-    ? emulationFilter(arch, plan.dataFds, plan.iommufd)
+    ? emulationFilter(arch, plan.dataFds, { looks: plan.iommufd, lists: plan.lists })
     : bridgingFilter(arch, plan.dirtyPages, plan.dataFds);
 }
 

@@ -8,12 +8,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { ShimError } from '../../error.ts';
 import { freshDirectory } from './fresh-directory.ts';
 import { sysfsFiles } from './sysfs-device.ts';
-import type { Plan, PlannedDevice } from '../run/plan.ts';
-import { CDEV_MAJOR, cdevName } from '../run/plan-device.ts';
+import { groupPath, type Plan, type PlannedDevice } from '../run/plan.ts';
+import { CDEV_MAJOR, cdevName, cdevPath, listedPath } from '../run/plan-device.ts';
 
 /** The driver that the devices have. */
 export const DRIVER = 'vfio-pci';
@@ -44,6 +44,7 @@ export function writeSysfs(
   try {
     const path = directory === undefined ? freshDirectory('vfio-shim-', '; or give --sysfs') : resolve(directory);
     makeDirectory(join(path, driverPath));
+    listNode(path, '/dev/vfio/vfio');
     for (const [place, device] of devices.entries()) writeDevice(path, device, place);
     return { path, fresh: directory === undefined };
   } catch (error) {
@@ -63,9 +64,18 @@ function writeDevice(path: string, { name, group, bars, config, hasNode }: Shown
   linkAnew(`../../${name}`, join(path, driverPath, name));
   for (const [file, contents] of Object.entries(sysfsFiles(name, config, bars)))
     writeAnew(Buffer.from(contents), join(path, name, file));
+  listNode(path, groupPath({ group }));
+  if (hasNode) listNode(path, cdevPath(place));
   const node = join(path, name, 'vfio-dev', cdevName(place));
   makeDirectory(node);
   if (hasNode) writeAnew(Buffer.from(`${CDEV_MAJOR}:${place}\n`), join(node, 'dev'));
+}
+
+/** Notes a node for who lists /dev/vfio: a link, as it is opened by that name alone. */
+function listNode(path: string, node: string): void {
+  const at = join(path, listedPath, relative('/dev', node));
+  makeDirectory(dirname(at));
+  linkAnew(node, at);
 }
 
 /** What an earlier run has written stays as it is: others may be reading it, and it may not be this user's. */

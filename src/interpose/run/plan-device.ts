@@ -10,6 +10,9 @@ const FIRST_BUS = 0x90;
 /** The major number of the devices' own nodes: the kernel gives out the first that is free. */
 export const CDEV_MAJOR = 511;
 
+/** Where, in the directory of the sysfsdev directories, those are that stand for /dev/vfio and what is below. */
+export const listedPath = '.dev';
+
 /** The name of a device's own node, in sysfs and /dev. */
 export function cdevName(place: number): string {
   return `vfio${place}`;

@@ -29,6 +29,8 @@ export interface Plan {
   readonly dirtyPages: boolean;
   /** There are /dev/iommu and a node for each emulated device besides groups, and whoever looks at a file is told of them. */
   readonly iommufd?: boolean;
+  /** Whoever lists /dev/vfio, on a host that has none, sees what is emulated there. */
+  readonly lists?: boolean;
   readonly onError: 'reset' | 'report';
   /** What is known of v1 drivers that are presented in v2. */
   readonly v1: V1Habits;
@@ -123,7 +125,7 @@ export interface PlannedDevice {
 
 export const MAX_EMULATED = 64;
 
-export function groupPath(device: PlannedDevice): string {
+export function groupPath(device: Pick<PlannedDevice, 'group'>): string {
   return `/dev/vfio/${device.group}`;
 }
 

@@ -38,6 +38,8 @@ interface Traps {
   readonly opens: boolean;
   /** Looking at files. */
   readonly looks: boolean;
+  /** Opening directories to be listed. */
+  readonly lists: boolean;
   readonly dataFds: FdWindow | undefined;
 }
 
@@ -48,9 +50,13 @@ interface Traps {
  * the rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
- * program makes while it is loaded: it waits for its supervisor then.
+ * program makes while it is loaded: it waits for its supervisor then; with `lists`, directories that are opened to be listed.
  */
-export function emulationFilter(arch: Arch, dataFds?: FdWindow, looks = false): Uint8Array {
+export function emulationFilter(
+  arch: Arch,
+  dataFds?: FdWindow,
+  { looks = false, lists = false }: { readonly looks?: boolean | undefined; readonly lists?: boolean | undefined } = {},
+): Uint8Array {
   return filter(arch, {
     ioctls: [
       { ifEqual: KVM_SET_DEVICE_ATTR, then: 'vfio' },
@@ -59,6 +65,7 @@ export function emulationFilter(arch: Arch, dataFds?: FdWindow, looks = false): 
     ],
     opens: true,
     looks,
+    lists,
     dataFds,
   });
 }
@@ -83,7 +90,7 @@ export function bridgingFilter(arch: Arch, dirtyPages: boolean, dataFds?: FdWind
     { ret: SECCOMP_RET_ALLOW },
     { label: 'vfio' },
   ];
-  return filter(arch, { ioctls, opens: false, looks: false, dataFds });
+  return filter(arch, { ioctls, opens: false, looks: false, lists: false, dataFds });
 }
 
 /** The calls that look at a file: VMMs want to know whether a node is the character device that sysfs names. */
@@ -95,7 +102,7 @@ export function lookNumbers({ syscalls }: Arch): number[] {
   return [fstat, newfstatat, statx, faccessat, faccessat2, ...legacy];
 }
 
-function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps): Uint8Array {
+function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }: Traps): Uint8Array {
   const { syscalls, auditArch } = arch;
   const inWindow = (name: string, argument: keyof typeof fields, otherwise: Step[]): Step[] => [
     { label: name },
@@ -107,6 +114,13 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps
     ...otherwise,
     { ret: SECCOMP_RET_ALLOW },
   ];
+  const listed = (name: string, flags: keyof typeof fields): Step[] => [
+    { load: low(flags) },
+    { and: arch.openFlags.O_DIRECTORY },
+    { unlessEqual: arch.openFlags.O_DIRECTORY, then: `${name}: no directory` },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: `${name}: no directory` },
+  ];
   const opens = (name: string, flags: keyof typeof fields): Step[] => [
     { label: name },
     { load: low(flags) },
@@ -114,6 +128,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, dataFds }: Traps
     { unlessEqual: O_RDWR, then: `${name}: one way` },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: `${name}: one way` },
+    ...(lists ? listed(name, flags) : []),
     { ret: SECCOMP_RET_ALLOW },
   ];
   const isDataFd = (name: string, argument: 'args0' | 'args1' | 'args2'): Step[] =>

@@ -76,6 +76,60 @@ function bytesOf(output: string): Buffer {
   return Buffer.from(dump.join(''), 'hex');
 }
 
+/** A host's own directory stays as it is. */
+const hasOwn = existsSync('/dev/vfio') ? 'the host has /dev/vfio' : undefined;
+
+describe(`/dev/vfio${because(hasOwn)}`, () => {
+  const start = useShimRuns();
+  beforeAll(requireCli);
+
+  /** What a program finds there. */
+  async function found(options: readonly string[], script: string): Promise<unknown> {
+    const fs = `const { openSync, readdirSync, statSync } = require('node:fs');
+      const attempt = (what) => { try { return what() } catch ({ code }) { return code } };`;
+    const run = start([process.execPath, '-e', `${fs} console.log(JSON.stringify(${script}))`], {
+      devices: ['qat', 'mlx5'],
+      options,
+    });
+    run.end();
+    expect(await run.ended(), run.describe()).toEqual({ code: 0, signal: null });
+    return JSON.parse(run.stdout) as unknown;
+  }
+
+  const LISTED = `[
+    readdirSync('/dev/vfio').sort(), readdirSync('/dev/vfio/'), attempt(() => readdirSync('/dev/vfio/devices').sort()),
+    attempt(() => readdirSync('/dev/vfio/vfio')), attempt(() => openSync('/dev/vfio', 'r+')),
+  ]`;
+
+  it.skipIf(hasOwn)('is listed with --iommufd, and there is nothing else', async () => {
+    const [all, again, own, file, both] = (await found(['--iommufd'], LISTED)) as [string[], string[], ...unknown[]];
+    expect(all).toEqual(['9000', '9001', 'devices', 'vfio']);
+    expect(again.toSorted()).toEqual(all);
+    expect([own, both]).toEqual([['vfio0', 'vfio1'], 'EISDIR']);
+    expect(file).toBe('ENOTDIR');
+    const types = `['', '/devices', '/vfio', '/devices/vfio1'].map((name) => {
+      const stat = statSync('/dev/vfio' + name);
+      return [stat.isDirectory(), stat.isCharacterDevice()];
+    })`;
+    const [directory, device] = [
+      [true, false],
+      [false, true],
+    ];
+    expect(await found(['--iommufd'], types)).toEqual([directory, directory, device, device]);
+  });
+
+  const noListing = hasOwn ?? lacksMounts();
+  it.skipIf(noListing)(`is listed with --mount-sysfs, without what is not there${because(noListing)}`, async () => {
+    const [all, , own] = (await found(['--mount-sysfs'], LISTED)) as unknown[];
+    expect(all).toEqual(['9000', '9001', 'vfio']);
+    expect(own).toBe('ENOENT');
+  });
+
+  it.skipIf(hasOwn)('is not there to be listed otherwise', async () => {
+    expect(await found([], `attempt(() => readdirSync('/dev/vfio'))`)).toBe('ENOENT');
+  });
+});
+
 const noMounts = lacksMounts();
 /** That the host has, and nobody here adds. */
 const someModule = existsSync('/sys/module')

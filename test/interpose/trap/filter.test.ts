@@ -21,7 +21,7 @@ const filters = [
 ];
 
 describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
-  const machine = new BpfMachine(emulationFilter(arch, dataFds, true));
+  const machine = new BpfMachine(emulationFilter(arch, dataFds, { looks: true }));
   const { syscalls } = arch as Arch & { syscalls: { open?: number } };
 
   function trapped(nr: number, args: readonly (number | bigint)[] = [], audit: number = arch.auditArch): boolean {
@@ -88,6 +88,26 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
         expect(trapped(call, flags(value))).toBe(true);
       }
       for (const value of [0, 1, 3, 0o2000000, 2n << 32n]) expect(trapped(call, flags(value))).toBe(false);
+    }
+  });
+
+  it('traps opening directories too, if they are to be listed', () => {
+    const { O_DIRECTORY } = arch.openFlags;
+    const listing = new BpfMachine(emulationFilter(arch, dataFds, { lists: true }));
+    const opens: [number, number][] = [[syscalls.openat, 2]];
+    if (syscalls.open !== undefined) opens.push([syscalls.open, 1]);
+    for (const [nr, at] of opens) {
+      const run = (value: number): number =>
+        listing.run({
+          nr,
+          arch: arch.auditArch,
+          args: Array.from({ length: 6 }, (_, n) => BigInt(n === at ? value : 0)),
+        });
+      for (const flags of [2, O_DIRECTORY, O_DIRECTORY | 0o2000000, O_DIRECTORY | 1]) {
+        expect(run(flags)).toBe(SECCOMP_RET_USER_NOTIF);
+      }
+      for (const flags of [0, 1, 0o2000000]) expect(run(flags)).toBe(SECCOMP_RET_ALLOW);
+      expect(trapped(nr, [0, 0, 0, 0, 0, 0].with(at, O_DIRECTORY))).toBe(false);
     }
   });
 
