@@ -50,7 +50,10 @@ export const F_SEAL_GROW = 4;
 export const F_SEAL_WRITE = 8;
 export const F_SEAL_FUTURE_WRITE = 0x10;
 
-/** `lseek` (linux/fs.h): where the next data or hole of a sparse file begins. */
+/** `lseek` (linux/fs.h): from where a position counts; and where the next data or hole of a sparse file begins. */
+export const SEEK_SET = 0;
+export const SEEK_CUR = 1;
+export const SEEK_END = 2;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 

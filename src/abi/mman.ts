@@ -9,6 +9,7 @@ export const MAP_SHARED_VALIDATE = 3;
 export const MAP_TYPE = 0xf;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
+export const MAP_DENYWRITE = 0x0800;
 export const MAP_NORESERVE = 0x4000;
 export const MAP_POPULATE = 0x8000;
 

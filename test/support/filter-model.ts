@@ -7,14 +7,21 @@ const KVM_SET_DEVICE_ATTR = 0x4018_aee1;
 /** Those of linux/vfio.h and linux/iommufd.h. */
 const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 
+/** asm-generic/mman-common.h, asm-generic/mman.h. */
+const PROT_WRITE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_DENYWRITE = 0x800;
+
 /** What the filter is for, in words of this language: true for a system call that a supervisor has to see. */
 export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
   const [a0 = 0n, a1 = 0n, a2 = 0n, a3 = 0n, , a5 = 0n] = args;
   const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
-  const highOf = (offset: bigint): number => Number(BigInt.asUintN(64, offset) >> 32n);
-  const isBehindBar0 = (offset: bigint): boolean => highOf(offset) >= 0x100 && highOf(offset) <= 0xffff;
-  const isAbsent = (offset: bigint): boolean => isBehindBar0(offset) && highOf(offset) !== 0x700;
-  const inWindow = (offset: bigint): boolean => BigInt.asUintN(64, offset) >> 48n === 0x7656n;
+  const isBehindBar0 = (offset: bigint): boolean => BigInt.asIntN(64, offset) >= 2n ** 40n;
+  const has = (flags: bigint, flag: number): boolean => (low(flags) & flag) !== 0;
+  const isFile = (flags: bigint): boolean => !has(flags, MAP_ANONYMOUS) && !has(flags, MAP_DENYWRITE);
+  const isSharedFile = (flags: bigint): boolean => isFile(flags) && [1, 3].includes(low(flags) & 0xf);
+  const isPrivateFile = (flags: bigint): boolean => isFile(flags) && (low(flags) & 0xf) === 2;
   const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
   const isDataFd = (fd: bigint): boolean =>
     dataFds !== undefined && low(fd) >= dataFds.first && low(fd) <= dataFds.last;
@@ -24,19 +31,17 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'ioctl':
       return (low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1]) || low(a1) === KVM_SET_DEVICE_ATTR;
     case 'pread64':
-      return inWindow(a3) || isAbsent(a3) || isDataFd(a0);
     case 'preadv':
     case 'preadv2':
-      return isAbsent(a3) || isDataFd(a0);
     case 'pwrite64':
-      return inWindow(a3) || isBehindBar0(a3) || isDataFd(a0);
     case 'pwritev':
     case 'pwritev2':
       return isBehindBar0(a3) || isDataFd(a0);
     case 'lseek':
-      return isBehindBar0(a1) || isDataFd(a0);
+      return low(a2) <= 2 || isDataFd(a0);
     case 'mmap':
-      return inWindow(a5) || isBehindBar0(a5);
+      if (isBehindBar0(a5) || isSharedFile(a3)) return true;
+      return isPrivateFile(a3) && has(a2, PROT_WRITE) && !has(a3, MAP_FIXED);
     case 'openat':
       return forBoth(a2);
     case 'open':

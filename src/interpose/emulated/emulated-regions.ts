@@ -13,18 +13,15 @@ import { MSIX_BAR_SIZE } from '../../sim/pci-capabilities.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
 import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
 import { regionOffset } from '../run/window.ts';
-import { PciConfig } from './pci-config.ts';
+import { KEPT_SIZE, PciConfig } from './pci-config.ts';
 
-/** Where config space lies in an emulated device's file. */
-export const CONFIG_AT: number = VFIO_PCI_CONFIG_REGION_INDEX * REGION_SPAN;
+/** Where what is kept beside config space lies in its file. */
+const KEPT_AT = 4096;
 
-/** Where what is kept beside it lies: among offsets that nobody but us reads. */
-const KEPT_AT = CONFIG_AT + REGION_SPAN / 2;
-
-/** The config space in that file. */
+/** The config space in a file of its own. */
 export function mapConfig({ spec }: PlannedDevice, file: number): PciConfig {
-  const map = (at: number): Uint8Array => mapSharedMemory(file, 4096, at).bytes;
-  return new PciConfig(map(CONFIG_AT), configSpace(spec), map(KEPT_AT));
+  const { bytes } = mapSharedMemory(file, KEPT_AT + KEPT_SIZE);
+  return new PciConfig(bytes, configSpace(spec), bytes.subarray(KEPT_AT));
 }
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;

@@ -16,10 +16,9 @@ import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { HOT_RESETS, hotResetRequest, type AloneOnBus } from '../../vfio/server/hot-reset.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { AccessRecorder } from '../serve/access-recorder.ts';
-import type { Devices, RegionsBehindBar0 } from '../serve/devices.ts';
+import type { Devices, OwnRegions } from '../serve/devices.ts';
 import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
-import { BehindBar0 } from './behind-bar0.ts';
 import { emulatedDevice, type EmulatedDevice, type EmulatedDriver } from './emulated-driver.ts';
 import { UnmaskWatch, type EventFdShelf } from './emulated-irqs.ts';
 import { CDEV_REQUESTS } from './iommufds.ts';
@@ -28,6 +27,7 @@ import { MappedProcesses } from './mapped-processes.ts';
 import { isOpen } from './node-files.ts';
 import { directoriesOf, nodesOf, type Node } from './node-paths.ts';
 import { answerLook, lookOf } from './node-stat.ts';
+import { EmulatedOwnRegions } from './own-regions.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import { VfioNodes } from './vfio-nodes.ts';
 import { forgetFile } from '../trap/file-look.ts';
@@ -191,10 +191,9 @@ export class Emulation implements Devices {
     };
   }
 
-  regionsBehindBar0(call: Call, fd: number): RegionsBehindBar0 | undefined {
-    const what = identify(this, call.tid, fd);
-    const device = what?.kind === 'device' ? this.#devices[what.place] : undefined;
-    return device && new BehindBar0(device);
+  regionsOf(place: number): OwnRegions | undefined {
+    const device = this.#devices[place];
+    return device && new EmulatedOwnRegions(device);
   }
 
   open(turn: Turn): number {

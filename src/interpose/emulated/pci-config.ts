@@ -31,7 +31,7 @@ const MSI_IS_ON = 1;
 export const KEPT_SIZE = 2;
 
 /**
- * The config space of an emulated device. The VMM reads it without a trap, from the file where it lies; what it writes comes by here, as
+ * The config space of an emulated device. What the VMM reads and writes of it comes by here, as
  * vfio-pci has it (drivers/vfio/pci/vfio_pci_config.c of Linux 6.12).
  */
 export class PciConfig {
@@ -57,6 +57,11 @@ export class PciConfig {
   begin(): void {
     this.#bytes.set(this.#space.initial);
     this.#kept.fill(0, 0, KEPT_SIZE);
+  }
+
+  /** Fills `into` with bytes that are within the space. */
+  read(offset: number, into: Uint8Array): void {
+    into.set(this.#bytes.subarray(offset, offset + into.length));
   }
 
   /** vfio-pci opens the device, and has it decode memory (pci_enable_device, which the copy for the user comes after: vfio_config_init). */

@@ -1,5 +1,5 @@
 import { DMA_MEMORY_SIZE } from './dma-memory.ts';
-import { BRIDGED, placesOf, REGION_SPAN, type Plan, type PlannedDevice } from '../run/plan.ts';
+import { BRIDGED, placesOf, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
  * What a supervisor inherits from its keeper, and by which numbers: the listener, the journal, and then, if devices are emulated,
@@ -17,16 +17,18 @@ export const LISTENER_FD = 3;
 export const JOURNAL_FD = LISTENER_FD + 1;
 const DEVICES_FD = JOURNAL_FD + 1;
 
-/**
- * An emulated device's file ends behind config space, the last of vfio-pci's regions that it has: what reaches for the v1 region by
- * another call than those that are trapped meets the end of a file that cannot grow.
- */
-const DEVICE_FILE_SIZE = 8 * REGION_SPAN;
+/** Pages for config space, of PCI Express at most, and for what is kept beside it. */
+const CONFIG_FILE_SIZE = 2 * 4096;
 
 /** The files of an emulated device, in the order in which they are handed over. */
 const EMULATED = {
-  /** The one behind the device's own descriptor. */
-  device: ({ name }) => ({ name: `vfio-${name}`, size: DEVICE_FILE_SIZE }),
+  /**
+   * The one behind the device's own descriptor: BAR0 and nothing else, so whoever has that, and whatever call it makes, reaches the guest's memory
+   * of its own device, or the end of a file that cannot grow.
+   */
+  device: ({ name, bar }) => ({ name: `vfio-${name}`, size: bar }),
+  /** Config space, and what is kept beside it. The target is never given this one. */
+  config: ({ name }) => ({ name: `vfio-${name}-config`, size: CONFIG_FILE_SIZE }),
   section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
   /** What its driver keeps besides. */
   kept: ({ name, kept }) => ({ name: `vfio-${name}-kept`, size: Math.max(4096, pages(kept)) }),

@@ -129,7 +129,7 @@ export function groupPath(device: Pick<PlannedDevice, 'group'>): string {
   return `/dev/vfio/${device.group}`;
 }
 
-/** The regions of an emulated device lie in its memfd at `index << 40`, as vfio-pci places them. */
+/** The regions of an emulated device begin at the offsets `index << 40`, as vfio-pci places them. */
 export const REGION_SPAN = 2 ** 40;
 
 /** How many devices of the kernel can be bridged at once. */

@@ -7,10 +7,8 @@ export const WINDOW_HIGH = 0x7656_0000;
 export const WINDOW_MASK = 0xffff_0000;
 /** Of the high 32 bits: a region, and a device's part of the window, are 2^40 bytes. */
 export const DEVICE_SHIFT = 8;
-/** The high 32 bits of offsets in regions of a device behind BAR0: a region begins at its index << 40. */
-export const REGIONS_HIGH = [0x100, 0xffff] as const;
-/** Those of an offset in config space, of which the low ones are the place there: of VFIO_PCI_CONFIG_REGION_INDEX, which is 7. */
-export const CONFIG_HIGH = 7 << DEVICE_SHIFT;
+/** The high 32 bits of offsets behind BAR0 of an emulated device, the window among them: a region begins at its index << 40. */
+export const REGIONS_HIGH = [0x100, 0x7fff_ffff] as const;
 export const MAX_DEVICES = 256;
 
 /** Offset of the migration region of the n-th device. */

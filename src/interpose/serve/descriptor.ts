@@ -1,4 +1,5 @@
-import { ELSEWHERE } from '../../sys/file.ts';
+import { ShimError } from '../../error.ts';
+import { ELSEWHERE, inodeOf } from '../../sys/file.ts';
 import { fileNow, fileOf } from '../trap/file-look.ts';
 import { isStandIn } from '../trap/stand-in.ts';
 
@@ -29,12 +30,27 @@ export function identify(owner: FileOwner, tid: number, fd: number): Descriptor 
   return identifyBy(fileNow, owner, tid, fd);
 }
 
+/** As identify(), for calls that other files have too: what cannot be told is none of ours. */
+export function identifyIfSeen(owner: FileOwner, tid: number, fd: number): Descriptor | undefined {
+  try {
+    return identifyBy(inodeOf, owner, tid, fd);
+  } catch (error) {
+    if (error instanceof ShimError) return undefined;
+    throw error;
+  }
+}
+
 /** As identify(), or as it was found a moment ago: for calls that are made again and again, and deceive nobody but their caller. */
 export function identifyLately(owner: FileOwner, tid: number, fd: number): Descriptor | undefined {
   return identifyBy(fileOf, owner, tid, fd);
 }
 
-function identifyBy(look: typeof fileNow, owner: FileOwner, tid: number, fd: number): Descriptor | undefined {
+function identifyBy(
+  look: (tid: number, fd: number) => number | undefined,
+  owner: FileOwner,
+  tid: number,
+  fd: number,
+): Descriptor | undefined {
   const inode = look(tid, fd);
   if (inode === undefined || inode === ELSEWHERE) return undefined;
   return owner.whose(inode) ?? (isStandIn(tid, fd) ? { kind: 'ended data fd' } : undefined);

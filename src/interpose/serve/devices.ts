@@ -5,10 +5,13 @@ import type { DeviceReport } from './report.ts';
 import type { ServedDevice } from './served-device.ts';
 import type { Turn } from '../memory/turn.ts';
 
-/** Calls that read or write a device's regions behind BAR0, by the region's index, this far in. They return how many bytes, or throw. */
-export interface RegionsBehindBar0 {
+/** Calls on a device's own regions, by the region's index, this far in. What is refused throws. */
+export interface OwnRegions {
+  /** Of regions behind BAR0. They return how many bytes. */
   read(turn: Turn, region: number, offset: number): number;
   write(turn: Turn, region: number, offset: number): number;
+  /** mmap: what is not refused is the kernel's to do. */
+  checkMap(call: Call, region: number, offset: number): void;
 }
 
 /** The devices of a run, of one kind or the other. Each has a place, which is also its place in the window of offsets. */
@@ -23,8 +26,8 @@ export interface Devices extends FileOwner {
   open(turn: Turn): number;
   /** A trapped call of the stat and access families, which only emulated nodes have. */
   look?(call: Call): number;
-  /** The regions behind BAR0 of the device that a descriptor is of; `undefined` if they are not here. */
-  regionsBehindBar0?(call: Call, fd: number): RegionsBehindBar0 | undefined;
+  /** The own regions of the device in a place, if they are here. */
+  regionsOf?(place: number): OwnRegions | undefined;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
   work(now: number): number;
   /** Readable once there is work to be done at once; -1 if nothing is to be waited for so. */

@@ -6,8 +6,8 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import { CONTINUE, type Call } from '../trap/call.ts';
 import { lookNumbers } from '../trap/filter.ts';
 import type { DataFds } from './data-fd.ts';
-import { identify, identifyLately, type Descriptor } from './descriptor.ts';
-import type { Devices } from './devices.ts';
+import { identify, identifyIfSeen, identifyLately, type Descriptor } from './descriptor.ts';
+import type { Devices, OwnRegions } from './devices.ts';
 import { forgetFile } from '../trap/file-look.ts';
 import type { FdWindow } from '../run/plan.ts';
 import type { ServedDevice } from './served-device.ts';
@@ -80,11 +80,11 @@ export class Router {
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(turn, 3) : this.#onRegion(turn, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(turn) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(turn);
       case numbers.mmap:
-        return deviceInWindow(call.high(5)) < 0 ? this.#mapBehindBar0(call) : this.#onRegion(turn, 4, 5);
+        return deviceInWindow(call.high(5)) < 0 ? this.#mapOwnRegion(call) : this.#onRegion(turn, 4, 5);
       case numbers.openat:
       case legacyOpen:
         return this.devices.open(turn);
@@ -95,14 +95,14 @@ export class Router {
       case numbers.writev:
         return this.#write(turn);
       case numbers.preadv2:
-        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(turn, 3);
+        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(turn);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(turn, 3);
+        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(turn);
       case numbers.preadv:
       case numbers.pwritev:
-        return this.#behindBar0(turn, 3);
+        return this.#behindBar0(turn);
       case numbers.lseek:
-        return this.#behindBar0(turn, 1);
+        return this.#seek(call);
       case numbers.sendfile:
       case numbers.splice:
       case numbers.copy_file_range:
@@ -158,22 +158,38 @@ export class Router {
   }
 
   /** A call at an offset in a device's regions behind BAR0; or one on a data fd, that has no answer to it but an error. */
-  #behindBar0(turn: Turn, argument: 1 | 3): number {
+  #behindBar0(turn: Turn): number {
     const { call } = turn;
-    const high = call.high(argument);
-    const regions = isBehindBar0(high) ? this.devices.regionsBehindBar0?.(call, call.s32(0)) : undefined;
+    const high = call.high(3);
+    const regions = isBehindBar0(high) ? this.#regionsOf(call, 0, identify) : undefined;
     if (regions === undefined) return refuseOther(call);
-    if (call.nr === numbers.lseek) throw refuse('ESPIPE', 'a device has no position'); // as of vfio_device_fops
     const region = high >> DEVICE_SHIFT;
-    const offset = offsetInRegion(high, call.u32(argument));
+    const offset = offsetInRegion(high, call.u32(3));
     return WRITES.has(call.nr) ? regions.write(turn, region, offset) : regions.read(turn, region, offset);
   }
 
-  /** As vfio_pci_core_mmap has it; of another file it is the kernel's business. */
-  #mapBehindBar0(call: Call): number {
+  /** Whatever is mapped is BAR0, or ends before it is that: so what is not refused, or another file's, the kernel may do. */
+  #mapOwnRegion(call: Call): number {
     const high = call.high(5);
-    if (!isBehindBar0(high) || this.devices.regionsBehindBar0?.(call, call.s32(4)) === undefined) return CONTINUE;
-    throw refuse('EINVAL', `region ${high >> DEVICE_SHIFT}: cannot be mapped`);
+    const regions = this.#regionsOf(call, 4, identifyIfSeen);
+    regions?.checkMap(call, high >>> DEVICE_SHIFT, offsetInRegion(high, call.u32(5)));
+    return CONTINUE;
+  }
+
+  /** A device has no position that could be moved: vfio_device_fops has no llseek (fs/read_write.c of Linux 6.12: vfs_llseek). */
+  #seek(call: Call): number {
+    if (this.#regionsOf(call, 0, identifyIfSeen) !== undefined) throw refuse('ESPIPE', 'a device has no position');
+    const fd = call.s32(0);
+    const window = this.#window;
+    return window !== undefined && fd >= window.first && fd <= window.last ? refuseOther(call) : CONTINUE;
+  }
+
+  /** The own regions of the device that an argument is a descriptor of, if they are served here. */
+  #regionsOf(call: Call, argument: number, identifyFile: typeof identify): OwnRegions | undefined {
+    const { devices } = this;
+    if (devices.regionsOf === undefined) return undefined;
+    const what = identifyFile(devices, call.tid, call.s32(argument));
+    return what?.kind === 'device' ? devices.regionsOf(what.place) : undefined;
   }
 
   #map(turn: Turn, device: ServedDevice, offset: number): number {

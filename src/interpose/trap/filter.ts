@@ -1,7 +1,17 @@
 import type { Arch } from '../../abi/arch.ts';
-import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
+import { O_ACCMODE, O_RDWR, SEEK_END, SEEK_SET } from '../../abi/fcntl.ts';
 import { IOMMU_DESTROY } from '../../abi/iommufd.ts';
 import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
+import {
+  MAP_ANONYMOUS,
+  MAP_DENYWRITE,
+  MAP_FIXED,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  MAP_SHARED_VALIDATE,
+  MAP_TYPE,
+  PROT_WRITE,
+} from '../../abi/mman.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE,
@@ -16,7 +26,7 @@ import {
 } from '../../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from '../run/plan.ts';
-import { CONFIG_HIGH, REGIONS_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
+import { REGIONS_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
 
 /** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out; those of iommufd come behind. */
 const VFIO_FIRST = VFIO_GET_API_VERSION;
@@ -44,10 +54,10 @@ interface Traps {
 }
 
 /**
- * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, accesses at
- * offsets in the virtual regions' window, opening files for reading and writing, since the emulated nodes under /dev exist nowhere else, and
- * what is done at an offset behind BAR0 but a read of config space: a write to it, and whatever is of MSI-X's BAR, or of a region that is not there. All
- * the rest goes straight to the kernel, reads of config space, BAR0 and mapped memory included. If v2 is presented, reads, writes and
+ * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, opening files for reading
+ * and writing, since the emulated nodes under /dev exist nowhere else, and what a device's file, which is BAR0, does otherwise than a device: accesses
+ * and mappings at offsets behind BAR0, moving the position, and mapping files to be shared, or privately to be written but by a loader. All the
+ * rest goes straight to the kernel, accesses of BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
  * program makes while it is loaded: it waits for its supervisor then; with `lists`, directories that are opened to be listed.
@@ -140,15 +150,9 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
-  const behindBar0 = (
-    name: string,
-    offset: 'args1' | 'args3' | 'args5',
-    otherwise: readonly Step[],
-    isRead = false,
-  ): Step[] => [
+  const behindBar0 = (name: string, offset: 'args3' | 'args5', otherwise: readonly Step[]): Step[] => [
     { label: name },
     { load: high(offset) },
-    ...(isRead ? [{ ifEqual: CONFIG_HIGH, then: `${name}: no region` }] : []),
     { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: `${name}: no region` },
@@ -156,6 +160,39 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
   ];
   /** For a call that is not trapped elsewhere but on a data fd. */
   const orDataFd = (name: string): Step[] => [...isDataFd(name, 'args0'), { ret: SECCOMP_RET_ALLOW }];
+  /** Where data and holes of files are (SEEK_DATA, SEEK_HOLE) is asked again and again, and never of a device. */
+  const seek: Step[] = [
+    { label: 'lseek' },
+    { load: low('args2') },
+    { unlessBetween: [SEEK_SET, SEEK_END], then: 'lseek: data or hole' },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: 'lseek: data or hole' },
+    ...orDataFd('lseek'),
+  ];
+  /**
+   * Of files that are mapped privately there are hundreds in a program, mapped by its loader: to be read, at a fixed place, or with MAP_DENYWRITE,
+   * which says nothing to the kernel, and by which a mapping that a supervisor has a thread make passes (map-section.ts).
+   */
+  const mapping: Step[] = behindBar0('mmap of a region', 'args5', [
+    { load: low('args3') },
+    { and: MAP_ANONYMOUS | MAP_DENYWRITE },
+    { unlessEqual: 0, then: 'mmap: none of a device' },
+    { load: low('args3') },
+    { and: MAP_TYPE },
+    { ifEqual: MAP_SHARED, then: 'mmap: of a device' },
+    { ifEqual: MAP_SHARED_VALIDATE, then: 'mmap: of a device' },
+    { unlessEqual: MAP_PRIVATE, then: 'mmap: none of a device' },
+    { load: low('args3') },
+    { and: MAP_FIXED },
+    { unlessEqual: 0, then: 'mmap: none of a device' },
+    { load: low('args2') },
+    { and: PROT_WRITE },
+    { unlessEqual: PROT_WRITE, then: 'mmap: none of a device' },
+    { label: 'mmap: of a device' },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    { label: 'mmap: none of a device' },
+    { ret: SECCOMP_RET_ALLOW },
+  ]);
   const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
     { label: name },
     ...isDataFd(name, 'args0'),
@@ -195,14 +232,11 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { unlessEqual: auditArch, then: 'allow' },
     { load: NR },
     { ifEqual: syscalls.ioctl, then: 'ioctl' },
-    { ifEqual: syscalls.pread64, then: trapsOpens ? 'pread' : 'offset' },
-    { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'pwrite' : 'offset' },
+    { ifEqual: syscalls.pread64, then: trapsOpens ? 'at an offset' : 'offset' },
+    { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'at an offset' : 'offset' },
     ...(trapsOpens
       ? [
-          { ifEqual: preadv, then: 'preadv' },
-          { ifEqual: preadv2, then: 'preadv' },
-          { ifEqual: pwritev, then: 'pwritev' },
-          { ifEqual: pwritev2, then: 'pwritev' },
+          ...[preadv, preadv2, pwritev, pwritev2].map((nr) => ({ ifEqual: nr, then: 'at an offset' })),
           { ifEqual: lseek, then: 'lseek' },
         ]
       : []),
@@ -222,12 +256,9 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { ret: SECCOMP_RET_ALLOW },
     ...(trapsOpens
       ? [
-          ...behindBar0('preadv', 'args3', orDataFd('preadv'), true),
-          ...behindBar0('pwritev', 'args3', orDataFd('pwritev')),
-          ...behindBar0('lseek', 'args1', orDataFd('lseek')),
-          ...behindBar0('mmap of a region', 'args5', inWindow('mmap', 'args5', [])),
-          ...behindBar0('pread', 'args3', inWindow('pread: offset', 'args3', isDataFd('pread', 'args0')), true),
-          ...behindBar0('pwrite', 'args3', inWindow('offset', 'args3', isDataFd('offset', 'args0'))),
+          ...behindBar0('at an offset', 'args3', orDataFd('at an offset')),
+          ...seek,
+          ...mapping,
           ...opens('openat', 'args2'),
         ]
       : [...inWindow('offset', 'args3', isDataFd('offset', 'args0')), ...inWindow('mmap', 'args5', [])]),

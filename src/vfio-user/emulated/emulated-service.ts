@@ -20,7 +20,7 @@ import {
 import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
-import { CONFIG_AT, emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
+import { emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
 import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
@@ -28,7 +28,7 @@ import { readMsixBar, writeMsixBar } from '../../interpose/emulated/msix-bar.ts'
 import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
 import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
-import { REGION_SPAN, type PlannedDevice } from '../../interpose/run/plan.ts';
+import type { PlannedDevice } from '../../interpose/run/plan.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
@@ -67,8 +67,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   readonly #regions: DeviceRegions;
   /** The files that clients may map, by the index of their region. */
   readonly #mappable: ReadonlyMap<number, number>;
-  /** BARs and config space, as they lie in the device's file. */
-  readonly #own: ByteStore;
+  readonly #bar0: ByteStore;
   readonly #config: PciConfig;
   readonly #irqs: EmulatedIrqs;
   readonly #unmask = new UnmaskWatch();
@@ -89,7 +88,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
     const { bytes } = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET);
     const section = bytes.subarray(0, simMemorySizes(spec).section);
-    this.#config = mapConfig(plan, files.device);
+    this.#config = mapConfig(plan, files.config);
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
@@ -104,7 +103,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     this.#watched = watch(sim);
     if (this.#watched.protocol === 'v1') this.region = this.#watched.device;
     if (this.#watched.protocol === 'v2') this.v2 = this.#watched.device;
-    this.#own = new SharedStore(files.device, CONFIG_AT + REGION_SPAN);
+    this.#bar0 = new SharedStore(files.device, plan.bar);
     this.#regions = { ...emulatedRegions(plan, 0), migration: 0n };
     this.#mappable = new Map([
       [VFIO_PCI_BAR0_REGION_INDEX, files.device],
@@ -221,9 +220,10 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       whenReady(() => region.read(offset, into), sleepUntilReady);
       return;
     }
-    const place = this.#placeOf(index, offset, into.length);
-    if (index === VFIO_PCI_BAR2_REGION_INDEX) readMsixBar(this.#irqs, offset, into);
-    else this.#own.read(place, into);
+    this.#check(index, offset, into.length);
+    if (index === VFIO_PCI_BAR0_REGION_INDEX) this.#bar0.read(offset, into);
+    else if (index === VFIO_PCI_BAR2_REGION_INDEX) readMsixBar(this.#irqs, offset, into);
+    else if (index === VFIO_PCI_CONFIG_REGION_INDEX) this.#config.read(offset, into);
   }
 
   writeRegion(index: number, offset: number, from: Uint8Array): void {
@@ -232,8 +232,8 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       whenReady(() => region.write(offset, from), sleepUntilReady);
       return;
     }
-    const place = this.#placeOf(index, offset, from.length);
-    if (index === VFIO_PCI_BAR0_REGION_INDEX) this.#own.write(place, from);
+    this.#check(index, offset, from.length);
+    if (index === VFIO_PCI_BAR0_REGION_INDEX) this.#bar0.write(offset, from);
     else if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
       const resets = this.#config.write(offset, from);
       this.#irqs.onConfig();
@@ -247,10 +247,9 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     throw refuse('EINVAL', `migration region: ${length} bytes at ${offset} of ${region?.regionSize ?? 0}`);
   }
 
-  #placeOf(index: number, offset: number, length: number): number {
+  #check(index: number, offset: number, length: number): void {
     const size = this.#regions.own[index]?.size ?? 0;
     if (length > size - offset) throw refuse('EINVAL', `region ${index}: ${length} bytes at ${offset} of ${size}`);
-    return index * REGION_SPAN + offset;
   }
 
   firstLook(): void {

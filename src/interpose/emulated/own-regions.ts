@@ -1,32 +1,50 @@
-import { VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX } from '../../abi/vfio.ts';
+import { MAP_PRIVATE, MAP_TYPE } from '../../abi/mman.ts';
+import {
+  VFIO_PCI_BAR0_REGION_INDEX,
+  VFIO_PCI_BAR2_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+} from '../../abi/vfio.ts';
 import { MSIX_BAR_SIZE, MSIX_TABLE_SIZE } from '../../sim/pci-capabilities.ts';
-import { addressOf } from '../../sys/libc.ts';
+import { addressOf, inPages } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Turn } from '../memory/turn.ts';
-import type { RegionsBehindBar0 } from '../serve/devices.ts';
+import type { OwnRegions } from '../serve/devices.ts';
+import type { Call } from '../trap/call.ts';
 import { TargetBuffer } from '../trap/target-buffer.ts';
 import type { EmulatedDevice } from './emulated-driver.ts';
 import { readMsixBar, writeMsixBar } from './msix-bar.ts';
 
-/** What a target does behind BAR0 of a device, as vfio-pci answers it (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_rw). */
-export class BehindBar0 implements RegionsBehindBar0 {
+/**
+ * What a target does with the regions of an emulated device, as vfio-pci answers it (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_rw,
+ * vfio_pci_core_mmap). Accesses of BAR0 are not among it.
+ */
+export class EmulatedOwnRegions implements OwnRegions {
   readonly #device: EmulatedDevice;
 
   constructor(device: EmulatedDevice) {
     this.#device = device;
   }
 
-  /** What config space holds is read without a trap: here comes only what is behind it. */
   read({ call }: Turn, region: number, offset: number): number {
     const buffer = TargetBuffer.of(call);
     if (buffer.length === 0) return 0;
-    if (region === VFIO_PCI_CONFIG_REGION_INDEX) throw behindConfig(offset, buffer.length);
-    const length = this.#inMsixBar(region, offset, buffer.length);
+    const bytes = this.#bytesAt(region, offset, buffer.length);
     this.#device.counted();
-    const bytes = new Uint8Array(length);
-    readMsixBar(this.#device.driver.irqs, offset, bytes);
-    buffer.write(addressOf(bytes), length); // SAFETY: `bytes` is referenced below
+    buffer.write(addressOf(bytes), bytes.length); // SAFETY: `bytes` is referenced below
     return bytes.length;
+  }
+
+  #bytesAt(region: number, offset: number, length: number): Uint8Array {
+    if (region === VFIO_PCI_CONFIG_REGION_INDEX) {
+      const { config } = this.#device.driver;
+      if (length > config.size - offset) throw behindConfig(offset, length);
+      const bytes = new Uint8Array(length);
+      config.read(offset, bytes);
+      return bytes;
+    }
+    const bytes = new Uint8Array(this.#inMsixBar(region, offset, length));
+    readMsixBar(this.#device.driver.irqs, offset, bytes);
+    return bytes;
   }
 
   write(turn: Turn, region: number, offset: number): number {
@@ -39,6 +57,15 @@ export class BehindBar0 implements RegionsBehindBar0 {
     this.#device.counted();
     writeMsixBar(this.#device.driver.irqs, offset, bytes);
     return length;
+  }
+
+  checkMap(call: Call, region: number, offset: number): void {
+    const { bar } = this.#device.driver.plan;
+    const length = call.count(1);
+    const type = call.u32(3) & MAP_TYPE;
+    if (region !== VFIO_PCI_BAR0_REGION_INDEX) throw refuse('EINVAL', `mmap: region ${region} cannot be mapped`);
+    if (type === MAP_PRIVATE) throw refuse('EINVAL', 'mmap: BAR0 is not mapped privately');
+    if (inPages(length) > inPages(bar - offset)) throw refuse('EINVAL', `mmap: ${length} bytes at ${offset} of ${bar}`);
   }
 
   /** How many of so many bytes there are of that region (vfio_pci_bar_rw). The table is there even if the BAR is not (vfio_pci_core_do_io_rw). */
