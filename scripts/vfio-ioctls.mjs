@@ -1,7 +1,7 @@
 // Fetches rust-vmm's crates vfio-ioctls and vfio-bindings, by which Cloud Hypervisor drives VFIO devices, from GitHub, and the crates that they
 // need from Debian, into a cache directory. Nothing is installed. Prints the directory on stdout, in which vfio-ioctls, vfio-bindings and
 // registry are; with --cached only if it is there already. VFIO_SHIM_RUST_VMM names another repository to fetch from than GitHub's: a URL or a path.
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PrivateApt, unpack } from './lib/apt.mjs';
 import { cachePath, makeEntry } from './lib/cache.mjs';
@@ -11,11 +11,14 @@ import { Failure, run, runScript } from './lib/process.mjs';
 /** April 2026: 0.6.0 and the requests of migration v2, as pull request 140 has it. */
 const COMMIT = 'f9c1fcf93247db9f390da251ab9c07310a43dc1b';
 const REPOSITORY = process.env.VFIO_SHIM_RUST_VMM || 'https://github.com/rust-vmm/vfio';
-/** What they need without KVM, and what that needs, of a suite that does not change. */
+/** What they need, and what that needs, of a suite that does not change. */
 const SUITE = 'trixie';
 const CRATES = [
+  'bitflags',
   'bitflags-1',
   'byteorder',
+  'kvm-bindings',
+  'kvm-ioctls',
   'libc',
   'log',
   'proc-macro2',
@@ -30,7 +33,10 @@ const CRATES = [
   'vmm-sys-util',
 ];
 
-/** Debian has neither the optional crates that theirs name, nor those for Windows. */
+/**
+ * Theirs ask for later versions than are needed, and for crates that Debian has not: those of iommufd, which whoever uses this has to patch
+ * in, and those for Windows.
+ */
 const MANIFESTS = {
   'vfio-bindings': `[package]
 name = "vfio-bindings"
@@ -52,6 +58,10 @@ vfio_cdev = []
 
 [dependencies]
 byteorder = "1"
+iommufd-bindings = "0.1"
+iommufd-ioctls = "0.1"
+kvm-bindings = "0.10"
+kvm-ioctls = "0.19"
 libc = "0.2"
 log = "0.4"
 thiserror = "2"
@@ -80,12 +90,18 @@ async function main(args) {
   const arch = ARCHITECTURES[process.arch];
   if (process.platform !== 'linux' || arch === undefined) throw new Failure(`${process.platform} on ${process.arch}`);
   const home = cachePath(`vfio-ioctls-${COMMIT.slice(0, 7)}`);
-  const isComplete = () => existsSync(join(home, 'registry'));
+  const isComplete = () => existsSync(join(home, 'registry')) && isWhole(join(home, 'registry'));
   if (isComplete()) return home;
   if (cachedOnly) throw new Failure(`it is not in ${home}: node scripts/vfio-ioctls.mjs`);
   await makeEntry(home, { isComplete, fill: (complete, scratch) => fetchTo(complete, scratch, arch) });
   say(`it is in ${home}`);
   return home;
+}
+
+/** All crates are there, not those of an earlier list. */
+function isWhole(registry) {
+  const names = readdirSync(registry);
+  return CRATES.every((crate) => names.some((name) => name.startsWith(`${crate.replace(/-\d+$/, '')}-`)));
 }
 
 async function fetchTo(complete, scratch, arch) {

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { executableDirectory } from './compiler.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/vfio-ioctls.mjs', import.meta.url));
-const SOURCE = fileURLToPath(new URL('../real/vfio-ioctls/main.rs', import.meta.url));
+/** The client, and the crates that Debian does not have. */
+const SOURCES = fileURLToPath(new URL('../real/vfio-ioctls', import.meta.url));
 
 const { status, stdout, stderr } = spawnSync(process.execPath, [SCRIPT, '--cached'], { encoding: 'utf8' });
 const home = stdout.trim();
@@ -25,19 +26,38 @@ edition = "2021"
 
 [[bin]]
 name = "client"
-path = "main.rs"
+path = "${SOURCES}/main.rs"
 
 [dependencies]
+iommufd-ioctls = "0.1"
+kvm-bindings = "0.10"
+kvm-ioctls = "0.19"
 libc = "0.2"
 log = "0.4"
 vfio-bindings = { path = "${home}/vfio-bindings" }
-vfio-ioctls = { path = "${home}/vfio-ioctls" }
+vfio-ioctls = { path = "${home}/vfio-ioctls", features = ["kvm", "vfio_cdev"] }
 vm-memory = { version = "0.16", features = ["backend-mmap"] }
 vmm-sys-util = "0.12"
 
 [patch.crates-io]
+iommufd-bindings = { path = "iommufd-bindings" }
+iommufd-ioctls = { path = "iommufd-ioctls" }
 winapi = { path = "${home}/winapi" }
 `;
+
+function iommufdCrate(name: string, dependencies: readonly string[]): string {
+  const lines = [
+    '[package]',
+    `name = "${name}"`,
+    'version = "0.1.0"',
+    'edition = "2021"',
+    '[lib]',
+    `path = "${SOURCES}/${name.replace('-', '_')}.rs"`,
+    '[dependencies]',
+    ...dependencies,
+  ];
+  return `${lines.join('\n')}\n`;
+}
 
 const config = `[source.crates-io]
 replace-with = "debian"
@@ -52,10 +72,19 @@ offline = true
 /** Builds the client, as far as that has not been done, and returns its path. */
 export function vfioIoctlsClient(): string {
   const directory = join(executableDirectory(), 'vfio-ioctls');
-  mkdirSync(join(directory, '.cargo'), { recursive: true });
-  writeAnew(join(directory, 'Cargo.toml'), manifest);
-  writeAnew(join(directory, '.cargo/config.toml'), config);
-  copyFileSync(SOURCE, join(directory, 'main.rs'));
+  const files = {
+    'Cargo.toml': manifest,
+    '.cargo/config.toml': config,
+    'iommufd-bindings/Cargo.toml': iommufdCrate('iommufd-bindings', []),
+    'iommufd-ioctls/Cargo.toml': iommufdCrate('iommufd-ioctls', [
+      'iommufd-bindings = { path = "../iommufd-bindings" }',
+      'libc = "0.2"',
+    ]),
+  };
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(directory, name)), { recursive: true });
+    writeAnew(join(directory, name), text);
+  }
   const { status: code, stderr: why } = spawnSync('cargo', ['build', '--quiet', '--release'], {
     cwd: directory,
     encoding: 'utf8',

@@ -1,7 +1,8 @@
-//! Cloud Hypervisor's calls on a VFIO device, in its order, by the crate that it makes them with, vfio-ioctls: without KVM, and without a guest.
+//! Cloud Hypervisor's calls on a VFIO device, in its order, by the crate that it makes them with, vfio-ioctls: with KVM's device for
+//! VFIO if there is one, and without a guest.
 //!
-//! `client save DEVICE FILE` opens a device with `dma=` by its directory in sysfs, as pci/src/vfio.rs of Cloud Hypervisor (ae44c29, August 2026)
-//! does, uses it as a guest would, and saves its state; `client restore DEVICE FILE` loads it. Both print what they have seen, a line each, and
+//! `client group|cdev save DEVICE FILE` opens a device with `dma=` by its directory in sysfs, as pci/src/vfio.rs of Cloud Hypervisor (ae44c29, August 2026)
+//! does, uses it as a guest would, and saves its state; `client ... restore ...` loads it. Both print what they have seen, a line each, and
 //! what vfio-ioctls logs. Functions that are named without a file are in pci/src/vfio.rs.
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,9 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iommufd_ioctls::IommuFd;
+use kvm_bindings::{kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO};
+use kvm_ioctls::Kvm;
 use vfio_bindings::bindings::vfio::*;
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioRegionInfoCap};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioIommufd, VfioOps, VfioRegionInfoCap};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
 const COMMAND: u64 = 0x04;
@@ -44,7 +48,8 @@ impl log::Log for Log {
 /// The device as VfioCommon has it: config space by reads of 1, 2 and 4 bytes, all else by its regions.
 struct Vmm {
     device: VfioDevice,
-    container: Arc<VfioContainer>,
+    ops: Arc<dyn VfioOps>,
+    takes_bars: bool,
     intx: Option<EventFd>,
     bars: Vec<Bar>,
 }
@@ -77,11 +82,18 @@ impl Vmm {
     }
 
     /// DeviceManager::add_vfio_device(), VfioPciDevice::new() and VfioCommon::new().
-    fn open(path: &Path) -> Self {
-        let container = Arc::new(VfioContainer::new(None).expect("a container"));
-        let device = VfioDevice::new(path, container.clone()).expect("a device");
+    fn open(how: &str, path: &Path) -> Self {
+        let ops: Arc<dyn VfioOps> = match how {
+            "group" => Arc::new(VfioContainer::new(kvm_device()).expect("a container")),
+            "cdev" => {
+                let iommufd = Arc::new(IommuFd::new().expect("/dev/iommu"));
+                Arc::new(VfioIommufd::new(iommufd, None, kvm_device()).expect("an ioas"))
+            }
+            _ => panic!("neither group nor cdev"),
+        };
+        let device = VfioDevice::new(path, ops.clone()).expect("a device");
         device.reset();
-        Vmm { device, container, intx: None, bars: Vec::new() }
+        Vmm { device, ops, takes_bars: how == "group", intx: None, bars: Vec::new() }
     }
 
     /// VfioCommon::parse_capabilities(): where MSI and MSI-X are.
@@ -171,7 +183,8 @@ impl Vmm {
             let at = unsafe { libc::mmap(std::ptr::null_mut(), size, prot, libc::MAP_SHARED, self.device.as_raw_fd(), offset) };
             assert_ne!(at, libc::MAP_FAILED, "a mapping of BAR{}", bar.index);
             // SAFETY: that mapping
-            unsafe { self.container.vfio_dma_map(bar.address, size, at.cast()) }.expect("a BAR mapped for DMA");
+            let mapped = unsafe { self.ops.vfio_dma_map(bar.address, size, at.cast()) };
+            assert_eq!(mapped.is_ok(), self.takes_bars, "a BAR mapped for DMA"); // /dev/iommu takes none
             bar.mapping = Some(at.cast());
         }
     }
@@ -180,7 +193,9 @@ impl Vmm {
     fn unmap_bars(&mut self) {
         for bar in &mut self.bars {
             if let Some(at) = bar.mapping.take() {
-                self.container.vfio_dma_unmap(bar.address, bar.size as usize).expect("a BAR unmapped for DMA");
+                if self.takes_bars {
+                    self.ops.vfio_dma_unmap(bar.address, bar.size as usize).expect("a BAR unmapped for DMA");
+                }
                 // SAFETY: mapped by map_bars()
                 assert_eq!(unsafe { libc::munmap(at.cast(), bar.size as usize) }, 0);
             }
@@ -215,6 +230,13 @@ impl Vmm {
     }
 }
 
+/// KVM's, which is told of groups and devices; none without KVM, or where it has none.
+fn kvm_device() -> Option<Arc<VfioDeviceFd>> {
+    let mut device = kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, ..Default::default() };
+    let fd = Kvm::new().and_then(|kvm| kvm.create_vm()).and_then(|vm| vm.create_device(&mut device)).ok()?;
+    Some(Arc::new(VfioDeviceFd::new_from_kvm(fd)))
+}
+
 /// Where the device writes to, as its `dma-at=` says: 16 pages.
 const DMA: u64 = 5 << 30;
 
@@ -243,8 +265,10 @@ fn main() {
     log::set_logger(&Log).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let args: Vec<String> = std::env::args().collect();
-    let [_, mode, path, file] = args.as_slice() else { panic!("usage: client save|restore DEVICE FILE") };
-    let mut vmm = Vmm::open(Path::new(path));
+    let [_, how, mode, path, file] = args.as_slice() else {
+        panic!("usage: client group|cdev save|restore DEVICE FILE")
+    };
+    let mut vmm = Vmm::open(how, Path::new(path));
     let capabilities = vmm.capabilities();
     println!("capabilities {:?}", capabilities.iter().map(|(id, _)| id).collect::<Vec<_>>());
     vmm.enable_intx();
@@ -261,8 +285,12 @@ fn main() {
 
     // DeviceManager: the guest's memory is mapped once there is a device
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&MEMORY).expect("memory");
-    // SAFETY: `memory` lives until it is unmapped below, and there are no references to what is in it
-    unsafe { vmm.container.vfio_map_guest_memory(&memory) }.expect("the guest's memory mapped for DMA");
+    for region in memory.iter() {
+        let at = region.get_host_address(MemoryRegionAddress(0)).unwrap();
+        // SAFETY: `memory` lives until it is unmapped below, and there are no references to what is in it
+        let mapped = unsafe { vmm.ops.vfio_dma_map(region.start_addr().raw_value(), region.len() as usize, at) };
+        mapped.expect("the guest's memory mapped for DMA");
+    }
     if mode == "restore" {
         // VfioCommon::load_migration_data(), in set_state()
         let mut state = Vec::new();
@@ -301,7 +329,10 @@ fn main() {
     // VfioPciDevice::drop(), VfioDevice::drop(): the group leaves the container when its device is closed
     vmm.unmap_bars();
     vmm.disable_intx();
-    vmm.container.vfio_unmap_guest_memory(&memory).expect("the guest's memory unmapped");
+    for region in memory.iter() {
+        let size = region.len() as usize;
+        vmm.ops.vfio_dma_unmap(region.start_addr().raw_value(), size).expect("the guest's memory unmapped");
+    }
     drop(vmm);
     println!("closed");
 }
