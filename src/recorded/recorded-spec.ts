@@ -68,6 +68,7 @@ const NOTHING_ELSE = {
   block: 0,
   dma: 0,
   'dma-at': undefined,
+  'dma-from': undefined,
   'dma-log': 'on',
   'dma-peers': false,
   irq: 0,

@@ -6,8 +6,8 @@ import { formatSize, parseSize } from './size.ts';
 const ADDRESSES = 2 ** 48;
 
 /** `ADDRESS+SIZE`, whole pages both. */
-const windowOption: Option<DmaWindow | undefined> = {
-  meaning: 'ADDRESS+SIZE, e.g. 0x2000000+16M: where, if not in the third quarter of the largest mapping',
+const windowOption = (example: string, meaning: string): Option<DmaWindow | undefined> => ({
+  meaning: `ADDRESS+SIZE, e.g. ${example}: ${meaning}`,
   initial: undefined,
   parse: (texts, wrong) => {
     const [text = '', second] = texts;
@@ -25,7 +25,7 @@ const windowOption: Option<DmaWindow | undefined> = {
     return { at, size };
   },
   format: (window) => (window === undefined ? [] : [`0x${window.at.toString(16)}+${formatSize(window.size)}`]),
-};
+});
 
 /** More than a VMM takes; each costs it and the supervisor a few microseconds. */
 const MOST_IRQS = 10_000;
@@ -48,7 +48,8 @@ export const dmaOptions = {
     0,
     within(0, 100_000),
   ),
-  'dma-at': windowOption,
+  'dma-at': windowOption('0x2000000+16M', 'where, if not in the third quarter of the largest mapping'),
+  'dma-from': windowOption('0x3000000+16M', 'with dma, where the device reads what it writes behind its records'),
   'dma-log': choice('with dma, off tells nobody which pages were written to, so that a migration loses them', [
     'on',
     'off',
@@ -60,9 +61,14 @@ export const dmaOptions = {
 
 /** What is wrong with options that do not go together. */
 export function checkDma(values: ValuesOf<typeof dmaOptions & { irq: typeof irqOption }>): string | undefined {
-  if (values.dma > 0) return undefined;
+  const { 'dma-at': to, 'dma-from': from } = values;
+  if (values.dma > 0) {
+    const overlap = to && from && to.at < from.at + from.size && from.at < to.at + to.size;
+    return overlap === true ? 'dma-from overlaps dma-at' : undefined;
+  }
   if (values.irq === 'dma') return 'irq=dma is for dma=RATE';
-  if (values['dma-at'] !== undefined) return 'dma-at is for dma=RATE';
+  if (to !== undefined) return 'dma-at is for dma=RATE';
+  if (from !== undefined) return 'dma-from is for dma=RATE';
   if (values['dma-log'] === 'off') return 'dma-log is for dma=RATE';
   return values['dma-peers'] ? 'dma-peers is for dma=RATE' : undefined;
 }

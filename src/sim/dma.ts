@@ -16,7 +16,7 @@ export interface DmaWindow {
   readonly size: number;
 }
 
-/** What a device writes to the beginning of a page. The rest of the page stays as it is. */
+/** What a device writes to the beginning of a page. The rest of the page stays as it is, or becomes what that of another page is. */
 export const dma_record = struct('dma_record', 32, {
   magic: ['u64', 0],
   /** Of the page. */
@@ -42,6 +42,11 @@ export function dmaPage({ seed, device }: DmaWriter, counter: number, pages: num
   const own = mixed(seed + Math.imul(device + 1, GOLDEN));
   const drawn = mixed(mixed(own ^ Math.floor(counter / 2 ** 32)) ^ (counter % 2 ** 32));
   return Math.floor((drawn / 2 ** 32) * pages);
+}
+
+/** The page, of so many, that a device which copies has read for a write: one after the other. */
+export function dmaSourcePage(counter: number, pages: number): number {
+  return counter % pages;
 }
 
 /** The record of a write, into `bytes`. */

@@ -22,13 +22,17 @@ const specWith = (driver: DriverName, part: string): string =>
   [driver, ...(part.startsWith('dma-') ? ['dma=2'] : []), part].join(',');
 
 function otherThanDefault(driver: DriverName, option: string): string | undefined {
-  return VALUES.map((value) => `${option}=${value}`).find((part) => {
-    try {
-      return formatSpec(parseSpec(specWith(driver, part))).includes(part);
-    } catch {
-      return false;
-    }
-  });
+  // what is read lies elsewhere than what is written to
+  const values = option === 'dma-from' ? ['0x4000000+16M'] : VALUES;
+  return values
+    .map((value) => `${option}=${value}`)
+    .find((part) => {
+      try {
+        return formatSpec(parseSpec(specWith(driver, part))).includes(part);
+      } catch {
+        return false;
+      }
+    });
 }
 
 const everyOption = [...new Set(DRIVERS.flatMap((driver) => Object.keys(optionsOf(driver))))];

@@ -1,16 +1,25 @@
 import type { DirtyPages } from '../../bridge/draft-dirty.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { defaultWindow, DMA_PAGE, dma_record, dmaPage, DmaPace, encodeDmaRecord } from '../../sim/dma.ts';
+import {
+  defaultWindow,
+  DMA_PAGE,
+  dma_record,
+  dmaPage,
+  DmaPace,
+  dmaSourcePage,
+  encodeDmaRecord,
+} from '../../sim/dma.ts';
 import type { SimSpec } from '../../sim/drivers.ts';
 import { addressOf } from '../../sys/libc.ts';
 import { device_log, DeviceLog } from '../../vfio/server/device-log.ts';
 import type { DmaMappings } from '../../vfio/server/dma-mappings.ts';
+import type { Mapping } from '../../vfio/server/mapping.ts';
 import { WindowLog } from '../../vfio/server/window-log.ts';
 import type { DmaMemory } from '../memory/dma-memory.ts';
 import { messageOf } from '../run/log.ts';
 import type { PeerCounts } from '../serve/report.ts';
 import { ACCEPTING, INITIATING, stateOf } from './dma-states.ts';
-import type { MappedMemoryWriter } from './mapped-processes.ts';
+import type { MappedMemoryAccess } from './mapped-processes.ts';
 
 /** What no call tells of, as a register that the VMM writes without one, is looked at so often: in milliseconds. */
 const LOOK = 20;
@@ -46,7 +55,7 @@ export interface DmaParts {
   readonly isBusMaster: () => boolean;
   /** Is told of each page that was written. */
   readonly onPage?: () => void;
-  readonly processes: MappedMemoryWriter;
+  readonly processes: MappedMemoryAccess;
   readonly warn: (message: string) => void;
 }
 
@@ -61,9 +70,11 @@ export class EmulatedDma {
   readonly deviceLog: DeviceLog;
   readonly #parts: DmaParts;
   readonly #pace: DmaPace;
-  readonly #record = new Uint8Array(dma_record.size);
-  readonly #recordAt = addressOf(this.#record); // SAFETY: this object references it as long as it writes
-  #hasWarned = false;
+  /** What is written to a page: a record, and behind it what was read, if the device reads. */
+  readonly #bytes = new Uint8Array(DMA_PAGE);
+  readonly #bytesAt = addressOf(this.#bytes); // SAFETY: this object references it as long as it writes
+  #isReading = false;
+  readonly #warned = new Set<string>();
 
   constructor(parts: DmaParts) {
     const { memory, arena, spec } = parts;
@@ -150,6 +161,8 @@ export class EmulatedDma {
     const writer = { seed: spec.seed, device: place };
     const { iova: first, pages } = my;
     const isTold = spec['dma-log'] !== 'off';
+    const from = spec['dma-from'];
+    const length = from === undefined ? dma_record.size : DMA_PAGE;
     // no state changes during a burst
     const peers = spec['dma-peers'] && count > 0 ? statesOf(reach.peers()) : [];
     for (let n = 0; n < count; n += 1) {
@@ -157,16 +170,29 @@ export class EmulatedDma {
       const page = dmaPage(writer, counter, pages);
       const iova = first + page * DMA_PAGE;
       const mapping = reach.mappings.at(reach.container, BigInt(iova));
-      if (mapping?.lost === true) return; // the bus stalls until somebody has that memory again
+      const sourceAt = from && from.at + dmaSourcePage(counter, from.size / DMA_PAGE) * DMA_PAGE;
+      const source = sourceAt === undefined ? undefined : reach.mappings.at(reach.container, BigInt(sourceAt));
+      if (mapping?.lost === true || source?.lost === true) return; // the bus stalls until somebody has that memory again
       my.counter = counter + 1;
       if (mapping?.writable !== true) continue; // an IOMMU would not let it through
+      if (sourceAt !== undefined) {
+        if (source === undefined || source.readable === false) continue;
+        if (!this.#read(source, sourceAt)) return;
+      }
       if (isTold) this.#note(page, iova, reach);
-      encodeDmaRecord(writer, counter, iova, this.#record);
-      const address = Number(mapping.vaddr) + (iova - Number(mapping.iova));
-      if (!processes.write(mapping, address, this.#recordAt, dma_record.size)) return;
+      encodeDmaRecord(writer, counter, iova, this.#bytes);
+      if (!processes.write(mapping, addressIn(mapping, iova), this.#bytesAt, length)) return;
       for (const peer of peers) this.#reaches(peer);
       onPage?.();
     }
+  }
+
+  /** Reads the page that is copied. False if nobody has it any more. */
+  #read(source: Mapping, iova: number): boolean {
+    this.#isReading = true;
+    const isThere = this.#parts.processes.read(source, addressIn(source, iova), this.#bytesAt, DMA_PAGE);
+    this.#isReading = false;
+    return isThere;
   }
 
   /** A write to another device is counted and not made: that device's memory stays what its guest and its migration make it. */
@@ -186,10 +212,17 @@ export class EmulatedDma {
   }
 
   #tellOnce(error: unknown): void {
-    if (this.#hasWarned) return;
-    this.#hasWarned = true;
-    this.#parts.warn(`the device cannot write to memory that is mapped for it: ${messageOf(error)}`);
+    const what = this.#isReading ? 'read' : 'write to';
+    this.#isReading = false;
+    if (this.#warned.has(what)) return;
+    this.#warned.add(what);
+    this.#parts.warn(`the device cannot ${what} memory that is mapped for it: ${messageOf(error)}`);
   }
+}
+
+/** Where a page is in the memory behind its mapping. */
+function addressIn({ vaddr, iova: begin }: Mapping, iova: number): number {
+  return Number(vaddr) + (iova - Number(begin));
 }
 
 interface PeerState {

@@ -1,14 +1,35 @@
-import { hasErrno } from '../../error.ts';
+import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { inodeOfOwn } from '../../sys/file.ts';
 import { syscall } from '../../sys/libc.ts';
 import { duplicateFd, identityOf, pidOf } from '../../sys/pidfd.ts';
-import { holdMemory, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
+import { holdMemory, readProcessMemoryTo, writeProcessMemoryFrom } from '../../sys/process-memory.ts';
 import { programOf } from '../../sys/program.ts';
 import type { MappedMemory, MemoryOwner } from '../../vfio/server/mapping.ts';
 
-/** Who writes to memory that was mapped for DMA, by the numbers that were kept of whoever has mapped it. */
-export type MappedMemoryWriter = Pick<MappedProcesses, 'write'>;
+/** Who reads and writes memory that was mapped for DMA, by the numbers that were kept of whoever has mapped it. */
+export type MappedMemoryAccess = Pick<MappedProcesses, 'read' | 'write'>;
+
+type Owner = MemoryOwner & Pick<MappedMemory, 'file'>;
+
+/** How bytes are moved to memory that is mapped, or from there. */
+interface Way {
+  readonly process: typeof writeProcessMemoryFrom;
+  readonly file: 'pread64' | 'pwrite64';
+}
+
+const TO_MEMORY: Way = { process: writeProcessMemoryFrom, file: 'pwrite64' };
+const FROM_MEMORY: Way = { process: readProcessMemoryTo, file: 'pread64' };
+
+/** Moves all of some bytes between a file and an address here. Throws `EFAULT` if the file has not so many. */
+export function moveOfFile(call: Way['file'], fd: number, offset: number, at: number, length: number): void {
+  // SAFETY: the caller's bytes, which live as long as this call
+  const moved = syscall('DMA of a file that is mapped', call, fd, at, length, offset);
+  if (moved === length) return;
+  throw new ShimError('ERR_TARGET', `DMA of a file that is mapped: ${moved} of ${length} bytes at ${offset}`, {
+    errno: 'EFAULT',
+  });
+}
 
 /** The numbers by which the memory of a thread's process is found later. */
 export function ownerOf(tid: number): MemoryOwner {
@@ -28,12 +49,21 @@ export class MappedProcesses {
    * Writes `length` bytes that begin at an address here, to an address there, or an offset if it is a file's. False if the process is gone, or runs another program. Throws `EFAULT` if it has
    * no such memory, and what opening it throws.
    */
-  write(owner: MemoryOwner & Pick<MappedMemory, 'file'>, address: number, at: number, length: number): boolean {
-    if (owner.file !== undefined && owner.file > 0) return writeFile(owner, owner.file - 1, address, at, length);
+  write(owner: Owner, address: number, at: number, length: number): boolean {
+    return this.#move(TO_MEMORY, owner, address, at, length);
+  }
+
+  /** Reads `length` bytes, at an address there or an offset, to an address here, as write() does. A file that ends before has no such memory. */
+  read(owner: Owner, address: number, at: number, length: number): boolean {
+    return this.#move(FROM_MEMORY, owner, address, at, length);
+  }
+
+  #move(way: Way, owner: Owner, address: number, at: number, length: number): boolean {
+    if (owner.file !== undefined && owner.file > 0) return moveFile(way, owner, owner.file - 1, address, at, length);
     const memory = this.#memoryOf(owner);
     if (memory === undefined) return false;
     try {
-      writeProcessMemoryFrom(pidOf(owner.process), address, at, length, memory.number);
+      way.process(pidOf(owner.process), address, at, length, memory.number);
       return true;
     } catch (error) {
       if (isThere(owner)) throw error;
@@ -56,14 +86,20 @@ export class MappedProcesses {
 }
 
 /**
- * Writes to a file by a descriptor of a process, as long as it is the same file there: shared memory is told by its inode, whatever process
+ * Moves bytes of a file by a descriptor of a process, as long as it is the same file there: shared memory is told by its inode, whatever process
  * that is. It is not held, as its memory would stay when all who had it have ended. False if nobody has it there any more.
  */
-function writeFile({ process, program }: MemoryOwner, fd: number, offset: number, at: number, length: number): boolean {
+function moveFile(
+  { file: call }: Way,
+  { process, program }: MemoryOwner,
+  fd: number,
+  offset: number,
+  at: number,
+  length: number,
+): boolean {
   using file = fileAt(pidOf(process), fd);
   if (file === undefined || BigInt(inodeOfOwn(file.number)) !== program) return false;
-  // SAFETY: the caller's bytes, which live as long as this call
-  syscall('DMA to a file that is mapped', 'pwrite64', file.number, at, length, offset);
+  moveOfFile(call, file.number, offset, at, length);
   return true;
 }
 

@@ -11,10 +11,8 @@ import {
   VFIO_USER_DEVICE_RESET,
   VFIO_USER_DEVICE_SET_IRQS,
   VFIO_USER_DIRTY_PAGES,
-  VFIO_USER_DMA_WRITE,
   VFIO_USER_MIG_DATA_READ,
   VFIO_USER_MIG_DATA_WRITE,
-  vfio_user_dma_region_access,
   vfio_user_region_io_fds,
 } from '../../abi/vfio-user.ts';
 import { vfio_region_info } from '../../abi/vfio-device.ts';
@@ -23,7 +21,7 @@ import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
 import { emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
-import type { MappedMemoryWriter } from '../../interpose/emulated/mapped-processes.ts';
+import { moveOfFile, type MappedMemoryAccess } from '../../interpose/emulated/mapped-processes.ts';
 import { readMsixBar, writeMsixBar } from '../../interpose/emulated/msix-bar.ts';
 import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
@@ -33,7 +31,7 @@ import type { ByteStore } from '../../sim/byte-store.ts';
 import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import type { EventFd } from '../../sys/event-fd.ts';
-import { memoryAt, PAGE_SIZE, syscall } from '../../sys/libc.ts';
+import { memoryAt, PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory, mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V1Device } from '../../v1/device.ts';
@@ -45,6 +43,7 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import { sleepUntilReady, whenReady } from '../../wait.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
+import { readClientMemory, writeClientMemory } from '../server/client-memory.ts';
 import { answerFeature } from '../server/device-feature.ts';
 import { answerInfo, answerSetIrqs, INFO_REQUESTS, regionAnswer } from '../server/device-info.ts';
 import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
@@ -123,7 +122,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       device: this.sim,
       isBusMaster: () => this.#config.isBusMaster,
       onPage: () => this.#irqs.onDma(),
-      processes: this.#writer,
+      processes: this.#memory,
       warn,
     });
   }
@@ -270,20 +269,21 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     return Math.min(next, this.#working?.work(now, reach) ?? Number.POSITIVE_INFINITY);
   }
 
-  /** Writes for the device's DMA, to where its mapping says: into the file of that number, or by the client itself. */
-  readonly #writer: MappedMemoryWriter = {
-    write: ({ process: number }, address, at, length) => {
-      const file = this.#dma.fileOf(number);
-      if (file !== undefined) {
-        syscall('DMA to a file of the client', 'pwrite64', file.number, at, length, address);
-        return true;
-      }
-      const head = vfio_user_dma_region_access.encode({ addr: BigInt(address), count: BigInt(length) });
-      const body = Buffer.concat([head, memoryAt(at, length)]);
-      this.#client?.request({ command: VFIO_USER_DMA_WRITE, name: 'VFIO_USER_DMA_WRITE', body });
-      return this.#client !== undefined;
-    },
+  /** Reads and writes for the device's DMA, where its mapping says: the file of that number, or by the client itself. */
+  readonly #memory: MappedMemoryAccess = {
+    read: ({ process }, address, at, length) => this.#moveMemory('pread64', process, address, at, length),
+    write: ({ process }, address, at, length) => this.#moveMemory('pwrite64', process, address, at, length),
   };
+
+  #moveMemory(call: 'pread64' | 'pwrite64', number: bigint, address: number, at: number, length: number): boolean {
+    const client = this.#client;
+    if (client === undefined) return false;
+    const file = this.#dma.fileOf(number);
+    if (file !== undefined) moveOfFile(call, file.number, address, at, length);
+    else if (call === 'pread64') readClientMemory(client, address, memoryAt(at, length));
+    else writeClientMemory(client, address, memoryAt(at, length));
+    return true;
+  }
 
   disconnect(): void {
     this.#client = undefined;

@@ -101,6 +101,10 @@ function without(capabilities: Readonly<Record<string, unknown>>): Readonly<Reco
 /** A command of the server's: DMA_READ, DMA_WRITE. A client that has gone has refused it. */
 function passToClient(client: Client, limit: number, command: Message, link: Link): void {
   closeFds(command);
+  if (client.isLost) {
+    link.refuse(command, 'EIO'); // nobody waits for it once more
+    return;
+  }
   let reply: Message;
   try {
     reply = askInPieces(client, limit, command);

@@ -1,4 +1,5 @@
 import type { ErrnoName } from '../../abi/errno.ts';
+import type { ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { socketPair, SOCK_STREAM } from '../../sys/socket.ts';
 import { Connection } from '../wire/connection.ts';
@@ -97,9 +98,14 @@ export class Client {
     this.observer?.refused(errno);
   }
 
+  /** Why either connection is at its end, if one is. */
+  get broken(): ShimError | undefined {
+    return this.connection.broken ?? this.#twin?.connection.broken;
+  }
+
   /** True if either connection is at its end. */
   get isLost(): boolean {
-    return this.connection.broken !== undefined || this.#twin?.connection.broken !== undefined;
+    return this.broken !== undefined;
   }
 
   close(): void {

@@ -73,6 +73,8 @@ class Serving {
   turn(): void {
     const next = this.#guarded(() => this.#service.work(performance.now())) ?? Number.POSITIVE_INFINITY;
     if (this.isOver) return;
+    const lost = this.#client?.isLost === true ? this.#client : undefined;
+    if (lost !== undefined) this.drop(lost.broken?.message ?? 'it is lost'); // it has not answered what the service has asked
     this.#wait(next);
     if (this.#poll.events(STOP) !== 0) this.isOver = true;
     else if (this.#client === undefined) this.#accept();

@@ -29,8 +29,9 @@ export class DmaMappings {
         this.#free.push(place);
         if (request !== 0n) this.#removedBefore.set(request, (this.#removedBefore.get(request) ?? 0n) + size);
       } else {
-        const { writable, lost } = behind;
-        this.#insert(container, { iova, size, place, ...behind, writable: writable === 1, lost: lost === 1 });
+        const { writable, write_only, lost, ...memory } = behind;
+        const access = { writable: writable === 1, readable: write_only === 0, lost: lost === 1 };
+        this.#insert(container, { iova, size, place, ...memory, ...access });
       }
       this.#end = place + 1;
     }
@@ -69,6 +70,7 @@ export class DmaMappings {
     entry.process = made.process;
     entry.program = made.program;
     entry.writable = made.writable ? 1 : 0;
+    entry.write_only = made.readable === false ? 1 : 0;
     entry.lost = made.lost ? 1 : 0;
     entry.file = made.file ?? 0;
     entry.container = container;

@@ -30,16 +30,25 @@ function checkFlags(name: string, flags: number, numbers: readonly bigint[]): vo
   if ((flags & ACCESS) === 0) throw refuse('EINVAL', `${name}: neither to be read nor to be written`);
 }
 
+/** What devices may do with memory. */
+interface Access {
+  readonly writable: boolean;
+  readonly readable: boolean;
+}
+
+const accessIn = (flags: number): Access => ({
+  writable: (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0,
+  readable: (flags & IOMMU_IOAS_MAP_READABLE) !== 0,
+});
+
 /** `IOMMU_IOAS_MAP`. */
 export function map({ cmd, respond, ...ask }: Ask<Values<typeof abi.iommu_ioas_map.fields>>): void {
   const { flags, user_va, length, iova } = cmd;
   if (cmd.reserved !== 0) throw refuse('EOPNOTSUPP', 'IOMMU_IOAS_MAP: reserved');
   checkFlags('IOMMU_IOAS_MAP', flags, [iova, length]);
   const ioas = objectOf(ask.context, 'ioas', cmd.ioas_id);
-  const writable = (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0;
-  mapMemory('IOMMU_IOAS_MAP', ask, ioas, { vaddr: user_va, length, writable }, flags, iova, (at) =>
-    respond({ iova: at }),
-  );
+  const memory = { vaddr: user_va, length, ...accessIn(flags) };
+  mapMemory('IOMMU_IOAS_MAP', ask, ioas, memory, flags, iova, (at) => respond({ iova: at }));
 }
 
 /**
@@ -50,14 +59,14 @@ export function mapMemory(
   name: string,
   ask: AnyAsk,
   ioas: Ioas,
-  { vaddr, length, writable }: { readonly vaddr: bigint; readonly length: bigint; readonly writable: boolean },
+  { vaddr, length, writable, readable }: Access & { readonly vaddr: bigint; readonly length: bigint },
   flags: number,
   wanted: bigint,
   tell: (iova: bigint) => void,
 ): void {
   if (length === 0n) throw refuse('EINVAL', `${name}: no bytes`);
   if (vaddr + length > U64) throw refuse('EOVERFLOW', `${name}: the memory wraps`);
-  const memory = { ...ask.host.mapper(), vaddr, writable };
+  const memory = { ...ask.host.mapper(), vaddr, writable, readable };
   insert(name, ask, ioas, [{ memory, length }], flags, wanted, (at) => {
     if (ask.host.hasBar(vaddr, length)) throw refuse('EFAULT', `${name}: at 0x${vaddr.toString(16)} is a BAR`);
     tell(at);
@@ -70,13 +79,13 @@ export function mapFile({ cmd, respond, ...ask }: Ask<Values<typeof abi.iommu_io
   checkFlags('IOMMU_IOAS_MAP_FILE', flags, [iova, length]);
   const ioas = objectOf(ask.context, 'ioas', cmd.ioas_id);
   const { size, writable: mayWrite, ...owner } = ask.host.fileOf(fd);
-  const writable = (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0;
+  const access = accessIn(flags);
   const text = `IOMMU_IOAS_MAP_FILE: ${length} bytes at ${start} of descriptor ${fd}`;
   if (length === 0n) throw refuse('EINVAL', text);
   if (start + length > U64) throw refuse('EOVERFLOW', `${text} wrap`);
   if (start + length > size) throw refuse('EINVAL', `${text}, which has ${size}`);
-  if (writable && !mayWrite) throw refuse('EPERM', `${text}, which is open to be read`);
-  const memory = { ...owner, vaddr: start, writable };
+  if (access.writable && !mayWrite) throw refuse('EPERM', `${text}, which is open to be read`);
+  const memory = { ...owner, vaddr: start, ...access };
   insert('IOMMU_IOAS_MAP_FILE', ask, ioas, [{ memory, length }], flags, iova, (at) => respond({ iova: at }));
 }
 
@@ -92,12 +101,12 @@ export function copy({ cmd, respond, ...ask }: Ask<Values<typeof abi.iommu_ioas_
   const key = keyOf(context, from.id);
   if (!host.mappings.covers(key, src_iova, length)) throw refuse('ENOENT', `${text} are not all mapped`);
   const to = objectOf(context, 'ioas', cmd.dst_ioas_id);
-  const writable = (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0;
+  const access = accessIn(flags);
   const pieces = host.mappings.within(key, src_iova, length).map(({ iova, size, ...memory }): Piece => {
     const begin = iova > src_iova ? iova : src_iova;
     const end = iova + size < src_iova + length ? iova + size : src_iova + length;
-    if (writable && !memory.writable) throw refuse('EPERM', `${text} are mapped to be read`);
-    return { memory: { ...memory, vaddr: memory.vaddr + (begin - iova), writable }, length: end - begin };
+    if (access.writable && !memory.writable) throw refuse('EPERM', `${text} are mapped to be read`);
+    return { memory: { ...memory, vaddr: memory.vaddr + (begin - iova), ...access }, length: end - begin };
   });
   insert('IOMMU_IOAS_COPY', ask, to, pieces, flags, dst_iova, (at) => respond({ dst_iova: at }));
 }

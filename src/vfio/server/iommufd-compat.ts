@@ -142,7 +142,9 @@ function mapDma(argument: ContainerArgument, context: IommufdState, host: Iommuf
     throw refuse('EINVAL', `VFIO_IOMMU_MAP_DMA: argsz ${argsz}, flags ${flags}`);
   }
   const ioas = compatIoas(context);
-  const memory = { vaddr, length: size, writable: (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0 };
+  const readable = (flags & VFIO_DMA_MAP_FLAG_READ) !== 0;
+  const writable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
+  const memory = { vaddr, length: size, readable, writable };
   const ask = { argument, context, host };
   mapMemory('VFIO_IOMMU_MAP_DMA', ask, ioas, memory, IOMMU_IOAS_MAP_FIXED_IOVA, iova, () => {});
   return 0;

@@ -16,6 +16,8 @@ export const mapping = struct('mapping', MAPPING_STRIDE, {
   writable: ['u8', 48],
   /** Nobody has that memory at that address any more: VFIO_DMA_UNMAP_FLAG_VADDR. */
   lost: ['u8', 49],
+  /** Devices may not read it. */
+  write_only: ['u8', 50],
   file: ['u32', 52],
   /** Which program the process ran: it may have begun another since. Of a file, its inode. */
   program: ['u64', 56],
@@ -33,6 +35,8 @@ export interface MemoryOwner {
 export interface MappedMemory extends MemoryOwner {
   readonly vaddr: bigint;
   readonly writable: boolean;
+  /** Devices may read it, if nothing else is said. */
+  readonly readable?: boolean;
   /**
    * One above the descriptor of that process whose file it is, if it is one's: then `vaddr` is an offset in that file, and `program` its
    * inode.

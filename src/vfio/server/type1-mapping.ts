@@ -38,7 +38,8 @@ export function mapDma(argument: ContainerArgument, container: ContainerState, h
   }
   if (iova + size - 1n > LAST_IOVA) throw refuse('EINVAL', `${text} are out of range`);
   const writable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
-  host.mappings.map(owner, iova, size, argument.id, { ...host.mapper(), vaddr, writable });
+  const readable = (flags & VFIO_DMA_MAP_FLAG_READ) !== 0;
+  host.mappings.map(owner, iova, size, argument.id, { ...host.mapper(), vaddr, writable, readable });
   return 0;
 }
 

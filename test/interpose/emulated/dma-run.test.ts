@@ -53,8 +53,8 @@ describeWithCompiler('an emulated device that does DMA', () => {
       this.memory = memory;
     }
 
-    static async start(driver = 'vendor-v1'): Promise<Guest> {
-      const spec = `${driver},size=64K,dma=20000,dma-at=0x${IOVA.toString(16)}+${SIZE}`;
+    static async start(driver = 'vendor-v1', dma = `dma-at=0x${IOVA.toString(16)}+${SIZE}`): Promise<Guest> {
+      const spec = `${driver},size=64K,dma=20000,${dma}`;
       const user = new VfioPuppet(new Puppet(start([compiled('puppet')], { devices: [spec] })));
       const opened = await user.openDevices();
       const flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -129,6 +129,31 @@ describeWithCompiler('an emulated device that does DMA', () => {
     }
     expect(guest.user.puppet.run.stderr).not.toContain('cannot write');
   });
+
+  it.each(['qat', 'vendor-v1'])(
+    '%s reads memory of its guest, and writes it to another place there',
+    async (driver) => {
+      const HALF = PAGES / 2;
+      const at = (page: number): string => `0x${(IOVA + page * DMA_PAGE).toString(16)}`;
+      const guest = await Guest.start(driver, `dma-at=${at(HALF)}+${SIZE / 2},dma-from=${at(0)}+${SIZE / 2}`);
+      const source = Uint8Array.from({ length: SIZE / 2 }, (_, n) => n * 11 + (n >> 12));
+      await guest.user.poke(guest.memory, source);
+      await guest.setCommand(BUS_MASTER);
+      const all = async (): Promise<true | undefined> => ((await guest.written()).length === HALF ? true : undefined);
+      await poll(all, 10_000, () => `the device to copy\n${guest.user.puppet.run.describe()}`);
+      await guest.setCommand(0);
+      const bytes = await guest.read();
+      expect(bytes.subarray(0, SIZE / 2)).toBeBytes(source);
+      for (let page = HALF; page < PAGES; page += 1) {
+        const copy = bytes.subarray(page * DMA_PAGE, (page + 1) * DMA_PAGE);
+        const { counter, iova } = dma_record.decode(copy);
+        expect(iova).toBe(IOVA + page * DMA_PAGE);
+        const from = (counter % HALF) * DMA_PAGE;
+        expect(copy.subarray(dma_record.size)).toBeBytes(source.subarray(from + dma_record.size, from + DMA_PAGE));
+      }
+      expect(guest.user.puppet.run.stderr).not.toContain('cannot read');
+    },
+  );
 
   it('is told of by its container, page for page, also when the supervisor was killed', async () => {
     const guest = await Guest.start();

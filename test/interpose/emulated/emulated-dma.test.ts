@@ -195,6 +195,80 @@ describe('a device that does DMA', () => {
     expect(dirtyPages(dma)).toEqual([]);
   });
 
+  describe('and reads what it writes', () => {
+    const FROM = { at: IOVA + DMA_PAGE, pages: 5 };
+    const copying = `,dma-from=0x${FROM.at.toString(16)}+${FROM.pages * DMA_PAGE}`;
+    const source = (counter: number): Uint8Array => {
+      const begin = (FROM.at - IOVA) / DMA_PAGE + (counter % FROM.pages);
+      return guest.bytes.subarray(begin * DMA_PAGE, (begin + 1) * DMA_PAGE);
+    };
+    const owner = { ...ownerOf(process.pid), writable: true };
+    /** Maps the guest's memory in three parts: before the source, that, and behind it. */
+    const mapAround = (of: { readonly readable?: boolean; readonly vaddr?: bigint } | undefined): void => {
+      mappings.unmapAll(CONTAINER, 2n);
+      const at = (page: number): bigint => BigInt(guest.address + page * DMA_PAGE);
+      mappings.map(CONTAINER, BigInt(IOVA), BigInt(DMA_PAGE), 3n, { ...owner, vaddr: at(0) });
+      const size = BigInt(FROM.pages * DMA_PAGE);
+      if (of !== undefined) mappings.map(CONTAINER, BigInt(FROM.at), size, 4n, { ...owner, vaddr: at(1), ...of });
+      const rest = BigInt((PAGES - 6) * DMA_PAGE);
+      mappings.map(CONTAINER, BigInt(FROM.at) + size, rest, 5n, { ...owner, vaddr: at(6) });
+    };
+    const WINDOW_THERE = `,dma-at=0x${WINDOW.at.toString(16)}+64K`;
+
+    beforeEach(() => guest.bytes.forEach((_, at) => (guest.bytes[at] = at * 7 + (at >> 12))));
+
+    it('has behind each record what the page in its turn has there, and changes no other page', () => {
+      const before = guest.bytes.slice();
+      const dma = dmaOf(copying);
+      work(dma);
+      const found = records();
+      expect(found.size).toBeGreaterThan(FROM.pages);
+      for (let page = 0; page < PAGES; page += 1) {
+        const record = found.get(page);
+        const bytes = guest.bytes.subarray(page * DMA_PAGE, (page + 1) * DMA_PAGE);
+        const behind = record === undefined ? before.subarray(page * DMA_PAGE) : source(record.counter);
+        const from = record === undefined ? 0 : dma_record.size;
+        expect(bytes.subarray(from)).toBeBytes(behind.subarray(from, DMA_PAGE));
+      }
+      expect(dirtyPages(dma)).toEqual(sorted(found.keys()));
+    });
+
+    it.each<[name: string, part: Parameters<typeof mapAround>[0]]>([
+      ['is not mapped', undefined],
+      ['may not be read', { readable: false }],
+    ])('writes nothing if its source %s', (_name, part) => {
+      mapAround(part);
+      const dma = dmaOf(`${copying}${WINDOW_THERE}`);
+      work(dma);
+      expect(records().size).toBe(0);
+      expect(dirtyPages(dma)).toEqual([]);
+      expect(dmaMemory(shared.memory).my.counter).toBe(100); // they are left out
+      expect(warnings).toEqual([]);
+      mapAround({});
+      work(dma);
+      expect(records().size).toBeGreaterThan(0);
+    });
+
+    it('waits while its source is between two programs', () => {
+      mapAround({});
+      mappings.loseAddresses(CONTAINER, BigInt(FROM.at), BigInt(FROM.pages * DMA_PAGE), 6n);
+      const dma = dmaOf(`${copying}${WINDOW_THERE}`);
+      work(dma);
+      expect([records().size, dmaMemory(shared.memory).my.counter]).toEqual([0, 0]);
+    });
+
+    it('says once that it cannot read, and lives', () => {
+      mapAround({ vaddr: 8n });
+      const dma = dmaOf(`${copying}${WINDOW_THERE}`);
+      for (let n = 0; n < 5; n += 1) work(dma);
+      expect(warnings).toHaveLength(1);
+      expect(warnings[0]).toMatch(/cannot read memory that is mapped for it: .* read of 4096 bytes at 0x8 failed$/);
+      expect(records().size).toBe(0);
+      expect(dirtyPages(dma)).toEqual([]);
+      expect(dmaMemory(shared.memory).my.counter).toBeGreaterThan(1);
+    });
+  });
+
   it('says once that it cannot write, and lives', () => {
     mappings.unmapAll(CONTAINER, 2n);
     const memory = { ...ownerOf(process.pid), vaddr: 8n, writable: true };

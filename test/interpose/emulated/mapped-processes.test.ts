@@ -23,6 +23,10 @@ it('memory of a process is written to by the number that it has', () => {
     expect(outcome(() => processes.write(mine, address, at, 4))).toBe('EFAULT');
   }
   expect(processes.write(mine, to, at, 4)).toBe(true);
+  const read = new Uint8Array(4);
+  expect(processes.read(mine, to, addressOf(read), 4)).toBe(true);
+  expect(read).toBeBytes(bytes);
+  expect(outcome(() => processes.read(mine, Number(BAD_ADDRESS), addressOf(read), 4))).toBe('EFAULT');
 });
 
 it('memory of a process that has ended is nobody’s, though its id may be', async () => {
@@ -65,6 +69,11 @@ it('memory of a file is written to by a descriptor of whoever has mapped it, as 
   const there = mapSharedMemory(file.number, 8192).bytes;
   expect(processes.write(owner, 4096, at, 4)).toBe(true);
   expect(there.subarray(4095, 4101)).toBeBytes(Uint8Array.of(0, 1, 2, 3, 4, 0));
+  const read = new Uint8Array(6);
+  expect(processes.read(owner, 4095, addressOf(read), 6)).toBe(true);
+  expect(read).toBeBytes(Uint8Array.of(0, 1, 2, 3, 4, 0));
+  expect(outcome(() => processes.read(owner, 8188, addressOf(read), 6))).toBe('EFAULT'); // the file ends before
+  expect(processes.read({ ...owner, program: owner.program + 1n }, 0, addressOf(read), 4)).toBe(false);
   expect(processes.write({ ...owner, program: owner.program + 1n }, 0, at, 4)).toBe(false);
   file.close();
   expect(processes.write(owner, 0, at, 4)).toBe(false);

@@ -229,6 +229,21 @@ describe('DmaMappings', () => {
     expect(seen(mappings)).toEqual(after);
   });
 
+  it('keeps what devices may do with each, for a successor too and when it is cut in two', () => {
+    const memory = new Uint8Array(8 * MAPPING_STRIDE);
+    const mappings = new DmaMappings(memory);
+    const behind = { process: 3n, program: 9n, vaddr: 100n * PAGE };
+    mappings.map(1n, 0n, 2n * PAGE, 1n, { ...behind, writable: true, readable: false });
+    mappings.map(1n, 2n * PAGE, 2n * PAGE, 2n, { ...behind, writable: false, readable: true });
+    mappings.map(1n, 4n * PAGE, 2n * PAGE, 3n, { ...behind, writable: true });
+    mappings.cut(1n, PAGE);
+    for (const of of [mappings, new DmaMappings(memory)]) {
+      const access = [0n, 1n, 2n, 4n].map((page) => of.at(1n, page * PAGE));
+      expect(access.map((each) => each?.writable)).toEqual([true, true, false, true]);
+      expect(access.map((each) => each?.readable !== false)).toEqual([false, false, true, true]);
+    }
+  });
+
   it('makes no second of one if there are as many as there may be', () => {
     const mappings = new DmaMappings(new Uint8Array(SIZE));
     for (let n = 0n; n < MAX_MAPPINGS; n += 1n) mappings.map(1n, 2n * n * PAGE, 2n * PAGE, n + 1n);
