@@ -193,7 +193,9 @@ export class Emulation implements Devices {
 
   regionsOf(place: number): OwnRegions | undefined {
     const device = this.#devices[place];
-    return device && new EmulatedOwnRegions(device);
+    const grants = (tid: number, fd: number): boolean =>
+      this.#areGranted || this.#nodes.iommufds.grants(tid, fd, place);
+    return device && new EmulatedOwnRegions(device, grants);
   }
 
   open(turn: Turn): number {

@@ -133,7 +133,7 @@ export class Iommufds {
     const { call } = turn;
     if (command === VFIO_DEVICE_BIND_IOMMUFD) return this.#bind(turn, place);
     if (this.#parts.hasContainer(place)) return undefined;
-    const bound = this.#hasLock(call) ? this.#boundOf(place) : undefined;
+    const bound = this.#boundBy(call.tid, call.s32(0), place);
     if (bound === undefined) throw refuse('EINVAL', 'the device is not bound by this descriptor');
     switch (command) {
       case VFIO_DEVICE_ATTACH_IOMMUFD_PT:
@@ -166,6 +166,11 @@ export class Iommufds {
       remove(context, device, this.#parts.mappings);
       throw error;
     }
+  }
+
+  /** Whether a descriptor of the device gives access to it (drivers/vfio/vfio_main.c of Linux 6.12: access_granted). */
+  grants(tid: number, fd: number, place: number): boolean {
+    return this.#parts.hasContainer(place) || this.#boundBy(tid, fd, place) !== undefined;
   }
 
   /** Descriptors of the device are its group's. */
@@ -291,9 +296,9 @@ export class Iommufds {
     return undefined;
   }
 
-  #hasLock(call: Call): boolean {
-    using own = duplicateFd(call.tid, call.s32(0));
-    return own !== undefined && hasLock(own.number);
+  #boundBy(tid: number, fd: number, place: number): Bound | undefined {
+    using own = duplicateFd(tid, fd);
+    return own !== undefined && hasLock(own.number) ? this.#boundOf(place) : undefined;
   }
 
   #known(inode: number): IommufdState {

@@ -20,12 +20,21 @@ import { readMsixBar, writeMsixBar } from './msix-bar.ts';
  */
 export class EmulatedOwnRegions implements OwnRegions {
   readonly #device: EmulatedDevice;
+  readonly #grants: (tid: number, fd: number) => boolean;
 
-  constructor(device: EmulatedDevice) {
+  /** `grants`: whether a descriptor gives access to the device. */
+  constructor(device: EmulatedDevice, grants: (tid: number, fd: number) => boolean) {
     this.#device = device;
+    this.#grants = grants;
+  }
+
+  /** As vfio_device_fops_read, _write and _mmap begin. */
+  #checkAccess({ tid }: Call, fd: number): void {
+    if (!this.#grants(tid, fd)) throw refuse('EINVAL', 'the device is not bound by this descriptor');
   }
 
   read({ call }: Turn, region: number, offset: number): number {
+    this.#checkAccess(call, call.s32(0));
     const buffer = TargetBuffer.of(call);
     if (buffer.length === 0) return 0;
     const bytes = this.#bytesAt(region, offset, buffer.length);
@@ -48,6 +57,7 @@ export class EmulatedOwnRegions implements OwnRegions {
   }
 
   write(turn: Turn, region: number, offset: number): number {
+    this.#checkAccess(turn.call, turn.call.s32(0));
     const buffer = TargetBuffer.of(turn.call);
     if (buffer.length === 0) return 0;
     if (region === VFIO_PCI_CONFIG_REGION_INDEX) return this.#writeConfig(turn, offset, buffer);
@@ -60,6 +70,7 @@ export class EmulatedOwnRegions implements OwnRegions {
   }
 
   checkMap(call: Call, region: number, offset: number): void {
+    this.#checkAccess(call, call.s32(4));
     const { bar } = this.#device.driver.plan;
     const length = call.count(1);
     const type = call.u32(3) & MAP_TYPE;

@@ -8,7 +8,12 @@ import {
   PROT_READ,
   PROT_WRITE,
 } from '../../../src/abi/mman.ts';
-import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_VGA_REGION_INDEX } from '../../../src/abi/vfio.ts';
+import {
+  VFIO_DEVICE_BIND_IOMMUFD,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_VGA_REGION_INDEX,
+  vfio_device_bind_iommufd,
+} from '../../../src/abi/vfio.ts';
 import { pciConfig } from '../../../src/sim/pci.ts';
 import { parseSpec } from '../../../src/sim/spec.ts';
 import { arch, PAGE_SIZE } from '../../../src/sys/libc.ts';
@@ -19,6 +24,7 @@ import { useShimRuns } from '../../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const SPEC = 'qat,size=1M,seed=3';
+const NODE = '/dev/vfio/devices/vfio0';
 const BAR = 1024 * 1024;
 const CONFIG = BigInt(VFIO_PCI_CONFIG_REGION_INDEX) << 40n;
 const VGA = BigInt(VFIO_PCI_VGA_REGION_INDEX) << 40n;
@@ -233,6 +239,34 @@ describeWithCompiler('the regions of an emulated device', () => {
       value(await it.puppet.call('mmap', [0, BAR, RW, flags, it.other, 0]));
     expect(await it.errnoOf('mmap', [0, 4096, RW, MAP_SHARED, 999, 0])).toBe('EBADF');
     expect(await it.errnoOf('mmap', [0, 4096, PROT_READ, MAP_SHARED, it.pipe[0], 0])).toBe('ENODEV');
+  });
+
+  it('are not for a descriptor of a node of its own that is not bound', async () => {
+    const run = start([compiled('puppet')], { devices: [SPEC], options: ['--iommufd'] });
+    const user = new VfioPuppet(new Puppet(run));
+    const iommufd = value(await user.open('/dev/iommu'));
+    const [fd = -1, other = -1] = [value(await user.open(NODE)), value(await user.open(NODE))];
+    const errnos = async (of: number): Promise<string[]> => {
+      const outcomes = [
+        await user.pread(of, 4, CONFIG),
+        await user.pread(of, 0, CONFIG),
+        await user.pwrite(of, new Uint8Array(2), CONFIG + 4n),
+        await user.pread(of, 4, 2n << 40n),
+        await user.mmap(of, 4096, 0n),
+        await user.puppet.call('lseek', [of, 0, SEEK_SET]),
+      ];
+      return outcomes.map(({ errno }) => errno);
+    };
+    const denied = ['EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'ESPIPE'];
+    expect(await errnos(fd)).toEqual(denied);
+    const { size } = vfio_device_bind_iommufd;
+    const bind = vfio_device_bind_iommufd.encode({ argsz: size, flags: 0, iommufd, out_devid: 0 });
+    value(await user.ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, bind));
+    expect(await errnos(fd)).toEqual(['OK', 'OK', 'OK', 'OK', 'OK', 'ESPIPE']);
+    expect(await errnos(other)).toEqual(denied);
+    const duplicate = value(await user.puppet.call('dup', [fd]));
+    value(await user.puppet.call('close', [fd]));
+    expect((await user.pread(duplicate, 4, CONFIG)).errno).toBe('OK');
   });
 
   it('give way to nobody who looks for another way to them', async () => {
