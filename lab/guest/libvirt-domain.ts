@@ -62,7 +62,7 @@ function argumentsOf(name: string, device: DomainDevice): string[] {
   const { sysfs, properties } = device;
   const devices = sysfs.flatMap((directory, n) => [
     '-device',
-    `vfio-pci,sysfsdev=${directory},${properties},rombar=0,bus=pci.0,addr=${VFIO_SLOT + n}`,
+    `vfio-pci,sysfsdev=${directory},${properties},bus=pci.0,addr=${VFIO_SLOT + n}`,
   ]);
   return [...sockets, ...devices];
 }
