@@ -52,7 +52,7 @@ export const MSIX_TABLE_SIZE: number = MSIX_VECTORS * PCI_MSIX_ENTRY_SIZE;
 export const PBA_AT = 0x800;
 
 /** A register of a capability: where, how many bits, what it holds, and which of its bits a user of vfio-pci can write. */
-type Register = readonly [at: number, width: 8 | 16 | 32, value: number, writable: number];
+type Register = readonly [at: number, width: 16 | 32, value: number, writable: number];
 
 /** A capability without its first two bytes, which are its ID and where the next one is. */
 interface Capability {
@@ -180,8 +180,7 @@ function clear(view: DataView, at: number, bits: number): void {
   view.setUint32(at, view.getUint32(at, true) & ~bits, true);
 }
 
-function set(view: DataView, at: number, width: 8 | 16 | 32, value: number): void {
-  if (width === 8) view.setUint8(at, value);
-  else if (width === 16) view.setUint16(at, value, true);
+function set(view: DataView, at: number, width: 16 | 32, value: number): void {
+  if (width === 16) view.setUint16(at, value, true);
   else view.setUint32(at, value, true);
 }

@@ -5,7 +5,7 @@ import { VFIO_DEVICE_FEATURE } from '../../abi/vfio.ts';
 import { errnoNameOrEio, hasErrno, ShimError } from '../../error.ts';
 import { rehearsedAs, type DriverName } from '../../sim/drivers.ts';
 import { EventFd } from '../../sys/event-fd.ts';
-import { inodeOf, inodeOfOwn, openDirectory } from '../../sys/file.ts';
+import { inodeOf, openDirectory } from '../../sys/file.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
 import type { FdStore } from '../../sys/socket.ts';
@@ -13,12 +13,13 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
-import { HOT_RESETS, hotResetRequest, type AloneOnBus } from '../../vfio/server/hot-reset.ts';
+import { HOT_RESETS, hotResetRequest } from '../../vfio/server/hot-reset.ts';
 import { identify, type Descriptor } from '../serve/descriptor.ts';
 import type { AccessRecorder } from '../serve/access-recorder.ts';
 import type { Devices, OwnRegions } from '../serve/devices.ts';
 import { featureAsked } from '../serve/request-names.ts';
 import type { EmulatedDma } from './emulated-dma.ts';
+import { aloneOnBus } from './alone-on-bus.ts';
 import { emulatedDevice, type EmulatedDevice, type EmulatedDriver } from './emulated-driver.ts';
 import { UnmaskWatch, type EventFdShelf } from './emulated-irqs.ts';
 import { CDEV_REQUESTS } from './iommufds.ts';
@@ -162,7 +163,11 @@ export class Emulation implements Devices {
       const answered = this.#areGranted ? undefined : this.#nodes.iommufds.deviceIoctl(turn, command, place);
       if (answered !== undefined) return answered;
       const argument = new CallArgument(call);
-      if (HOT_RESETS.has(command)) return hotResetRequest(argument, command, this.#aloneOnBus(device, place, call.tid));
+      if (HOT_RESETS.has(command)) {
+        const devid = this.#nodes.iommufds.idOf(place);
+        const asker = { tid: call.tid, devid, devices: this.#devices, whose: (inode: number) => this.whose(inode) };
+        return hotResetRequest(argument, command, aloneOnBus(device, asker));
+      }
       if (command === VFIO_DEVICE_FEATURE) this.#recorder?.asksFor(featureAsked(argument));
       return deviceRequest(argument, command, device, device.driver.regions, {
         openDataFd: (resuming, tell) => device.openDataFd(turn, resuming, tell),
@@ -171,24 +176,6 @@ export class Emulation implements Devices {
     } finally {
       device.leave();
     }
-  }
-
-  /** Each device has a bus of its own, below a port that can reset it. */
-  #aloneOnBus(device: EmulatedDevice, place: number, tid: number): AloneOnBus {
-    const { name, group } = device.driver.plan;
-    const devid = this.#nodes.iommufds.isGroups(place) ? undefined : this.#nodes.iommufds.idOf(place);
-    return {
-      ...addressOfDevice(name),
-      group,
-      devid,
-      groupOf: (fd) => {
-        using own = duplicateFd(tid, fd);
-        if (own === undefined) throw refuse('EBADF', `VFIO_DEVICE_PCI_HOT_RESET: no descriptor ${fd}`);
-        const what = this.whose(inodeOfOwn(own.number));
-        return what?.kind === 'group' ? this.#devices[what.group]?.driver.plan.group : undefined;
-      },
-      reset: () => device.reset(),
-    };
   }
 
   regionsOf(place: number): OwnRegions | undefined {
@@ -266,12 +253,6 @@ export class Emulation implements Devices {
         return undefined;
     }
   }
-}
-
-/** The parts of a PCI address such as `0000:90:00.0`. */
-function addressOfDevice(name: string): Pick<AloneOnBus, 'segment' | 'bus' | 'devfn'> {
-  const [segment = 0, bus = 0, slot = 0, fn = 0] = name.split(/[:.]/).map((part) => Number.parseInt(part, 16));
-  return { segment, bus, devfn: (slot << 3) | fn };
 }
 
 /** The eventfd of a process, which a request of one of its threads names. */

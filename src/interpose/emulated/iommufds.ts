@@ -178,9 +178,9 @@ export class Iommufds {
     return this.#parts.hasContainer(place);
   }
 
-  /** The id that a device has in the iommufd to which it is bound. */
+  /** The id that a device has in the iommufd to which it is bound; `undefined` if it was opened by its group. */
   idOf(place: number): number | undefined {
-    return this.#boundOf(place)?.device.id;
+    return this.isGroups(place) ? undefined : this.#boundOf(place)?.device.id;
   }
 
   /** Whose mappings a device that is attached may write to; `undefined` if it is not. */

@@ -19,7 +19,7 @@ import { killHard } from '../../../src/vmm/child.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
-import { value, VfioPuppet } from '../../support/vfio-puppet.ts';
+import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const CONFIG = 7n << 40n;
 const COMMAND = CONFIG + 0x04n;
@@ -151,6 +151,25 @@ describeWithCompiler('resets of an emulated device', () => {
     await reset(device);
     expect(await device.wasReset()).toBe(true);
     expect(await device.written()).toEqual([0x0006, 0x0008, 0xfee0_0000, 0, 0x5810]);
+  });
+
+  const DRIVEN = ['qat', 'mlx5', 'pds', 'virtio', 'xe', 'vendor-v1', 'mlx5-v1', 'nvidia-v1', 'spdk-v1'];
+  it.each(DRIVEN)('FLR and its bus end a migration in v1, of %s', async (driver) => {
+    const options = ['--present', 'v1', '--data-size', '64K'];
+    const user = new VfioPuppet(new Puppet(start([compiled('puppet')], { devices: [`${driver},size=64K`], options })));
+    const { devices, groups } = await user.openDevices();
+    const [device] = devices as [DevicePuppet];
+    const [SAVING, RUNNING_V1] = [2, 1];
+    const resets = [
+      () => user.pwrite(device.fd, word(0x8000 | 0x2810), DEVCTL),
+      () => user.ioctl(device.fd, VFIO_DEVICE_PCI_HOT_RESET, words(16, 0, 1, groups[0] ?? -1)),
+    ];
+    for (const reset of resets) {
+      value(await device.write(0, 4, SAVING));
+      expect(await device.state()).toBe(SAVING);
+      value(await reset());
+      expect(await device.state()).toBe(RUNNING_V1);
+    }
   });
 
   it('the way to D0 resets only without No_Soft_Reset, and FLR only what has it', async () => {
