@@ -24,7 +24,7 @@ wait $!
 
 grep -a '^Migration status\|^total time\|^downtime:\|^{' "$dir/source.log" | tr -d '\r'
 grep -a '^{' "$dir/destination.log"
-memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
+memory() { sed -n 's/^{.*"sha256":"\([0-9a-f]*\)".*/\1/p' "$dir/$1.log"; }
 if [ -n "$(memory source)" ] && [ "$(memory source)" = "$(memory destination)" ]; then
   echo "The destination's device has the memory of the source's."
 else

@@ -21,7 +21,7 @@ vm=(qemu-system-x86_64 -m 64 -nodefaults -display none -monitor stdio
   -incoming "exec:cat $dir/vm.state" > "$dir/destination.log"
 
 grep -ah '^{' "$dir/source.log" "$dir/destination.log"
-memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
+memory() { sed -n 's/^{.*"sha256":"\([0-9a-f]*\)".*/\1/p' "$dir/$1.log"; }
 if [ -n "$(memory source)" ] && [ "$(memory source)" = "$(memory destination)" ]; then
   echo "The second device has the memory of the first."
 else

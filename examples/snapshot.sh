@@ -14,7 +14,7 @@ printf '%s\n' 'info status' quit |
   npx vfio-shim run --present v1 --device qat,size=16M --sysfs "$dir" --json -- "${vm[@]}" -loadvm one > "$dir/second.log"
 
 grep -ah '^VM status\|^{' "$dir/first.log" "$dir/second.log" | tr -d '\r'
-memory() { sed -n 's/^{.*"sha256":"\(.*\)"}/\1/p' "$dir/$1.log"; }
+memory() { sed -n 's/^{.*"sha256":"\([0-9a-f]*\)".*/\1/p' "$dir/$1.log"; }
 if [ -n "$(memory first)" ] && [ "$(memory first)" = "$(memory second)" ]; then
   echo "The second device has the memory of the first."
 else
