@@ -3,9 +3,11 @@ import { existsSync } from 'node:fs';
 import { ci, fetchQemu, isToBeFetched, missingQemu } from '../../tools/vmm/binaries.ts';
 import { CLI } from '../../tools/vmm/cli.ts';
 import { MEMORY_MIB, VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
+import { DMA_MAGIC, DMA_PAGE, dma_record } from '../../src/sim/dma.ts';
 import type { Child } from '../../src/vmm/child.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
+import { makeBusMaster } from '../../tools/vmm/guest-ram.ts';
 import { because } from '../support/host.ts';
 import { useTestBed } from './bed.ts';
 import { patient } from '../support/patience.ts';
@@ -30,18 +32,18 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
     return path;
   }
 
-  function startVm(path: string): Promise<Vm> {
+  function startVm(path: string, memory = `memory-backend-memfd,share=on`): Promise<Vm> {
     const device = { driver: 'vfio-user-pci', id: 'device', addr: String(VFIO_SLOT), socket: { type: 'unix', path } };
     return bed().startVm('vm', {
       qemu: 'newest',
       machine: 'pc-i440fx-7.2,memory-backend=guest',
-      args: [
-        '-object',
-        `memory-backend-memfd,id=guest,size=${MEMORY_MIB}M,share=on`,
-        '-device',
-        JSON.stringify(device),
-      ],
+      args: ['-object', `${memory},id=guest,size=${MEMORY_MIB}M`, '-device', JSON.stringify(device)],
     });
+  }
+
+  async function expectToEnd(): Promise<void> {
+    for (const { pid } of started) process.kill(Number(pid), 'SIGTERM');
+    for (const child of started) expect(await child.exited, child.stderr).toEqual({ code: 0, signal: null });
   }
 
   it.each(['served', 'behind the proxy'])(
@@ -59,9 +61,48 @@ describe.skipIf(missing !== undefined && !ci)(`QEMU 11's vfio-user-pci${because(
       await vm.memory.write(bar.address, Buffer.from('written by the guest'));
       expect((await vm.memory.read(bar.address, 20)).toString()).toBe('written by the guest');
       await vm.quit();
-      for (const { pid } of started) process.kill(Number(pid), 'SIGTERM');
-      for (const child of started) expect(await child.exited, child.stderr).toEqual({ code: 0, signal: null });
+      await expectToEnd();
       expect([served, path].filter((each) => existsSync(each))).toEqual([]);
     },
   );
+
+  // QEMU's own memory has no file: it is asked for it by DMA_READ and DMA_WRITE
+  it.each([
+    ['served', 'memory-backend-memfd,share=on'],
+    ['served', 'memory-backend-ram'],
+    ['behind the proxy', 'memory-backend-ram'],
+  ])('has a device that is %s copy memory of the guest, in %s', { timeout: TIMEOUT }, async (how, memory) => {
+    const [FROM, TO, PAGES] = [0x180_0000, 0x200_0000, 8] as const;
+    const size = PAGES * DMA_PAGE;
+    const spec = `qat,size=1M,dma=1000,dma-at=${TO}+${size},dma-from=${FROM}+${size}`;
+    const served = await listening('device', ['serve', '--device', spec]);
+    const path = how === 'served' ? served : await listening('proxy', ['proxy', '--connect', served]);
+    const vm = await startVm(path, memory);
+    await vm.waitForFirmware();
+    const source = Uint8Array.from({ length: size }, (_, n) => n * 17 + (n >> 12));
+    await vm.memory.write(FROM, source);
+    await makeBusMaster(vm, VFIO_SLOT);
+    /** Which pages are copies, by the number in their records. One may be read while it is written. */
+    const copies = async (): Promise<boolean[]> => {
+      const bytes = await vm.memory.read(TO, size);
+      return Array.from({ length: PAGES }, (_, n) => {
+        const page = bytes.subarray(n * DMA_PAGE, (n + 1) * DMA_PAGE);
+        const { magic, iova, counter } = dma_record.decode(page);
+        const from = (counter % PAGES) * DMA_PAGE;
+        const wanted = source.subarray(from + dma_record.size, from + DMA_PAGE);
+        return magic === DMA_MAGIC && iova === TO + n * DMA_PAGE && page.subarray(dma_record.size).equals(wanted);
+      });
+    };
+    let found: boolean[] = [];
+    const all = async (): Promise<true | undefined> => {
+      found = await copies();
+      return found.every((isCopy) => isCopy) ? true : undefined;
+    };
+    const said = (): string => started.map(({ stderr }) => stderr).join('');
+    await poll(all, 30_000, () => `all to be copies: ${found.join()}${vm.child.lastWords}\n${said()}`);
+    expect(await vm.memory.read(FROM, size)).toBeBytes(source);
+    expect(said()).not.toContain('cannot');
+    await vm.quit();
+    await expectToEnd();
+  });
 });
