@@ -245,7 +245,8 @@ describeWithCompiler('the regions of an emulated device', () => {
     const run = start([compiled('puppet')], { devices: [SPEC], options: ['--iommufd'] });
     const user = new VfioPuppet(new Puppet(run));
     const iommufd = value(await user.open('/dev/iommu'));
-    const [fd = -1, other = -1] = [value(await user.open(NODE)), value(await user.open(NODE))];
+    const fd = value(await user.open(NODE));
+    const other = value(await user.open(NODE));
     const errnos = async (of: number): Promise<string[]> => {
       const outcomes = [
         await user.pread(of, 4, CONFIG),
