@@ -24,7 +24,7 @@ export function fileOf(tid: number, fd: number): MappedFile {
 /** Of a mapping in proc_pid_maps(5): its addresses, and the inode of its file, if that is shared memory. */
 const MAPPING = /^([\da-f]+)-([\da-f]+) \S+ \S+ \S+ (\d+) +\/memfd:/gm;
 
-/** A thread's process has one of these memfds, by their inodes, mapped within a range of addresses. One that is gone has none. */
+/** A thread's process has one of these memfds, by their inodes, mapped within a range of addresses. One that is gone, or not to be seen, has none. */
 export function hasFile(tid: number, inodes: ReadonlySet<number>, address: bigint, length: bigint): boolean {
   for (const [, from = '', to = '', inode] of mapsOf(tid).matchAll(MAPPING)) {
     if (inodes.has(Number(inode)) && BigInt(`0x${from}`) < address + length && address < BigInt(`0x${to}`)) return true;
@@ -36,7 +36,7 @@ function mapsOf(tid: number): string {
   try {
     return readFileSync(`/proc/${tid}/maps`, 'latin1');
   } catch (error) {
-    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
+    if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
     throw error;
   }
 }
