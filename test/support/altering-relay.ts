@@ -7,7 +7,7 @@ import { connectNow } from '../../src/sys/message-socket.ts';
 import { PollSet } from '../../src/sys/poll.ts';
 import { socketPair, SOCK_STREAM } from '../../src/sys/socket.ts';
 import { SocketFile } from '../../src/sys/socket-file.ts';
-import { Connection } from '../../src/vfio-user/wire/connection.ts';
+import { Connection, MAX_BODY } from '../../src/vfio-user/wire/connection.ts';
 import { closeFds, type Message } from '../../src/vfio-user/wire/message.ts';
 import { chance } from './chance.ts';
 
@@ -29,6 +29,8 @@ export interface Alteration {
   readonly fails?: boolean;
   /** All at random instead, from this on. */
   readonly seed?: number;
+  /** With a seed: other bytes, and not other descriptors. */
+  readonly bytes?: boolean;
 }
 
 const TIMEOUT = 20_000;
@@ -48,10 +50,44 @@ const held = [streamEnd, datagramEnd];
 
 const draws = new Map<number, ReturnType<typeof chance>>();
 
-/** With one reply in 24, something is done to what they carry. */
-function atRandom(seed: number): Alteration {
+const EDGES = [0, 1, 7, 8, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
+
+/** With one reply in 24, something is done to its bytes: some are others, are left out, or are more. */
+function otherBytes(seed: number, message: Message): Message {
+  const draw = drawing(seed);
+  if (draw(24) > 0) return message;
+  const body = message.body.slice();
+  const at = draw(body.length + 1);
+  switch (draw(6)) {
+    case 0:
+      if (at < body.length) body[at] = draw(256);
+      return { ...message, body };
+    case 1:
+      return { ...message, body: body.subarray(0, at) };
+    case 2:
+      return { ...message, body: Buffer.concat([body, body.subarray(at)]).subarray(0, MAX_BODY) };
+    case 3:
+      if (body.length >= 4) {
+        const word = 4 * draw(Math.min(16, body.length >> 2));
+        new DataView(body.buffer).setUint32(word, EDGES[draw(EDGES.length)] ?? 0, true);
+      }
+      return { ...message, body };
+    case 4:
+      return { ...message, errno: draw(2) === 0 ? 'EIO' : 'EAGAIN' };
+    default:
+      return { ...message, id: draw(0x1_0000) };
+  }
+}
+
+function drawing(seed: number): ReturnType<typeof chance> {
   const draw = draws.get(seed) ?? chance(seed);
   draws.set(seed, draw);
+  return draw;
+}
+
+/** With one reply in 24, something is done to what they carry. */
+function atRandom(seed: number): Alteration {
+  const draw = drawing(seed);
   if (draw(24) > 0) return {};
   const adds = Array.from({ length: draw(12) }, () => KINDS[draw(KINDS.length)] ?? 'file');
   return { drops: draw(2) === 0, fails: draw(16) === 0, adds };
@@ -60,9 +96,11 @@ function atRandom(seed: number): Alteration {
 function handOn(from: Connection, to: Connection, alterations: string | undefined): void {
   for (let message = from.receive(); message !== undefined; message = from.receive()) {
     let alteration: Alteration = alterations === undefined ? {} : JSON.parse(readFileSync(alterations, 'utf8'));
-    if (alteration.seed !== undefined) alteration = atRandom(alteration.seed);
+    const { seed, bytes = false } = alteration;
+    if (seed !== undefined) alteration = bytes ? {} : atRandom(seed);
     const isMeant = alteration.command === undefined || alteration.command === message.command;
-    send(to, message, message.isReply && isMeant ? alteration : {});
+    const altered = seed !== undefined && bytes && message.isReply ? otherBytes(seed, message) : message;
+    send(to, altered, message.isReply && isMeant ? alteration : {});
     closeFds(message);
   }
 }

@@ -182,6 +182,60 @@ describe('what is no message of this protocol', () => {
   );
 });
 
+describe('a server whose answers are none', () => {
+  /** Clients that each try to save the device, and to load another's state. */
+  const CLIENTS = FULL ? 2000 : 40;
+
+  it.each([
+    ['qat', 'v1'],
+    ['vendor-v1', 'v2'],
+    ['qat', 'auto'],
+    ['vendor-v1', 'auto'],
+  ] as const)(
+    'of %s (%s) costs its client an error or the connection, and nobody else anything',
+    { timeout: 4 * PROPERTY_TIMEOUT },
+    async (driver, present) => {
+      const server = await services().serve(`${driver},size=64K`);
+      const { path, alter } = await services().relay(server);
+      const proxy = await services().proxy(path, { present, timeout: 2000 });
+      const first = new TestClient(proxy);
+      const state = first.save();
+      first.close();
+      new TestClient(proxy).close(); // by now the first has been let go
+      const before = { descriptors: descriptors(), resident: resident() };
+      const draw = chance(driver.length * present.length);
+      const ends = { well: 0, badly: 0 };
+      for (let n = 0; n < CLIENTS; n += 1) {
+        alter({ seed: draw(10_000), bytes: true });
+        let client: TestClient | undefined;
+        try {
+          client = new TestClient(proxy, { timeout: 60_000 });
+          if (n % 2 === 0) client.save();
+          else client.restore(state);
+          ends.well += 1;
+        } catch (error) {
+          if (!(error instanceof ShimError || isOfDevice(error))) throw error;
+          ends.badly += 1;
+        }
+        client?.close();
+      }
+      expect(Math.min(ends.well, ends.badly)).toBeGreaterThan(0);
+      alter({});
+      const last = new TestClient(proxy, { timeout: 60_000 });
+      expect(stateName(last.device)).toBe('RUNNING');
+      expect(last.save().length).toBeGreaterThan(0);
+      last.close();
+      const isGiven = (): true | undefined => (descriptors() <= before.descriptors ? true : undefined);
+      await poll(isGiven, 20_000, () => `${descriptors()} descriptors to become ${before.descriptors}`);
+      expect(resident() - before.resident).toBeLessThan(MOST_GROWTH);
+    },
+  );
+});
+
+/** What TestClient says if the device is none that migrates any more. */
+const isOfDevice = (error: unknown): boolean =>
+  error instanceof Error && /^the device (does not migrate|speaks)/.test(error.message);
+
 /** Sends some over one connection, takes what is answered meanwhile, and goes in the midst of it. */
 function sendMany(path: string, draw: (below: number) => number, event: OwnedFd): void {
   const client = new TestClient(path, { timeout: 60_000 });
