@@ -40,6 +40,11 @@ export function lacksKvm(): string | undefined {
   }
 }
 
+/** Reads and writes that no filter of system calls sees. */
+export function lacksIoUring(): string | undefined {
+  return attempt('io_uring_setup', 1, 0, 0);
+}
+
 /** To trace a process that is not a descendant, as one that kills supervisors does. */
 export function lacksTracing(): string | undefined {
   return attempt('ptrace', PTRACE_SEIZE, NOBODYS_PID, 0, 0) ?? restricted(0);

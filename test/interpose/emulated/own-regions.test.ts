@@ -19,6 +19,8 @@ import { parseSpec } from '../../../src/sim/spec.ts';
 import { arch, PAGE_SIZE } from '../../../src/sys/libc.ts';
 import { noise } from '../../support/bytes.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
+import { because, lacksIoUring } from '../../support/host.ts';
+import { lacks32Bit } from '../../support/host-programs.ts';
 import { callText, Puppet, type Argument, type Outcome } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
 import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
@@ -269,6 +271,19 @@ describeWithCompiler('the regions of an emulated device', () => {
     value(await user.puppet.call('close', [fd]));
     expect((await user.pread(duplicate, 4, CONFIG)).errno).toBe('OK');
   });
+
+  const WAYS = [
+    { way: 'uring', lacking: lacksIoUring() },
+    { way: 'int80', lacking: lacks32Bit() },
+  ];
+  for (const { way, lacking } of WAYS)
+    it.skipIf(lacking !== undefined)(
+      `give way to no call that passes the filter: ${way}${because(lacking)}`,
+      async () => {
+        const run = start([compiled('around'), way], { devices: [SPEC] });
+        expect(await run.ended(), run.describe()).toEqual({ code: 0, signal: null });
+      },
+    );
 
   it('give way to nobody who looks for another way to them', async () => {
     const it = await open();
