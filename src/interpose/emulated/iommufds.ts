@@ -89,9 +89,10 @@ export class Iommufds {
 
   /** Opens /dev/iommu. Of too many contexts, the oldest without a device is forgotten. */
   open(turn: Turn, closeOnExec: boolean): number {
-    const { send, save, mappings, isContainer } = this.#parts;
+    const { devices, send, save, mappings, isContainer } = this.#parts;
     this.unbindClosed();
     if (this.#contexts.length >= MAX_CONTEXTS) {
+      for (const place of devices.keys()) this.#parts.detachClosed(place); // a group that nobody has keeps no context
       const unused = this.#contexts.findIndex(
         ({ inode, objects }) => !isContainer(inode) && !objects.some(({ kind }) => kind === 'device'),
       );

@@ -316,11 +316,16 @@ describe('a group whose container is /dev/iommu', () => {
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('EINVAL');
   });
 
-  it('keeps the context from being forgotten', () => {
+  it('keeps the context from being forgotten, as long as somebody has it', () => {
     const iommu = grouped();
+    const [group] = files.slice(-1);
     for (let n = 0; n < 40; n += 1) nodes.iommufds.open(open(), true);
     expect(onGroup(0, VFIO_GROUP_GET_DEVICE_FD, device)).toBe('OK');
     expect(objectsOf(iommu)).toHaveLength(3);
+    closeLast();
+    group?.close();
+    for (let n = 0; n < 40; n += 1) nodes.iommufds.open(open(), true);
+    expect(nodes.iommufds.context(inodeOfOwn(iommu))).toBeUndefined();
   });
 
   it('gives the device once, though the supervisor was killed before the caller had it', () => {
