@@ -26,7 +26,7 @@ export interface Alteration {
   /** These come, before those of the server. */
   readonly adds?: readonly Kind[];
   /** The command has failed. */
-  readonly fails?: boolean;
+  readonly fails?: boolean | 'EAGAIN';
   /** All at random instead, from this on. */
   readonly seed?: number;
   /** With a seed: other bytes, and not other descriptors. */
@@ -108,7 +108,7 @@ function handOn(from: Connection, to: Connection, alterations: string | undefine
 function send(to: Connection, message: Message, { drops = false, adds = [], fails = false }: Alteration): void {
   const own = drops ? [] : message.fds.flatMap((fd) => (fd === undefined ? [] : [fd.number]));
   const fds = [...adds.map((kind) => sources[kind].number), ...own];
-  to.send({ ...message, errno: fails ? 'EIO' : message.errno }, message.body, fds);
+  to.send({ ...message, errno: fails === true ? 'EIO' : fails === false ? message.errno : fails }, message.body, fds);
 }
 
 function relay(client: Connection, server: Connection, alterations: string): void {

@@ -6,6 +6,7 @@ import {
   VFIO_USER_DMA_MAP,
   VFIO_USER_DMA_UNMAP,
   VFIO_USER_MIG_DATA_READ,
+  VFIO_USER_REGION_READ,
   VFIO_USER_REGION_WRITE,
   vfio_user_dma_map,
   vfio_user_mig_data,
@@ -16,6 +17,7 @@ import type { ProxyOrder } from '../../src/cli/proxy.ts';
 import { stateName } from '../../src/device/migratable.ts';
 import { createSharedMemory, mapSharedMemory } from '../../src/sys/memory.ts';
 import { V1RegisterAccess } from '../../src/v1/registers.ts';
+import { V1 } from '../../src/v1/states.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { dmaLogOf } from '../../src/vfio/client/port-dma-log.ts';
 import { sendPieces } from '../../src/sys/message-socket.ts';
@@ -48,6 +50,35 @@ describe('across the proxy, a client', () => {
     source.close();
     destination.close();
   });
+
+  it.each([
+    ['qat', 'v1', VFIO_USER_MIG_DATA_READ],
+    ['vendor-v1', 'v2', VFIO_USER_REGION_READ],
+  ] as const)(
+    'is told in time if %s is never ready to be saved, in %s, and the next one saves it',
+    async (driver, present, command) => {
+      const { path, alter } = await services().relay(await services().serve(`${driver},size=64K`));
+      const proxy = await services().proxy(path, { present, timeout: 400 });
+      const first = new TestClient(proxy);
+      const { device } = first;
+      if (device.protocol === 'v1') {
+        const registers = new V1RegisterAccess(device.device);
+        registers.setDeviceState(V1.STOP_COPY);
+        alter({ command, fails: 'EAGAIN' });
+        expect(() => registers.pendingBytes()).toThrow('ETIMEDOUT');
+      } else if (device.protocol === 'v2') {
+        const session = device.device.setState(V2.STOP_COPY);
+        alter({ command, fails: 'EAGAIN' });
+        expect(() => session?.read(new Uint8Array(100))).toThrow('ETIMEDOUT');
+      }
+      first.close();
+      alter({});
+      const next = new TestClient(proxy);
+      expect(stateName(next.device)).toBe('RUNNING');
+      expect(next.save().length).toBeGreaterThan(0);
+      next.close();
+    },
+  );
 
   it.each([
     ['qat', 'v1'],

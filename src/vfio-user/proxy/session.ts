@@ -27,7 +27,7 @@ import { dmaLogOf } from '../../vfio/client/port-dma-log.ts';
 import { addedRegionInfo } from '../../vfio/server/added-region.ts';
 import { featureLog, type FeatureLog } from '../../vfio/server/feature-log.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
-import { sleepUntilReady, whenReady } from '../../wait.ts';
+import { sleepUntilReady, whenReady, type WaitForDevice } from '../../wait.ts';
 import { identifySocket } from '../client/identify-socket.ts';
 import type { Server } from '../client/server.ts';
 import { SocketPort } from '../client/socket-port.ts';
@@ -250,12 +250,12 @@ export class ProxySession implements RegionMemory {
 
   readRegion(index: number, offset: number, into: Uint8Array): void {
     const region = this.#translatedRegion(index, offset, into.length);
-    whenReady(() => region.read(offset, into), sleepUntilReady);
+    whenReady(() => region.read(offset, into), this.#patience());
   }
 
   writeRegion(index: number, offset: number, from: Uint8Array): void {
     const region = this.#translatedRegion(index, offset, from.length);
-    whenReady(() => region.write(offset, from), sleepUntilReady);
+    whenReady(() => region.write(offset, from), this.#patience());
   }
 
   #translatedRegion(index: number, offset: number, length: number): NonNullable<Translation['region']> {
@@ -276,11 +276,23 @@ export class ProxySession implements RegionMemory {
     }
     this.#isTranslating = true;
     const limit = this.#client.version?.maxDataXferSize ?? 0;
-    const data = { device, limit, wait: sleepUntilReady };
+    const data = { device, limit, wait: this.#patience() };
     if (command === VFIO_USER_DEVICE_FEATURE) return { body: answerFeature(body, device, this.#log) };
     if (command === VFIO_USER_MIG_DATA_READ) return { body: answerRead(body, data) };
     answerWrite(body, data);
     return { body: NOTHING };
+  }
+
+  /** A server may say that its device is not ready for as long as it may take for an answer. */
+  #patience(): WaitForDevice {
+    const { timeout, peer } = this.#server.link.connection;
+    const end = performance.now() + timeout;
+    return () => {
+      if (performance.now() <= end) return sleepUntilReady();
+      throw new ShimError('ERR_DEVICE', `vfio-user: ${peer} is not ready within ${timeout / 1000} s`, {
+        errno: 'ETIMEDOUT',
+      });
+    };
   }
 
   /** The client has gone: the device must not stay where it has left it. */
@@ -288,7 +300,8 @@ export class ProxySession implements RegionMemory {
     try {
       if (!this.#server.isLost && this.#device !== undefined) {
         this.#dirty?.end();
-        release(this.#device);
+        const device = this.#device;
+        whenReady(() => release(device), this.#patience());
       }
     } finally {
       this.#closeFiles();

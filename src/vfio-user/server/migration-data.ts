@@ -24,7 +24,7 @@ export interface MigrationData {
  */
 export function answerRead(body: Uint8Array, { device, limit, wait }: MigrationData): Uint8Array {
   const size = askedFor(body, limit, 'MIG_DATA_READ');
-  const state = device.getState();
+  const state = whenReady(() => device.getState(), wait);
   const session = isSaving(state) ? device.openSession() : undefined;
   if (session === undefined) throw refuse('EINVAL', `MIG_DATA_READ: the device is in ${v2StateName(state)}`);
   const reply = replyBody(HEADER + size);
@@ -57,7 +57,7 @@ export function answerWrite(body: Uint8Array, { device, limit, wait }: Migration
   const size = askedFor(body, limit, 'MIG_DATA_WRITE');
   if (body.length < HEADER + size)
     throw refuse('EINVAL', `MIG_DATA_WRITE: ${body.length} bytes have no ${size} of data`);
-  const state = device.getState();
+  const state = whenReady(() => device.getState(), wait);
   const session = state === V2.RESUMING ? device.openSession() : undefined;
   if (session === undefined) throw refuse('EINVAL', `MIG_DATA_WRITE: the device is in ${v2StateName(state)}`);
   for (let done = HEADER; done < HEADER + size;) {
