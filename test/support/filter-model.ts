@@ -38,10 +38,10 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'pwritev2':
       return isBehindBar0(a3) || isDataFd(a0);
     case 'lseek':
-      return low(a2) <= 2 || isDataFd(a0);
+      return isBehindBar0(a1) || isDataFd(a0);
     case 'mmap':
-      if (isBehindBar0(a5) || isSharedFile(a3)) return true;
-      return isPrivateFile(a3) && has(a2, PROT_WRITE) && !has(a3, MAP_FIXED);
+      if (isBehindBar0(a5)) return true;
+      return has(a2, PROT_WRITE) && (isSharedFile(a3) || (isPrivateFile(a3) && !has(a3, MAP_FIXED)));
     case 'openat':
       return forBoth(a2);
     case 'open':

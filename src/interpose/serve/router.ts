@@ -178,7 +178,8 @@ export class Router {
 
   /** A device has no position that could be moved: vfio_device_fops has no llseek (fs/read_write.c of Linux 6.12: vfs_llseek). */
   #seek(call: Call): number {
-    if (this.#regionsOf(call, 0, identifyIfSeen) !== undefined) throw refuse('ESPIPE', 'a device has no position');
+    const regions = isBehindBar0(call.high(1)) ? this.#regionsOf(call, 0, identifyIfSeen) : undefined;
+    if (regions !== undefined) throw refuse('ESPIPE', 'a device has no position');
     const fd = call.s32(0);
     const window = this.#window;
     return window !== undefined && fd >= window.first && fd <= window.last ? refuseOther(call) : CONTINUE;

@@ -1,5 +1,5 @@
 import type { Arch } from '../../abi/arch.ts';
-import { O_ACCMODE, O_RDWR, SEEK_END, SEEK_SET } from '../../abi/fcntl.ts';
+import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
 import { IOMMU_DESTROY } from '../../abi/iommufd.ts';
 import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
 import {
@@ -56,7 +56,7 @@ interface Traps {
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, opening files for reading
  * and writing, since the emulated nodes under /dev exist nowhere else, and what a device's file, which is BAR0, does otherwise than a device: accesses
- * and mappings at offsets behind BAR0, moving the position, and mapping files to be shared, or privately to be written but by a loader. All the
+ * and mappings at offsets behind BAR0, moving the position to there, and mapping files to be written, but as a loader does. All the
  * rest goes straight to the kernel, accesses of BAR0 and mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
@@ -150,7 +150,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
-  const behindBar0 = (name: string, offset: 'args3' | 'args5', otherwise: readonly Step[]): Step[] => [
+  const behindBar0 = (name: string, offset: 'args1' | 'args3' | 'args5', otherwise: readonly Step[]): Step[] => [
     { label: name },
     { load: high(offset) },
     { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
@@ -160,23 +160,17 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
   ];
   /** For a call that is not trapped elsewhere but on a data fd. */
   const orDataFd = (name: string): Step[] => [...isDataFd(name, 'args0'), { ret: SECCOMP_RET_ALLOW }];
-  /** Where data and holes of files are (SEEK_DATA, SEEK_HOLE) is asked again and again, and never of a device. */
-  const seek: Step[] = [
-    { label: 'lseek' },
-    { load: low('args2') },
-    { unlessBetween: [SEEK_SET, SEEK_END], then: 'lseek: data or hole' },
-    { ret: SECCOMP_RET_USER_NOTIF },
-    { label: 'lseek: data or hole' },
-    ...orDataFd('lseek'),
-  ];
   /**
-   * Of files that are mapped privately there are hundreds in a program, mapped by its loader: to be read, at a fixed place, or with MAP_DENYWRITE,
-   * which says nothing to the kernel, and by which a mapping that a supervisor has a thread make passes (map-section.ts).
+   * Of files that are mapped to be read, or privately, there are hundreds in a program, mapped by its loader: these at a fixed place, or with
+   * MAP_DENYWRITE. That says nothing to the kernel, so a mapping that a supervisor has a thread make passes by it too (map-section.ts).
    */
   const mapping: Step[] = behindBar0('mmap of a region', 'args5', [
     { load: low('args3') },
     { and: MAP_ANONYMOUS | MAP_DENYWRITE },
     { unlessEqual: 0, then: 'mmap: none of a device' },
+    { load: low('args2') },
+    { and: PROT_WRITE },
+    { unlessEqual: PROT_WRITE, then: 'mmap: none of a device' },
     { load: low('args3') },
     { and: MAP_TYPE },
     { ifEqual: MAP_SHARED, then: 'mmap: of a device' },
@@ -185,9 +179,6 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { load: low('args3') },
     { and: MAP_FIXED },
     { unlessEqual: 0, then: 'mmap: none of a device' },
-    { load: low('args2') },
-    { and: PROT_WRITE },
-    { unlessEqual: PROT_WRITE, then: 'mmap: none of a device' },
     { label: 'mmap: of a device' },
     { ret: SECCOMP_RET_USER_NOTIF },
     { label: 'mmap: none of a device' },
@@ -257,7 +248,7 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     ...(trapsOpens
       ? [
           ...behindBar0('at an offset', 'args3', orDataFd('at an offset')),
-          ...seek,
+          ...behindBar0('lseek', 'args1', orDataFd('lseek')),
           ...mapping,
           ...opens('openat', 'args2'),
         ]

@@ -3,8 +3,8 @@ import { constants, chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { SEEK_END } from '../../../src/abi/fcntl.ts';
-import { MAP_SHARED, PROT_READ } from '../../../src/abi/mman.ts';
+import { SEEK_END, SEEK_SET } from '../../../src/abi/fcntl.ts';
+import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import { PR_SET_DUMPABLE } from '../../../src/abi/prctl.ts';
 import { VFIO_DEVICE_RESET } from '../../../src/abi/vfio.ts';
 import { arch } from '../../../src/sys/libc.ts';
@@ -85,7 +85,8 @@ describeWithCompiler('where serving is not allowed what it needs', () => {
       expect((await puppet.call('ioctl', [device.fd, VFIO_DEVICE_RESET])).errno).toBe('EPERM');
       // what other files have too is the kernel's to answer
       expect((await puppet.call('lseek', [other, 4096, SEEK_END])).value).toBe(8192n);
-      expect((await puppet.call('mmap', [0, 4096, PROT_READ, MAP_SHARED, other, 0])).errno).toBe('OK');
+      expect((await puppet.call('lseek', [other, 1n << 41n, SEEK_SET])).value).toBe(1n << 41n);
+      expect((await puppet.call('mmap', [0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0])).errno).toBe('OK');
       expect(readFileSync(log, 'utf8').match(/cannot look into a process/g)?.length).toBe(1);
       rmSync(directory, { recursive: true });
       value(await puppet.call('prctl', [PR_SET_DUMPABLE, 1]));
