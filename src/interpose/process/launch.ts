@@ -111,7 +111,7 @@ export function checkLimits(plan: Order, hasClients: boolean): void {
   if (fileSizeLimit() < largest) {
     throw new ShimError(
       'ERR_SYSCALL',
-      `RLIMIT_FSIZE: ${fileSizeLimit()} is too low, run needs sparse files without limit`,
+      `RLIMIT_FSIZE: ${fileSizeLimit()} is too low, run needs sparse files of ${largest} bytes`,
       {
         errno: 'EFBIG',
       },
