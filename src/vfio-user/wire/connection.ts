@@ -85,9 +85,10 @@ export class Connection {
 
   /**
    * The next message, if it is there; `undefined` if it is not, or not all of it. Throws `ECONNRESET` if the peer has closed, `EPROTO` if
-   * what it sends is no message, `ETIMEDOUT` if it has been sending one for too long.
+   * what it sends is no message, `ETIMEDOUT` if it has been sending one for too long. `inTurn`: who has others to attend to takes no more of a
+   * long message than is there now.
    */
-  receive(): Message | undefined {
+  receive(inTurn = false): Message | undefined {
     for (;;) {
       const { length } = this.#header ?? { length: HEADER_SIZE };
       if (this.#filled === length) {
@@ -110,6 +111,7 @@ export class Connection {
         throw this.#break(protocolError(`a message with ${this.#fds.length} descriptors`));
       this.#since ??= performance.now();
       this.#filled += received.length;
+      if (inTurn && received.length < into.length) return undefined;
     }
   }
 

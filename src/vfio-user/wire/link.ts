@@ -124,7 +124,7 @@ export class Link {
   /** Deals with what has come, the peer's commands, and says whether anything has. */
   attend(): boolean {
     let hasCome = false;
-    for (let message = this.connection.receive(); message !== undefined; message = this.connection.receive()) {
+    for (let message = this.connection.receive(true); message !== undefined; message = this.connection.receive(true)) {
       hasCome = true;
       if (!message.isReply) this.#onCommand(message);
       else if (this.#isOwed(message)) this.#keep(message);
