@@ -16,8 +16,8 @@ const LINUX = '/run/linux';
 export const DEVICE = `/sys/bus/pci/devices/0000:00:0${VFIO_SLOT}.0`;
 
 /**
- * The first program: it loads the driver that is tried, which a list of modules names, and is a shell then, whose commands come by the first
- * serial port and whose answers go there. The kernel's messages have the second.
+ * The first program: it loads the driver that is tried, which a list of modules names, and then does what comes by the first serial port, where
+ * the answers go. The kernel's messages have the second.
  */
 const INIT = `#!/bin/sh
 busybox mount -t proc proc /proc
@@ -26,12 +26,12 @@ busybox mount -t devtmpfs devtmpfs /dev
 busybox mkdir /tmp
 busybox mount -t tmpfs tmpfs /tmp
 busybox stty -F /dev/ttyS0 -echo
-exec 3</dev/ttyS0
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
 for word in $(busybox cat /proc/cmdline); do
-  case $word in intx=*) busybox insmod "/modules/$(busybox grep /bell.ko /modules/stock/order)" "$word" >/dev/ttyS0 2>&1 ;; esac
+  case $word in intx=*) busybox insmod "/modules/$(busybox grep /bell.ko /modules/stock/order)" "$word" ;; esac
 done
-echo ready >/dev/ttyS0
-busybox cat <&3 | sh >/dev/ttyS0 2>&1
+echo ready
+while read -r line; do eval "$line"; done
 `;
 
 /** Of a command in a guest, which may be emulated. */
@@ -109,7 +109,7 @@ export class LinuxVm {
   async sh(command: string, ms = COMMAND_MS): Promise<string> {
     const marker = `done-${(this.#commands += 1)}-`;
     const begin = this.#lines.length;
-    this.#console.write(`${command}\nstatus=$?; echo; echo ${marker}$status\n`);
+    this.#console.write(`{ ${command}; }; status=$?; echo; echo ${marker}$status\n`);
     const last = await this.#line((line) => line.startsWith(marker), ms, command, begin);
     const output = this.#lines.slice(begin, this.#lines.indexOf(last, begin)).join('\n');
     assert.equal(last, `${marker}0`, `${command}: ${output}\n${this.kernelLog}`);
@@ -182,7 +182,7 @@ export class LinuxVm {
   /** To RAM (ACPI S3), and back by what stands for a key. */
   async suspend(): Promise<void> {
     const marker = `resumed-${(this.#commands += 1)}`;
-    this.#console.write(`echo mem > /sys/power/state\nstatus=$?; echo; echo ${marker}:$status\n`);
+    this.#console.write(`echo mem > /sys/power/state; status=$?; echo; echo ${marker}:$status\n`);
     await this.vm.waitForStatus('suspended', COMMAND_MS);
     await this.vm.qmp.execute('system_wakeup');
     assert.equal(await this.#line((line) => line.startsWith(marker), COMMAND_MS, 'the guest to resume'), `${marker}:0`);

@@ -118,13 +118,13 @@ export class EmulatedIrqs {
       pace.pause();
       return now + LOOK;
     }
-    for (let n = 0; n < due; n += 1) this.#raise(this.raised);
+    for (let n = 0; n < due; n += 1) this.#raise(this.#next);
     return pace.next(now);
   }
 
   /** The device has written a page. */
   onDma(): void {
-    if (this.#parts.spec.irq === 'dma') this.#raise(this.raised);
+    if (this.#parts.spec.irq === 'dma') this.#raise(this.#next);
   }
 
   /** Its user has rung for these vectors, a bit each. */
@@ -146,6 +146,11 @@ export class EmulatedIrqs {
   /** Its user has had the device reset. */
   wasReset(): void {
     this.interrupts.dropPending();
+  }
+
+  /** The vector whose turn it is, of those that are set up. */
+  get #next(): number {
+    return this.raised % Math.max(1, this.interrupts.vectors);
   }
 
   /** Interrupts by message are writes of the device, as its DMA is. */

@@ -104,6 +104,11 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
     return enabled === 0 ? undefined : enabled - 1;
   }
 
+  /** How many vectors are set up. */
+  get vectors(): number {
+    return this.#parts.setup.vectors;
+  }
+
   set(request: IrqSet, take: TakeEventFd<E>): void {
     try {
       this.#set(request, take);
@@ -265,10 +270,13 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
       try {
         this.#put(slot, undefined);
         if (fdOf(request, n) < 0) continue;
-        const { vectors } = this.#parts.setup;
-        if (index === VFIO_PCI_MSI_IRQ_INDEX && start + n >= vectors) throw wrong(request);
+        const { setup } = this.#parts;
+        if (index === VFIO_PCI_MSI_IRQ_INDEX && start + n >= setup.vectors) throw wrong(request);
         this.#put(slot, eventOf(request, n, take));
-        if (index === VFIO_PCI_MSIX_IRQ_INDEX) this.#tellPending(start + n);
+        if (index === VFIO_PCI_MSIX_IRQ_INDEX) {
+          setup.vectors = Math.max(setup.vectors, start + n + 1);
+          this.#tellPending(start + n);
+        }
       } catch (error) {
         for (let before = 0; before <= n; before += 1) this.#put(slotOf(index, start + before), undefined);
         throw error;
@@ -328,8 +336,8 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
   }
 
   /**
-   * The device raises an interrupt: of the vectors that are set up the one of this number, which goes round. Without any it asserts INTx. It
-   * is told first, and noted then: who is killed in between tells it twice rather than never.
+   * The device raises an interrupt: this vector of MSI-X; of MSI one of those that are set up, as a device with fewer messages than it could
+   * have does; without either it asserts INTx. It is told first, and noted then: who is killed in between tells it twice rather than never.
    */
   raise(number: number): void {
     const { setup, live } = this.#parts;
@@ -340,7 +348,7 @@ export class PciInterrupts<E extends IrqEvent = IrqEvent> implements Interrupts<
       else this.#comeIntx();
       return;
     }
-    const vector = number % Math.max(1, setup.vectors);
+    const vector = number % (enabled === VFIO_PCI_MSIX_IRQ_INDEX ? this.count(enabled) : setup.vectors);
     const event = this.#events.get(slotOf(enabled, vector));
     if (event !== undefined) event.signal();
     else if (enabled === VFIO_PCI_MSIX_IRQ_INDEX) live.msix_pending = (live.msix_pending | (1 << vector)) >>> 0;
