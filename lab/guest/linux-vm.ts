@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import type { Child } from '../../src/vmm/child.ts';
 import { connectWhenReady } from '../../src/vmm/connect.ts';
 import { poll } from '../../src/vmm/deadline.ts';
 import { readLines } from '../../src/vmm/lines.ts';
 import { VFIO_SLOT } from '../../src/vmm/qemu-command.ts';
 import type { Vm } from '../../src/vmm/vm.ts';
 import type { QemuVersion } from '../../tools/vmm/binaries.ts';
-import type { TestBed } from '../../tools/vmm/test-bed.ts';
+import { CLI, requireCli } from '../../tools/vmm/cli.ts';
+import type { TestBed, VmOptions } from '../../tools/vmm/test-bed.ts';
 import { cpio } from '../image/cpio.ts';
 import { underShim } from './vm.ts';
 
@@ -37,12 +39,16 @@ while read -r line; do eval "$line"; done
 /** Of a command in a guest, which may be emulated. */
 const COMMAND_MS = 60_000;
 const BOOT_MS = 120_000;
+/** The guest's memory, which a server of vfio-user gets as a file. */
+const MEMORY_MIB = 256;
 
 export interface LinuxVmOptions {
   readonly qemu: QemuVersion;
   /** The SPEC of the device, and how it is shown. */
   readonly device: string;
   readonly present: 'v1' | 'v2';
+  /** It is served on a socket, to QEMU itself or to a proxy before it, and QEMU is no program under `run`. */
+  readonly socket?: 'served' | 'behind the proxy';
   /** The machine; default: one that every QEMU has. */
   readonly machine?: string;
   /** Its driver takes INTx, not MSI-X. */
@@ -58,47 +64,79 @@ export interface Counts {
   readonly wrong: number;
 }
 
+/** What gives a VM its device. */
+interface DeviceOptions extends VmOptions {
+  readonly servers?: readonly Child[];
+}
+
+/** The device by `run`. */
+function underRun(bed: TestBed, name: string, { device, present }: LinuxVmOptions): DeviceOptions {
+  const sysfs = bed.path(`${name}.sysfs`);
+  mkdirSync(sysfs);
+  return {
+    prefix: underShim(name, '--device', device, '--present', present, '--sysfs', sysfs),
+    vfio: [`${sysfs}/0000:90:00.0`],
+  };
+}
+
+/** The device by `serve`, and maybe `proxy`: QEMU is a client of vfio-user. */
+async function bySocket(bed: TestBed, name: string, { device, socket }: LinuxVmOptions): Promise<DeviceOptions> {
+  requireCli();
+  const servers: Child[] = [];
+  const listening = async (path: string, command: readonly string[]): Promise<string> => {
+    servers.push(bed.spawn([process.execPath, CLI, ...command, '--listen', path]));
+    return poll(() => (existsSync(path) ? path : undefined), BOOT_MS, `${command[0]} to listen`);
+  };
+  const served = await listening(bed.path(`${name}.served`), ['serve', '--device', device]);
+  const connect = ['proxy', '--connect', served];
+  const path = socket === 'served' ? served : await listening(bed.path(`${name}.proxy`), connect);
+  const client = { driver: 'vfio-user-pci', id: 'device', addr: String(VFIO_SLOT), socket: { type: 'unix', path } };
+  return { servers, args: ['-device', JSON.stringify(client)] };
+}
+
 /** A VM with an emulated device that runs Debian's Linux 6.12, whose driver rings the device's doorbell. */
 export class LinuxVm {
   readonly vm: Vm;
   readonly #console: Socket;
   readonly #lines: string[] = [];
   readonly #log: string;
+  readonly #servers: readonly Child[];
   #commands = 0;
 
-  private constructor(vm: Vm, serial: Socket, log: string) {
+  private constructor(vm: Vm, serial: Socket, log: string, servers: readonly Child[]) {
     this.vm = vm;
     this.#console = serial;
     this.#log = log;
+    this.#servers = servers;
     readLines(serial, (line) => this.#lines.push(line));
   }
 
   static async start(bed: TestBed, name: string, options: LinuxVmOptions): Promise<LinuxVm> {
-    const sysfs = bed.path(`${name}.sysfs`);
-    mkdirSync(sysfs);
     const initrd = bed.path(`${name}.initrd`);
     const init = cpio([{ path: 'first', kind: 'file', data: Buffer.from(INIT), executable: true }]);
     writeFileSync(initrd, Buffer.concat([readFileSync(`${LINUX}/initramfs`), init]));
     const [serial, log] = [bed.path(`${name}.console`), bed.path(`${name}.kernel`)];
-    const { qemu, device, present, machine, intx = false, incoming = false } = options;
+    const { qemu, machine = 'pc-i440fx-7.2', intx = false, incoming = false } = options;
     const words = `console=ttyS1 quiet panic=-1 nokaslr mitigations=off no_console_suspend rdinit=/first intx=${intx ? 1 : 0}`;
+    const make = options.socket === undefined ? underRun : bySocket;
+    const { args = [], servers = [], ...device } = await make(bed, name, options);
     const vm = await bed.startVm(name, {
       qemu,
-      prefix: underShim(name, '--device', device, '--present', present, '--sysfs', sysfs),
-      vfio: [`${sysfs}/0000:90:00.0`],
       incoming,
-      ...(machine !== undefined && { machine }),
-      memory: 256,
+      machine: `${machine},memory-backend=ram`,
+      memory: MEMORY_MIB,
+      ...device,
       args: Object.entries({
+        object: `memory-backend-memfd,id=ram,size=${MEMORY_MIB}M,share=on`,
         kernel: `${LINUX}/vmlinuz`,
         initrd,
         append: words,
         chardev: `socket,id=console,path=${serial},server=on,wait=off`,
       })
         .flatMap(([option, text]) => [`-${option}`, text])
-        .concat('-serial', 'chardev:console', '-serial', `file:${log}`),
+        .concat('-serial', 'chardev:console', '-serial', `file:${log}`, ...args),
     });
-    return new LinuxVm(vm, await connectWhenReady(serial, vm.child, BOOT_MS), log);
+    return new LinuxVm(vm, await connectWhenReady(serial, vm.child, BOOT_MS), log, servers);
   }
 
   async waitForBoot(): Promise<void> {
@@ -179,16 +217,25 @@ export class LinuxVm {
     await this.verify();
   }
 
-  /** To RAM (ACPI S3), and back by what stands for a key. */
+  /**
+   * To RAM (ACPI S3), and back by what stands for a key. A guest of q35 that has been migrated comes back by itself, before QEMU says that it is
+   * suspended: its devices have been suspended and resumed then too.
+   */
   async suspend(): Promise<void> {
     const marker = `resumed-${(this.#commands += 1)}`;
+    const resumed = (): string | undefined => this.#lines.find((line) => line.startsWith(marker));
     this.#console.write(`echo mem > /sys/power/state; status=$?; echo; echo ${marker}:$status\n`);
-    await this.vm.waitForStatus('suspended', COMMAND_MS);
-    await this.vm.qmp.execute('system_wakeup');
-    assert.equal(await this.#line((line) => line.startsWith(marker), COMMAND_MS, 'the guest to resume'), `${marker}:0`);
+    const begun = async (): Promise<true | undefined> =>
+      resumed() !== undefined || (await this.vm.status()) === 'suspended' ? true : undefined;
+    await poll(begun, COMMAND_MS, () => `the guest to suspend\n${this.kernelLog}`);
+    if (resumed() === undefined) await this.vm.qmp.execute('system_wakeup');
+    const last = await this.#line((line) => line.startsWith(marker), COMMAND_MS, 'the guest to resume');
+    assert.equal(last, `${marker}:0`, this.kernelLog);
   }
 
+  /** Ends what serves its device: the VM itself ends with the check. */
   end(): void {
     this.#console.destroy();
+    for (const { pid } of this.#servers) if (pid !== undefined) process.kill(pid, 'SIGTERM');
   }
 }

@@ -8,7 +8,8 @@ import { killSupervisor } from '../guest/serving.ts';
 /**
  * Debian's Linux 6.12 in VMs of QEMU 7.2, 10.0 and the newest, whose driver writes an emulated device's BAR0 and rings for interrupts of
  * MSI-X while the VM is live-migrated: none is lost and none comes twice, and memory is what it was, the device's and the guest's. Before and
- * after, the device is reset, removed and found again, and the guest suspended. Supervisors that are killed lose none either.
+ * after, the device is reset, removed and found again, and the guest suspended. Supervisors that are killed lose none either, nor does a device
+ * that is served on a socket.
  */
 
 type End = Omit<LinuxVmOptions, 'incoming'>;
@@ -59,6 +60,15 @@ for (const [from, to, how] of crossings) {
     },
     { ms: 600_000 },
   );
+}
+
+for (const socket of ['served', 'behind the proxy'] as const) {
+  await check(`qat ${socket}, in the newest QEMU as a client of vfio-user: no interrupt is lost`, async (bed) => {
+    const guest = await LinuxVm.start(bed, 'guest', { ...end('newest', 'qat'), socket });
+    await guest.waitForBoot();
+    await guest.trouble();
+    guest.end();
+  });
 }
 
 const KILLS = 30;
