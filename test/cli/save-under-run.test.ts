@@ -241,7 +241,7 @@ describe('under run', () => {
       dmaLogging: 'no',
     });
     const regions = found.regions.map(({ index, type }) => [index, type]);
-    expect(regions).toEqual([[0, null], [7, null], ...(presented === 'v1' ? [[9, 'migration']] : [])]);
+    expect(regions).toEqual([[0, null], [2, null], [7, null], ...(presented === 'v1' ? [[9, 'migration']] : [])]);
     expect(ended.reports()[0]?.states).toEqual(['RUNNING']);
   });
 

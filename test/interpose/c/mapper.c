@@ -69,7 +69,8 @@ int main(int argc, char **argv) {
     if (sigaction(SIGRTMIN, &action, NULL) < 0) die("sigaction");
     if (pthread_create(&thread, NULL, sender, NULL)) fail("pthread_create");
     before = descriptors();
-    for (unsigned n = 1; n <= rounds; n++) {
+    /* The sender misses rounds if it has no CPU: there are more until it has sent enough. */
+    for (unsigned n = 1; n <= rounds || (n < 100 * rounds && __atomic_load_n(&sent, __ATOMIC_ACQUIRE) <= rounds / 10); n++) {
         off_t offset = (off_t)(device.region + device.data);
         unsigned char *at;
 
