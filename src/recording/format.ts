@@ -128,9 +128,13 @@ export interface VfioCall {
   readonly request?: string;
   /** Of `VFIO_DEVICE_FEATURE`, and the message that is the same: what is asked for (`PROBE`, `GET`, `SET`), and the feature without its prefix. */
   readonly feature?: string;
+  /** Of an access to a region that is no migration region: `config`, `BAR2`, or its number. */
+  readonly region?: string;
   /** Where in the region, and how much. */
   readonly offset?: number;
   readonly bytes?: number;
+  /** What was read or written there, if it is 8 bytes at most: a little-endian number, in hexadecimal. */
+  readonly data?: string;
 }
 
 /** What a VMM has asked: a call on a device, or another request to VFIO. */

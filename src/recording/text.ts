@@ -113,14 +113,24 @@ export function callText(call: RecordedCall): string {
   return call.protocol === 'vfio' ? vfioText(call) : deviceText(call);
 }
 
-function vfioText({ call, request, feature, offset, bytes }: VfioCall): string {
+function vfioText(asked: VfioCall): string {
+  const { call, request, feature, region, offset, bytes, data } = asked;
+  if (region !== undefined && data !== undefined) {
+    const arrow = isWrite(asked) ? '<-' : '->';
+    return `${printable(region)}+0x${(offset ?? 0).toString(16)} ${arrow} ${printable(data)}`;
+  }
   const parts = [
     request ?? call,
     feature === undefined ? '' : printable(feature),
     bytes === undefined ? '' : `of ${size(bytes)}`,
+    region === undefined ? '' : `of ${printable(region)}`,
     offset === undefined ? '' : `at ${offset}`,
   ];
   return parts.filter((part) => part !== '').join(' ');
+}
+
+function isWrite({ call, request }: VfioCall): boolean {
+  return call.startsWith('pwrite') || request === 'VFIO_USER_REGION_WRITE';
 }
 
 function deviceText(call: DeviceCall): string {

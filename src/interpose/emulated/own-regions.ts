@@ -38,7 +38,7 @@ export class EmulatedOwnRegions implements OwnRegions {
     const buffer = TargetBuffer.of(call);
     if (buffer.length === 0) return 0;
     const bytes = this.#bytesAt(region, offset, buffer.length);
-    this.#device.counted();
+    this.#device.counted(bytes);
     buffer.write(addressOf(bytes), bytes.length); // SAFETY: `bytes` is referenced below
     return bytes.length;
   }
@@ -64,7 +64,7 @@ export class EmulatedOwnRegions implements OwnRegions {
     const length = this.#inMsixBar(region, offset, buffer.length);
     const bytes = new Uint8Array(length);
     buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
-    this.#device.counted();
+    this.#device.counted(bytes);
     writeMsixBar(this.#device.driver.irqs, offset, bytes);
     return length;
   }
@@ -98,7 +98,7 @@ export class EmulatedOwnRegions implements OwnRegions {
     if (length > config.size - offset) throw behindConfig(offset, length);
     const bytes = new Uint8Array(length);
     buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
-    device.counted();
+    device.counted(bytes);
     const resets = config.write(offset, bytes);
     device.driver.irqs.onConfig();
     if (!resets) return length;

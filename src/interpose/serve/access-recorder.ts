@@ -7,12 +7,13 @@ import type { Protocol } from '../../device/migratable.ts';
 import { addDriverCall, type DriverCalls } from '../../recording/driver-calls.ts';
 import { writeCall } from '../../recording/line.ts';
 import { Word } from '../../recording/line-writer.ts';
+import { dataOf, regionName } from '../../recording/region-name.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
 import { sendNow } from '../../sys/socket.ts';
 import { RING, type RecordingRing } from '../memory/recording-ring.ts';
 import { messageOf, warn } from '../run/log.ts';
-import { deviceInWindow, offsetInRegion } from '../run/window.ts';
+import { DEVICE_SHIFT, deviceInWindow, offsetInRegion } from '../run/window.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { callTime, clock } from '../trap/call-time.ts';
 import { requestName } from './request-names.ts';
@@ -50,6 +51,8 @@ interface Open {
   subject: Subject | undefined;
   call: DeviceEvent | undefined;
   feature: string | undefined;
+  /** What was read or written of a region of the device's own. */
+  content: string | undefined;
   retries: number;
   moved: { readonly direction: Direction; bytes: number } | undefined;
   data: Data | undefined;
@@ -161,6 +164,11 @@ export class AccessRecorder {
     if (this.#open !== undefined) this.#open.feature = feature;
   }
 
+  /** These bytes were read or written in a region of the device's own. */
+  accessed(bytes: Uint8Array): void {
+    if (this.#open !== undefined) this.#open.content = dataOf(bytes);
+  }
+
   /** What the VMM does with a device, as the device sees it. What a bridge does by itself afterwards is none of it. */
   seen(event: DeviceEvent): void {
     const open = this.#open;
@@ -233,7 +241,7 @@ export class AccessRecorder {
     ring.number(Math.max(0, this.clock() - begin));
     ring.word(this.#placeOf(call.tid, subject));
     const seen = isFirstLook(call) ? undefined : open.call;
-    if (seen === undefined) ring.text(otherCall(call, subject, open.feature));
+    if (seen === undefined) ring.text(otherCall(call, subject, open));
     else writeCall(ring, seen);
     this.#writeResult(call, value, error);
     if (moved !== undefined) this.#writeMoved(moved);
@@ -397,6 +405,7 @@ function newAccess(begin: number, again: boolean): Open {
     subject: undefined,
     call: undefined,
     feature: undefined,
+    content: undefined,
     retries: 0,
     moved: undefined,
     data: undefined,
@@ -426,7 +435,7 @@ function isFirstLook(call: Call): boolean {
 }
 
 /** What a call is that no device has seen: a question of what there is, or one that was refused. */
-function otherCall(call: Call, subject: Subject | undefined, feature: string | undefined): string {
+function otherCall(call: Call, subject: Subject | undefined, { feature, content }: Open): string {
   const name = syscallNames.get(call.nr) ?? String(call.nr);
   const head = `"protocol":"vfio","call":"${name}"`;
   switch (call.nr) {
@@ -436,7 +445,7 @@ function otherCall(call: Call, subject: Subject | undefined, feature: string | u
     }
     case numbers.pread64:
     case numbers.pwrite64:
-      return `${head}${placeText(call, 3, 2)}`;
+      return `${head}${placeText(call, 3, 2)}${content === undefined ? '' : `,"data":"${content}"`}`;
     case numbers.mmap:
       return `${head}${placeText(call, 5, 1)}`;
     case numbers.read:
@@ -450,8 +459,8 @@ function otherCall(call: Call, subject: Subject | undefined, feature: string | u
 function placeText(call: Call, offset: number, length: number): string {
   const bytes = `,"bytes":${exact(call.count(length))}`;
   const high = call.high(offset);
-  if (deviceInWindow(high) < 0) return bytes;
-  return `,"offset":${offsetInRegion(high, call.u32(offset))}${bytes}`;
+  const place = `,"offset":${offsetInRegion(high, call.u32(offset))}${bytes}`;
+  return deviceInWindow(high) < 0 ? `,"region":"${regionName(high >>> DEVICE_SHIFT)}"${place}` : place;
 }
 
 function exact(count: number): number {

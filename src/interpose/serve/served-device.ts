@@ -292,9 +292,11 @@ export class ServedDevice<D extends Driver = Driver> implements DeviceHost<Event
     this.driver.wasReset?.();
   }
 
-  counted(): void {
+  /** A call is on the device; `bytes`: what it has read or written of a region of the device's own. */
+  counted(bytes?: Uint8Array): void {
     this.#counter.counts.calls += 1;
     this.#recorder?.on(this.name);
+    if (bytes !== undefined) this.#recorder?.accessed(bytes);
   }
 
   /** pread64 of the region. */

@@ -22,6 +22,7 @@ import {
   vfio_device_feature_mig_state,
 } from '../../abi/vfio-v2.ts';
 import type { DeviceEvent, V2Event } from '../../device/device-event.ts';
+import { dataOf, regionName } from '../../recording/region-name.ts';
 import { v1AccessEvent } from '../../device/observed-region.ts';
 import { featureName } from '../../interpose/serve/request-names.ts';
 import type { VfioCall } from '../../recording/format.ts';
@@ -189,12 +190,19 @@ function other({ command, body }: Pick<Message, 'command' | 'body'>, { fds }: An
   return { event: undefined, bytes: NOTHING, call: { ...head, ...about(command, body) }, result: fds > 0 ? 'fd' : 0 };
 }
 
-function about(command: number, body: Uint8Array): Pick<VfioCall, 'feature' | 'offset' | 'bytes'> {
+function about(command: number, body: Uint8Array): Pick<VfioCall, 'feature' | 'region' | 'offset' | 'bytes' | 'data'> {
   if (command === VFIO_USER_DEVICE_FEATURE && body.length >= HEADER) {
     return { feature: featureName(vfio_device_feature.decode(body).flags) };
   }
   const isAccess = command === VFIO_USER_REGION_READ || command === VFIO_USER_REGION_WRITE;
   if (!isAccess || body.length < vfio_user_region_access.size) return {};
-  const { offset, count } = vfio_user_region_access.decode(body);
-  return { offset: Math.min(Number(offset), Number.MAX_SAFE_INTEGER), bytes: count };
+  const { region, offset, count } = vfio_user_region_access.decode(body);
+  const written = dataOf(body.subarray(vfio_user_region_access.size));
+  const data = command === VFIO_USER_REGION_WRITE && written !== undefined ? { data: written } : {};
+  return {
+    region: regionName(region),
+    ...data,
+    offset: Math.min(Number(offset), Number.MAX_SAFE_INTEGER),
+    bytes: count,
+  };
 }

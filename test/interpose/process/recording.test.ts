@@ -10,6 +10,7 @@ import { V1 } from '../../../src/v1/states.ts';
 import { killHard } from '../../../src/vmm/child.ts';
 import { poll } from '../../../src/vmm/deadline.ts';
 import { requireCli } from '../../../tools/vmm/cli.ts';
+import { callText } from '../../../src/recording/text.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
@@ -112,6 +113,33 @@ describeWithCompiler('run --record', () => {
       const bytes = kept.subarray(part.at, (part.at ?? 0) + part.bytes);
       expect(part.sha256).toBe(createHash('sha256').update(bytes).digest('hex'));
     }
+  });
+
+  it('has each access to config space and BAR2 with what was read or written there', async () => {
+    const recorded = await open({ devices: ['qat,size=64K'] });
+    const { device, user } = recorded;
+    const [CONFIG, BAR2] = [7n << 40n, 2n << 40n];
+    await user.pwrite(device.fd, Uint8Array.of(6, 4), CONFIG + 4n);
+    await user.pread(device.fd, 4, CONFIG);
+    await user.pread(device.fd, 64, CONFIG);
+    await user.pwrite(device.fd, Uint8Array.of(1, 0, 0, 0), BAR2 + 0xc00n);
+    await user.pread(device.fd, 8, BAR2 + 0x800n);
+    await user.pread(device.fd, 4, (3n << 40n) + 16n);
+    const accesses = accessesOf(await ended(recorded)).filter(({ call }) => /^p(read|write)64$/.test(call.call));
+    expect(accesses.map(({ call, errno }) => [call, errno])).toEqual([
+      [{ protocol: 'vfio', call: 'pwrite64', region: 'config', offset: 4, bytes: 2, data: '0x0406' }, undefined],
+      [{ protocol: 'vfio', call: 'pread64', region: 'config', offset: 0, bytes: 4, data: '0x49418086' }, undefined],
+      [{ protocol: 'vfio', call: 'pread64', region: 'config', offset: 0, bytes: 64 }, undefined],
+      [{ protocol: 'vfio', call: 'pwrite64', region: 'BAR2', offset: 0xc00, bytes: 4, data: '0x00000001' }, undefined],
+      [
+        { protocol: 'vfio', call: 'pread64', region: 'BAR2', offset: 0x800, bytes: 8, data: `0x${'0'.repeat(16)}` },
+        undefined,
+      ],
+      [{ protocol: 'vfio', call: 'pread64', region: 'BAR3', offset: 16, bytes: 4 }, 'EINVAL'],
+    ]);
+    const texts = accesses.map(({ call }) => callText(call));
+    expect(texts.slice(0, 2)).toEqual(['config+0x4 <- 0x0406', 'config+0x0 -> 0x49418086']);
+    expect(texts.slice(2, 4)).toEqual(['pread64 of 64 B of config at 0', 'BAR2+0xc00 <- 0x00000001']);
   });
 
   it('--check judges the VMM while it runs, and says at the end what it has done wrong', async () => {
