@@ -178,7 +178,7 @@ describe('a recording', () => {
     const ending = /\n\S+ +ended\n$/; // each file ends at its own moment
     expect(readFileSync(trace, 'utf8').replace(ending, '')).toBe(printed.stdout.replace(ending, ''));
     expect(printed.stdout).toMatch(/SET PRE_COPY -> data_fd = 0 <.*> driver: SET PRE_COPY -> data_fd$/m);
-    expect(printed.stdout).toMatch(/VFIO_USER_REGION_READ of 64 KiB at 0 = 0 /);
+    expect(printed.stdout).toMatch(/VFIO_USER_REGION_READ of 64 KiB of BAR0 at 0 = 0 /);
     const drawn = await runCli(['timeline', file()]);
     expect(drawn).toMatchObject({ exit: OK, stderr: '' });
     expect(drawn.stdout).toContain('VMM, v2');
