@@ -1,11 +1,4 @@
-import type { MigratableDevice } from '../../device/migratable.ts';
-import { DmaPace } from '../../sim/dma.ts';
-import type { SimSpec } from '../../sim/drivers.ts';
-import { createEpoll, unwatch, watch } from '../../sys/epoll.ts';
-import { EventFd } from '../../sys/event-fd.ts';
 import { POLLIN } from '../../abi/fcntl.ts';
-import type { OwnedFd } from '../../sys/fd.ts';
-import { irq_live, irq_setup, PciInterrupts } from '../../vfio/server/interrupts.ts';
 import {
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
@@ -13,7 +6,14 @@ import {
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
 } from '../../abi/vfio-device.ts';
+import type { MigratableDevice } from '../../device/migratable.ts';
+import { DmaPace } from '../../sim/dma.ts';
+import type { SimSpec } from '../../sim/drivers.ts';
 import { MSI_VECTORS, MSIX_VECTORS } from '../../sim/pci-capabilities.ts';
+import { createEpoll, unwatch, watch } from '../../sys/epoll.ts';
+import { EventFd } from '../../sys/event-fd.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { irq_live, irq_setup, PciInterrupts } from '../../vfio/server/interrupts.ts';
 import { INITIATING, stateOf } from './dma-states.ts';
 import type { PciConfig } from './pci-config.ts';
 
@@ -109,12 +109,8 @@ export class EmulatedIrqs {
     this.interrupts.unmaskIfAsked();
     const pace = this.#pace;
     if (pace === undefined) return Number.POSITIVE_INFINITY;
-    if (!this.#mayRaise()) {
-      pace.pause();
-      return now + LOOK;
-    }
-    const due = pace.due(now);
-    if (due > 0 && !isOpen()) {
+    const due = this.#mayRaise() ? pace.due(now) : undefined;
+    if (due === undefined || (due > 0 && !isOpen())) {
       pace.pause();
       return now + LOOK;
     }
