@@ -116,6 +116,29 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
     }
   });
 
+  it('traps what is done to data fds, whichever argument they are, and nothing to other descriptors', () => {
+    const { read, write, readv, writev, preadv, preadv2, pwritev, pwritev2, lseek, dup, dup3, fcntl } = syscalls;
+    const onOne = [read, write, readv, writev, preadv, preadv2, pwritev, pwritev2, lseek, dup, dup3, fcntl];
+    const onTwo: [number, number][] = [
+      [syscalls.sendfile, 1],
+      [syscalls.splice, 2],
+      [syscalls.copy_file_range, 2],
+    ];
+    const ours = [WINDOW.first, WINDOW.last, WINDOW.first + 0x80];
+    const others = [0, 3, WINDOW.first - 1, WINDOW.last + 1, 0xffff_ffff];
+    for (const nr of onOne) {
+      for (const fd of ours) expect(trapped(nr, [fd])).toBe(dataFds !== undefined);
+      for (const fd of others) expect(trapped(nr, [fd, WINDOW.first])).toBe(false);
+    }
+    for (const [nr, second] of onTwo) {
+      for (const fd of ours) {
+        expect(trapped(nr, [fd])).toBe(dataFds !== undefined);
+        expect(trapped(nr, [3, 3, 3].with(second, fd))).toBe(dataFds !== undefined);
+      }
+      for (const fd of others) expect(trapped(nr, [3, 3, 3].with(second, fd))).toBe(false);
+    }
+  });
+
   it('leaves other architectures, x32 and numbers that do not exist to the kernel', () => {
     const other = arch.auditArch === AUDIT_ARCH_X86_64 ? AUDIT_ARCH_AARCH64 : AUDIT_ARCH_X86_64;
     for (const nr of Object.values(syscalls)) {
@@ -124,6 +147,12 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
       expect(trapped(nr | X32, args)).toBe(false);
     }
     expect(trapped(-1, [0x3f00, 0x3b64, 2, regionOffset(0), 0, regionOffset(0)])).toBe(false);
+  });
+
+  // Before the random calls: these do not come everywhere each time.
+  it('has no instruction that the tables above do not run', () => {
+    const all = Array.from({ length: machine.length }, (_, at) => at);
+    expect(all.filter((at) => !machine.covered.has(at))).toEqual([]);
   });
 
   it('does what it is for, whatever the call', () => {
@@ -170,7 +199,6 @@ describe.each(filters)('emulationFilter ($name)', ({ arch, dataFds }) => {
     );
     expect(seen.trapped).toBeGreaterThan(100);
     expect(seen.allowed).toBeGreaterThan(100);
-    expect(machine.covered.size, 'instructions that no test has run').toBe(machine.length);
   });
 
   it('is short on the way of calls that are not ours', () => {
