@@ -76,18 +76,28 @@ export class Staging {
 
   /**
    * Reads what comes next in stop-and-copy while the user takes what is shown. To the same place as fill() would once that is
-   * acknowledged: a predecessor that was killed over it may have left bytes there. What goes wrong is told by then.
+   * acknowledged: a predecessor that was killed over it may have left bytes there. What goes wrong is told by then. If the device gives
+   * data while it is not read, it is told to, and where they belong.
    */
-  fillAhead(session: () => V2DataSession): void {
+  fillAhead(open: () => V2DataSession): void {
     const my = this.#my;
-    if (!this.#hasHalves || my.shown === 0 || my.ahead > 0 || my.ended === 1 || my.deferred_errno !== 0) return;
+    if (my.shown === 0 || my.ahead > 0 || my.ended === 1 || my.deferred_errno !== 0) return;
     try {
-      this.#read(V2.STOP_COPY, session(), 1 - my.place, (filled) => (my.ahead = filled));
+      const session = open();
+      const place = 1 - my.place;
+      if (session.beginRead !== undefined) session.beginRead(this.#hasHalves ? this.#memory(place) : undefined);
+      else if (this.#hasHalves) this.#read(V2.STOP_COPY, session, place, (filled) => (my.ahead = filled));
     } catch (error) {
       if (isNotReady(error)) return;
       if (!(error instanceof ShimError)) throw error;
       my.deferred_errno = error.errnoNumber;
     }
+  }
+
+  /** Where the next buffer of stop-and-copy is read to. */
+  #memory(place: number): Uint8Array {
+    const begin = this.#begin(place);
+    return this.#section.subarray(begin, begin + this.#length(V2.STOP_COPY));
   }
 
   #read(state: V2State, from: V2DataSession, place: number, tell: (filled: number) => void): void {

@@ -1,6 +1,7 @@
 import { MessageRecorder } from '../vfio-user/watch/message-recorder.ts';
 import { RecordedService } from '../vfio-user/watch/recorded-service.ts';
 import { ProxyService } from '../vfio-user/proxy/proxy-service.ts';
+import { LARGEST_BUFFER } from '../vfio-user/proxy/translation.ts';
 import { say } from './output.ts';
 import type { ProxyOrder } from './proxy.ts';
 import { recordingHeader } from './recording.ts';
@@ -33,6 +34,7 @@ function headerOf(order: ProxyOrder): ReturnType<typeof recordingHeader> {
       'round-trip': order.roundTrip,
       segmentation: order.segmentation,
       'data-size': order.dataSection,
+      'buffer-size': LARGEST_BUFFER,
       'drop-precopy': order.dropPrecopy,
       'on-error': 'reset',
       'v1-stop-by-saving': true,

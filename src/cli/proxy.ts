@@ -53,7 +53,11 @@ export function add(program: Command): void {
       'v2 servers that begin their data anew at stop-and-copy: nothing of pre-copy is handed on',
     )
     .option('--round-trip', 'translate to the other protocol and back, too: both halves of the bridge at work')
-    .option('--data-size <size>', "size of the migration region's data section", '1M')
+    .option(
+      '--data-size <size>',
+      "size of the migration region's data section, in which two buffers of 1M have room",
+      '2M',
+    )
     .option('--timeout <seconds>', 'how long client and server may take for a message, or for an answer', '30');
   addServiceRecording(proxy)
     .option('-v, --verbose', 'log what is done, on stderr')
@@ -76,13 +80,13 @@ export function add(program: Command): void {
     });
 }
 
-/** A client reads a buffer at once, and a message has 1 MiB of data at most. */
-const LARGEST = 2 ** 20;
+/** Two buffers that take turns. A client reads one at once, and a message has 1 MiB of data at most. */
+const LARGEST = 2 * 2 ** 20;
 
 function dataSectionOf(text: string): number {
   const size = parseSize(text, (why) => new ShimError('ERR_ARGUMENT', `--data-size ${text}: ${why}`));
   if (size >= 4096 && size % 4096 === 0 && size <= LARGEST) return size;
-  throw new ShimError('ERR_ARGUMENT', `--data-size ${text}: is not a multiple of 4096 up to 1M`);
+  throw new ShimError('ERR_ARGUMENT', `--data-size ${text}: is not a multiple of 4096 up to 2M`);
 }
 
 const help = `

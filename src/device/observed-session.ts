@@ -62,6 +62,10 @@ class ObservedSession implements V2DataSession {
     return bytes;
   }
 
+  get beginRead(): ((into?: Uint8Array) => void) | undefined {
+    return this.#session.beginRead && ((into) => this.#session.beginRead?.(into));
+  }
+
   precopyInfo(): PrecopyInfo {
     let info: PrecopyInfo;
     try {

@@ -51,6 +51,7 @@ export function presented(
       offerP2P: is('offer-p2p'),
       countStopCopy: is('count-stop-copy'),
       holdPrecopy: typeof hold === 'number' ? hold : 0,
+      bufferSize: bufferSize(options['buffer-size']),
       onError: options['on-error'] === 'report' ? 'report' : 'reset',
       v1: { stopBySaving: is('v1-stop-by-saving'), stopAfterLoad: is('v1-stop-after-load') },
       dirty: undefined,
@@ -82,6 +83,15 @@ function sectionSize(recorded: unknown): number {
   if (typeof recorded === 'number' && recorded > 0 && recorded <= LARGEST_SECTION && recorded % 4096 === 0)
     return recorded;
   throw new ShimError('ERR_FILE_CORRUPT', `recording: its data-size is ${JSON.stringify(recorded)}`, {
+    errno: 'EINVAL',
+  });
+}
+
+/** The most bytes that one buffer of v1 was to show; commands that let buffers grow say nothing. */
+function bufferSize(recorded: unknown): number | undefined {
+  if (recorded === undefined) return undefined;
+  if (typeof recorded === 'number' && Number.isSafeInteger(recorded) && recorded > 0) return recorded;
+  throw new ShimError('ERR_FILE_CORRUPT', `recording: its buffer-size is ${JSON.stringify(recorded)}`, {
     errno: 'EINVAL',
   });
 }

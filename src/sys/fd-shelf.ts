@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import type { OwnedFd } from './fd.ts';
 import { syscallError } from './libc.ts';
-import { receiveInto, SCM_MAX_FD, sendPieces } from './message-socket.ts';
+import { receivePieces, SCM_MAX_FD, sendPieces } from './message-socket.ts';
 import { MSG_PEEK } from './socket.ts';
 
 /** Before the slots of a set there is a number by which it can be told from others. */
@@ -45,12 +45,12 @@ export class FdShelf {
   }
 
   #drop(): void {
-    for (const file of receiveInto(this.#out, this.#message)?.fds ?? []) file.close();
+    for (const file of receivePieces(this.#out, [this.#message])?.fds ?? []) file.close();
   }
 
   #peek(): { readonly set: number; readonly files: Map<number, OwnedFd> } | undefined {
     const message = this.#message;
-    const received = receiveInto(this.#out, message, MSG_PEEK);
+    const received = receivePieces(this.#out, [message], MSG_PEEK);
     if (received === undefined) return undefined;
     const { length, fds } = received;
     const [set = 0, ...slots] = new Uint32Array(message.slice(0, length).buffer);

@@ -108,9 +108,7 @@ const vectorsAt = BigInt(addressOf(vectors));
  */
 export function sendPieces(socket: number, pieces: readonly Uint8Array[], fds: readonly number[]): number {
   if (pieces.length > MOST_PIECES || fds.length > SCM_MAX_FD) return -errnoNumber('E2BIG');
-  for (const [n, piece] of pieces.entries()) {
-    iovec.encode({ iov_base: BigInt(addressOf(piece)), iov_len: BigInt(piece.length) }, vectors, n * iovec.size);
-  }
+  fillVectors(pieces);
   const size = fds.length === 0 ? 0 : cmsghdr.size + fds.length * FD_SIZE;
   if (size > 0) {
     cmsghdr.encode({ cmsg_len: BigInt(size), cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS }, control);
@@ -131,14 +129,16 @@ export interface Received {
 }
 
 /**
- * Receives at most `into.length` bytes, and the descriptors beside them: `undefined` if there are none yet. Of bytes that were sent
- * by different calls, descriptors came with the last: who asks for no more than one message has its own. `flags`: more of recvmsg(2).
+ * Receives at most as many bytes as up to three pieces have room for, and the descriptors beside them: `undefined` if there are none yet. Of
+ * bytes that were sent by different calls, descriptors came with the last: who asks for no more than one message has its own. `flags`: more
+ * of recvmsg(2).
  */
-export function receiveInto(socket: number, into: Uint8Array, flags = 0): Received | undefined {
-  iovec.encode({ iov_base: BigInt(addressOf(into)), iov_len: BigInt(into.length) }, vectors);
-  fillHeader(1, control.length);
+export function receivePieces(socket: number, pieces: readonly Uint8Array[], flags = 0): Received | undefined {
+  fillVectors(pieces);
+  fillHeader(pieces.length, control.length);
   const all = MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags;
-  const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, all), [into]);
+  // SAFETY: `pieces` is referenced until the call has returned
+  const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, all), pieces);
   if (failedWith(length, 'EAGAIN') || failedWith(length, 'EINTR')) return undefined;
   if (length < 0) throw syscallError('receive', 'recvmsg', -length);
   const { msg_controllen, msg_flags } = msghdr.decode(header);
@@ -146,6 +146,13 @@ export function receiveInto(socket: number, into: Uint8Array, flags = 0): Receiv
 }
 
 const MSG_CTRUNC = 8;
+
+/** SAFETY: the caller references `pieces` until the call has returned. Throws RangeError for more than there is room for. */
+function fillVectors(pieces: readonly Uint8Array[]): void {
+  for (const [n, piece] of pieces.entries()) {
+    iovec.encode({ iov_base: BigInt(addressOf(piece)), iov_len: BigInt(piece.length) }, vectors, n * iovec.size);
+  }
+}
 
 function fillHeader(count: number, controlSize: number): void {
   msghdr.encode(

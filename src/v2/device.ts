@@ -49,6 +49,12 @@ export interface V2DataSession {
    * right after a read; what fails here is thrown by the next one.
    */
   readAhead?(): void;
+  /**
+   * Begins the next read, which will be into this memory, or wherever: the device gives data while its user does something else, and waits
+   * for nobody. They may come there at once, which spares a copy: nobody else uses that memory until the read has returned, or the
+   * device has left STOP_COPY, in which this is to be called. Absent if a device gives nothing before it is read.
+   */
+  readonly beginRead?: ((into?: Uint8Array) => void) | undefined;
   /** Takes at most `from.length` bytes and returns how many. Throws `EAGAIN` as read() does. */
   write(from: Uint8Array): number;
   /**

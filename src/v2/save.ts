@@ -108,7 +108,9 @@ export class V2Save {
       if (hasErrno(error, 'ENOMSG')) return 0;
       throw error;
     }
-    if (length > 0) this.#sink(this.#block.subarray(0, length));
+    if (length === 0) return 0;
+    session.beginRead?.();
+    this.#sink(this.#block.subarray(0, length));
     return length;
   }
 }

@@ -107,6 +107,52 @@ describe('presentV1 reads ahead', () => {
     expect(short.readings.length, 'the end has been read').toBe(length);
   });
 
+  test('has a device that gives data while it is not read give the next buffer where it will be shown', () => {
+    const tape = new TapeV2({ stopAnswers: [one, two, three] });
+    const section = new Uint8Array(2 * HALF);
+    const begun: (readonly [at: number, bytes: number] | undefined)[] = [];
+    const giving = new Proxy(tape, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name, target);
+        if (name !== 'openSession') return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+        const beginRead = (into?: Uint8Array): void => void begun.push(into && [into.byteOffset, into.length]);
+        return (): V2DataSession | undefined => {
+          const session = target.openSession();
+          return session && { ...session, beginRead };
+        };
+      },
+    });
+    const vmm = presentV1(giving, { dataSection: section, bufferSize: HALF });
+    writeRegister(vmm, 'device_state', V1.STOP_COPY);
+    vmm.readAhead?.(); // nothing was shown
+    expect(begun).toEqual([]);
+    const places: number[] = [];
+    for (const expected of [one, two, three]) {
+      pending(vmm);
+      const at = offset(vmm);
+      places.push(at);
+      expect(bytesOf(vmm, at, size(vmm))).toBeBytes(expected);
+      vmm.readAhead?.();
+      expect(bytesOf(vmm, at, expected.length), 'nothing was read').toBeBytes(expected);
+    }
+    expect(places).toEqual([0, HALF, 0]);
+    expect(begun, 'the third buffer was the last').toEqual([
+      [HALF, HALF],
+      [0, HALF],
+    ]);
+    expect(pending(vmm)).toBe(0);
+
+    begun.length = 0;
+    const small = presentV1(giving, { dataSection: section.subarray(0, HALF), bufferSize: HALF });
+    tape.reset();
+    tape.stopAnswers.push(one, two);
+    writeRegister(small, 'device_state', V1.STOP_COPY);
+    pending(small);
+    offset(small);
+    small.readAhead?.();
+    expect(begun, 'there is no other half').toEqual([undefined]);
+  });
+
   test('and an error is for the next access; "not yet" is for nobody', () => {
     for (const [error, told] of [
       [failure('EIO'), 'EIO'],

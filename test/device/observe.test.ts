@@ -187,9 +187,44 @@ describe('observe() of a v2 device', () => {
     const { device } = watchedV2(keeping);
     const session = device.setState(V2.PRE_COPY);
     expect(device.openSession()).toBe(session);
-    expect([session?.peek, session?.room, session?.readAhead]).toEqual([undefined, undefined, undefined]);
+    const { peek, room, readAhead, beginRead } = session ?? {};
+    expect([peek, room, readAhead, beginRead]).toEqual([undefined, undefined, undefined, undefined]);
     device.setState(V2.RUNNING);
     expect(device.setState(V2.STOP_COPY)).not.toBe(session);
+  });
+
+  it('hands on where the next read will be, which is told once it is made', () => {
+    const { device: qat } = v2Sim('qat,size=8K');
+    const begun: (Uint8Array | undefined)[] = [];
+    const giving: V2Device = {
+      migrationFlags: qat.migrationFlags,
+      getState: () => qat.getState(),
+      setState(state) {
+        const session = qat.setState(state);
+        if (session === undefined) return undefined;
+        return {
+          read: (into) => session.read(into),
+          write: (from) => session.write(from),
+          precopyInfo: () => session.precopyInfo(),
+          close: () => session.close(),
+          beginRead: (into) => void begun.push(into),
+        };
+      },
+      openSession: () => qat.openSession(),
+      stopCopyLength: () => qat.stopCopyLength(),
+      reset: () => qat.reset(),
+    };
+    const { device, seen } = watchedV2(giving);
+    const session = device.setState(V2.STOP_COPY);
+    seen();
+    const into = new Uint8Array(100);
+    session?.beginRead?.(into);
+    session?.beginRead?.();
+    expect(begun).toEqual([into, undefined]);
+    expect(begun[0]).toBe(into);
+    expect(seen()).toEqual([]);
+    session?.read(into);
+    expect(seen()).toEqual([{ call: 'data', direction: 'out', bytes: 100 }]);
   });
 
   it('tells of bytes that are moved without a copy once, when they are', () => {

@@ -219,9 +219,12 @@ describe('replay of what a VMM did', () => {
     expect(thrownBy(() => replayable(recorder.write(newFile()))).message).toMatch(/line 3: the VMM spoke draft-2018/);
   });
 
-  it('refuses a data section that no run can have had', () => {
-    const recorder = new TestRecorder('qat', { options: { 'data-size': 2 ** 40 } }).opened();
-    recorder.v1(shownV1('qat,size=64K')).reset();
-    expect(thrownBy(() => replay(recorder.write(newFile()), sim('qat,size=64K'))).code).toBe('ERR_FILE_CORRUPT');
-  });
+  it.each([{ 'data-size': 2 ** 40 }, { 'buffer-size': 0 }, { 'buffer-size': '1M' }])(
+    'refuses %j, which no command can have had',
+    (options) => {
+      const recorder = new TestRecorder('qat', { options }).opened();
+      recorder.v1(shownV1('qat,size=64K')).reset();
+      expect(thrownBy(() => replay(recorder.write(newFile()), sim('qat,size=64K'))).code).toBe('ERR_FILE_CORRUPT');
+    },
+  );
 });

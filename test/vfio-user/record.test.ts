@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -8,6 +8,7 @@ import { judgeRecording } from '../../src/check/index.ts';
 import type { ProxyOrder } from '../../src/cli/proxy.ts';
 import type { AccessLine } from '../../src/recording/format.ts';
 import { readRecording, type RecordingEntry } from '../../src/recording/reader.ts';
+import { parseSize } from '../../src/sim/size.ts';
 import { V2 } from '../../src/v2/states.ts';
 import { requireCli } from '../../tools/vmm/cli.ts';
 import { FAILED, OK, runCli } from '../support/cli-run.ts';
@@ -103,6 +104,38 @@ describe('a recording', () => {
     const replayed = await runCli(['replay', file(), '--device', `sim:${driver},size=64K,seed=3`]);
     expect(replayed).toMatchObject({ exit: OK, stderr: '' });
   });
+
+  it.each([
+    ['2M', 2 ** 20, true],
+    ['1M', 2 ** 20, false],
+    ['64K', 65_536, true],
+  ] as const)(
+    'of a proxy with --data-size %s has buffers of %i bytes, and where they were',
+    async (dataSize, most, isKept) => {
+      const size = '2500K';
+      const dataSection = parseSize(dataSize, (why) => new Error(why));
+      const server = await services().serve(`qat,size=${size},seed=3`);
+      const recording = { ...asked, record: file() };
+      const client = new TestClient(await services().proxy(server, { present: 'v1', dataSection, recording }));
+      const pieces = client.save();
+      client.close();
+      await services().stop();
+      expect(Math.max(...pieces.map(({ length }) => length))).toBe(most);
+      expect(dataOf('out')).toBeBytes(Buffer.concat(pieces));
+      const places = accesses().flatMap(({ call }) =>
+        call.protocol === 'v1' && call.call === 'register' && call.register === 'data_offset' ? [call.value] : [],
+      );
+      expect(new Set(places).size).toBe(dataSection >= 2 * most ? 2 : 1);
+      // recordings from before have no buffer-size, and sections of 1M at most
+      if (!isKept) writeFileSync(file(), readFileSync(file(), 'utf8').replace(/"buffer-size":\d+,/, ''));
+      expect(lines()[0]).toMatchObject({
+        options: { 'data-size': dataSection, ...(isKept && { 'buffer-size': 2 ** 20 }) },
+      });
+      const replayed = await runCli(['replay', file(), '--device', `sim:qat,size=${size},seed=3`]);
+      expect(replayed).toMatchObject({ exit: OK, stderr: '' });
+      expect(replayed.stdout).toContain('answered as recorded');
+    },
+  );
 
   it('of a migration region that passes has sizes, and the data that go by messages', async () => {
     const server = await services().serve('vendor-v1,size=64K,seed=3');

@@ -35,6 +35,8 @@ export interface PresentationOptions {
   readonly offerP2P: boolean;
   readonly countStopCopy: boolean;
   readonly holdPrecopy: number;
+  /** The most bytes that one buffer of v1 shows; without it, they grow as presentV1 has it. */
+  readonly bufferSize?: number | undefined;
   readonly onError: Plan['onError'];
   /** What is known of v1 drivers. */
   readonly v1: Plan['v1'];
@@ -70,6 +72,7 @@ export function makePresentations(
   options: PresentationOptions,
 ): Presentations {
   const { roundTrip, segmentation, offerP2P, countStopCopy, holdPrecopy, onError, v1: habits, warn } = options;
+  const sized = options.bufferSize === undefined ? {} : { bufferSize: options.bufferSize };
   const part = (name: Part): Uint8Array => {
     const { offset, size } = deviceArena[name];
     return memory.arena.subarray(offset, offset + size);
@@ -77,6 +80,7 @@ export function makePresentations(
   const shown = (device: V2Device, state: Uint8Array): V1Device =>
     presentV1(device, {
       dataSection: memory.section(),
+      ...sized,
       state,
       onError,
       pendingIncludesStopCopy: countStopCopy,
@@ -155,7 +159,7 @@ export function makePresentations(
   if (backend.protocol === 'v2') {
     const driver = options.together(backend.device);
     const inside = (): V1Device =>
-      presentV1(driver, { dataSection: memory.inner(), state: part('presentV1'), onError, warn });
+      presentV1(driver, { dataSection: memory.inner(), ...sized, state: part('presentV1'), onError, warn });
     const v2 = roundTrip ? inFront(inside(), memory.carry(), part('presentV2')) : backend.device;
     const seen = asSeen(shown(roundTrip ? v2 : driver, part('outer')), v2);
     return { ...seen, outermost: seen.region };

@@ -4,16 +4,19 @@ import type { PrecopyInfo, V2DataSession } from '../../v2/device.ts';
 import { hasSession, isPreCopy, V2, type V2State } from '../../v2/states.ts';
 import { dataError } from '../../vfio/client/errors.ts';
 import type { DataSessions } from '../../vfio/port.ts';
-import { answerTo, type Asked } from '../wire/link.ts';
+import { checked, type Asked } from '../wire/link.ts';
+import { closeFds, type Message } from '../wire/message.ts';
 import type { Server } from './server.ts';
 
 const HEADER = vfio_user_mig_data.size;
 const NOTHING = new Uint8Array(0);
 const READ = 'VFIO_USER_MIG_DATA_READ';
 
-function readOf(size: number): Asked {
+/** `into`: where the data belong, if that is known. */
+function readOf(size: number, into: Uint8Array | undefined): Asked {
   const body = vfio_user_mig_data.encode({ argsz: HEADER + size, size });
-  return { command: VFIO_USER_MIG_DATA_READ, name: READ, body };
+  const place = into && { head: HEADER, data: into.subarray(0, size) };
+  return { command: VFIO_USER_MIG_DATA_READ, name: READ, body, place };
 }
 
 /** What the carrier notes of the session that goes on: the state in which the device was last seen. */
@@ -77,9 +80,13 @@ class MessageSession implements V2DataSession {
   readonly #server: Server;
   readonly isResuming: boolean;
   readonly #state: () => V2State | undefined;
-  /** What was read ahead, as nothing else tells whether there is any. */
+  /** What has come and was not read. */
   #ahead: Uint8Array = NOTHING;
+  /** It lies in memory of the connection's, which has that back. */
+  #isLent = false;
   #hasEnded = false;
+  /** How many bytes the last read was to bring. */
+  #last = 0;
   /** How many bytes a read is to bring that was begun. */
   #begun: number | undefined;
   isClosed = false;
@@ -92,46 +99,60 @@ class MessageSession implements V2DataSession {
 
   read(into: Uint8Array): number {
     this.#checkOpen();
-    if (this.#ahead.length === 0 && into.length > 0) this.#fetch(into.length);
+    if (this.#ahead.length === 0 && into.length > 0) this.#fetch(into.length, into);
     const length = Math.min(into.length, this.#ahead.length);
-    into.set(this.#ahead.subarray(0, length));
+    const bytes = this.#ahead.subarray(0, length);
+    if (!isAt(bytes, into)) into.set(bytes);
     this.#ahead = this.#ahead.subarray(length);
-    if (this.#ahead.length === 0) {
-      const taken = this.#ahead;
-      this.#ahead = NOTHING; // its memory is another message's from now on
-      this.#server.link.connection.recycle(taken);
-    }
+    if (this.#ahead.length === 0) this.#taken();
     return length;
   }
 
-  #fetch(wanted: number): void {
+  #taken(): void {
+    const taken = this.#ahead;
+    this.#ahead = NOTHING; // its memory is another message's from now on
+    if (this.#isLent) this.#server.link.connection.recycle(taken);
+  }
+
+  #fetch(wanted: number, into?: Uint8Array): void {
     if (this.#hasEnded) return;
     const size = this.#begun ?? Math.min(wanted, this.#server.dataReadLimit);
-    const reply = this.#answer(READ, () => this.#read(size));
-    const given = reply.length < HEADER ? -1 : vfio_user_mig_data.decode(reply).size;
-    if (given < 0 || given > size || HEADER + given > reply.length) {
-      const what = `MIG_DATA_READ of ${size} bytes returned ${given} in ${reply.length}`;
+    const { body, data = NOTHING } = this.#answer(READ, () => this.#read(size, into));
+    const length = body.length + data.length;
+    const given = body.length < HEADER ? -1 : vfio_user_mig_data.decode(body).size;
+    if (given < 0 || given > size || HEADER + given > length) {
+      const what = `MIG_DATA_READ of ${size} bytes returned ${given} in ${length}`;
       throw new ShimError('ERR_DEVICE', `vfio-user: ${what}`, { errno: 'EIO' });
     }
-    this.#ahead = reply.subarray(HEADER, HEADER + given);
-    if (this.#state() !== V2.STOP_COPY) return;
-    if (given < size) this.#hasEnded = true;
-    else this.#begin(size);
+    this.#isLent = data.length === 0;
+    this.#ahead = this.#isLent ? body.subarray(HEADER, HEADER + given) : data.subarray(0, given);
+    this.#last = size;
+    if (given < size && this.#state() === V2.STOP_COPY) this.#hasEnded = true;
   }
 
   /** The reply to a read of so many bytes, which may have been begun. */
-  #read(size: number): Uint8Array {
+  #read(size: number, into: Uint8Array | undefined): Message {
     const { link } = this.#server;
-    if (this.#begun === undefined) return link.request(readOf(size));
+    const isBegun = this.#begun !== undefined;
     this.#begun = undefined;
-    return answerTo(link.finish(), READ, link.connection.peer);
+    const reply = isBegun ? link.finish() : link.ask(readOf(size, into));
+    closeFds(reply);
+    return checked(reply, READ, link.connection.peer);
   }
 
-  /** The server makes the next reply while this one is taken. That comes next in any case: only less than was asked for ends the data. */
-  #begin(size: number): void {
-    this.#server.link.begin(readOf(size));
+  /**
+   * The server makes the next reply while the last one is taken. That is received where it belongs; if nobody says where, it is asked for as
+   * much as the last time.
+   */
+  readonly beginRead = (into?: Uint8Array): void => {
+    const isNext =
+      !this.isClosed && !this.isResuming && !this.#hasEnded && this.#begun === undefined && this.#ahead.length === 0;
+    if (!isNext || this.#state() !== V2.STOP_COPY) return;
+    const size = Math.min(into?.length ?? this.#last, this.#server.dataReadLimit);
+    if (size === 0) return; // nothing was read yet
+    this.#server.link.begin(readOf(size, into));
     this.#begun = size;
-  }
+  };
 
   write(from: Uint8Array): number {
     this.#checkOpen();
@@ -145,7 +166,7 @@ class MessageSession implements V2DataSession {
     return piece.length;
   }
 
-  #answer(name: string, request: () => Uint8Array): Uint8Array {
+  #answer<T>(name: string, request: () => T): T {
     try {
       return request();
     } catch (error) {
@@ -177,4 +198,9 @@ class MessageSession implements V2DataSession {
     if (!this.isClosed) return;
     throw new ShimError('ERR_SESSION_ENDED', 'migration data: its session has ended', { errno: 'ENODEV' });
   }
+}
+
+/** Whether bytes lie at the beginning of this memory. */
+function isAt(bytes: Uint8Array, { buffer, byteOffset }: Uint8Array): boolean {
+  return bytes.buffer === buffer && bytes.byteOffset === byteOffset;
 }

@@ -1,4 +1,5 @@
 import { vfio_region_info } from '../../abi/vfio-device.ts';
+import { vfio_device_migration_info } from '../../abi/vfio-v1.ts';
 import {
   VFIO_USER_DEVICE_FEATURE,
   VFIO_USER_DEVICE_GET_INFO,
@@ -55,6 +56,7 @@ import { MappedRanges } from './mapped-ranges.ts';
 import { translate, type ForwardObserver, type Translation, type TranslationOptions } from './translation.ts';
 
 const NOTHING = new Uint8Array(0);
+const DATA_SIZE_AT = BigInt(vfio_device_migration_info.fields.data_size[1]);
 
 /** The reply to a command. `data`: the end of its body, if that lies elsewhere. */
 interface Answered {
@@ -114,11 +116,14 @@ export class ProxySession implements RegionMemory {
   }
 
   answer(message: Message): void {
-    if (!this.#movesData(message)) this.#translation?.somethingElse();
+    const at = this.#shownAt(message);
+    if (!movesData(message, at)) this.#translation?.somethingElse();
     const answered = this.#answered(message);
     if (answered !== undefined) {
       this.#client.reply(message, answered.body, answered.fds, answered.data);
-      if (message.command === VFIO_USER_MIG_DATA_READ) this.#readAhead();
+      if (message.command === VFIO_USER_MIG_DATA_READ) this.#ahead(() => this.#translation?.readAhead());
+      else if (message.command === VFIO_USER_REGION_READ && at === DATA_SIZE_AT)
+        this.#ahead(() => this.#translation?.beginNext());
       return;
     }
     this.#recorder?.forwarded();
@@ -132,21 +137,20 @@ export class ProxySession implements RegionMemory {
   }
 
   /** The client has its answer: what fails now fails again when it asks for more. */
-  #readAhead(): void {
+  #ahead(act: () => void): void {
     try {
-      this.#translation?.readAhead();
+      act();
     } catch (error) {
       if (!(error instanceof ShimError) || error.code === 'ERR_INTERRUPTED') throw error;
     }
   }
 
-  /** MIG_DATA_READ and MIG_DATA_WRITE, and accesses to the region that is shown, of all but device_state. */
-  #movesData({ command, body }: Message): boolean {
-    if (command === VFIO_USER_MIG_DATA_READ || command === VFIO_USER_MIG_DATA_WRITE) return true;
+  /** Where in the region that is shown a command reads or writes; `undefined` if it does not. */
+  #shownAt({ command, body }: Message): bigint | undefined {
     const isAccess = command === VFIO_USER_REGION_READ || command === VFIO_USER_REGION_WRITE;
-    if (!isAccess || body.length < vfio_user_region_access.size) return false;
+    if (!isAccess || body.length < vfio_user_region_access.size) return undefined;
     const { region, offset } = vfio_user_region_access.decode(body);
-    return region === this.#shown && offset >= 8n;
+    return region === this.#shown ? offset : undefined;
   }
 
   /** What the proxy answers itself; `undefined` if the command is the server's. */
@@ -312,6 +316,11 @@ export class ProxySession implements RegionMemory {
     this.#translation?.close();
     this.#port.close();
   }
+}
+
+/** MIG_DATA_READ and MIG_DATA_WRITE, and accesses to the region that is shown, of all but device_state. `at`: where there. */
+function movesData({ command }: Message, at: bigint | undefined): boolean {
+  return command === VFIO_USER_MIG_DATA_READ || command === VFIO_USER_MIG_DATA_WRITE || (at !== undefined && at >= 8n);
 }
 
 const RESTING: ReadonlySet<string> = new Set(['RUNNING', 'STOP']);

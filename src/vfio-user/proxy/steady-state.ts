@@ -114,6 +114,7 @@ export class SteadyV2 implements V2Device, Steady {
     };
     return {
       read: (into) => guarded(() => session.read(into)),
+      ...(session.beginRead && { beginRead: (into) => guarded(() => session.beginRead?.(into)) }),
       write: (from) => guarded(() => session.write(from)),
       precopyInfo: (): PrecopyInfo => guarded(() => session.precopyInfo()),
       close: () => session.close(),

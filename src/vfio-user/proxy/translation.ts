@@ -1,3 +1,4 @@
+import { VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE } from '../../abi/vfio-user.ts';
 import { DEVICE_ARENA_SIZE } from '../../interpose/memory/journal.ts';
 import { makePresentations } from '../../interpose/serve/presentations.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
@@ -41,12 +42,17 @@ export interface Translation {
   readonly v2: V2Device | undefined;
   /** In stop-and-copy, has a v1 server give the next buffer while the client takes what it has got. What fails is told by the next read. */
   readAhead(): void;
+  /** In stop-and-copy, has a v2 server give the next buffer while the client takes the one of which it was told. */
+  beginNext(): void;
   /** The client does something else than to move data: the device is asked for its state again. */
   somethingElse(): void;
   /** What resets all that is translated. */
   reset(): void;
   close(): void;
 }
+
+/** Bytes of the largest buffer that is shown: clients read one at once, and a message has no more. */
+export const LARGEST_BUFFER: number = VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE;
 
 /** No driver of libvfio-user takes device_state 0 to 2, or 4 to 0 (until September 2023, lib/migration_priv.h: migr_states). */
 const HABITS = { stopBySaving: true, stopAfterLoad: false } as const;
@@ -79,6 +85,7 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
       offerP2P: false,
       countStopCopy: false,
       holdPrecopy: 0,
+      bufferSize: LARGEST_BUFFER,
       onError: 'reset',
       v1: HABITS,
       dirty: undefined,
@@ -89,14 +96,18 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
     },
   );
   const { region, v2, outermost } = presentations;
+  const shown = isTranslated('v1') && !('draft' in region) ? region : undefined;
   return {
-    region: isTranslated('v1') && !('draft' in region) ? region : undefined,
+    region: shown,
     regionFile,
     v2: isTranslated('v2') ? v2 : undefined,
     readAhead() {
       if (found.protocol !== 'v1' || v2?.getState() !== V2.STOP_COPY) return;
       v2.openSession()?.readAhead?.();
       found.device.readAhead?.();
+    },
+    beginNext() {
+      if (found.protocol === 'v2' && !roundTrip) shown?.readAhead?.();
     },
     somethingElse: () => steady?.forget(),
     reset: () => outermost.reset(),

@@ -4,7 +4,7 @@ import type { ErrnoName } from '../../abi/errno.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { failedWith, syscallError } from '../../sys/libc.ts';
-import { receiveInto, sendPieces, type Received } from '../../sys/message-socket.ts';
+import { receivePieces, sendPieces, type Received } from '../../sys/message-socket.ts';
 import { PollSet } from '../../sys/poll.ts';
 import {
   closeFds,
@@ -14,6 +14,7 @@ import {
   protocolError,
   type Header,
   type Message,
+  type Place,
 } from './message.ts';
 
 /** What ends a wait before its time: a descriptor that becomes readable if this process is to end. */
@@ -54,9 +55,14 @@ export class Connection {
   readonly #head = new Uint8Array(HEADER_SIZE);
   readonly #outHead = new Uint8Array(HEADER_SIZE);
   #header: Header | undefined;
-  #body = new Uint8Array(0);
+  #body: Uint8Array = NOTHING;
+  /** Where the end of the body is received, if that is not `#body`. */
+  #data: Uint8Array = NOTHING;
+  /** Bytes of the header, or of the body, that have come. */
   #filled = 0;
   #fds: OwnedFd[] = [];
+  /** Where the body of a message belongs, if there is a place for it. One that does not fit there is received as any. */
+  placeOf: ((header: Header) => Place | undefined) | undefined;
   /** Since when a message has been on its way that is not complete. */
   #since: number | undefined;
   #broken: ShimError | undefined;
@@ -94,12 +100,11 @@ export class Connection {
       if (this.#filled === length) {
         if (this.#header !== undefined) return this.#complete(this.#header);
         this.#header = this.#decodeHeader();
-        this.#body = this.#bodyOf(this.#header.length);
+        this.#makeRoom(this.#header);
         this.#filled = 0;
         continue;
       }
-      const into = (this.#header === undefined ? this.#head : this.#body).subarray(this.#filled, length);
-      const received = this.#receiveInto(into);
+      const received = this.#receive();
       if (received === undefined) {
         if (performance.now() > this.deadline) throw this.#failure('ETIMEDOUT', 'has not completed a message');
         return undefined;
@@ -111,13 +116,22 @@ export class Connection {
         throw this.#break(protocolError(`a message with ${this.#fds.length} descriptors`));
       this.#since ??= performance.now();
       this.#filled += received.length;
-      if (inTurn && received.length < into.length) return undefined;
+      if (inTurn && this.#filled < length) return undefined;
     }
   }
 
   /** Nobody looks at the body of a message any more that this has received: it may be the next one's. */
   recycle({ buffer }: Uint8Array): void {
     if (buffer instanceof ArrayBuffer && buffer.byteLength >= WORTH_KEEPING) this.#spare = buffer;
+  }
+
+  #makeRoom(header: Header): void {
+    const { length } = header;
+    const { head, data } = this.placeOf?.(header) ?? { head: length, data: NOTHING };
+    const rest = length - head;
+    const fits = rest > 0 && rest <= data.length;
+    this.#body = this.#bodyOf(fits ? head : length);
+    this.#data = fits ? data.subarray(0, rest) : NOTHING;
   }
 
   /** Memory that was used before costs no pages of the kernel's. */
@@ -136,18 +150,28 @@ export class Connection {
     }
   }
 
-  #receiveInto(into: Uint8Array): Received | undefined {
+  /** What is missing of the header, or of the body. */
+  #missing(): Uint8Array[] {
+    const filled = this.#filled;
+    if (this.#header === undefined) return [this.#head.subarray(filled)];
+    const body = this.#body;
+    if (this.#data.length === 0) return [body.subarray(filled)];
+    return filled < body.length ? [body.subarray(filled), this.#data] : [this.#data.subarray(filled - body.length)];
+  }
+
+  #receive(): Received | undefined {
     try {
-      return receiveInto(this.fd, into);
+      return receivePieces(this.fd, this.#missing());
     } catch (error) {
       throw hasErrno(error, 'ECONNRESET') ? this.#failure('ECONNRESET', 'has closed the connection') : error;
     }
   }
 
   #complete(header: Header): Message {
-    const message = { ...header, body: this.#body, fds: this.#fds };
+    const data = this.#data;
+    const message = { ...header, body: this.#body, fds: this.#fds, ...(data.length > 0 && { data }) };
     this.#header = undefined;
-    this.#body = new Uint8Array(0);
+    this.#body = this.#data = NOTHING;
     this.#filled = 0;
     this.#fds = [];
     this.#since = undefined;

@@ -1,7 +1,7 @@
 import type { ErrnoName } from '../../abi/errno.ts';
 import { ShimError } from '../../error.ts';
 import type { Connection } from './connection.ts';
-import { closeFds, type Message } from './message.ts';
+import { closeFds, type Header, type Message, type Place } from './message.ts';
 
 /** What else comes over a connection while somebody waits for a reply: commands of the peer, of which each is answered or kept. */
 export type OnCommand = (message: Message) => void;
@@ -12,6 +12,8 @@ export interface Asked {
   readonly name: string;
   readonly body: Uint8Array;
   readonly fds?: readonly number[];
+  /** Where the reply belongs if it fits there and tells no failure: nobody else uses that memory until it has come. */
+  readonly place?: Place | undefined;
 }
 
 /** A request that was made, and whose reply is to be taken later. */
@@ -37,9 +39,12 @@ export class Link {
   /** What was asked and is not answered yet. Of some nobody waits for the reply any more. */
   readonly #owed = new Set<number>();
   #begun: Begun | undefined;
+  /** The last request with a place for its reply. */
+  #placed: { readonly id: number; readonly place: Place } | undefined;
 
   constructor(connection: Connection, onCommand: OnCommand) {
     this.connection = connection;
+    connection.placeOf = (header) => this.#placeOf(header);
     this.#onCommand = onCommand;
   }
 
@@ -66,7 +71,9 @@ export class Link {
 
   /** Nobody wants the reply to what was begun any more. */
   abandon(): void {
-    if (this.#begun !== undefined) this.#begun.isWanted = false;
+    if (this.#begun === undefined) return;
+    this.#begun.isWanted = false;
+    this.#placed = undefined;
   }
 
   /** No command but one is open at a time: what was begun is answered first. */
@@ -82,7 +89,13 @@ export class Link {
   #sendOwed(asked: Asked): number {
     const id = this.#send(asked, false);
     this.#owed.add(id);
+    this.#placed = asked.place && { id, place: asked.place };
     return id;
+  }
+
+  #placeOf({ id, isReply, errno }: Header): Place | undefined {
+    const isFor = isReply && errno === undefined && id === this.#placed?.id && this.#owed.has(id);
+    return isFor ? this.#placed?.place : undefined;
   }
 
   #await(id: number, name: string): Message {

@@ -21,7 +21,10 @@ export interface Message {
   readonly noReply: boolean;
   /** Why a command has failed, if this is its reply and it has. */
   readonly errno: ErrnoName | undefined;
+  /** But for what `data` has. */
   readonly body: Uint8Array;
+  /** The end of the body, if there was a place for it. */
+  readonly data?: Uint8Array;
   /** A place is empty once its descriptor was taken. */
   readonly fds: (OwnedFd | undefined)[];
 }
@@ -30,6 +33,12 @@ export interface Message {
 export interface Header extends Pick<Message, 'id' | 'command' | 'isReply' | 'noReply' | 'errno'> {
   /** Bytes of the body. */
   readonly length: number;
+}
+
+/** Where the body of a message belongs behind its first `head` bytes. */
+export interface Place {
+  readonly head: number;
+  readonly data: Uint8Array;
 }
 
 export const HEADER_SIZE = vfio_user_header.size;
