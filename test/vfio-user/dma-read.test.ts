@@ -41,9 +41,10 @@ const setBusMaster = (client: TestClient, on: boolean): void => {
 const isWritten = (target: Uint8Array): boolean =>
   [0, 1, 2, 3].every((page) => dma_record.decode(target, page * PAGE).magic === DMA_MAGIC);
 
-/** Each page has a record, and behind it what the page in its turn has there. */
-function expectCopies(target: Uint8Array): void {
+/** Each page has a record, and behind it what the page in its turn has there. `torn`: where one is of which the device was kept from writing all. */
+function expectCopies(target: Uint8Array, torn?: number): void {
   for (let at = 0; at < TO.size; at += PAGE) {
+    if (at === torn) continue;
     const { magic, counter, iova } = dma_record.decode(target, at);
     expect([magic, iova]).toEqual([DMA_MAGIC, TO.at + at]);
     const from = (counter % 4) * PAGE;
@@ -61,6 +62,8 @@ class AskedClient {
   ]);
   readonly reads: number[] = [];
   writes = 0;
+  /** Where a page is that was written in part. */
+  torn: number | undefined;
   alter: ((body: Uint8Array) => Uint8Array | 'EFAULT' | undefined) | undefined;
 
   readonly onCommand = (message: Message, link: Link): void => {
@@ -71,6 +74,8 @@ class AskedClient {
       this.writes += 1;
       expect(message.body).toHaveLength(HEAD + Number(count));
       bytes.set(message.body.subarray(HEAD), at);
+      const end = at + Number(count);
+      this.torn = end % PAGE === 0 ? undefined : end - (end % PAGE);
       link.reply(message, message.body.subarray(0, HEAD));
       return;
     }
@@ -142,7 +147,7 @@ describe('a device that reads memory of its client', () => {
     const { client } = await connected(services(), asked, limit, { proxied });
     attendUntil(client, () => isWritten(asked.target));
     setBusMaster(client, false);
-    expectCopies(asked.target);
+    expectCopies(asked.target, asked.torn);
     expect(asked.memory.get(FROM.at)).toBeBytes(source);
     expect([...new Set(asked.reads)]).toEqual(sizes);
     client.close();

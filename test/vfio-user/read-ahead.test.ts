@@ -15,7 +15,7 @@ import type { V2Device } from '../../src/v2/device.ts';
 import { V2 } from '../../src/v2/states.ts';
 import type { Asked } from '../../src/vfio-user/wire/link.ts';
 import type { Message } from '../../src/vfio-user/wire/message.ts';
-import { askInPieces } from '../../src/vfio-user/proxy/dma-pieces.ts';
+import { DmaPieces } from '../../src/vfio-user/proxy/dma-pieces.ts';
 import { SteadyV1, SteadyV2 } from '../../src/vfio-user/proxy/steady-state.ts';
 import { v2Sim } from '../support/sims.ts';
 import { TestClient, useServices } from '../support/vfio-user.ts';
@@ -229,6 +229,16 @@ describe("a server's DMA that is more than its client takes at once", () => {
       };
     };
     return { client: { ask }, counts };
+  }
+
+  /** Has a client carry out a command, in as many pieces as it takes. */
+  function askInPieces(client: ReturnType<typeof clientOf>['client'], limit: number, command: Message): Message {
+    const pieces = new DmaPieces(limit, command);
+    for (let body = pieces.next(); body !== undefined; body = pieces.next()) {
+      const whole = pieces.take(client.ask({ command: command.command, name: 'it', body }));
+      if (whole !== undefined) return whole;
+    }
+    throw new Error('all was asked, and has no reply');
   }
 
   it.each([

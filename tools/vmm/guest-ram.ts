@@ -61,19 +61,39 @@ const COMMAND = { at: 4, all: 7 } as const;
 
 /** Lets a device of a running VM do DMA, by ports as a guest's driver would; the firmware does not. */
 export async function makeBusMaster(vm: Vm, slot: number): Promise<void> {
-  const address = 0x8000_0000 + slot * 0x800 + COMMAND.at;
+  await withConfig(vm, slot, COMMAND.at, async () => {
+    const answer = await monitor(vm, `o /w 0xcfc ${COMMAND.all}`);
+    if (answer !== '') throw new Error(`QEMU's monitor says of a port: ${answer}`);
+  });
+}
+
+/** Reads four bytes of a device's config space so many times, by ports, while the guest does nothing. Returns what was read. */
+export async function readConfig(vm: Vm, slot: number, at: number, times: number): Promise<ReadonlySet<number>> {
+  const found = new Set<number>();
+  await withConfig(vm, slot, at, async () => {
+    for (let n = 0; n < times; n += 1) found.add(await readPort(vm, 0xcfc));
+  });
+  return found;
+}
+
+/** Does something while the port of config space is that of a device. */
+async function withConfig(vm: Vm, slot: number, at: number, act: () => Promise<void>): Promise<void> {
   await vm.stop(); // the firmware may be about to use the ports, and finds them as it left them
-  const selected = await monitor(vm, 'i /w 0xcf8');
-  const [, before] = /= (0x[0-9a-f]{8})\s*$/.exec(selected) ?? [];
-  if (before === undefined) throw new Error(`QEMU's monitor says of a port: ${selected}`);
-  const lines = [`o /w 0xcf8 0x${address.toString(16)}`, `o /w 0xcfc ${COMMAND.all}`, `o /w 0xcf8 ${before}`];
-  for (const line of lines) {
-    const answer = await monitor(vm, line);
-    if (answer !== '') throw new Error(`QEMU's monitor: ${line}: ${answer}`);
-  }
+  const before = await readPort(vm, 0xcf8);
+  const select = (address: number): Promise<string> => monitor(vm, `o /w 0xcf8 0x${address.toString(16)}`);
+  await select(0x8000_0000 + slot * 0x800 + at);
+  await act();
+  await select(before);
   await vm.cont();
 }
 
-async function monitor(vm: Vm, line: string): Promise<string> {
+async function readPort(vm: Vm, port: number): Promise<number> {
+  const said = await monitor(vm, `i /w 0x${port.toString(16)}`);
+  const [, value] = /= (0x[0-9a-f]{8})\s*$/.exec(said) ?? [];
+  if (value === undefined) throw new Error(`QEMU's monitor says of a port: ${said}`);
+  return Number(value);
+}
+
+function monitor(vm: Vm, line: string): Promise<string> {
   return vm.qmp.execute<string>('human-monitor-command', { 'command-line': line });
 }

@@ -19,7 +19,7 @@ import type { DmaMemory } from '../memory/dma-memory.ts';
 import { messageOf } from '../run/log.ts';
 import type { PeerCounts } from '../serve/report.ts';
 import { ACCEPTING, INITIATING, stateOf } from './dma-states.ts';
-import type { MappedMemoryAccess } from './mapped-processes.ts';
+import type { MappedMemoryAccess, Moved } from './mapped-processes.ts';
 
 /** What no call tells of, as a register that the VMM writes without one, is looked at so often: in milliseconds. */
 const LOOK = 20;
@@ -59,9 +59,22 @@ export interface DmaParts {
   readonly warn: (message: string) => void;
 }
 
+/** What of a copy is awaited: where it goes to, and where it comes from. */
+interface Awaited {
+  readonly target: Mapping;
+  readonly source: Mapping | undefined;
+}
+
 /**
  * The DMA of an emulated device, which the supervisor has it do between two calls: so the call that stops the device ends it. A write
  * is in the logs before it is made.
+ *
+ * Of memory whose owner is asked for it, one page is awaited at a time, while calls are answered:
+ * - Whoever answers a call says so by settle() before the answer goes: if the device may not go on, it neither asks more for that page nor
+ *   looks at what is answered. Once it may again, it begins that page anew.
+ * - Nothing that it does overtakes what it has asked before, wanted or not.
+ * - A page that the owner has been asked to write is in the logs anew each time that the device is looked at, until the owner has answered: so it is
+ *   told of whatever was told of it before.
  */
 export class EmulatedDma {
   /** What the container tells of this device. */
@@ -74,6 +87,13 @@ export class EmulatedDma {
   readonly #bytes = new Uint8Array(DMA_PAGE);
   readonly #bytesAt = addressOf(this.#bytes); // SAFETY: this object references it as long as it writes
   #isReading = false;
+  /** Pages of a burst that are still to be written, as one is awaited. */
+  #left = 0;
+  #awaited: Awaited | undefined;
+  /** The number of the write for which a page has been read. */
+  #readFor: number | undefined;
+  /** The page that an owner was asked to write. */
+  #asked: { readonly page: number; readonly iova: number } | undefined;
   readonly #warned = new Set<string>();
 
   constructor(parts: DmaParts) {
@@ -112,26 +132,57 @@ export class EmulatedDma {
     my.counter = 0;
     this.containerLog.clear();
     this.deviceLog.window.clear();
+    this.#asked = undefined;
+    this.abandon();
   }
 
-  /** Writes what is due. Returns when there is more to do, if no call comes before. */
+  /** Writes what is due. Returns when there is more to do, if no call and no answer comes before. */
   work(now: number, reach: DmaReach | undefined): number {
     if (reach === undefined) return this.#rest(Number.POSITIVE_INFINITY);
+    this.#noteAsked(reach);
+    this.settle(now, reach);
     const until = this.#obstacle(now, reach);
     if (until !== undefined) return this.#rest(until);
-    const due = this.#pace.due(now);
+    if (this.#awaited === undefined && this.#parts.processes.isOwed === true)
+      return this.#rest(Number.POSITIVE_INFINITY);
+    const due = this.#left > 0 ? this.#left : this.#pace.due(now);
+    this.#left = 0;
+    this.#awaited = undefined;
     try {
       if (due > 0 && !reach.isOpen()) return this.#rest(Number.POSITIVE_INFINITY);
       this.#write(due, reach);
     } catch (error) {
       this.#tellOnce(error);
     }
-    return this.#pace.next(now);
+    return this.#left > 0 ? Number.POSITIVE_INFINITY : this.#pace.next(now);
   }
 
   #rest(until: number): number {
+    this.abandon();
     this.#pace.pause();
     return until;
+  }
+
+  /** A call was made: what is awaited is not any more, if the device may not go on with it. */
+  settle(now: number, reach: DmaReach): void {
+    if (this.#awaited === undefined) return;
+    const { target, source } = this.#awaited;
+    const isThere = [target, source].every((each) => !each || reach.mappings.at(reach.container, each.iova) === each);
+    if (!isThere || this.#obstacle(now, reach) !== undefined) this.abandon();
+  }
+
+  /** Nothing is awaited any more. */
+  abandon(): void {
+    this.#left = 0;
+    this.#awaited = undefined;
+    this.#readFor = undefined;
+    this.#parts.processes.abandon?.();
+  }
+
+  #noteAsked(reach: DmaReach): void {
+    if (this.#asked === undefined) return;
+    this.#note(this.#asked.page, this.#asked.iova, reach);
+    if (this.#parts.processes.isOwed !== true) this.#asked = undefined;
   }
 
   /** Until when the device does no DMA, if it does none now. */
@@ -160,7 +211,6 @@ export class EmulatedDma {
     const { my } = memory;
     const writer = { seed: spec.seed, device: place };
     const { iova: first, pages } = my;
-    const isTold = spec['dma-log'] !== 'off';
     const from = spec['dma-from'];
     const length = from === undefined ? dma_record.size : DMA_PAGE;
     // no state changes during a burst
@@ -172,27 +222,39 @@ export class EmulatedDma {
       const mapping = reach.mappings.at(reach.container, BigInt(iova));
       const sourceAt = from && from.at + dmaSourcePage(counter, from.size / DMA_PAGE) * DMA_PAGE;
       const source = sourceAt === undefined ? undefined : reach.mappings.at(reach.container, BigInt(sourceAt));
-      if (mapping?.lost === true || source?.lost === true) return; // the bus stalls until somebody has that memory again
+      if (mapping?.lost === true || source?.lost === true) return this.abandon(); // the bus stalls until somebody has that memory again
       my.counter = counter + 1;
       if (mapping?.writable !== true) continue; // an IOMMU would not let it through
+      let moved: Moved = true;
       if (sourceAt !== undefined) {
         if (source === undefined || source.readable === false) continue;
-        if (!this.#read(source, sourceAt)) return;
+        moved = this.#read(source, sourceAt, counter);
       }
-      if (isTold) this.#note(page, iova, reach);
-      encodeDmaRecord(writer, counter, iova, this.#bytes);
-      if (!processes.write(mapping, addressIn(mapping, iova), this.#bytesAt, length)) return;
+      if (moved === true) {
+        this.#note(page, iova, reach);
+        encodeDmaRecord(writer, counter, iova, this.#bytes);
+        moved = processes.write(mapping, addressIn(mapping, iova), this.#bytesAt, length);
+        if (moved === 'awaited') this.#asked = { page, iova };
+      }
+      if (moved === 'awaited') {
+        my.counter = counter; // it is this one's turn again
+        this.#left = count - n;
+        this.#awaited = { target: mapping, source };
+      }
+      if (moved !== true) return;
       for (const peer of peers) this.#reaches(peer);
       onPage?.();
     }
   }
 
-  /** Reads the page that is copied. False if nobody has it any more. */
-  #read(source: Mapping, iova: number): boolean {
+  /** Reads the page that is copied by the write of that number, once. */
+  #read(source: Mapping, iova: number, counter: number): Moved {
+    if (this.#readFor === counter) return true;
     this.#isReading = true;
-    const isThere = this.#parts.processes.read(source, addressIn(source, iova), this.#bytesAt, DMA_PAGE);
+    const moved = this.#parts.processes.read(source, addressIn(source, iova), this.#bytesAt, DMA_PAGE);
     this.#isReading = false;
-    return isThere;
+    this.#readFor = moved === true ? counter : undefined;
+    return moved;
   }
 
   /** A write to another device is counted and not made: that device's memory stays what its guest and its migration make it. */
@@ -207,6 +269,7 @@ export class EmulatedDma {
   }
 
   #note(page: number, iova: number, reach: DmaReach): void {
+    if (this.#parts.spec['dma-log'] === 'off') return;
     if (reach.isLogging) this.containerLog.note(page);
     this.deviceLog.note(page, iova);
   }

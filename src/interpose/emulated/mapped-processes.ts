@@ -7,8 +7,21 @@ import { holdMemory, readProcessMemoryTo, writeProcessMemoryFrom } from '../../s
 import { programOf } from '../../sys/program.ts';
 import type { MappedMemory, MemoryOwner } from '../../vfio/server/mapping.ts';
 
+/**
+ * Whether bytes were moved: not if nobody has that memory any more, and not yet if its owner has been asked for it. Who comes again for the same
+ * is told what became of it.
+ */
+export type Moved = boolean | 'awaited';
+
 /** Who reads and writes memory that was mapped for DMA, by the numbers that were kept of whoever has mapped it. */
-export type MappedMemoryAccess = Pick<MappedProcesses, 'read' | 'write'>;
+export interface MappedMemoryAccess {
+  read(owner: Owner, address: number, at: number, length: number): Moved;
+  write(owner: Owner, address: number, at: number, length: number): Moved;
+  /** An owner has been asked and has not answered, whether or not anybody comes again for it. */
+  readonly isOwed?: boolean;
+  /** Nobody comes again for what is awaited. */
+  abandon?(): void;
+}
 
 type Owner = MemoryOwner & Pick<MappedMemory, 'file'>;
 

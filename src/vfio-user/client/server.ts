@@ -4,7 +4,7 @@ import { carriesMessages, connectNow } from '../../sys/message-socket.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { sleepUntilReady } from '../../wait.ts';
 import { Connection, OFFERED_FDS, type Stop } from '../wire/connection.ts';
-import { checked, Link } from '../wire/link.ts';
+import { checked, Link, type Beside } from '../wire/link.ts';
 import { closeFds, takeFd, type Message } from '../wire/message.ts';
 import { decodeVersion, encodeVersion, MAJOR, MINOR, type Version } from '../wire/version.ts';
 
@@ -22,6 +22,8 @@ export interface ConnectOptions {
   readonly capabilities?: Readonly<Record<string, unknown>>;
   /** Answers the server's commands, on whichever socket they come. Without it they are refused. */
   readonly onCommand?: (command: Message, link: Link) => void;
+  /** Who is attended to as well while the server is asked something. */
+  readonly beside?: Beside;
 }
 
 /** A server, as its client sees it. */
@@ -35,11 +37,12 @@ export class Server {
   /** The most descriptors that it has said to take with a message. */
   readonly mostFds: number;
 
-  private constructor(link: Link, version: Version, told: Version, twin: Link | undefined) {
+  private constructor(link: Link, version: Version, told: Version, twin: Link | undefined, beside?: Beside) {
     this.#told = Math.max(1, told.maxDataXferSize);
     this.mostFds = told.maxMsgFds;
     this.link = link;
-    link.beside = twin;
+    const attended = [twin, beside].filter((each) => each !== undefined);
+    link.beside = () => attended;
     this.version = version;
     this.twin = twin;
   }
@@ -70,7 +73,8 @@ export class Server {
         });
       }
       const told = decodeVersion(body);
-      return new Server(link, version, told, isTwinTaken ? twinOf(reply, version, connection, options) : undefined);
+      const twin = isTwinTaken ? twinOf(reply, version, connection, options) : undefined;
+      return new Server(link, version, told, twin, options.beside);
     } finally {
       closeFds(reply);
     }

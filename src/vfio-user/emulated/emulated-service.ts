@@ -17,11 +17,11 @@ import {
 } from '../../abi/vfio-user.ts';
 import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { EmulatedDma } from '../../interpose/emulated/emulated-dma.ts';
+import { EmulatedDma, type DmaReach } from '../../interpose/emulated/emulated-dma.ts';
 import { emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
-import { moveOfFile, type MappedMemoryAccess } from '../../interpose/emulated/mapped-processes.ts';
+import { moveOfFile, type MappedMemoryAccess, type Moved } from '../../interpose/emulated/mapped-processes.ts';
 import { readMsixBar, writeMsixBar } from '../../interpose/emulated/msix-bar.ts';
 import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
 import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
@@ -43,7 +43,7 @@ import { refuse } from '../../vfio/server/refuse.ts';
 import { sleepUntilReady, whenReady } from '../../wait.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
-import { readClientMemory, writeClientMemory } from '../server/client-memory.ts';
+import { ClientMemory } from '../server/client-memory.ts';
 import { answerFeature } from '../server/device-feature.ts';
 import { answerInfo, answerSetIrqs, INFO_REQUESTS, regionAnswer } from '../server/device-info.ts';
 import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
@@ -57,7 +57,19 @@ import type { Version } from '../wire/version.ts';
 
 const NOTHING = new Uint8Array(0);
 
-/** A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates. */
+/**
+ * A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates.
+ *
+ * Its DMA to memory without a file is asked of the client, which may answer nothing while it waits itself (server/client.ts). So whatever the
+ * client asks is answered while it owes a reply, and the order of what a device does is kept this way:
+ * - Every command, and every write of a REGION_WRITE_MULTI, is followed by a look at whether the device may go on with the DMA that is under way. A
+ *   device that was stopped or reset, is no bus master any more, or has lost that memory does not: nothing more is asked for it, and a reply that
+ *   comes later tells it nothing. No list says which commands stop a device.
+ * - The command that did it is answered after that. On one socket, the client had a DMA_WRITE before this answer. On a twin socket it is answered
+ *   once the client has answered the DMA_WRITE. An abandoned DMA_READ changes nothing, and is not waited for.
+ * - A page is in the logs of dirty pages for as long as the client has not answered its DMA_WRITE, and once more then (EmulatedDma).
+ * - Of a client that owes a reply for `--timeout`, not counting what the server takes to answer it, the connection ends.
+ */
 export class EmulatedService implements RecordableService, DeviceHost<EventFd>, RegionMemory {
   readonly sim: Sim;
   readonly region: V1Device | undefined;
@@ -74,6 +86,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   readonly #working: EmulatedDma | undefined;
   readonly #watched: MigratableDevice;
   #client: Client | undefined;
+  #asked = new ClientMemory();
 
   /** `watch`: the same device, whose calls are recorded. */
   constructor(
@@ -122,7 +135,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       device: this.sim,
       isBusMaster: () => this.#config.isBusMaster,
       onPage: () => this.#irqs.onDma(),
-      processes: this.#memory,
+      processes: this.#accessMemory(),
       warn,
     });
   }
@@ -154,8 +167,23 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   }
 
   answer(client: Client, message: Message): void {
-    const { body, fds = [] } = this.#answered(client, message);
+    const { body, fds = [] } = this.#settled(client, () => this.#answered(client, message));
     client.reply(message, body, fds);
+  }
+
+  /** Carries a command out, which may fail, and sees to it that a device that it has stopped does no DMA after its answer. */
+  #settled<T>(client: Client, act: () => T): T {
+    try {
+      return act();
+    } finally {
+      this.#settle();
+      if (this.#asked.owesAbandonedWrite) client.drain();
+    }
+  }
+
+  #settle(): void {
+    const reach = this.#reach;
+    if (reach !== undefined) this.#working?.settle(performance.now(), reach);
   }
 
   #answered(client: Client, message: Message): { body: Uint8Array; fds?: readonly number[] } {
@@ -229,6 +257,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     if (index === MIGRATION_REGION_INDEX) {
       const region = this.#migrationRegion(offset, from.length);
       whenReady(() => region.write(offset, from), sleepUntilReady);
+      this.#settle();
       return;
     }
     this.#check(index, offset, from.length);
@@ -238,6 +267,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       this.#irqs.onConfig();
       if (resets) this.reset();
     } else if (index === VFIO_PCI_BAR2_REGION_INDEX) writeMsixBar(this.#irqs, offset, from);
+    this.#settle();
   }
 
   #migrationRegion(offset: number, length: number): V1Device {
@@ -259,34 +289,47 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     this.#watched.device.reset();
     this.#config.wasReset();
     this.#irqs.wasReset();
+    this.#working?.abandon();
+  }
+
+  get #reach(): DmaReach | undefined {
+    const { mappings, container, isLogging } = this.#dma;
+    return this.#client && { container, isLogging, mappings, isOpen: () => true, peers: () => [] };
   }
 
   work(now: number): number {
-    const client = this.#client;
-    const { mappings, container, isLogging } = this.#dma;
-    const reach = client && { container, isLogging, mappings, isOpen: () => true, peers: () => [] };
-    const next = this.#irqs.work(now, () => client !== undefined);
-    return Math.min(next, this.#working?.work(now, reach) ?? Number.POSITIVE_INFINITY);
+    const next = this.#irqs.work(now, () => this.#client !== undefined);
+    return Math.min(next, this.#working?.work(now, this.#reach) ?? Number.POSITIVE_INFINITY);
   }
 
   /** Reads and writes for the device's DMA, where its mapping says: the file of that number, or by the client itself. */
-  readonly #memory: MappedMemoryAccess = {
-    read: ({ process }, address, at, length) => this.#moveMemory('pread64', process, address, at, length),
-    write: ({ process }, address, at, length) => this.#moveMemory('pwrite64', process, address, at, length),
-  };
+  #accessMemory(): MappedMemoryAccess {
+    const asked = (): ClientMemory => this.#asked;
+    return {
+      read: ({ process }, address, at, length) => this.#moveMemory('pread64', process, address, at, length),
+      write: ({ process }, address, at, length) => this.#moveMemory('pwrite64', process, address, at, length),
+      get isOwed() {
+        return asked().isOwed;
+      },
+      abandon: () => asked().abandon(),
+    };
+  }
 
-  #moveMemory(call: 'pread64' | 'pwrite64', number: bigint, address: number, at: number, length: number): boolean {
+  #moveMemory(call: 'pread64' | 'pwrite64', number: bigint, address: number, at: number, length: number): Moved {
     const client = this.#client;
     if (client === undefined) return false;
     const file = this.#dma.fileOf(number);
-    if (file !== undefined) moveOfFile(call, file.number, address, at, length);
-    else if (call === 'pread64') readClientMemory(client, address, memoryAt(at, length));
-    else writeClientMemory(client, address, memoryAt(at, length));
+    if (file === undefined) {
+      const bytes = memoryAt(at, length);
+      return call === 'pread64' ? this.#asked.read(client, address, bytes) : this.#asked.write(client, address, bytes);
+    }
+    moveOfFile(call, file.number, address, at, length);
     return true;
   }
 
   disconnect(): void {
     this.#client = undefined;
+    this.#asked = new ClientMemory();
     this.#dma.clear();
     this.#irqs.opened();
     this.#config.begin();

@@ -1,14 +1,13 @@
 import { VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE } from '../../abi/vfio-user.ts';
-import { ShimError, errnoNameOf } from '../../error.ts';
+import { ShimError } from '../../error.ts';
 import { Server } from '../client/server.ts';
 import type { Client } from '../server/client.ts';
 import type { Recorded } from '../watch/message-recorder.ts';
 import type { RecordableService } from '../watch/recorded-service.ts';
 import type { Connection, Stop } from '../wire/connection.ts';
-import type { Link } from '../wire/link.ts';
-import { closeFds, type Message } from '../wire/message.ts';
+import type { Message } from '../wire/message.ts';
 import type { Version } from '../wire/version.ts';
-import { askInPieces } from './dma-pieces.ts';
+import { ServerRequests } from './server-requests.ts';
 import { ProxySession } from './session.ts';
 import type { TranslationOptions } from './translation.ts';
 
@@ -28,6 +27,7 @@ export class ProxyService implements RecordableService {
   readonly #options: ProxyOptions;
   #server: Server | undefined;
   #session: ProxySession | undefined;
+  #requests: ServerRequests | undefined;
 
   constructor(options: ProxyOptions) {
     this.#options = options;
@@ -38,13 +38,20 @@ export class ProxyService implements RecordableService {
    * larger than the client takes then: they go there in pieces.
    */
   connect(client: Client, { capabilities, maxDataXferSize }: Version): Readonly<Record<string, unknown>> {
-    const { server: path, timeout, stop } = this.#options;
-    const onCommand = (command: Message, link: Link): void => passToClient(client, maxDataXferSize, command, link);
+    const { server: path, timeout, stop, warn } = this.#options;
+    const requests = new ServerRequests(client, maxDataXferSize, warn);
+    this.#requests = requests;
     const told = {
       ...without(capabilities),
       max_data_xfer_size: Math.max(maxDataXferSize, VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE),
     };
-    this.#server = Server.connect(path, { timeout, stop, capabilities: told, onCommand });
+    this.#server = Server.connect(path, {
+      timeout,
+      stop,
+      capabilities: told,
+      onCommand: (command, link) => requests.take(command, link),
+      beside: requests,
+    });
     this.#session = new ProxySession(client, this.#server, this.#options);
     return without(this.#server.version.capabilities);
   }
@@ -54,7 +61,7 @@ export class ProxyService implements RecordableService {
   }
 
   answer(_client: Client, message: Message): void {
-    this.#session?.answer(message);
+    this.#requests?.during(message, () => this.#session?.answer(message));
   }
 
   /** The server has gone: its client goes too. */
@@ -75,12 +82,14 @@ export class ProxyService implements RecordableService {
   }
 
   disconnect(): void {
-    const [server, session] = [this.#server, this.#session];
+    const [server, session, requests] = [this.#server, this.#session, this.#requests];
     this.#server = undefined;
     this.#session = undefined;
+    this.#requests = undefined;
     for (const connection of server?.connections ?? [])
       connection.timeout = Math.min(connection.timeout, LAST_PATIENCE);
     try {
+      requests?.end();
       session?.end();
     } catch (error) {
       if (!(error instanceof ShimError)) throw error;
@@ -96,24 +105,4 @@ const NOBODY: Recorded = { driver: undefined, protocol: undefined, region: undef
 /** What of the capabilities passes: each side has a twin socket of its own. */
 function without(capabilities: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
   return Object.fromEntries(Object.entries(capabilities).filter(([name]) => name !== 'twin_socket'));
-}
-
-/** A command of the server's: DMA_READ, DMA_WRITE. A client that has gone has refused it. */
-function passToClient(client: Client, limit: number, command: Message, link: Link): void {
-  closeFds(command);
-  if (client.isLost) {
-    link.refuse(command, 'EIO'); // nobody waits for it once more
-    return;
-  }
-  let reply: Message;
-  try {
-    reply = askInPieces(client, limit, command);
-  } catch (error) {
-    link.refuse(command, client.isLost ? 'EIO' : errnoNameOf(error));
-    if (error instanceof ShimError) return; // that the client has gone shows by itself
-    throw error;
-  }
-  closeFds(reply);
-  if (reply.errno === undefined) link.reply(command, reply.body);
-  else link.refuse(command, reply.errno);
 }

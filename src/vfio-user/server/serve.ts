@@ -51,7 +51,8 @@ export function serve(file: SocketFile, service: Service, options: ServeOptions)
 const STOP = 0;
 const MAIN = 1;
 const WAKE = 2;
-const OTHERS = 3;
+const TWIN = 3;
+const OTHERS = 4;
 const MOST_OTHERS = 4;
 
 class Serving {
@@ -85,12 +86,14 @@ class Serving {
     const { stop } = this.#options;
     const client = this.#client;
     const others = client === undefined ? [] : (this.#service.others ?? []);
+    const [main, twin] = client?.connections ?? [];
     this.#poll.set(STOP, stop.fd, POLLIN);
-    this.#poll.set(MAIN, client?.connection.fd ?? this.#file.fd, POLLIN);
+    this.#poll.set(MAIN, main?.fd ?? this.#file.fd, POLLIN);
+    this.#poll.set(TWIN, twin?.fd ?? -1, POLLIN);
     this.#poll.set(WAKE, this.#service.wakeFd ?? -1, POLLIN);
     for (const [n, { fd }] of others.entries()) this.#poll.set(OTHERS + n, fd, POLLIN);
     const deadlines = others.map(({ deadline }) => deadline);
-    const until = Math.min(next, this.#greeting, client?.connection.deadline ?? Number.POSITIVE_INFINITY, ...deadlines);
+    const until = Math.min(next, this.#greeting, client?.deadline ?? Number.POSITIVE_INFINITY, ...deadlines);
     const left = client?.hasKept === true ? 0 : Math.max(0, until - performance.now());
     this.#poll.wait(OTHERS + others.length, left === Number.POSITIVE_INFINITY ? undefined : left);
   }
@@ -108,9 +111,10 @@ class Serving {
   #attend(client: Client): void {
     this.#guarded(() => {
       if (performance.now() > this.#greeting) throw client.connection.violated('has not said its version in time');
-      if (this.#poll.events(MAIN) !== 0 || client.hasKept || performance.now() > client.connection.deadline) {
-        this.#answerWhatIsThere(client);
-      }
+      const isLate = performance.now() > client.deadline;
+      if (this.#poll.events(TWIN) !== 0 || isLate) client.attendTwin();
+      if (this.#poll.events(MAIN) !== 0 || client.hasKept || isLate) this.#answerWhatIsThere(client);
+      client.checkOwed();
       if (this.#hasOthers()) this.#service.attend?.(client);
       if (this.#service.isLost === true) throw client.connection.violated('has lost its server');
       if (client.isLost) throw client.connection.broken ?? client.connection.violated('has lost its twin socket');
@@ -135,6 +139,7 @@ class Serving {
   }
 
   #answer(client: Client, message: Message): void {
+    const begun = performance.now();
     try {
       if (client.version === undefined) this.#greet(client, message);
       else this.#service.answer(client, message);
@@ -145,6 +150,7 @@ class Serving {
       if (client.version === undefined) throw client.connection.violated('speaks another version');
     } finally {
       closeFds(message);
+      client.excuse(performance.now() - begun);
     }
   }
 

@@ -51,7 +51,7 @@ export class Connection {
   timeout: number;
   readonly stop: Stop | undefined;
   readonly #fd: OwnedFd;
-  readonly #poll = new PollSet(3);
+  readonly #poll = new PollSet(OTHERS + MOST_OTHERS);
   readonly #head = new Uint8Array(HEADER_SIZE);
   readonly #outHead = new Uint8Array(HEADER_SIZE);
   #header: Header | undefined;
@@ -106,7 +106,7 @@ export class Connection {
       }
       const received = this.#receive();
       if (received === undefined) {
-        if (performance.now() > this.deadline) throw this.#failure('ETIMEDOUT', 'has not completed a message');
+        if (performance.now() > this.deadline) throw this.timedOut('has not completed a message');
         return undefined;
       }
       this.#fds.push(...received.fds);
@@ -200,18 +200,21 @@ export class Connection {
     }
   }
 
-  /** Waits until there may be something to receive, here or on the connection beside it. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end. */
-  waitToReceive(end: number, what: string, beside?: Connection): void {
-    this.#wait(POLLIN, Math.min(end, this.deadline), what, beside);
+  /**
+   * Waits until there may be something to receive, here or on other connections. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if
+   * this process is to end.
+   */
+  waitToReceive(end: number, what: string, others: readonly Connection[] = []): void {
+    this.#wait(POLLIN, Math.min(end, this.deadline), what, others);
   }
 
-  #wait(events: number, end: number, what: string, beside?: Connection): void {
+  #wait(events: number, end: number, what: string, others: readonly Connection[] = []): void {
     const left = end - performance.now();
-    if (left <= 0) throw this.#failure('ETIMEDOUT', what);
+    if (left <= 0) throw this.timedOut(what);
     this.#poll.set(0, this.fd, events);
     this.#poll.set(1, this.stop?.heeded === true ? this.stop.fd : -1, POLLIN);
-    this.#poll.set(2, beside?.fd ?? -1, POLLIN);
-    this.#poll.wait(3, left);
+    for (const [n, { fd }] of others.entries()) this.#poll.set(OTHERS + n, fd, POLLIN);
+    this.#poll.wait(OTHERS + others.length, left);
     if (this.#poll.events(1) !== 0) throw interrupted();
     const dead = POLLERR | POLLHUP;
     if (events === POLLOUT && (this.#poll.events(0) & dead) !== 0) {
@@ -222,6 +225,11 @@ export class Connection {
   #failure(errno: ErrnoName, what: string): ShimError {
     const seconds = errno === 'ETIMEDOUT' ? ` within ${this.timeout / 1000} s` : '';
     return this.#break(new ShimError('ERR_DEVICE', `vfio-user: ${this.peer} ${what}${seconds}`, { errno }));
+  }
+
+  /** The peer has taken too long: the connection is at its end. */
+  timedOut(what: string): ShimError {
+    return this.#failure('ETIMEDOUT', what);
   }
 
   /** The peer has done what cannot be answered: the connection is at its end. */
@@ -242,6 +250,10 @@ export class Connection {
 }
 
 const NOTHING: Uint8Array = new Uint8Array(0);
+
+/** Places of the poll set from here on: connections that are waited for beside. */
+const OTHERS = 2;
+const MOST_OTHERS = 3;
 
 /** Smaller bodies are made anew. */
 const WORTH_KEEPING = 16 * 1024;

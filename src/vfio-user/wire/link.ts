@@ -16,9 +16,23 @@ export interface Asked {
   readonly place?: Place | undefined;
 }
 
+/** Connections on which something comes that is dealt with while a reply is waited for, which may depend on it. */
+export interface Beside {
+  readonly connections: readonly Connection[];
+  /** Deals with what has come, and says whether anything has. */
+  attend(): boolean;
+}
+
+/** A request that has no reply yet. */
+interface Owed {
+  readonly name: string;
+  /** When the reply is late. */
+  end: number;
+  readonly onReply: (reply: Message) => void;
+}
+
 /** A request that was made, and whose reply is to be taken later. */
 interface Begun {
-  readonly id: number;
   readonly name: string;
   reply: Message | undefined;
   isWanted: boolean;
@@ -27,17 +41,17 @@ interface Begun {
 const NOTHING: Uint8Array = new Uint8Array(0);
 
 /**
- * Asks the peer of a connection, with ids of its own: the peer's commands have theirs. One command is open at a time, as servers take no
- * more, and whatever the peer asks meanwhile comes first: it may be what the reply waits for.
+ * Asks the peer of a connection, with ids of its own: the peer's commands have theirs. Who waits for replies has one command open at a
+ * time, as servers take no more, and whatever the peer asks meanwhile comes first: it may be what the reply waits for. Who does not wait is
+ * told of a reply when it comes, in whatever order. An id is used again once its reply has come.
  */
-export class Link {
+export class Link implements Beside {
   readonly connection: Connection;
-  /** Where the peer's commands come as well while it is asked something. */
-  beside: Link | undefined;
+  /** Who is attended to as well while this side waits for a reply. */
+  beside: () => readonly Beside[] = () => [];
   readonly #onCommand: OnCommand;
   #id = 0;
-  /** What was asked and is not answered yet. Of some nobody waits for the reply any more. */
-  readonly #owed = new Set<number>();
+  readonly #owed = new Map<number, Owed>();
   #begun: Begun | undefined;
   /** The last request with a place for its reply. */
   #placed: { readonly id: number; readonly place: Place } | undefined;
@@ -48,16 +62,48 @@ export class Link {
     this.#onCommand = onCommand;
   }
 
+  get connections(): readonly Connection[] {
+    return [this.connection];
+  }
+
+  /** When the peer must have answered, or completed a message that it has begun. */
+  get deadline(): number {
+    let end = this.connection.deadline;
+    for (const owed of this.#owed.values()) end = Math.min(end, owed.end);
+    return end;
+  }
+
+  /** True if the peer owes a reply, whether or not anybody wants it. */
+  get isOwed(): boolean {
+    return this.#owed.size > 0;
+  }
+
   /** Makes a request and waits for its reply, which may be an error. */
   ask(asked: Asked): Message {
     this.#settle();
-    return this.#await(this.#sendOwed(asked), asked.name);
+    let reply: Message | undefined;
+    let isWanted = true;
+    this.send(asked, (message) => (isWanted ? (reply = message) : closeFds(message)));
+    try {
+      return this.#await(asked.name, () => reply);
+    } finally {
+      isWanted = false;
+    }
+  }
+
+  /** Makes a request; `onReply` is told once its reply has come, which may be an error, and closes its descriptors. */
+  send(asked: Asked, onReply: (reply: Message) => void): void {
+    const id = this.#send(asked, false);
+    this.#owed.set(id, { name: asked.name, end: performance.now() + this.connection.timeout, onReply });
+    this.#placed = asked.place && { id, place: asked.place };
   }
 
   /** Makes a request whose reply is taken later: it may be made meanwhile. Whatever is asked before that waits for it. */
   begin(asked: Asked): void {
     this.#settle();
-    this.#begun = { id: this.#sendOwed(asked), name: asked.name, reply: undefined, isWanted: true };
+    const begun: Begun = { name: asked.name, reply: undefined, isWanted: true };
+    this.send(asked, (reply) => (begun.reply = reply));
+    this.#begun = begun;
   }
 
   /** Waits for the reply to what was begun. */
@@ -80,17 +126,10 @@ export class Link {
   #settle(): void {
     const begun = this.#begun;
     if (begun === undefined) return;
-    begun.reply ??= this.#await(begun.id, begun.name);
+    const reply = this.#await(begun.name, () => begun.reply);
     if (begun.isWanted) return;
-    closeFds(begun.reply);
+    closeFds(reply);
     this.#begun = undefined;
-  }
-
-  #sendOwed(asked: Asked): number {
-    const id = this.#send(asked, false);
-    this.#owed.add(id);
-    this.#placed = asked.place && { id, place: asked.place };
-    return id;
   }
 
   #placeOf({ id, isReply, errno }: Header): Place | undefined {
@@ -98,20 +137,48 @@ export class Link {
     return isFor ? this.#placed?.place : undefined;
   }
 
-  #await(id: number, name: string): Message {
-    const { connection, beside } = this;
+  /** Waits until the peer owes nothing. */
+  drain(): void {
+    const [first] = this.#owed.values();
+    if (first !== undefined) this.#await(first.name, () => (this.isOwed ? undefined : true));
+  }
+
+  #await<T>(name: string, result: () => T | undefined): T {
+    const { connection } = this;
     let since = performance.now();
-    for (;;) {
+    for (let found = result(); ; found = result()) {
+      if (found !== undefined) return found;
       const message = connection.receive();
-      if (message === undefined) {
-        connection.waitToReceive(since + connection.timeout, `has not answered ${name}`, beside?.connection);
-        if (beside?.attend() === true) since = performance.now();
-      } else if (!message.isReply) {
+      if (message?.isReply === true) this.#takeInOrder(message);
+      else if (message !== undefined) {
         this.#onCommand(message);
         since = performance.now();
-      } else if (this.#isOwed(message) && message.id === id) return message;
-      else closeFds(message);
+      } else if (this.#waitOnce(since, name)) since = performance.now();
     }
+  }
+
+  /** Waits for whatever comes next. True if that was something beside, which has been dealt with. */
+  #waitOnce(since: number, name: string): boolean {
+    const { connection } = this;
+    const beside = this.beside();
+    const others = beside.flatMap(({ connections }) => connections);
+    connection.waitToReceive(since + connection.timeout, `has not answered ${name}`, others);
+    return this.#attendBeside();
+  }
+
+  #attendBeside(): boolean {
+    return this.beside().reduce((hasCome, each) => each.attend() || hasCome, false);
+  }
+
+  /** What the peer has sent beside before it has answered comes first: who waits for the answer gets both in this order. */
+  #takeInOrder(reply: Message): void {
+    try {
+      this.#attendBeside();
+    } catch (error) {
+      closeFds(reply);
+      throw error;
+    }
+    this.take(reply);
   }
 
   /** Makes a request that is not answered. */
@@ -121,33 +188,45 @@ export class Link {
   }
 
   #send({ command, body, fds = [] }: Asked, noReply: boolean): number {
+    while (this.#owed.has(this.#id)) this.#id = (this.#id + 1) % IDS;
     const id = this.#id;
-    this.#id = (id + 1) % 0x1_0000;
+    this.#id = (id + 1) % IDS;
     this.connection.send({ id, command, isReply: false, noReply, errno: undefined }, body, fds);
     return id;
   }
 
-  /** True for a reply that the peer owes, whether or not anybody waits for it any more. */
-  #isOwed(reply: Message): boolean {
-    if (this.#owed.delete(reply.id)) return true;
-    closeFds(reply);
-    throw this.connection.violated(`answers id ${reply.id}, which nobody has asked`);
+  /** Hands on a reply that has come. Throws `EPROTO` for one that the peer does not owe. */
+  take(reply: Message): void {
+    const owed = this.#owed.get(reply.id);
+    if (owed === undefined) {
+      closeFds(reply);
+      throw this.connection.violated(`answers id ${reply.id}, which nobody has asked`);
+    }
+    this.#owed.delete(reply.id);
+    owed.onReply(reply);
   }
 
-  /** Deals with what has come, the peer's commands, and says whether anything has. */
+  /** The peer could not answer for so many milliseconds. */
+  excuse(milliseconds: number): void {
+    for (const owed of this.#owed.values()) owed.end += milliseconds;
+  }
+
+  /** Throws `ETIMEDOUT` if a reply is late. */
+  checkOwed(): void {
+    const now = performance.now();
+    for (const { name, end } of this.#owed.values()) {
+      if (now > end) throw this.connection.timedOut(`has not answered ${name}`);
+    }
+  }
+
   attend(): boolean {
     let hasCome = false;
     for (let message = this.connection.receive(true); message !== undefined; message = this.connection.receive(true)) {
       hasCome = true;
-      if (!message.isReply) this.#onCommand(message);
-      else if (this.#isOwed(message)) this.#keep(message);
+      if (message.isReply) this.take(message);
+      else this.#onCommand(message);
     }
     return hasCome;
-  }
-
-  #keep(reply: Message): void {
-    if (reply.id === this.#begun?.id) this.#begun.reply = reply;
-    else closeFds(reply);
   }
 
   /** As ask(), for a reply without descriptors. Throws `ERR_SYSCALL` with the errno that the peer has answered. */
@@ -166,6 +245,8 @@ export class Link {
     this.connection.send({ id, command, isReply: true, noReply: false, errno }, NOTHING);
   }
 }
+
+const IDS = 0x1_0000;
 
 /** The body of a reply that has no descriptors. Throws as checked() does. */
 export function answerTo(reply: Message, name: string, peer: string): Uint8Array {
