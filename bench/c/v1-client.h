@@ -28,7 +28,8 @@
 
 struct v1_device {
     int container, group, fd;
-    uint64_t region;      /* the migration region's offset in fd */
+    uint64_t bar0;        /* BAR0's offset in fd */
+    uint64_t region;      /* the migration region's */
     uint64_t data, size;  /* its mappable area, relative to the region; size 0 if there is none */
 };
 
@@ -89,6 +90,7 @@ static inline void find_migration_region(struct v1_device *device) {
         struct vfio_region_info *region = region_info(device->fd, index);
         int found = region && is_migration_region(device, region);
 
+        if (region && index == VFIO_PCI_BAR0_REGION_INDEX) device->bar0 = region->offset;
         free(region);
         if (found) return;
     }

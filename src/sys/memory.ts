@@ -66,11 +66,13 @@ export function populate(address: number, size: number): void {
 export class SharedStore {
   readonly size: number;
   readonly #fd: number;
+  readonly #offset: number;
 
-  /** The first `size` bytes of a file of shared memory; the descriptor stays the caller's. */
-  constructor(fd: number, size: number) {
+  /** `size` bytes of a file of shared memory, from `offset` on; the descriptor stays the caller's. */
+  constructor(fd: number, size: number, offset = 0) {
     this.#fd = fd;
     this.size = size;
+    this.#offset = offset;
   }
 
   read(at: number, into: Uint8Array): void {
@@ -88,7 +90,7 @@ export class SharedStore {
     for (let moved = 0; moved < bytes.length;) {
       const piece = bytes.subarray(moved);
       const length = withAddress(piece, (address) =>
-        syscall('shared memory', call, this.#fd, address, piece.length, at + moved),
+        syscall('shared memory', call, this.#fd, address, piece.length, this.#offset + at + moved),
       );
       if (length === 0) throw new RangeError(`shared memory: its file ends before ${this.size}`);
       moved += length;

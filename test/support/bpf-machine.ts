@@ -1,5 +1,6 @@
 import {
   BPF_ABS,
+  BPF_ADD,
   BPF_ALU,
   BPF_AND,
   BPF_JEQ,
@@ -10,8 +11,11 @@ import {
   BPF_K,
   BPF_LD,
   BPF_MAXINSNS,
+  BPF_MISC,
   BPF_RET,
+  BPF_TAX,
   BPF_W,
+  BPF_X,
   sock_filter,
 } from '../../src/abi/bpf.ts';
 import { seccomp_data } from '../../src/abi/seccomp.ts';
@@ -45,7 +49,9 @@ export class BpfMachine {
           : kind === BPF_JMP
             ? [BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET].some((test) => code === (BPF_JMP | test | BPF_K)) &&
               at + 1 + Math.max(jt, jf) < count
-            : code === (BPF_ALU | BPF_AND | BPF_K) || code === (BPF_RET | BPF_K);
+            : [BPF_ALU | BPF_AND | BPF_K, BPF_ALU | BPF_ADD | BPF_X, BPF_MISC | BPF_TAX, BPF_RET | BPF_K].includes(
+                code,
+              );
       if (!fits) throw new RangeError(`instruction ${at}: ${JSON.stringify({ code, jt, jf, k })}`);
     }
     if (this.#instructions.at(-1)?.code !== (BPF_RET | BPF_K)) throw new RangeError('the program does not end');
@@ -62,6 +68,7 @@ export class BpfMachine {
     data.setUint32(4, arch, true);
     args.forEach((value, n) => data.setBigUint64(16 + 8 * n, BigInt.asUintN(64, value), true));
     let accumulator = 0;
+    let kept = 0;
     for (let at = 0; ; at += 1) {
       const instruction = this.#instructions[at];
       if (instruction === undefined) throw new RangeError(`ran beyond the end, to ${at}`);
@@ -69,6 +76,8 @@ export class BpfMachine {
       const { code, jt, jf, k } = instruction;
       if (code === (BPF_RET | BPF_K)) return k;
       if (code === (BPF_LD | BPF_W | BPF_ABS)) accumulator = data.getUint32(k, true);
+      else if (code === (BPF_MISC | BPF_TAX)) kept = accumulator;
+      else if (code === (BPF_ALU | BPF_ADD | BPF_X)) accumulator = (accumulator + kept) >>> 0;
       else if (code === (BPF_ALU | BPF_AND | BPF_K)) accumulator = (accumulator & k) >>> 0;
       else at += compare(code, accumulator, k) ? jt : jf;
     }

@@ -7,21 +7,23 @@ const KVM_SET_DEVICE_ATTR = 0x4018_aee1;
 /** Those of linux/vfio.h and linux/iommufd.h. */
 const VFIO_IOCTLS = [0x3b64, 0x3b94] as const;
 
-/** asm-generic/mman-common.h, asm-generic/mman.h. */
-const PROT_WRITE = 2;
-const MAP_FIXED = 0x10;
-const MAP_ANONYMOUS = 0x20;
-const MAP_DENYWRITE = 0x800;
+const TiB = 2n ** 40n;
+const CONFIG = 7n * TiB;
+const BAR0 = 9n * TiB;
 
 /** What the filter is for, in words of this language: true for a system call that a supervisor has to see. */
-export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, dataFds?: FdWindow): boolean {
+export function isTrapped(
+  { nr, arch: audit, args }: SeccompData,
+  arch: Arch,
+  regions: { readonly bar: number; readonly config: number },
+  dataFds?: FdWindow,
+): boolean {
   const [a0 = 0n, a1 = 0n, a2 = 0n, a3 = 0n, , a5 = 0n] = args;
   const low = (value: bigint): number => Number(BigInt.asUintN(32, value));
-  const isBehindBar0 = (offset: bigint): boolean => BigInt.asIntN(64, offset) >= 2n ** 40n;
-  const has = (flags: bigint, flag: number): boolean => (low(flags) & flag) !== 0;
-  const isFile = (flags: bigint): boolean => !has(flags, MAP_ANONYMOUS) && !has(flags, MAP_DENYWRITE);
-  const isSharedFile = (flags: bigint): boolean => isFile(flags) && [1, 3].includes(low(flags) & 0xf);
-  const isPrivateFile = (flags: bigint): boolean => isFile(flags) && (low(flags) & 0xf) === 2;
+  const isInRegions = (offset: bigint): boolean => BigInt.asIntN(64, offset) >= TiB;
+  const within = (region: bigint, size: number): boolean => a3 >= region && a3 + a2 <= region + BigInt(size);
+  const inBar0 = regions.bar < 2 ** 31 && within(BAR0, regions.bar);
+  const inConfig = regions.config > 0 && within(CONFIG, regions.config);
   const forBoth = (flags: bigint): boolean => (low(flags) & 3) === 2;
   const isDataFd = (fd: bigint): boolean =>
     dataFds !== undefined && low(fd) >= dataFds.first && low(fd) <= dataFds.last;
@@ -31,17 +33,18 @@ export function isTrapped({ nr, arch: audit, args }: SeccompData, arch: Arch, da
     case 'ioctl':
       return (low(a1) >= VFIO_IOCTLS[0] && low(a1) <= VFIO_IOCTLS[1]) || low(a1) === KVM_SET_DEVICE_ATTR;
     case 'pread64':
+      return (isInRegions(a3) && !inBar0 && !inConfig) || isDataFd(a0);
+    case 'pwrite64':
+      return (isInRegions(a3) && !inBar0) || isDataFd(a0);
     case 'preadv':
     case 'preadv2':
-    case 'pwrite64':
     case 'pwritev':
     case 'pwritev2':
-      return isBehindBar0(a3) || isDataFd(a0);
+      return isInRegions(a3) || isDataFd(a0);
     case 'lseek':
-      return isBehindBar0(a1) || isDataFd(a0);
+      return isInRegions(a1) || isDataFd(a0);
     case 'mmap':
-      if (isBehindBar0(a5)) return true;
-      return has(a2, PROT_WRITE) && (isSharedFile(a3) || (isPrivateFile(a3) && !has(a3, MAP_FIXED)));
+      return isInRegions(a5);
     case 'openat':
       return forBoth(a2);
     case 'open':

@@ -8,12 +8,13 @@ import {
   VFIO_TYPE1v2_IOMMU,
   vfio_device_info,
   vfio_region_info,
+  VFIO_PCI_BAR0_REGION_INDEX,
 } from '../../src/abi/vfio.ts';
 import { DATA_OFFSET } from '../../src/v1/region.ts';
 import { AT_FDCWD, O_RDWR } from '../../src/abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts';
 import type { SyscallName } from '../../src/abi/syscalls.ts';
-import { regionOffset } from '../../src/interpose/run/window.ts';
+import { ownRegionOffset, regionOffset } from '../../src/interpose/run/window.ts';
 import { arch } from '../../src/sys/libc.ts';
 import { cut } from './bytes.ts';
 import { callText, Puppet, type Argument, type Outcome } from './puppet.ts';
@@ -112,6 +113,9 @@ export class VfioPuppet {
     return { container, groups, devices };
   }
 }
+
+/** Where BAR0 is, as VFIO_DEVICE_GET_REGION_INFO says of emulated devices. */
+export const BAR0_AT = ownRegionOffset(VFIO_PCI_BAR0_REGION_INDEX);
 
 /** An open device of a VfioPuppet: its migration region's registers, and its regions' infos. */
 export class DevicePuppet {

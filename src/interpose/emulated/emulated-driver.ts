@@ -56,7 +56,7 @@ export function emulatedDevice(
     const bytes = protocol !== 'v2' && isInside ? map(files.inner) : section.bytes;
     return protocol === 'v2' ? bytes : bytes.subarray(0, simMemorySizes(plan.spec).section);
   };
-  const config = mapConfig(plan, files.config);
+  const config = mapConfig(plan, files);
   const sim = emulatedSim(plan, files, {
     state: partOf(ledger, 'driver'),
     section: innermost(),

@@ -11,17 +11,19 @@ import type { DeviceRegions, ShownRegion } from '../../vfio/server/device-reques
 import { configSpace } from '../../sim/pci.ts';
 import { MSIX_BAR_SIZE } from '../../sim/pci-capabilities.ts';
 import { mapSharedMemory } from '../../sys/memory.ts';
-import { REGION_SPAN, type PlannedDevice } from '../run/plan.ts';
-import { regionOffset } from '../run/window.ts';
+import type { PlannedDevice } from '../run/plan.ts';
+import { CONFIG_OFFSET, ownRegionOffset, regionOffset } from '../run/window.ts';
+import type { DeviceFiles } from '../memory/inherited.ts';
 import { KEPT_SIZE, PciConfig } from './pci-config.ts';
 
 /** Where what is kept beside config space lies in its file. */
 const KEPT_AT = 4096;
 
-/** The config space in a file of its own. */
-export function mapConfig({ spec }: PlannedDevice, file: number): PciConfig {
-  const { bytes } = mapSharedMemory(file, KEPT_AT + KEPT_SIZE);
-  return new PciConfig(bytes, configSpace(spec), bytes.subarray(KEPT_AT));
+/** The config space, in a file of its own, and what is read of it, which is in the device's. */
+export function mapConfig({ spec }: PlannedDevice, files: Pick<DeviceFiles, 'config' | 'device'>): PciConfig {
+  const { bytes } = mapSharedMemory(files.config, KEPT_AT + KEPT_SIZE);
+  const shown = mapSharedMemory(files.device, spec.config, CONFIG_OFFSET).bytes;
+  return new PciConfig(bytes, configSpace(spec), bytes.subarray(KEPT_AT), shown);
 }
 
 const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
@@ -32,7 +34,7 @@ const READ_WRITE = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
  */
 export function emulatedRegions(device: PlannedDevice, place: number): DeviceRegions {
   const own = (index: number): ShownRegion => {
-    const offset = BigInt(index) * BigInt(REGION_SPAN);
+    const offset = ownRegionOffset(index);
     switch (index) {
       case VFIO_PCI_BAR0_REGION_INDEX:
         return { flags: READ_WRITE | VFIO_REGION_INFO_FLAG_MMAP, size: device.bar, offset };

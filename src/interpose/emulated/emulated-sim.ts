@@ -6,6 +6,7 @@ import { fillPattern, type SimMemory } from '../../sim/memory.ts';
 import { mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import type { DeviceFiles } from '../memory/inherited.ts';
 import type { PlannedDevice } from '../run/plan.ts';
+import { BAR0_OFFSET } from '../run/window.ts';
 import type { PciConfig } from './pci-config.ts';
 
 /** The files in which the memory of a simulated device lies that its guest sees, and what its driver keeps. */
@@ -22,7 +23,7 @@ interface SimParts extends Pick<SimMemory, 'state' | 'section'> {
 export function emulatedSim(plan: PlannedDevice, files: SimFiles, parts: SimParts): Sim {
   const { name, spec } = plan;
   const { state, section, warn } = parts;
-  const guest = new SharedStore(files.device, spec.size);
+  const guest = new SharedStore(files.device, spec.size, BAR0_OFFSET);
   const memory = kindOf(spec).takesPieces === true ? inPieces(guest, files, plan) : mapped(files, plan);
   if (parts.isFresh) {
     // through the mapping, if there is one: the pages are in place when the first migration begins
@@ -36,10 +37,9 @@ export function emulatedSim(plan: PlannedDevice, files: SimFiles, parts: SimPart
 type Memory = Pick<SimMemory, 'bar' | 'kept' | 'pieces'>;
 
 function mapped(files: SimFiles, { bar, kept, spec }: PlannedDevice): Memory {
-  const map = (fd: number, size: number): Uint8Array => mapSharedMemory(fd, size).bytes;
   return {
-    bar: map(files.device, bar).subarray(0, spec.size),
-    kept: kept > 0 ? map(files.kept, kept) : new Uint8Array(0),
+    bar: mapSharedMemory(files.device, bar, BAR0_OFFSET).bytes.subarray(0, spec.size),
+    kept: kept > 0 ? mapSharedMemory(files.kept, kept).bytes : new Uint8Array(0),
   };
 }
 

@@ -1,4 +1,3 @@
-import { O_RDWR } from '../../abi/fcntl.ts';
 import { CAP_SYS_RESOURCE } from '../../abi/prctl.ts';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
@@ -9,7 +8,7 @@ import {
   vfio_device_detach_iommufd_pt,
 } from '../../abi/vfio.ts';
 import { hasCapability } from '../../sys/credentials.ts';
-import { hasLock, inodeOfOwn, openAnew } from '../../sys/file.ts';
+import { hasLock, inodeOfOwn } from '../../sys/file.ts';
 import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory } from '../../sys/memory.ts';
 import { duplicateFd } from '../../sys/pidfd.ts';
@@ -33,7 +32,7 @@ import { ANSWERED, type Call } from '../trap/call.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import type { DmaReach } from './emulated-dma.ts';
 import { fileOf, hasFile } from './mapped-file.ts';
-import { isOpen, shareLock } from './node-files.ts';
+import { isOpen, openDeviceFile, shareLock } from './node-files.ts';
 import type { NodeDevice, SendFd } from './node-device.ts';
 
 /** What is kept of all contexts together: of more than these, the state would not fit its arena. */
@@ -122,7 +121,7 @@ export class Iommufds {
 
   /** Opens /dev/vfio/devices/vfioN: whoever has it may do nothing with it but bind it. */
   openDevice(turn: Turn, place: number, closeOnExec: boolean): number {
-    using file = openAnew(this.#device(place).driver.files.device, O_RDWR);
+    using file = openDeviceFile(this.#device(place).driver.files.device);
     this.#parts.detachClosed(place);
     this.#parts.save();
     this.#parts.send(turn, file.number, closeOnExec);

@@ -1,7 +1,9 @@
-import { O_RDWR } from '../../abi/fcntl.ts';
+import { O_RDWR, SEEK_SET } from '../../abi/fcntl.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { lockFile, openAnew } from '../../sys/file.ts';
+import { syscall } from '../../sys/libc.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
+import { BAR0_OFFSET } from '../run/window.ts';
 
 /*
  * A lock on its file tells whether a group or a device is open somewhere: each user gets an open file of his own, which has the lock, so it
@@ -12,6 +14,13 @@ import { refuse } from '../../vfio/server/refuse.ts';
 export function isOpen(memory: number): boolean {
   using file = openAnew(memory, O_RDWR);
   return !lockFile(file.number, 'exclusive');
+}
+
+/** An open file of a device's memory for a user of its own, who reads and writes BAR0 at its position, which begins there, as vfio-pci's does. */
+export function openDeviceFile(memory: number): OwnedFd {
+  const file = openAnew(memory, O_RDWR);
+  syscall('device: position', 'lseek', file.number, BAR0_OFFSET, SEEK_SET);
+  return file;
 }
 
 /** Takes the lock that users of a device share; only we take others, and for a moment. */

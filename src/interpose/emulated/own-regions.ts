@@ -5,18 +5,20 @@ import {
   VFIO_PCI_CONFIG_REGION_INDEX,
 } from '../../abi/vfio.ts';
 import { MSIX_BAR_SIZE, MSIX_TABLE_SIZE } from '../../sim/pci-capabilities.ts';
-import { addressOf, inPages } from '../../sys/libc.ts';
+import { addressOf, inPages, PAGE_SIZE } from '../../sys/libc.ts';
+import { withSharedMemory } from '../../sys/memory.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import type { Turn } from '../memory/turn.ts';
+import { BAR0_OFFSET } from '../run/window.ts';
 import type { OwnRegions } from '../serve/devices.ts';
-import type { Call } from '../trap/call.ts';
+import { CONTINUE, type Call } from '../trap/call.ts';
 import { TargetBuffer } from '../trap/target-buffer.ts';
 import type { EmulatedDevice } from './emulated-driver.ts';
 import { readMsixBar, writeMsixBar } from './msix-bar.ts';
 
 /**
  * What a target does with the regions of an emulated device, as vfio-pci answers it (drivers/vfio/pci/vfio_pci_core.c of Linux 6.12: vfio_pci_rw,
- * vfio_pci_core_mmap). Accesses of BAR0 are not among it.
+ * vfio_pci_core_mmap). What it does within BAR0 the kernel does.
  */
 export class EmulatedOwnRegions implements OwnRegions {
   readonly #device: EmulatedDevice;
@@ -37,6 +39,10 @@ export class EmulatedOwnRegions implements OwnRegions {
     this.#checkAccess(call, call.s32(0));
     const buffer = TargetBuffer.of(call);
     if (buffer.length === 0) return 0;
+    if (region === VFIO_PCI_BAR0_REGION_INDEX) {
+      this.#inBar0(offset, buffer.length);
+      return CONTINUE; // it ends where BAR0 ends
+    }
     const bytes = this.#bytesAt(region, offset, buffer.length);
     this.#device.counted(bytes);
     buffer.write(addressOf(bytes), bytes.length); // SAFETY: `bytes` is referenced below
@@ -61,6 +67,7 @@ export class EmulatedOwnRegions implements OwnRegions {
     const buffer = TargetBuffer.of(turn.call);
     if (buffer.length === 0) return 0;
     if (region === VFIO_PCI_CONFIG_REGION_INDEX) return this.#writeConfig(turn, offset, buffer);
+    if (region === VFIO_PCI_BAR0_REGION_INDEX) return this.#writeBar0(offset, buffer);
     const length = this.#inMsixBar(region, offset, buffer.length);
     const bytes = new Uint8Array(length);
     buffer.read(addressOf(bytes), length); // SAFETY: `bytes` is used below
@@ -77,6 +84,25 @@ export class EmulatedOwnRegions implements OwnRegions {
     if (region !== VFIO_PCI_BAR0_REGION_INDEX) throw refuse('EINVAL', `mmap: region ${region} cannot be mapped`);
     if (type === MAP_PRIVATE) throw refuse('EINVAL', 'mmap: BAR0 is not mapped privately');
     if (inPages(length) > inPages(bar - offset)) throw refuse('EINVAL', `mmap: ${length} bytes at ${offset} of ${bar}`);
+  }
+
+  /** How many of so many bytes there are of BAR0 (vfio_pci_bar_rw). */
+  #inBar0(offset: number, length: number): number {
+    const { bar } = this.#device.driver.plan;
+    if (offset >= bar) throw refuse('EINVAL', `BAR0: there is nothing at ${offset}`);
+    return Math.min(length, bar - offset);
+  }
+
+  /** A file that cannot grow refuses to be written over its end, where a BAR takes as much as it has. */
+  #writeBar0(offset: number, buffer: TargetBuffer): number {
+    const length = this.#inBar0(offset, buffer.length);
+    if (length === buffer.length) return CONTINUE;
+    const from = offset - (offset % PAGE_SIZE);
+    const { files, plan } = this.#device.driver;
+    withSharedMemory(files.device, plan.bar - from, BAR0_OFFSET + from, (bytes) =>
+      buffer.read(addressOf(bytes) + offset - from, length),
+    );
+    return length;
   }
 
   /** How many of so many bytes there are of that region (vfio_pci_bar_rw). The table is there even if the BAR is not (vfio_pci_core_do_io_rw). */

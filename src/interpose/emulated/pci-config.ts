@@ -39,13 +39,23 @@ export class PciConfig {
   readonly #view: DataView;
   readonly #space: ConfigSpace;
   readonly #kept: Uint8Array;
+  readonly #shown: Uint8Array | undefined;
 
-  /** `kept`: `KEPT_SIZE` bytes that live as long as `bytes`, and that no VMM sees. */
-  constructor(bytes: Uint8Array, space: ConfigSpace, kept: Uint8Array) {
+  /**
+   * `kept`: `KEPT_SIZE` bytes that live as long as `bytes`, and that no VMM sees. `shown`: where a VMM reads the space by itself. What it may
+   * write there by some way around its supervisor is nothing to anybody else, and is gone with the next change.
+   */
+  constructor(bytes: Uint8Array, space: ConfigSpace, kept: Uint8Array, shown?: Uint8Array) {
     this.#bytes = bytes.subarray(0, space.initial.length);
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, space.initial.length);
     this.#space = space;
     this.#kept = kept;
+    this.#shown = shown;
+    this.#show(); // a supervisor before this one may have been killed before it did
+  }
+
+  #show(): void {
+    this.#shown?.set(this.#bytes);
   }
 
   /** In bytes. */
@@ -57,6 +67,7 @@ export class PciConfig {
   begin(): void {
     this.#bytes.set(this.#space.initial);
     this.#kept.fill(0, 0, KEPT_SIZE);
+    this.#show();
   }
 
   /** Fills `into` with bytes that are within the space. */
@@ -67,6 +78,7 @@ export class PciConfig {
   /** vfio-pci opens the device, and has it decode memory (pci_enable_device, which the copy for the user comes after: vfio_config_init). */
   enable(): void {
     this.#command |= PCI_COMMAND_MEMORY;
+    this.#show();
   }
 
   /** Writes what can be written of these bytes, which are within the space. Returns true if that resets the function. */
@@ -81,7 +93,9 @@ export class PciConfig {
       if (at === pmAt + PCI_PM_CTRL) resets ||= this.#setPowerState(value & PCI_PM_CTRL_STATE_MASK);
       if (at === msiAt + PCI_MSI_FLAGS) this.#limitMsi();
     }
-    return this.#takeFlr() || resets;
+    resets = this.#takeFlr() || resets;
+    this.#show();
+    return resets;
   }
 
   /**
@@ -93,6 +107,7 @@ export class PciConfig {
     const at = pmAt + PCI_PM_CTRL;
     this.#view.setUint8(at, this.#view.getUint8(at) & ~PCI_PM_CTRL_STATE_MASK);
     this.#view.setUint32(msiAt + PCI_MSI_MASK_64, 0, true);
+    this.#show();
   }
 
   /**
@@ -139,6 +154,7 @@ export class PciConfig {
     const at = msixAt + PCI_MSIX_FLAGS;
     const flags = this.#view.getUint16(at, true) & ~PCI_MSIX_FLAGS_ENABLE;
     this.#view.setUint16(at, on ? flags | PCI_MSIX_FLAGS_ENABLE : flags, true);
+    this.#show();
   }
 
   /** Without power a function begins nothing, no interrupt either. */

@@ -26,7 +26,7 @@ import type { DmaPeer, DmaReach, EmulatedDma } from './emulated-dma.ts';
 import { ownerOf } from './mapped-processes.ts';
 import { Iommufds } from './iommufds.ts';
 import type { NodeDevice, SendFd } from './node-device.ts';
-import { checkName, isOpen, shareLock } from './node-files.ts';
+import { checkName, isOpen, openDeviceFile, shareLock } from './node-files.ts';
 import { loadNodes, saveNodes, type NodesState } from './nodes-state.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { Turn } from '../memory/turn.ts';
@@ -262,7 +262,7 @@ export class VfioNodes {
       throw refuse('EINVAL', 'VFIO_GROUP_GET_DEVICE_FD: the group needs a container with an IOMMU');
     }
     this.iommufds.unbindClosed();
-    using file = openAnew(device.driver.files.device, O_RDWR);
+    using file = openDeviceFile(device.driver.files.device);
     const isFirst = lockFile(file.number, 'exclusive');
     if (isFirst && container === undefined) {
       this.iommufds.openOfGroup(turn.call, inode, group);

@@ -1,4 +1,5 @@
 import { DMA_MEMORY_SIZE } from './dma-memory.ts';
+import { BAR0_OFFSET } from '../run/window.ts';
 import { BRIDGED, placesOf, type Plan, type PlannedDevice } from '../run/plan.ts';
 
 /*
@@ -23,11 +24,12 @@ const CONFIG_FILE_SIZE = 2 * 4096;
 /** The files of an emulated device, in the order in which they are handed over. */
 const EMULATED = {
   /**
-   * The one behind the device's own descriptor: BAR0 and nothing else, so whoever has that, and whatever call it makes, reaches the guest's memory
-   * of its own device, or the end of a file that cannot grow.
+   * The one behind the device's own descriptor, which ends where BAR0 ends, and cannot grow. Before that it has what is read of config space: a copy, which
+   * nobody else reads. So whoever has it, and whatever call it makes, reaches the guest's memory of its own device, or what it sees of the device
+   * itself.
    */
-  device: ({ name, bar }) => ({ name: `vfio-${name}`, size: bar }),
-  /** Config space, and what is kept beside it. The target is never given this one. */
+  device: ({ name, bar }) => ({ name: `vfio-${name}`, size: BAR0_OFFSET + bar }),
+  /** Config space as it is, and what is kept beside it. The target is never given this one. */
   config: ({ name }) => ({ name: `vfio-${name}-config`, size: CONFIG_FILE_SIZE }),
   section: ({ name, dataSection }) => ({ name: `vfio-${name}-data`, size: dataSection }),
   /** What its driver keeps besides. */

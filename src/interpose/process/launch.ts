@@ -11,7 +11,7 @@ import { ownPidfd } from '../../sys/pidfd.ts';
 import { allowTracer, descriptorLimit, dieWithParent, execute, fileSizeLimit } from '../../sys/process.ts';
 import { installFilter } from '../../sys/seccomp.ts';
 import { sendFd, socketPair } from '../../sys/socket.ts';
-import { bridgingFilter, emulationFilter } from '../trap/filter.ts';
+import { bridgingFilter, emulationFilter, type Untrapped } from '../trap/filter.ts';
 import { checkCalls } from '../trap/needed-calls.ts';
 import { nodeOptions, withoutNodeVariables } from '../run/node.ts';
 import { firstFreeFd, sharedFiles } from '../memory/inherited.ts';
@@ -53,8 +53,16 @@ export function launch(order: Order, command: readonly string[], env: NodeJS.Pro
 
 function filterOf(plan: Plan): Uint8Array {
   return plan.devices.length > 0
-    ? emulationFilter(arch, plan.dataFds, { looks: plan.iommufd, lists: plan.lists })
+    ? emulationFilter(arch, untrapped(plan), plan.dataFds, { looks: plan.iommufd, lists: plan.lists })
     : bridgingFilter(arch, plan.dirtyPages, plan.dataFds);
+}
+
+/** What is recorded is every access of config space, too. */
+function untrapped({ devices, recording }: Plan): Untrapped {
+  return {
+    bar: Math.min(...devices.map(({ bar }) => bar)),
+    config: recording === undefined ? Math.min(...devices.map(({ spec }) => spec.config)) : 0,
+  };
 }
 
 /** The numbers for stand-in data fds: few programs get so far, and those that do lose nothing but time. */

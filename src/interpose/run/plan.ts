@@ -129,9 +129,6 @@ export function groupPath(device: Pick<PlannedDevice, 'group'>): string {
   return `/dev/vfio/${device.group}`;
 }
 
-/** The regions of an emulated device begin at the offsets `index << 40`, as vfio-pci places them. */
-export const REGION_SPAN = 2 ** 40;
-
 /** How many devices of the kernel can be bridged at once. */
 export const BRIDGED = 32;
 

@@ -7,7 +7,7 @@ import type { Turn } from '../memory/turn.ts';
 
 /** Calls on a device's own regions, by the region's index, this far in. What is refused throws. */
 export interface OwnRegions {
-  /** Of regions behind BAR0. They return how many bytes. */
+  /** They return how many bytes, or CONTINUE. */
   read(turn: Turn, region: number, offset: number): number;
   write(turn: Turn, region: number, offset: number): number;
   /** mmap: what is not refused is the kernel's to do. */

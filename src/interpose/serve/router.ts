@@ -15,7 +15,7 @@ import { messageOf, warn } from '../run/log.ts';
 import { AT_POSITION, duplicate, refuseOther } from '../trap/stand-in.ts';
 import type { Together } from './together.ts';
 import type { Turn } from '../memory/turn.ts';
-import { DEVICE_SHIFT, deviceInWindow, offsetInRegion, REGIONS_HIGH } from '../run/window.ts';
+import { deviceInWindow, offsetInRegion, ownRegionAt, REGIONS_HIGH } from '../run/window.ts';
 
 const numbers = arch.syscalls;
 const legacyDup2 = 'dup2' in numbers ? numbers.dup2 : -1;
@@ -80,7 +80,7 @@ export class Router {
     switch (call.nr) {
       case numbers.pread64:
       case numbers.pwrite64:
-        return deviceInWindow(call.high(3)) < 0 ? this.#behindBar0(turn) : this.#onRegion(turn, 0, 3);
+        return deviceInWindow(call.high(3)) < 0 ? this.#ownRegion(turn) : this.#onRegion(turn, 0, 3);
       case numbers.ioctl:
         return this.#ioctl(turn);
       case numbers.mmap:
@@ -95,12 +95,12 @@ export class Router {
       case numbers.writev:
         return this.#write(turn);
       case numbers.preadv2:
-        return isAtPosition(call) ? this.#read(turn) : this.#behindBar0(turn);
+        return isAtPosition(call) ? this.#read(turn) : this.#ownRegion(turn);
       case numbers.pwritev2:
-        return isAtPosition(call) ? this.#write(turn) : this.#behindBar0(turn);
+        return isAtPosition(call) ? this.#write(turn) : this.#ownRegion(turn);
       case numbers.preadv:
       case numbers.pwritev:
-        return this.#behindBar0(turn);
+        return this.#ownRegion(turn);
       case numbers.lseek:
         return this.#seek(call);
       case numbers.sendfile:
@@ -157,28 +157,28 @@ export class Router {
     }
   }
 
-  /** A call at an offset in a device's regions behind BAR0; or one on a data fd, that has no answer to it but an error. */
-  #behindBar0(turn: Turn): number {
+  /** A call at an offset in a device's own regions; or one on a data fd, that has no answer to it but an error. */
+  #ownRegion(turn: Turn): number {
     const { call } = turn;
     const high = call.high(3);
-    const regions = isBehindBar0(high) ? this.#regionsOf(call, 0, identify) : undefined;
+    const regions = isInRegions(high) ? this.#regionsOf(call, 0, identify) : undefined;
     if (regions === undefined) return refuseOther(call);
-    const region = high >> DEVICE_SHIFT;
+    const region = ownRegionAt(high);
     const offset = offsetInRegion(high, call.u32(3));
     return WRITES.has(call.nr) ? regions.write(turn, region, offset) : regions.read(turn, region, offset);
   }
 
-  /** Whatever is mapped is BAR0, or ends before it is that: so what is not refused, or another file's, the kernel may do. */
+  /** What is not refused, or another file's, the kernel may do. */
   #mapOwnRegion(call: Call): number {
     const high = call.high(5);
     const regions = this.#regionsOf(call, 4, identifyIfSeen);
-    regions?.checkMap(call, high >>> DEVICE_SHIFT, offsetInRegion(high, call.u32(5)));
+    regions?.checkMap(call, ownRegionAt(high), offsetInRegion(high, call.u32(5)));
     return CONTINUE;
   }
 
   /** A device has no position that could be moved: vfio_device_fops has no llseek (fs/read_write.c of Linux 6.12: vfs_llseek). */
   #seek(call: Call): number {
-    const regions = isBehindBar0(call.high(1)) ? this.#regionsOf(call, 0, identifyIfSeen) : undefined;
+    const regions = isInRegions(call.high(1)) ? this.#regionsOf(call, 0, identifyIfSeen) : undefined;
     if (regions !== undefined) throw refuse('ESPIPE', 'a device has no position');
     const fd = call.s32(0);
     const window = this.#window;
@@ -243,7 +243,7 @@ export class Router {
   }
 }
 
-function isBehindBar0(high: number): boolean {
+function isInRegions(high: number): boolean {
   return high >= REGIONS_HIGH[0] && high <= REGIONS_HIGH[1];
 }
 

@@ -1,5 +1,6 @@
 import {
   BPF_ABS,
+  BPF_ADD,
   BPF_ALU,
   BPF_AND,
   BPF_JEQ,
@@ -8,8 +9,11 @@ import {
   BPF_JMP,
   BPF_K,
   BPF_LD,
+  BPF_MISC,
   BPF_RET,
+  BPF_TAX,
   BPF_W,
+  BPF_X,
   sock_filter,
 } from '../../abi/bpf.ts';
 
@@ -17,6 +21,11 @@ import {
 export type Step =
   | { readonly load: number }
   | { readonly and: number }
+  /** Keeps what is loaded, to be added to what is loaded next. */
+  | 'keep'
+  | 'add kept'
+  | { readonly ifAbove: number; readonly then: string }
+  | { readonly unlessAbove: number; readonly then: string }
   | { readonly ifEqual: number; readonly then: string }
   | { readonly unlessEqual: number; readonly then: string }
   | { readonly unlessBetween: readonly [low: number, high: number]; readonly then: string }
@@ -28,8 +37,8 @@ export function assemble(steps: readonly Step[]): Uint8Array {
   const places = new Map<string, number>();
   let length = 0;
   for (const step of steps) {
-    if ('label' in step) places.set(step.label, length);
-    else length += 'unlessBetween' in step ? 2 : 1;
+    if (typeof step === 'object' && 'label' in step) places.set(step.label, length);
+    else length += typeof step === 'object' && 'unlessBetween' in step ? 2 : 1;
   }
   const program = new Uint8Array(length * sock_filter.size);
   let at = 0;
@@ -43,10 +52,14 @@ export function assemble(steps: readonly Step[]): Uint8Array {
     return distance;
   };
   for (const step of steps) {
-    if ('load' in step) emit(BPF_LD | BPF_W | BPF_ABS, step.load);
+    if (step === 'keep') emit(BPF_MISC | BPF_TAX, 0);
+    else if (step === 'add kept') emit(BPF_ALU | BPF_ADD | BPF_X, 0);
+    else if ('load' in step) emit(BPF_LD | BPF_W | BPF_ABS, step.load);
     else if ('and' in step) emit(BPF_ALU | BPF_AND | BPF_K, step.and);
     else if ('ifEqual' in step) emit(BPF_JMP | BPF_JEQ | BPF_K, step.ifEqual, to(step.then));
     else if ('unlessEqual' in step) emit(BPF_JMP | BPF_JEQ | BPF_K, step.unlessEqual, 0, to(step.then));
+    else if ('ifAbove' in step) emit(BPF_JMP | BPF_JGT | BPF_K, step.ifAbove, to(step.then));
+    else if ('unlessAbove' in step) emit(BPF_JMP | BPF_JGT | BPF_K, step.unlessAbove, 0, to(step.then));
     else if ('unlessBetween' in step) {
       emit(BPF_JMP | BPF_JGE | BPF_K, step.unlessBetween[0], 0, to(step.then));
       emit(BPF_JMP | BPF_JGT | BPF_K, step.unlessBetween[1], to(step.then));

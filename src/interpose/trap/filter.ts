@@ -2,16 +2,6 @@ import type { Arch } from '../../abi/arch.ts';
 import { O_ACCMODE, O_RDWR } from '../../abi/fcntl.ts';
 import { IOMMU_DESTROY } from '../../abi/iommufd.ts';
 import { KVM_SET_DEVICE_ATTR } from '../../abi/kvm.ts';
-import {
-  MAP_ANONYMOUS,
-  MAP_DENYWRITE,
-  MAP_FIXED,
-  MAP_PRIVATE,
-  MAP_SHARED,
-  MAP_SHARED_VALIDATE,
-  MAP_TYPE,
-  PROT_WRITE,
-} from '../../abi/mman.ts';
 import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data } from '../../abi/seccomp.ts';
 import {
   VFIO_DEVICE_FEATURE,
@@ -26,7 +16,7 @@ import {
 } from '../../abi/vfio.ts';
 import { assemble, type Step } from './bpf.ts';
 import type { FdWindow } from '../run/plan.ts';
-import { REGIONS_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
+import { BAR0_HIGH, CONFIG_HIGH, REGIONS_HIGH, WINDOW_HIGH, WINDOW_MASK } from '../run/window.ts';
 
 /** The VFIO ioctls, from `VFIO_GET_API_VERSION` (0x3b64) to the highest that has been given out; those of iommufd come behind. */
 const VFIO_FIRST = VFIO_GET_API_VERSION;
@@ -41,11 +31,14 @@ const ARCH_AT = fields.arch[1];
 const low = (argument: keyof typeof fields): number => fields[argument][1];
 const high = (argument: keyof typeof fields): number => fields[argument][1] + 4;
 
+/** From so many bytes on, where a pread of BAR0 ends is more than 32 bits can tell, and is asked its supervisor. */
+const LARGE_BAR = 2 ** 31;
+
 /** What a filter has to let through to the supervisor. */
 interface Traps {
   readonly ioctls: Step[];
-  /** Opening files for reading and writing, and what is done behind BAR0. */
-  readonly opens: boolean;
+  /** Opening files for reading and writing, and what is done with the regions of the devices that there are so, but what these allow; or not. */
+  readonly regions: Untrapped | undefined;
   /** Looking at files. */
   readonly looks: boolean;
   /** Opening directories to be listed. */
@@ -53,17 +46,26 @@ interface Traps {
   readonly dataFds: FdWindow | undefined;
 }
 
+/** What a target does with the file of an emulated device by itself. */
+export interface Untrapped {
+  /** Bytes of the smallest BAR0 that it has. */
+  readonly bar: number;
+  /** Bytes of the smallest config space that it has; 0 if reads of it are to be seen. */
+  readonly config: number;
+}
+
 /**
  * The filter of a target with emulated devices. It traps the VFIO ioctls, the one by which KVM is told of files, opening files for reading
- * and writing, since the emulated nodes under /dev exist nowhere else, and what a device's file, which is BAR0, does otherwise than a device: accesses
- * and mappings at offsets behind BAR0, moving the position to there, and mapping files to be written, but as a loader does. All the
- * rest goes straight to the kernel, accesses of BAR0 and mapped memory included. If v2 is presented, reads, writes and
+ * and writing, since the emulated nodes under /dev exist nowhere else, and what is done at offsets that no other file has: mapping a device's regions,
+ * moving the position there, and reading and writing, but within BAR0, and to read within config space. All the
+ * rest goes straight to the kernel, mapped memory included. If v2 is presented, reads, writes and
  * duplications of descriptors in the window of the stand-in data fds are trapped too, and what a data fd has no answer for but an
  * error (positions, splice and its kind); closing them is the kernel's business. With `looks`, so are calls that look at a file, which a
  * program makes while it is loaded: it waits for its supervisor then; with `lists`, directories that are opened to be listed.
  */
 export function emulationFilter(
   arch: Arch,
+  regions: Untrapped,
   dataFds?: FdWindow,
   { looks = false, lists = false }: { readonly looks?: boolean | undefined; readonly lists?: boolean | undefined } = {},
 ): Uint8Array {
@@ -73,7 +75,7 @@ export function emulationFilter(
       { unlessBetween: [VFIO_FIRST, IOMMUFD_LAST], then: 'other ioctl' },
       { label: 'vfio' },
     ],
-    opens: true,
+    regions,
     looks,
     lists,
     dataFds,
@@ -100,7 +102,7 @@ export function bridgingFilter(arch: Arch, dirtyPages: boolean, dataFds?: FdWind
     { ret: SECCOMP_RET_ALLOW },
     { label: 'vfio' },
   ];
-  return filter(arch, { ioctls, opens: false, looks: false, lists: false, dataFds });
+  return filter(arch, { ioctls, regions: undefined, looks: false, lists: false, dataFds });
 }
 
 /** The calls that look at a file: VMMs want to know whether a node is the character device that sysfs names. */
@@ -112,8 +114,9 @@ export function lookNumbers({ syscalls }: Arch): number[] {
   return [fstat, newfstatat, statx, faccessat, faccessat2, ...legacy];
 }
 
-function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }: Traps): Uint8Array {
+function filter(arch: Arch, { ioctls, regions, looks, lists, dataFds }: Traps): Uint8Array {
   const { syscalls, auditArch } = arch;
+  const trapsOpens = regions !== undefined;
   const inWindow = (name: string, argument: keyof typeof fields, otherwise: Step[]): Step[] => [
     { label: name },
     { load: high(argument) },
@@ -150,7 +153,9 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
           { ret: SECCOMP_RET_USER_NOTIF },
           { label: `${name}: other fd` },
         ];
-  const behindBar0 = (name: string, offset: 'args1' | 'args3' | 'args5', otherwise: readonly Step[]): Step[] => [
+  /** For a call that is not trapped elsewhere but on a data fd. */
+  const orDataFd = (name: string): Step[] => [...isDataFd(name, 'args0'), { ret: SECCOMP_RET_ALLOW }];
+  const inRegions = (name: string, offset: 'args1' | 'args3' | 'args5', otherwise: readonly Step[]): Step[] => [
     { label: name },
     { load: high(offset) },
     { unlessBetween: REGIONS_HIGH, then: `${name}: no region` },
@@ -158,32 +163,35 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { label: `${name}: no region` },
     ...otherwise,
   ];
-  /** For a call that is not trapped elsewhere but on a data fd. */
-  const orDataFd = (name: string): Step[] => [...isDataFd(name, 'args0'), { ret: SECCOMP_RET_ALLOW }];
-  /**
-   * Of files that are mapped to be read, or privately, there are hundreds in a program, mapped by its loader: these at a fixed place, or with
-   * MAP_DENYWRITE. That says nothing to the kernel, so a mapping that a supervisor has a thread make passes by it too (map-section.ts).
-   */
-  const mapping: Step[] = behindBar0('mmap of a region', 'args5', [
-    { load: low('args3') },
-    { and: MAP_ANONYMOUS | MAP_DENYWRITE },
-    { unlessEqual: 0, then: 'mmap: none of a device' },
+  /** pread64 or pwrite64 that ends within so many bytes of a region, which are less than 2 GiB, is as one of no region. */
+  const within = (name: string, size: number): Step[] => [
+    { label: name },
+    { load: high('args2') },
+    { unlessEqual: 0, then: `${name}: not within` },
     { load: low('args2') },
-    { and: PROT_WRITE },
-    { unlessEqual: PROT_WRITE, then: 'mmap: none of a device' },
+    { ifAbove: size, then: `${name}: not within` },
+    'keep',
     { load: low('args3') },
-    { and: MAP_TYPE },
-    { ifEqual: MAP_SHARED, then: 'mmap: of a device' },
-    { ifEqual: MAP_SHARED_VALIDATE, then: 'mmap: of a device' },
-    { unlessEqual: MAP_PRIVATE, then: 'mmap: none of a device' },
-    { load: low('args3') },
-    { and: MAP_FIXED },
-    { unlessEqual: 0, then: 'mmap: none of a device' },
-    { label: 'mmap: of a device' },
+    { ifAbove: size, then: `${name}: not within` },
+    'add kept',
+    { unlessAbove: size, then: 'at an offset: no region' },
+    { label: `${name}: not within` },
     { ret: SECCOMP_RET_USER_NOTIF },
-    { label: 'mmap: none of a device' },
-    { ret: SECCOMP_RET_ALLOW },
-  ]);
+  ];
+  const accesses = ({ bar, config }: Untrapped): Step[] => [
+    { label: 'pread' },
+    ...(config > 0 ? [{ load: high('args3') }, { ifEqual: CONFIG_HIGH, then: 'config space' }] : []),
+    { label: 'pwrite' },
+    ...(bar < LARGE_BAR ? [{ load: high('args3') }, { ifEqual: BAR0_HIGH, then: 'BAR0' }] : []),
+    { label: 'at an offset' },
+    { load: high('args3') },
+    { unlessBetween: REGIONS_HIGH, then: 'at an offset: no region' },
+    { ret: SECCOMP_RET_USER_NOTIF },
+    ...(config > 0 ? within('config space', config) : []),
+    ...(bar < LARGE_BAR ? within('BAR0', bar) : []),
+    { label: 'at an offset: no region' },
+    ...orDataFd('at an offset'),
+  ];
   const dataFd = (name: string, second?: 'args1' | 'args2'): Step[] => [
     { label: name },
     ...isDataFd(name, 'args0'),
@@ -223,8 +231,8 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { unlessEqual: auditArch, then: 'allow' },
     { load: NR },
     { ifEqual: syscalls.ioctl, then: 'ioctl' },
-    { ifEqual: syscalls.pread64, then: trapsOpens ? 'at an offset' : 'offset' },
-    { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'at an offset' : 'offset' },
+    { ifEqual: syscalls.pread64, then: trapsOpens ? 'pread' : 'offset' },
+    { ifEqual: syscalls.pwrite64, then: trapsOpens ? 'pwrite' : 'offset' },
     ...(trapsOpens
       ? [
           ...[preadv, preadv2, pwritev, pwritev2].map((nr) => ({ ifEqual: nr, then: 'at an offset' })),
@@ -247,9 +255,9 @@ function filter(arch: Arch, { ioctls, opens: trapsOpens, looks, lists, dataFds }
     { ret: SECCOMP_RET_ALLOW },
     ...(trapsOpens
       ? [
-          ...behindBar0('at an offset', 'args3', orDataFd('at an offset')),
-          ...behindBar0('lseek', 'args1', orDataFd('lseek')),
-          ...mapping,
+          ...accesses(regions),
+          ...inRegions('lseek', 'args1', orDataFd('lseek')),
+          ...inRegions('mmap of a region', 'args5', [{ ret: SECCOMP_RET_ALLOW }]),
           ...opens('openat', 'args2'),
         ]
       : [...inWindow('offset', 'args3', isDataFd('offset', 'args0')), ...inWindow('mmap', 'args5', [])]),

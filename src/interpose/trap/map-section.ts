@@ -1,5 +1,5 @@
 import { errnoName, errnoNumber } from '../../abi/errno.ts';
-import { MAP_DENYWRITE, MAP_SHARED, MAP_SHARED_VALIDATE, MAP_TYPE, PROT_EXEC } from '../../abi/mman.ts';
+import { MAP_SHARED, MAP_SHARED_VALIDATE, MAP_TYPE, PROT_EXEC } from '../../abi/mman.ts';
 import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import { ShimError } from '../../error.ts';
 import type { NotificationReply } from '../../sys/seccomp.ts';
@@ -48,8 +48,7 @@ export function mapSection(
   listener.respond(call.words, 0, fd < 0 ? fd : -errnoNumber('ENODEV'));
   if (fd < 0) throw refuse(errnoName(-fd) ?? 'ENOMEM', 'mmap: the target takes no descriptor');
   remember(caller, fd);
-  const flags = call.arg(3) | BigInt(MAP_DENYWRITE); // by which the filter lets it pass
-  const args = [call.arg(0), call.arg(1), call.arg(2), flags, BigInt(fd), BigInt(memory.offset + at)];
+  const args = [call.arg(0), call.arg(1), call.arg(2), call.arg(3), BigInt(fd), BigInt(memory.offset + at)];
   let address: bigint;
   try {
     thread.waitUntilStopped();

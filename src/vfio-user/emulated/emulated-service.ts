@@ -29,6 +29,7 @@ import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
 import type { PlannedDevice } from '../../interpose/run/plan.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
 import { simMemorySizes, type Sim } from '../../sim/create.ts';
+import { BAR0_OFFSET } from '../../interpose/run/window.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import type { EventFd } from '../../sys/event-fd.ts';
 import { memoryAt, PAGE_SIZE } from '../../sys/libc.ts';
@@ -100,7 +101,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     const region = createSharedMemory(`vfio-${plan.name}-region`, DATA_OFFSET + plan.dataSection);
     const { bytes } = mapSharedMemory(region.number, plan.dataSection, DATA_OFFSET);
     const section = bytes.subarray(0, simMemorySizes(spec).section);
-    this.#config = mapConfig(plan, files.config);
+    this.#config = mapConfig(plan, files);
     const state = new Uint8Array(SIM_STATE_SIZE);
     this.sim = emulatedSim(plan, files, { state, section, config: this.#config, isFresh: true, warn });
     const { sim } = this;
@@ -115,7 +116,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     this.#watched = watch(sim);
     if (this.#watched.protocol === 'v1') this.region = this.#watched.device;
     if (this.#watched.protocol === 'v2') this.v2 = this.#watched.device;
-    this.#bar0 = new SharedStore(files.device, plan.bar);
+    this.#bar0 = new SharedStore(files.device, plan.bar, BAR0_OFFSET);
     this.#regions = { ...emulatedRegions(plan, 0), migration: 0n };
     this.#mappable = new Map([
       [VFIO_PCI_BAR0_REGION_INDEX, files.device],

@@ -1,6 +1,7 @@
 /*
- * around WAY: looks for a way around a filter to what is behind BAR0 of an emulated device, knowing linux/vfio.h alone. WAY is `uring`, whose reads
- * and writes no filter sees, or `int80`, by which calls have other numbers. Exit status 0 if nothing was read or written there.
+ * around WAY: looks for a way around a filter to what of an emulated device is nobody's to write, knowing linux/vfio.h alone. WAY is `uring`, whose
+ * reads and writes no filter sees, or `int80`, by which calls have other numbers. Exit status 0 if nothing was read or written behind BAR0, and config
+ * space is as it was, whatever was written to where it is read.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -86,14 +88,14 @@ static long by_int80(int is_write, uint64_t offset) {
                   (uint32_t)(offset >> 32), 0);
 }
 
-/* A mapping of config space, which holds nothing that could be read. */
-static void map_by_int80(void) {
-    long mapped = call32(192, 0, 4096, PROT_READ, MAP_SHARED, (uint32_t)device, (uint32_t)(CONFIG >> 12));
+/* A mapping of what is behind BAR0 holds nothing that could be read. */
+static void map_by_int80(uint64_t end) {
+    long mapped = call32(192, 0, 4096, PROT_READ, MAP_SHARED, (uint32_t)device, (uint32_t)(end >> 12));
     int ends[2];
 
     if (mapped < 0 && mapped > -4096) return;
     if (pipe(ends) < 0) die("pipe");
-    if (write(ends[1], (void *)(uintptr_t)(uint32_t)mapped, 1) >= 0) fail("config space was mapped");
+    if (write(ends[1], (void *)(uintptr_t)(uint32_t)mapped, 1) >= 0) fail("there is something behind BAR0");
 }
 #else
 static long by_int80(int is_write, uint64_t offset) {
@@ -102,40 +104,53 @@ static long by_int80(int is_write, uint64_t offset) {
     fail("this processor has no 32-bit calls");
 }
 
-static void map_by_int80(void) {}
+static void map_by_int80(uint64_t end) {
+    (void)end;
+}
 #endif
 
 int main(int argc, char **argv) {
     int is_uring = argc == 2 && strcmp(argv[1], "uring") == 0;
     long (*access_by)(int, uint64_t) = is_uring ? by_uring : by_int80;
     unsigned char config[256], bar[LENGTH], now[256];
+    struct iovec vector = {now, sizeof now};
     struct vfio_region_info info = {.argsz = sizeof info, .index = VFIO_PCI_BAR0_REGION_INDEX};
+    uint64_t end;
 
     if (argc != 2) fail("usage: around uring|int80");
     bytes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | LOW, -1, 0);
     if (bytes == MAP_FAILED) die("mmap");
     device = open_device();
     if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info)) die("VFIO_DEVICE_GET_REGION_INFO");
+    end = info.offset + info.size;
     if (pread(device, config, sizeof config, CONFIG) != sizeof config) die("config space");
-    if (pread(device, bar, sizeof bar, 0) != sizeof bar) die("BAR0");
+    if (pread(device, bar, sizeof bar, (off_t)info.offset) != sizeof bar) die("BAR0");
 
     /* that it is a way at all shows BAR0, which is the user's to write */
     memset(bytes, 0xa5, LENGTH);
-    if (access_by(1, info.size - LENGTH) != LENGTH) fail("%s: no way to BAR0", argv[1]);
+    if (access_by(1, end - LENGTH) != LENGTH) fail("%s: no way to BAR0", argv[1]);
     memset(bytes, 0, LENGTH);
-    if (access_by(0, info.size - LENGTH) != LENGTH || bytes[0] != 0xa5) fail("%s: no way to BAR0", argv[1]);
+    if (access_by(0, end - LENGTH) != LENGTH || bytes[0] != 0xa5) fail("%s: no way to BAR0", argv[1]);
 
-    uint64_t places[] = {info.size, 1ull << 40, 2ull << 40, CONFIG, CONFIG + 4, CONFIG + 4096, CONFIG + (1ull << 39),
-                         8ull << 40, 9ull << 40, 0x7656ull << 48};
-    for (unsigned n = 0; n < sizeof places / sizeof *places; n++) {
+    uint64_t behind[] = {end, end + 4096, info.offset + (1ull << 39), info.offset + (1ull << 40), 0x7656ull << 48};
+    for (unsigned n = 0; n < sizeof behind / sizeof *behind; n++) {
         memset(bytes, 0xff, LENGTH);
-        if (access_by(1, places[n]) >= 0) fail("%s: written at %#llx", argv[1], (unsigned long long)places[n]);
-        if (access_by(0, places[n]) > 0) fail("%s: read at %#llx", argv[1], (unsigned long long)places[n]);
+        if (access_by(1, behind[n]) >= 0) fail("%s: written at %#llx", argv[1], (unsigned long long)behind[n]);
+        if (access_by(0, behind[n]) > 0) fail("%s: read at %#llx", argv[1], (unsigned long long)behind[n]);
     }
-    if (!is_uring) map_by_int80();
+    if (!is_uring) map_by_int80(end);
 
-    if (pread(device, now, sizeof config, CONFIG) != sizeof config || memcmp(now, config, sizeof config))
+    uint64_t before[] = {0, 2ull << 40, CONFIG, CONFIG + 192, info.offset - LENGTH};
+    for (unsigned n = 0; n < sizeof before / sizeof *before; n++) {
+        memset(bytes, 0xff, LENGTH);
+        access_by(1, before[n]);
+    }
+    if (preadv(device, &vector, 1, (off_t)CONFIG) != sizeof config || memcmp(now, config, sizeof config))
         fail("config space is another");
-    if (pread(device, now, sizeof bar, 0) != sizeof bar || memcmp(now, bar, sizeof bar)) fail("BAR0 is another");
+    if (pwrite(device, config + 4, 2, (off_t)CONFIG + 4) != 2) die("COMMAND");
+    if (pread(device, now, sizeof config, (off_t)CONFIG) != sizeof config || memcmp(now, config, sizeof config))
+        fail("config space is shown as another");
+    if (pread(device, now, sizeof bar, (off_t)info.offset) != sizeof bar || memcmp(now, bar, sizeof bar))
+        fail("BAR0 is another");
     return 0;
 }

@@ -205,7 +205,7 @@ static uint64_t save(FILE *file) {
     for (int round = 0; round < option.rounds; round++) {
         bytes += save_data(file, UINT64_MAX);
         memset(guest, round + 1, sizeof guest);
-        if (pwrite(device.fd, guest, sizeof guest, 64 * round) != sizeof guest) die("the guest's write");
+        if (pwrite(device.fd, guest, sizeof guest, (off_t)device.bar0 + 64 * round) != sizeof guest) die("the guest's write");
     }
     set_state(V1_SAVING);
     bytes += save_data(file, UINT64_MAX);

@@ -14,7 +14,7 @@ import { killHard } from '../../../src/vmm/child.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
-import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const GROUP = '/dev/vfio/9000';
 const NAME = Buffer.from('0000:90:00.0\0');
@@ -57,7 +57,7 @@ describeWithCompiler('an emulated group', () => {
     expect((await user.ioctl(group, VFIO_GROUP_UNSET_CONTAINER)).errno).toBe('EBUSY');
     await close(user, group);
     expect(await open(user)).toBe('EBUSY');
-    const mapping = await user.mmap(device.fd, 4096, 0n);
+    const mapping = await user.mmap(device.fd, 4096, BAR0_AT);
     await close(user, device.fd);
     expect(await open(user), 'mapped').toBe('EBUSY');
     value(await user.puppet.call('munmap', [mapping.value, 4096]));

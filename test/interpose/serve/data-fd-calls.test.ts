@@ -8,7 +8,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet, type Argument } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
 import { setState } from '../../support/v2-puppet.ts';
-import { O_TMPFILE, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, O_TMPFILE, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const SIZE = 8192;
 const STATE = SIZE + 32;
@@ -54,7 +54,7 @@ describeWithCompiler('the data fd of a presented v2 device', () => {
     const spec = `${driver},size=${SIZE}`;
     const source = await open(spec);
     const { puppet } = source.user;
-    value(await source.user.pwrite(source.fd, noise(SIZE, 3), 0n));
+    value(await source.user.pwrite(source.fd, noise(SIZE, 3), BAR0_AT));
     const saving = await setState(source, V2.STOP_COPY);
     await pieces(source, [8n, 16]);
     expect(await errno(source, 'readv', [saving, '$iov', 1])).toBe('EFAULT');
@@ -92,7 +92,7 @@ describeWithCompiler('the data fd of a presented v2 device', () => {
       done += value(outcome);
     }
     await setState(destination, V2.RUNNING);
-    expect((await destination.user.pread(destination.fd, SIZE, 0n)).bytes).toEqual(noise(SIZE, 3));
+    expect((await destination.user.pread(destination.fd, SIZE, BAR0_AT)).bytes).toEqual(noise(SIZE, 3));
     if (driver === 'qat') expect(state.length).toBe(STATE);
   });
 

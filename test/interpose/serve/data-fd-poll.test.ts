@@ -14,7 +14,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet, type Argument, type Outcome } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
 import { getState, setState } from '../../support/v2-puppet.ts';
-import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 const POLLRDNORM = 0x40;
 /** What mlx5vf_save_poll says of a data fd with something to read, of all that poll(2) can say. */
@@ -126,7 +126,7 @@ describeWithCompiler('poll(2) of the data fd of a presented mlx5', () => {
     for (let n = 0; n < 3; n += 1) {
       expect(await poll(device, fd)).toBe(0);
       expect((await read(device, fd)).errno).toBe('ENOMSG');
-      value(await device.user.pwrite(device.fd, noise(16, n + 9), 0n));
+      value(await device.user.pwrite(device.fd, noise(16, n + 9), BAR0_AT));
       await puppet.put('data', vfio_precopy_info.encode({ argsz: vfio_precopy_info.size }));
       value(await puppet.call('ioctl', [fd, VFIO_MIG_GET_PRECOPY_INFO, '$data']));
       expect(await poll(device, fd, 'until ready')).toBe(READY);

@@ -39,7 +39,7 @@ import {
 } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { statusOf, useShimRuns, type RunOptions } from '../../support/shim-run.ts';
-import { nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, nr, SECTION, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { AT_LENGTH, FULL } from '../../support/runs.ts';
 import { patient } from '../../support/patience.ts';
 
@@ -285,7 +285,7 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
 
   it('cannot cut off, seal or starve the memory that it was given', async () => {
     const { puppet, user, groups, first } = target;
-    const mapping = BigInt(value(await user.mmap(first.fd, 1 << 20, 0n)));
+    const mapping = BigInt(value(await user.mmap(first.fd, 1 << 20, BAR0_AT)));
     for (const fd of [first.fd, groups[0] ?? -1]) {
       expect((await puppet.call('ftruncate', [fd, 0])).errno).not.toBe('OK');
       expect((await puppet.call('ftruncate', [fd, 2n ** 50n])).errno).not.toBe('OK');
@@ -294,10 +294,10 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
       expect((await puppet.call(FALLOCATE, [fd, 0, 2n ** 63n - 8192n, 4096])).errno).not.toBe('OK');
     }
     await user.poke(mapping, noise(64));
-    value(await puppet.call(FALLOCATE, [first.fd, PUNCH_HOLE, 0, 8n << 40n]));
+    value(await puppet.call(FALLOCATE, [first.fd, PUNCH_HOLE, 0, BAR0_AT + BigInt(1 << 20)]));
     expect(await user.peek(mapping, 64)).toEqual(new Uint8Array(64));
     await checkServed(target, supervisor);
-    // config space is gone by the target's own hand; the device still saves what its memory is now
+    // what is read of config space is gone by the target's own hand; the device still saves what its memory is now
     await user.poke(mapping + 5000n, noise(64, 8));
     await first.enter(V1.STOP_COPY);
     const state = Buffer.concat(await first.save());
@@ -316,7 +316,7 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
       return new DataView(outcome.bytes.buffer).getInt32(12, true);
     };
     await puppet.memory('data', 65536);
-    await user.pwrite(first.fd, noise(4096, 6), 0n);
+    await user.pwrite(first.fd, noise(4096, 6), BAR0_AT);
     const saving = await enter(first, 3);
     expect(saving).toBeGreaterThan(100);
     for (const at of BAD) expect((await puppet.call('read', [saving, at, 4096])).errno).toBe('EFAULT');
@@ -347,7 +347,7 @@ describeRunsWithCompiler('a target that asks for the absurd', () => {
       expect((await puppet.call('write', [resuming, '$data', piece.length])).value).toBe(BigInt(piece.length));
     }
     await enter(first, 2);
-    expect((await user.pread(first.fd, 4096, 0n)).bytes).toEqual(noise(4096, 6));
+    expect((await user.pread(first.fd, 4096, BAR0_AT)).bytes).toEqual(noise(4096, 6));
     for (const fd of [saving, resuming]) value(await puppet.call('close', [fd]));
     for (const fd of [saving, resuming]) expect((await puppet.call('read', [fd, '$data', 1])).errno).toBe('EBADF');
     expect(await second.state()).toBe(V1.RUNNING);

@@ -24,7 +24,7 @@ import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { callText, Puppet } from '../../support/puppet.ts';
 import { useShimRuns } from '../../support/shim-run.ts';
 import { getState, setState } from '../../support/v2-puppet.ts';
-import { value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, value, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 import { inShort } from '../../support/runs.ts';
 import { patient } from '../../support/patience.ts';
 
@@ -60,7 +60,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
       [6, SIZE - 16384],
     ] as const) {
       memory.set(noise(16384, seed), at);
-      value(await device.user.pwrite(device.fd, noise(16384, seed), BigInt(at)));
+      value(await device.user.pwrite(device.fd, noise(16384, seed), BAR0_AT + BigInt(at)));
     }
     return memory;
   }
@@ -68,7 +68,7 @@ describeWithCompiler('an answer that cannot be delivered', () => {
   async function memoryOf(device: DevicePuppet): Promise<Uint8Array> {
     const pieces = [];
     for (let at = 0; at < SIZE; at += 32768) {
-      pieces.push((await device.user.pread(device.fd, 32768, BigInt(at))).bytes);
+      pieces.push((await device.user.pread(device.fd, 32768, BAR0_AT + BigInt(at))).bytes);
     }
     return Buffer.concat(pieces);
   }

@@ -7,7 +7,7 @@ import { errnoNumber } from '../../../src/abi/errno.ts';
 import type { SyscallName } from '../../../src/abi/syscalls.ts';
 import { SECCOMP_RET_USER_NOTIF } from '../../../src/abi/seccomp.ts';
 import { bridgingFilter, emulationFilter } from '../../../src/interpose/trap/filter.ts';
-import { regionOffset } from '../../../src/interpose/run/window.ts';
+import { BAR0_OFFSET, CONFIG_OFFSET, regionOffset } from '../../../src/interpose/run/window.ts';
 import { arch } from '../../../src/sys/libc.ts';
 import { BpfMachine } from '../../support/bpf-machine.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
@@ -23,11 +23,15 @@ interface Call {
   readonly args: readonly bigint[];
 }
 
+const CONFIG = BigInt(CONFIG_OFFSET);
+const BAR0 = BigInt(BAR0_OFFSET);
+
 /** Calls that do no harm where they are not trapped: descriptors are closed, pointers null. */
 function calls(): Call[] {
   const { syscalls } = arch;
   const names = Object.keys(syscalls) as (SyscallName | 'open' | 'dup2')[];
-  const offsets = [0n, regionOffset(0), regionOffset(255), regionOffset(0) - 1n, 2n ** 63n, 0x7657n << 48n];
+  const own = [CONFIG, CONFIG + 252n, CONFIG + 256n, BAR0, BAR0 + 0xf_fff8n, BAR0 + 0xf_fff9n, 10n << 40n];
+  const offsets = [0n, regionOffset(0), regionOffset(255), regionOffset(0) - 1n, 2n ** 63n, 0x7657n << 48n, ...own];
   const fds = [-1n, 0x3effn, 0x3f00n, 0x3fffn, 0x4000n, 0x3f00n | (1n << 32n)];
   const all: [(typeof names)[number], bigint[]][] = [
     ...[0x3b63n, 0x3b64n, 0x3b75n, 0x3b94n, 0x3b95n, 0x5401n, 0x3b64n << 32n, 0x3b70n | (7n << 32n)].map(
@@ -63,8 +67,8 @@ function calls(): Call[] {
 }
 
 const FILTERS: [string, Uint8Array][] = [
-  ['emulation, v1', emulationFilter(arch)],
-  ['emulation, v2', emulationFilter(arch, WINDOW)],
+  ['emulation, v1', emulationFilter(arch, { bar: 1 << 20, config: 256 })],
+  ['emulation, v2', emulationFilter(arch, { bar: 1 << 20, config: 256 }, WINDOW)],
   ['bridging, v1', bridgingFilter(arch, true)],
   ['bridging, v2', bridgingFilter(arch, false, WINDOW)],
 ];
