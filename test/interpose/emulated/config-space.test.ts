@@ -105,6 +105,25 @@ describeWithCompiler('the config space of an emulated device', () => {
     expect((await user.mmap(device.fd, 4096, CONFIG)).errno).toBe('EINVAL');
   });
 
+  it('is read without a trap, and as it is after each change, whoever serves', async () => {
+    const { user, device } = await open();
+    const { run } = user.puppet;
+    const before = await run.supervisor();
+    const command = async (): Promise<Uint8Array> => read(user, device.fd, COMMAND, 2);
+    const written = [Uint8Array.of(6, 4), Uint8Array.of(2, 0), Uint8Array.of(6, 0)] as const;
+    for (const bytes of written) {
+      value(await user.pwrite(device.fd, bytes, COMMAND));
+      expect(await command()).toBeBytes(bytes);
+    }
+    process.kill(before, 'SIGSTOP'); // nobody answers
+    for (let at = 0n; at < 256n; at += 4n) await read(user, device.fd, CONFIG + at, 4);
+    killHard(before);
+    await run.supervisor(before);
+    expect(await command()).toBeBytes(written[2]);
+    value(await user.pwrite(device.fd, written[0], COMMAND));
+    expect(await command()).toBeBytes(written[0]);
+  });
+
   it('ends where it ends', async () => {
     const { user, device } = await open();
     expect((await user.pwrite(device.fd, ONES, CONFIG + 254n)).errno).toBe('EFAULT');

@@ -213,6 +213,27 @@ describeWithCompiler('the regions of an emulated device', () => {
     }
   });
 
+  it('are of as many bytes as their own device has, which others have less of', async () => {
+    const run = start([compiled('puppet')], { devices: ['qat,size=64K,seed=1', 'qat,size=1M,seed=2,config=4096'] });
+    const user = new VfioPuppet(new Puppet(run));
+    const [small, large] = (await user.openDevices(2)).devices as [DevicePuppet, DevicePuppet];
+    await user.puppet.memory('data', 65536);
+    for (const { device, size, config } of [
+      { device: small, size: 65536n, config: 256n },
+      { device: large, size: BigInt(BAR), config: 4096n },
+    ]) {
+      const end = BAR0_AT + size;
+      const bytes = noise(64, Number(config));
+      expect(value(await user.pwrite(device.fd, bytes, end - 64n))).toBe(64);
+      expect((await user.pread(device.fd, 64, end - 64n)).bytes).toBeBytes(bytes);
+      expect((await user.pread(device.fd, 64, end - 60n)).value).toBe(60n);
+      expect((await user.pread(device.fd, 4, end)).errno).toBe('EINVAL');
+      expect((await user.pread(device.fd, 4, CONFIG + config - 4n)).value).toBe(4n);
+      expect((await user.pread(device.fd, 4, CONFIG + config)).errno).toBe('EFAULT');
+      expect(value(await user.mmap(device.fd, Number(size), BAR0_AT))).not.toBe(0);
+    }
+  });
+
   it('say what vfio-pci says of bytes that are none', async () => {
     const it = await open();
     for (const at of [0n, BAR0_AT, END, END + 4n, 1n << 40n, CONFIG, CONFIG + 256n, VGA, 10n << 40n, 200n << 40n]) {

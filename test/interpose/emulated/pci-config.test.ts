@@ -37,6 +37,36 @@ describe('config space', () => {
     },
   );
 
+  it('is shown as it is, whatever has changed it, and whatever its reader did to what is shown', () => {
+    const step = fc.oneof(
+      fc
+        .tuple(fc.uint8Array({ minLength: 1, maxLength: 64 }), fc.nat(192))
+        .map(([from, offset]) => ({ does: (config: PciConfig) => void config.write(offset, from) })),
+      fc.constantFrom<{ does: (config: PciConfig) => void }>(
+        { does: (config) => config.begin() },
+        { does: (config) => config.enable() },
+        { does: (config) => config.wasReset() },
+        { does: (config) => config.setMsixEnabled(true) },
+        { does: (config) => config.setMsixEnabled(false) },
+      ),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 20 }), fc.uint8Array({ maxLength: 256 }), (steps, scribble) => {
+        const [bytes, kept, shown] = [new Uint8Array(256), new Uint8Array(KEPT_SIZE), new Uint8Array(256)];
+        const space = configSpace(parseSpec('qat'));
+        const config = new PciConfig(bytes, space, kept, shown);
+        for (const { does } of steps) {
+          shown.set(scribble);
+          does(config);
+          expect(shown).toEqual(bytes);
+        }
+        shown.set(scribble);
+        expect(new PciConfig(bytes, space, kept, shown).size).toBe(256); // a successor
+        expect(shown).toEqual(bytes);
+      }),
+    );
+  });
+
   it('lets only what can be written be written, one byte or many', () => {
     const { bytes, config } = configOf('qat');
     const before = bytes.slice(0, 256);
