@@ -7,7 +7,7 @@ import { QmpClient } from './qmp.ts';
 import { QtestClient } from './qtest.ts';
 
 /** The BIOS tick counter at 40:6C, which the timer interrupt increments 18.2 times a second. */
-const BIOS_TICKS = 0x46c;
+export const BIOS_TICKS = 0x46c;
 
 /** The address of a BAR that is not placed or not enabled (include/hw/pci/pci.h of QEMU). */
 const PCI_BAR_UNMAPPED = -1;

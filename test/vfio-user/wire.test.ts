@@ -254,6 +254,59 @@ describe('a link', () => {
     other.close();
   });
 
+  it('tells who has asked of a reply when it comes, in whatever order, and uses no id that is owed', () => {
+    const { connection, other } = pair();
+    const link = new Link(connection, () => {});
+    const told: string[] = [];
+    link.send(request, ({ body }) => told.push(`first ${body[0]}`));
+    link.send(request, ({ body }) => told.push(`second ${body[0]}`));
+    const answer = (id: number): void => {
+      other.send({ id, command: 9, isReply: true, noReply: false, errno: undefined }, Uint8Array.of(id));
+      expect(link.attend()).toBe(true);
+    };
+    const ids = [other.receive()?.id, other.receive()?.id];
+    answer(1);
+    for (let n = 2; n < 65_536; n += 1) {
+      link.post(request);
+      ids.push(other.receive()?.id);
+    }
+    link.send(request, ({ body }) => told.push(`third ${body[0]}`));
+    expect(other.receive()?.id).toBe(1); // 0 is owed
+    expect(new Set(ids).size).toBe(65_536);
+    answer(0);
+    answer(1);
+    expect([told, link.isOwed]).toEqual([['second 1', 'first 0', 'third 1'], false]);
+    connection.close();
+    other.close();
+  });
+
+  it('attends to what is beside before it takes the reply that it waits for', () => {
+    const { connection, other } = pair();
+    const link = new Link(connection, () => {});
+    let attended = 0;
+    link.beside = () => [{ connections: [], attend: () => (attended += 1) < 0 }];
+    other.send({ id: 0, command: 9, isReply: true, noReply: false, errno: undefined }, hex('02'));
+    expect([link.request(request), attended]).toEqual([hex('02'), 1]);
+    connection.close();
+    other.close();
+  });
+
+  it('ends with a reply that is late, for longer than it could not come', () => {
+    const { connection, other } = pair(0);
+    const link = new Link(connection, () => {});
+    link.send(request, () => {});
+    link.excuse(60_000);
+    const late = performance.now() + 1;
+    while (performance.now() < late);
+    expect(link.deadline).toBeGreaterThan(performance.now() + 50_000);
+    link.checkOwed();
+    link.excuse(-60_000);
+    expect(() => link.checkOwed()).toThrow('has not answered REGION_READ');
+    expect(connection.broken?.errno).toBe('ETIMEDOUT');
+    connection.close();
+    other.close();
+  });
+
   it('ends with a reply that nobody has asked, and with a peer that does not answer', () => {
     const wrong = pair();
     const link = new Link(wrong.connection, () => {});

@@ -56,14 +56,19 @@ export function differingPages(one: GuestRam, other: GuestRam): number[] {
   });
 }
 
-/** COMMAND of config space: its offset, and the bits I/O, memory and bus master (linux/pci_regs.h). */
-const COMMAND = { at: 4, all: 7 } as const;
+/** COMMAND of config space: its offset, the bits I/O and memory, and with them bus master (linux/pci_regs.h). */
+const COMMAND = { at: 4, decodes: 3, all: 7 } as const;
 
 /** Lets a device of a running VM do DMA, by ports as a guest's driver would; the firmware does not. */
 export async function makeBusMaster(vm: Vm, slot: number): Promise<void> {
+  await withConfig(vm, slot, COMMAND.at, () => writePort(vm, 0xcfc, COMMAND.all));
+}
+
+/** Keeps a device from DMA and lets it do some again, so many times, while the guest does nothing. */
+export async function toggleBusMaster(vm: Vm, slot: number, times: number): Promise<void> {
   await withConfig(vm, slot, COMMAND.at, async () => {
-    const answer = await monitor(vm, `o /w 0xcfc ${COMMAND.all}`);
-    if (answer !== '') throw new Error(`QEMU's monitor says of a port: ${answer}`);
+    for (let n = 0; n < times; n += 1)
+      for (const bits of [COMMAND.decodes, COMMAND.all]) await writePort(vm, 0xcfc, bits);
   });
 }
 
@@ -80,11 +85,15 @@ export async function readConfig(vm: Vm, slot: number, at: number, times: number
 async function withConfig(vm: Vm, slot: number, at: number, act: () => Promise<void>): Promise<void> {
   await vm.stop(); // the firmware may be about to use the ports, and finds them as it left them
   const before = await readPort(vm, 0xcf8);
-  const select = (address: number): Promise<string> => monitor(vm, `o /w 0xcf8 0x${address.toString(16)}`);
-  await select(0x8000_0000 + slot * 0x800 + at);
+  await writePort(vm, 0xcf8, 0x8000_0000 + slot * 0x800 + at);
   await act();
-  await select(before);
+  await writePort(vm, 0xcf8, before);
   await vm.cont();
+}
+
+async function writePort(vm: Vm, port: number, value: number): Promise<void> {
+  const answer = await monitor(vm, `o /w 0x${port.toString(16)} 0x${value.toString(16)}`);
+  if (answer !== '') throw new Error(`QEMU's monitor says of a port: ${answer}`);
 }
 
 async function readPort(vm: Vm, port: number): Promise<number> {

@@ -17,14 +17,11 @@ import {
 } from '../../abi/vfio-user.ts';
 import { vfio_region_info } from '../../abi/vfio-device.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
-import { EmulatedDma, type DmaReach } from '../../interpose/emulated/emulated-dma.ts';
 import { emulatedRegions, mapConfig } from '../../interpose/emulated/emulated-regions.ts';
 import { EmulatedIrqs, UnmaskWatch } from '../../interpose/emulated/emulated-irqs.ts';
 import { emulatedSim } from '../../interpose/emulated/emulated-sim.ts';
-import { moveOfFile, type MappedMemoryAccess, type Moved } from '../../interpose/emulated/mapped-processes.ts';
 import { readMsixBar, writeMsixBar } from '../../interpose/emulated/msix-bar.ts';
 import type { PciConfig } from '../../interpose/emulated/pci-config.ts';
-import { DMA_MEMORY_SIZE, dmaMemory } from '../../interpose/memory/dma-memory.ts';
 import { deviceFiles, filesOf } from '../../interpose/memory/inherited.ts';
 import type { PlannedDevice } from '../../interpose/run/plan.ts';
 import type { ByteStore } from '../../sim/byte-store.ts';
@@ -32,22 +29,20 @@ import { simMemorySizes, type Sim } from '../../sim/create.ts';
 import { BAR0_OFFSET } from '../../interpose/run/window.ts';
 import { SIM_STATE_SIZE } from '../../sim/memory.ts';
 import type { EventFd } from '../../sys/event-fd.ts';
-import { memoryAt, PAGE_SIZE } from '../../sys/libc.ts';
+import { PAGE_SIZE } from '../../sys/libc.ts';
 import { createSharedMemory, mapSharedMemory, SharedStore } from '../../sys/memory.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V1Device } from '../../v1/device.ts';
 import type { V2Device } from '../../v2/device.ts';
-import { device_log } from '../../vfio/server/device-log.ts';
 import { irq_live, irq_setup } from '../../vfio/server/interrupts.ts';
 import { MIGRATION_REGION_INDEX, type DeviceHost, type DeviceRegions } from '../../vfio/server/device-requests.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { sleepUntilReady, whenReady } from '../../wait.ts';
 import { inBody } from '../server/body.ts';
 import type { Client } from '../server/client.ts';
-import { ClientMemory } from '../server/client-memory.ts';
 import { answerFeature } from '../server/device-feature.ts';
 import { answerInfo, answerSetIrqs, INFO_REQUESTS, regionAnswer } from '../server/device-info.ts';
-import { ClientDma, DMA_REQUESTS } from '../server/dma.ts';
+import { DMA_REQUESTS } from '../server/dma.ts';
 import { answerRead, answerWrite, type MigrationData } from '../server/migration-data.ts';
 import { answerAccess, REGION_ACCESSES, type RegionMemory } from '../server/region-access.ts';
 import type { Recorded } from '../watch/message-recorder.ts';
@@ -55,27 +50,16 @@ import type { RecordableService } from '../watch/recorded-service.ts';
 import { OFFERED_FDS } from '../wire/connection.ts';
 import type { Message } from '../wire/message.ts';
 import type { Version } from '../wire/version.ts';
+import { ServedDma } from './served-dma.ts';
 
 const NOTHING = new Uint8Array(0);
 
-/**
- * A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates.
- *
- * Its DMA to memory without a file is asked of the client, which may answer nothing while it waits itself (server/client.ts). So whatever the
- * client asks is answered while it owes a reply, and the order of what a device does is kept this way:
- * - Every command, and every write of a REGION_WRITE_MULTI, is followed by a look at whether the device may go on with the DMA that is under way. A
- *   device that was stopped or reset, is no bus master any more, or has lost that memory does not: nothing more is asked for it, and a reply that
- *   comes later tells it nothing. No list says which commands stop a device.
- * - The command that did it is answered after that. On one socket, the client had a DMA_WRITE before this answer. On a twin socket it is answered
- *   once the client has answered the DMA_WRITE. An abandoned DMA_READ changes nothing, and is not waited for.
- * - A page is in the logs of dirty pages for as long as the client has not answered its DMA_WRITE, and once more then (EmulatedDma).
- * - Of a client that owes a reply for `--timeout`, not counting what the server takes to answer it, the connection ends.
- */
+/** A simulated device as a whole PCI device for clients of vfio-user: the same that `run --device` emulates. */
 export class EmulatedService implements RecordableService, DeviceHost<EventFd>, RegionMemory {
   readonly sim: Sim;
   readonly region: V1Device | undefined;
   readonly v2: V2Device | undefined;
-  readonly dmaLog: EmulatedDma['deviceLog'] | undefined;
+  readonly dmaLog: ServedDma['deviceLog'];
   readonly #regions: DeviceRegions;
   /** The files that clients may map, by the index of their region. */
   readonly #mappable: ReadonlyMap<number, number>;
@@ -83,11 +67,9 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   readonly #config: PciConfig;
   readonly #irqs: EmulatedIrqs;
   readonly #unmask = new UnmaskWatch();
-  readonly #dma: ClientDma;
-  readonly #working: EmulatedDma | undefined;
+  readonly #dma: ServedDma;
   readonly #watched: MigratableDevice;
   #client: Client | undefined;
-  #asked = new ClientMemory();
 
   /** `watch`: the same device, whose calls are recorded. */
   constructor(
@@ -122,23 +104,14 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       [VFIO_PCI_BAR0_REGION_INDEX, files.device],
       ...(this.region?.mapped === undefined ? [] : [[MIGRATION_REGION_INDEX, region.number] as const]),
     ]);
-    this.#working = spec.dma === 0 ? undefined : this.#makeDma(plan, warn);
-    this.dmaLog = sim.protocol === 'v2' ? this.#working?.deviceLog : undefined;
-    this.#dma = new ClientDma(this.#working === undefined ? [] : [this.#working.containerLog]);
-  }
-
-  #makeDma(plan: PlannedDevice, warn: (message: string) => void): EmulatedDma {
-    return new EmulatedDma({
-      spec: plan.spec,
-      place: 0,
-      memory: dmaMemory(new Uint8Array(DMA_MEMORY_SIZE)),
-      arena: new Uint8Array(device_log.size),
-      device: this.sim,
+    this.#dma = new ServedDma({
+      spec,
+      device: sim,
       isBusMaster: () => this.#config.isBusMaster,
       onPage: () => this.#irqs.onDma(),
-      processes: this.#accessMemory(),
       warn,
     });
+    this.dmaLog = sim.protocol === 'v2' ? this.#dma.deviceLog : undefined;
   }
 
   get interrupts(): EmulatedIrqs['interrupts'] {
@@ -152,6 +125,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
 
   connect(client: Client, _version: Version): Readonly<Record<string, unknown>> {
     this.#client = client;
+    this.#dma.connect(client);
     return {
       max_msg_fds: OFFERED_FDS,
       max_data_xfer_size: VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
@@ -168,23 +142,8 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
   }
 
   answer(client: Client, message: Message): void {
-    const { body, fds = [] } = this.#settled(client, () => this.#answered(client, message));
+    const { body, fds = [] } = this.#dma.during(client, () => this.#answered(client, message));
     client.reply(message, body, fds);
-  }
-
-  /** Carries a command out, which may fail, and sees to it that a device that it has stopped does no DMA after its answer. */
-  #settled<T>(client: Client, act: () => T): T {
-    try {
-      return act();
-    } finally {
-      this.#settle();
-      if (this.#asked.owesAbandonedWrite) client.drain();
-    }
-  }
-
-  #settle(): void {
-    const reach = this.#reach;
-    if (reach !== undefined) this.#working?.settle(performance.now(), reach);
   }
 
   #answered(client: Client, message: Message): { body: Uint8Array; fds?: readonly number[] } {
@@ -258,7 +217,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     if (index === MIGRATION_REGION_INDEX) {
       const region = this.#migrationRegion(offset, from.length);
       whenReady(() => region.write(offset, from), sleepUntilReady);
-      this.#settle();
+      this.#dma.settle();
       return;
     }
     this.#check(index, offset, from.length);
@@ -268,7 +227,7 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
       this.#irqs.onConfig();
       if (resets) this.reset();
     } else if (index === VFIO_PCI_BAR2_REGION_INDEX) writeMsixBar(this.#irqs, offset, from);
-    this.#settle();
+    this.#dma.settle();
   }
 
   #migrationRegion(offset: number, length: number): V1Device {
@@ -290,51 +249,21 @@ export class EmulatedService implements RecordableService, DeviceHost<EventFd>, 
     this.#watched.device.reset();
     this.#config.wasReset();
     this.#irqs.wasReset();
-    this.#working?.abandon();
-  }
-
-  get #reach(): DmaReach | undefined {
-    const { mappings, container, isLogging } = this.#dma;
-    return this.#client && { container, isLogging, mappings, isOpen: () => true, peers: () => [] };
+    this.#dma.abandon();
   }
 
   work(now: number): number {
-    const next = this.#irqs.work(now, () => this.#client !== undefined);
-    return Math.min(next, this.#working?.work(now, this.#reach) ?? Number.POSITIVE_INFINITY);
-  }
-
-  /** Reads and writes for the device's DMA, where its mapping says: the file of that number, or by the client itself. */
-  #accessMemory(): MappedMemoryAccess {
-    const asked = (): ClientMemory => this.#asked;
-    return {
-      read: ({ process }, address, at, length) => this.#moveMemory('pread64', process, address, at, length),
-      write: ({ process }, address, at, length) => this.#moveMemory('pwrite64', process, address, at, length),
-      get isOwed() {
-        return asked().isOwed;
-      },
-      abandon: () => asked().abandon(),
-    };
-  }
-
-  #moveMemory(call: 'pread64' | 'pwrite64', number: bigint, address: number, at: number, length: number): Moved {
-    const client = this.#client;
-    if (client === undefined) return false;
-    const file = this.#dma.fileOf(number);
-    if (file === undefined) {
-      const bytes = memoryAt(at, length);
-      return call === 'pread64' ? this.#asked.read(client, address, bytes) : this.#asked.write(client, address, bytes);
-    }
-    moveOfFile(call, file.number, address, at, length);
-    return true;
+    return Math.min(
+      this.#irqs.work(now, () => this.#client !== undefined),
+      this.#dma.work(now),
+    );
   }
 
   disconnect(): void {
     this.#client = undefined;
-    this.#asked = new ClientMemory();
-    this.#dma.clear();
+    this.#dma.disconnect();
     this.#irqs.opened();
     this.#config.begin();
-    this.#working?.opened();
     this.reset();
   }
 }
