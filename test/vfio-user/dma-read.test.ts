@@ -175,30 +175,34 @@ describe('a device that reads memory of its client', () => {
     client.close();
   });
 
-  it.each([false, true])(
-    'lets a client go that never answers, and serves the next (behind a proxy: %s)',
-    async (proxied) => {
-      const asked = new AskedClient();
-      asked.alter = () => undefined;
-      const { client, path } = await connected(services(), asked, PAGE, { proxied, timeout: 300 });
-      const lost = (): boolean => {
-        try {
-          client.bar(8);
-          client.server.attend();
-          return false;
-        } catch (error) {
-          if (hasErrno(error, 'ECONNRESET')) return true;
-          throw error;
-        }
-      };
-      attendUntilLost(lost);
-      expect([asked.reads.length, asked.writes]).toEqual([1, 0]);
-      client.close();
-      const next = new TestClient(path);
-      expect(stateName(next.device)).toBe('RUNNING');
-      next.close();
-    },
-  );
+  it.each([
+    [false, 'goes on asking'],
+    [false, 'is silent'],
+    [true, 'goes on asking'],
+    [true, 'is silent'],
+  ])('lets a client go that never answers, and serves the next (behind a proxy: %s; it %s)', async (proxied, how) => {
+    const asked = new AskedClient();
+    asked.alter = () => undefined;
+    const { client, path } = await connected(services(), asked, PAGE, { proxied, timeout: 300 });
+    const lost = (): boolean => {
+      try {
+        const { connection } = client.server.link;
+        if (how === 'goes on asking' || asked.reads.length === 0) client.bar(8);
+        else connection.waitToReceive(performance.now() + patient(20_000), 'lets it go');
+        client.server.attend();
+        return false;
+      } catch (error) {
+        if (hasErrno(error, 'ECONNRESET')) return true;
+        throw error;
+      }
+    };
+    attendUntilLost(lost);
+    expect([asked.reads.length, asked.writes]).toEqual([1, 0]);
+    client.close();
+    const next = new TestClient(path);
+    expect(stateName(next.device)).toBe('RUNNING');
+    next.close();
+  });
 });
 
 function attendUntilLost(isLost: () => boolean): void {

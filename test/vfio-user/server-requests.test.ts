@@ -111,7 +111,7 @@ describe('what a server asks its client', () => {
   });
 
   it.each(STOPS)('a DMA_WRITE is answered once all of it was sent, if %s is open', (_name, command) => {
-    ask(5, VFIO_USER_DMA_WRITE, 100);
+    ask(5, VFIO_USER_DMA_WRITE, 150);
     expect(nothing(server)).toBe(true);
     during(command, () => {
       expect(received(server)).toMatchObject({ id: 5, isReply: true, errno: undefined });
@@ -121,16 +121,17 @@ describe('what a server asks its client', () => {
       expect(nothing(server)).toBe(true);
     });
     ask(8, VFIO_USER_DMA_WRITE, 1);
-    const asked = Array.from({ length: 5 }, () => received(peer));
+    const asked = Array.from({ length: 6 }, () => received(peer));
     expect(asked.map((message) => [requestOf(message).at, requestOf(message).size])).toEqual([
       [0x5000, 64],
-      [0x5040, 36],
+      [0x5040, 64],
+      [0x5080, 22],
       [0x6000, 64],
       [0x6040, 1],
       [0x7000, 8],
     ]);
-    for (const message of asked.slice(0, 3)) answer(message);
-    const [late, read] = asked.slice(3);
+    for (const message of asked.slice(0, 4)) answer(message);
+    const [late, read] = asked.slice(4);
     if (late !== undefined) answer(late, 'EFAULT');
     expect([warnings, nothing(server)]).toEqual([['the client fails a write that was answered: EFAULT'], true]);
     if (read !== undefined) answer(read);

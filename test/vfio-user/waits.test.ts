@@ -13,6 +13,7 @@ import {
   vfio_user_mig_data,
 } from '../../src/abi/vfio-user.ts';
 import { vfio_irq_set } from '../../src/abi/vfio-device.ts';
+import { hasErrno } from '../../src/error.ts';
 import { DMA_MAGIC, dma_record } from '../../src/sim/dma.ts';
 import { connectNow } from '../../src/sys/message-socket.ts';
 import { AskedMemory, commands, MainLoopClient, PAGE } from '../support/main-loop-client.ts';
@@ -29,14 +30,14 @@ const [GET, STATE] = [0x1_0000, 2];
 const words = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer);
 const infoOf = (argsz: number, index: number): Uint8Array => words(argsz, 0, index, ...Array(argsz / 4 - 3).fill(0));
 
-async function connected(driver: string, proxied: boolean, limit?: number): Promise<MainLoopClient> {
-  const spec = `${driver},size=64K,dma=5000,dma-at=${place(TO)},dma-from=${place(FROM)}`;
-  const server = await services().serve(spec);
-  const fd = connectNow(proxied ? await services().proxy(server) : server);
+async function connected(proxied: boolean, timeout?: number): Promise<MainLoopClient> {
+  const spec = `qat,size=64K,dma=5000,dma-at=${place(TO)},dma-from=${place(FROM)}`;
+  const server = await services().serve(spec, proxied ? undefined : timeout);
+  const fd = connectNow(proxied ? await services().proxy(server, timeout === undefined ? {} : { timeout }) : server);
   if (fd === undefined) throw new Error('nobody listens');
   const client = new MainLoopClient(fd, new AskedMemory(FROM, TO));
   client.memory.at(FROM.at, FROM.size)?.set(source);
-  client.greet(limit);
+  client.greet();
   client.map(FROM, 1);
   client.map(TO, 2);
   client.setBusMaster(true);
@@ -102,7 +103,7 @@ function copyAll(client: MainLoopClient): void {
 
 describe.each([false, true])('a client that answers nothing while it waits (behind a proxy: %s)', (proxied) => {
   it.each(COMMANDS)('is answered %s while it owes a reply', async (_name, act, goesOn) => {
-    const client = await connected('qat', proxied);
+    const client = await connected(proxied);
     for (const kind of [VFIO_USER_DMA_READ, VFIO_USER_DMA_WRITE] as const) {
       client.waitFor(kind);
       act(client);
@@ -120,6 +121,25 @@ describe.each([false, true])('a client that answers nothing while it waits (behi
       client.setBusMaster(true);
       copyAll(client);
     }
+    client.close();
+  });
+
+  it.each(['is silent', 'goes on asking'])('is let go if it never answers, and %s', async (how) => {
+    const client = await connected(proxied, 300);
+    client.waitFor(VFIO_USER_DMA_READ);
+    const { connection } = client.link;
+    let why: unknown;
+    try {
+      for (;;) {
+        if (how === 'is silent') connection.waitToReceive(performance.now() + 20_000, 'it');
+        else client.read(0, 0, 8);
+        client.link.attend();
+      }
+    } catch (error) {
+      why = error;
+    }
+    expect(hasErrno(why, 'ECONNRESET')).toBe(true);
+    expect(client.asked).toHaveLength(1);
     client.close();
   });
 });
