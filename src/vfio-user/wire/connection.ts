@@ -32,6 +32,13 @@ export interface ConnectionOptions {
   readonly stop?: Stop | undefined;
 }
 
+/** Where something may be to be received. */
+export interface Arrival {
+  readonly isHere: boolean;
+  /** On another connection. */
+  readonly isThere: boolean;
+}
+
 /**
  * The most bytes that a body may have: those of the largest transfer, and as much again as the structs before it take (libvfio-user,
  * lib/private.h: SERVER_MAX_MSG_SIZE). A bitmap of dirty pages is no larger.
@@ -201,11 +208,16 @@ export class Connection {
   }
 
   /**
-   * Waits until there may be something to receive, here or on other connections. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if
-   * this process is to end.
+   * Waits until there may be something to receive, here or on other connections, and says where. What is said of the others is of a later time: none
+   * of them had anything when something came here, if it says so. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end.
    */
-  waitToReceive(end: number, what: string, others: readonly Connection[] = []): void {
+  waitToReceive(end: number, what: string, others: readonly Connection[] = []): Arrival {
     this.#wait(POLLIN, Math.min(end, this.deadline), what, others);
+    // poll(2) looks at descriptors in their order
+    return {
+      isHere: this.#poll.events(0) !== 0,
+      isThere: others.some((_, n) => this.#poll.events(OTHERS + n) !== 0),
+    };
   }
 
   #wait(events: number, end: number, what: string, others: readonly Connection[] = []): void {

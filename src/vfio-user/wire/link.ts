@@ -1,6 +1,6 @@
 import type { ErrnoName } from '../../abi/errno.ts';
 import { ShimError } from '../../error.ts';
-import type { Connection } from './connection.ts';
+import type { Connection, Arrival } from './connection.ts';
 import { closeFds, type Header, type Message, type Place } from './message.ts';
 
 /** What else comes over a connection while somebody waits for a reply: commands of the peer, of which each is answered or kept. */
@@ -143,37 +143,45 @@ export class Link implements Beside {
     if (first !== undefined) this.#await(first.name, () => (this.isOwed ? undefined : true));
   }
 
+  /**
+   * What the peer has sent beside before it has answered comes first: who waits for the answer gets both in this order. So what is beside is
+   * looked at after the answer has come, be it before all of it is received.
+   */
   #await<T>(name: string, result: () => T | undefined): T {
     const { connection } = this;
     let since = performance.now();
+    let isInOrder = false;
     for (let found = result(); ; found = result()) {
       if (found !== undefined) return found;
       const message = connection.receive();
-      if (message?.isReply === true) this.#takeInOrder(message);
-      else if (message !== undefined) {
+      if (message === undefined) {
+        const { isHere, isThere } = this.#waitOnce(since, name);
+        if (isThere && this.#attendBeside()) since = performance.now();
+        isInOrder = isHere;
+        continue;
+      }
+      if (message.isReply) this.#takeReply(message, isInOrder);
+      else {
         this.#onCommand(message);
         since = performance.now();
-      } else if (this.#waitOnce(since, name)) since = performance.now();
+      }
+      isInOrder = false;
     }
   }
 
-  /** Waits for whatever comes next. True if that was something beside, which has been dealt with. */
-  #waitOnce(since: number, name: string): boolean {
+  #waitOnce(since: number, name: string): Arrival {
     const { connection } = this;
-    const beside = this.beside();
-    const others = beside.flatMap(({ connections }) => connections);
-    connection.waitToReceive(since + connection.timeout, `has not answered ${name}`, others);
-    return this.#attendBeside();
+    const others = this.beside().flatMap(({ connections }) => connections);
+    return connection.waitToReceive(since + connection.timeout, `has not answered ${name}`, others);
   }
 
   #attendBeside(): boolean {
     return this.beside().reduce((hasCome, each) => each.attend() || hasCome, false);
   }
 
-  /** What the peer has sent beside before it has answered comes first: who waits for the answer gets both in this order. */
-  #takeInOrder(reply: Message): void {
+  #takeReply(reply: Message, isInOrder: boolean): void {
     try {
-      this.#attendBeside();
+      if (!isInOrder) this.#attendBeside();
     } catch (error) {
       closeFds(reply);
       throw error;
