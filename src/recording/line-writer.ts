@@ -13,6 +13,9 @@ export class Word {
   }
 }
 
+/** Stands in a text for a number, which comes behind the text. JSON has no such character: it would be escaped. */
+export const GAP = '\0';
+
 /** What a line is written to, part after part. A VMM waits meanwhile: whoever takes the parts may leave it to another process to make text of them. */
 export interface LineWriter {
   word(word: Word): void;
@@ -20,6 +23,23 @@ export interface LineWriter {
   number(value: number): void;
   /** Any other text. */
   text(text: string): void;
+}
+
+/** The parts as text, with a gap for each number: what lines have in common that differ in nothing else. */
+export class TextWithGaps implements LineWriter {
+  written = '';
+
+  word({ text }: Word): void {
+    this.written += text;
+  }
+
+  number(): void {
+    this.written += GAP;
+  }
+
+  text(text: string): void {
+    this.written += text;
+  }
 }
 
 /** The parts as text. */

@@ -129,6 +129,40 @@ function writeFields(to: LineWriter, event: DeviceEvent): void {
   }
 }
 
+/**
+ * Writes the numbers of what writeCall() writes, in order. Of the calls that are made most, as isLike() says of a call that is one of them.
+ */
+export function writeNumbers(to: Pick<LineWriter, 'number'>, event: DeviceEvent): void {
+  if (event.call === 'register') to.number(event.value ?? 0);
+  else if (event.call === 'data') {
+    if (event.protocol !== 'v2') to.number(event.offset);
+    to.number(event.bytes ?? 0);
+  } else if (event.call === 'data-size') to.number(event.bytes ?? 0);
+}
+
+/** True if what writeCall() writes of two calls differs in numbers alone; false of calls that are made seldom, or have failed. */
+export function isLike(a: DeviceEvent, b: DeviceEvent): boolean {
+  if (a.call !== b.call || a.protocol !== b.protocol || a.errno !== undefined || b.errno !== undefined) return false;
+  switch (a.call) {
+    case 'register':
+      return isLikeAccess(a, b as RegisterEvent);
+    case 'get-state':
+      return a.state === (b as typeof a).state;
+    case 'data':
+      return a.direction === (b as typeof a).direction;
+    case 'data-size':
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** The name of a state is no number. */
+function isLikeAccess(a: RegisterEvent, b: RegisterEvent): boolean {
+  if (a.register !== b.register || a.access !== b.access) return false;
+  return a.register !== 'device_state' || a.value === b.value;
+}
+
 /** What a device_state means, which a refused write tells of too. */
 function deviceStateName({ protocol }: RegisterEvent, value: number): string {
   return protocol === 'v1' ? v1StateName(withoutReserved(value)) : draftStateName(protocol, value);

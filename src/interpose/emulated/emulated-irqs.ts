@@ -94,6 +94,11 @@ export class EmulatedIrqs {
     });
   }
 
+  /** The device raises interrupts at a rate. */
+  get hasRate(): boolean {
+    return this.#pace !== undefined;
+  }
+
   /** How often the device has raised an interrupt, in the whole run. */
   get raised(): number {
     return this.#live.raised;

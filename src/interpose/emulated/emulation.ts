@@ -11,6 +11,7 @@ import { duplicateFd } from '../../sys/pidfd.ts';
 import type { FdStore } from '../../sys/socket.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
+import { clock } from '../trap/call-time.ts';
 import { CallArgument } from '../trap/call-argument.ts';
 import { deviceRequest } from '../../vfio/server/device-requests.ts';
 import { HOT_RESETS, hotResetRequest } from '../../vfio/server/hot-reset.ts';
@@ -63,7 +64,7 @@ export class Emulation implements Devices {
   readonly #unmask = new UnmaskWatch();
   /** The devices that do DMA. */
   readonly #working: readonly { readonly dma: EmulatedDma; readonly place: number }[];
-  /** The devices that may interrupt. */
+  /** The devices that raise interrupts by themselves. */
   readonly #raising: readonly EmulatedDriver[];
   readonly #nodes: VfioNodes;
   readonly #nodePaths: readonly Node[];
@@ -94,7 +95,7 @@ export class Emulation implements Devices {
       ),
     );
     this.#working = this.#devices.flatMap(({ driver: { dma } }, place) => (dma === undefined ? [] : [{ dma, place }]));
-    this.#raising = this.#devices.map(({ driver }) => driver);
+    this.#raising = this.#devices.map(({ driver }) => driver).filter(({ irqs }) => irqs.hasRate);
     this.#deviceInodes = this.#devices.map(({ driver }) => driver.inode);
     const { mappings } = layout.parts(journal);
     const kernel = plan.devices.some(({ spec }) => spec.kernel === '7.1') ? '7.1' : '6.12';
@@ -127,7 +128,11 @@ export class Emulation implements Devices {
     return [...new Set(this.#devices.map(({ driver }) => rehearsedAs(driver.plan.spec)))];
   }
 
-  work(now: number): number {
+  /** At each turn of who serves: devices that do nothing by themselves are not asked. */
+  work(): number {
+    if (this.#unmask.fd >= 0) for (const { driver } of this.#devices) driver.irqs.interrupts.unmaskIfAsked();
+    if (this.#working.length === 0 && this.#raising.length === 0) return Number.POSITIVE_INFINITY;
+    const now = clock.now();
     let next = Number.POSITIVE_INFINITY;
     for (const { dma, place } of this.#working) next = Math.min(next, dma.work(now, this.#nodes.reachOf(place)));
     for (const { irqs, files } of this.#raising)

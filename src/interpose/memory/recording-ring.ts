@@ -1,6 +1,7 @@
-import type { LineWriter, Word } from '../../recording/line-writer.ts';
+import { GAP, type LineWriter, type Word } from '../../recording/line-writer.ts';
+import { TextBytes } from './text-bytes.ts';
 
-/** Bytes of the lines that a supervisor may be ahead of its keeper: some 60,000 accesses. Memory that no line has come to is none. */
+/** Bytes of the lines that a supervisor may be ahead of its keeper: some 100,000 accesses. Memory that no line has come to is none. */
 const CAPACITY = 8 * 2 ** 20;
 const HEADER = 64;
 export const RECORDING_RING_SIZE = HEADER + CAPACITY;
@@ -23,8 +24,9 @@ const UNITS_OF_A_CELL = 4;
 /** So many words have numbers at a time: all that were ever seen would fill the memory of both sides. */
 const MOST_WORDS = 4096;
 
-/** So many characters of lines become bytes at a time. */
+/** So many bytes of lines are taken at a time. */
 const PIECE_OF_TEXT = 2 ** 16;
+const NOTHING = new Uint8Array(0);
 
 /**
  * The lines of a recording on their way from a supervisor to the keeper, which makes text of them and writes them down: a queue in shared
@@ -47,8 +49,8 @@ export class RecordingRing implements LineWriter {
   #numbers: object = {};
   #numbered = 0;
   readonly #named: Word[] = [];
-  /** The words by their numbers, for whoever takes the lines. */
-  readonly #texts: string[] = [];
+  /** The words by their numbers, in the pieces between their gaps, for whoever takes the lines. */
+  readonly #texts: (readonly Uint8Array[])[] = [];
 
   /** `memory` begins at a multiple of 8; what is behind its header is a power of two. */
   constructor(memory: Uint8Array) {
@@ -63,6 +65,11 @@ export class RecordingRing implements LineWriter {
 
   get state(): RingState {
     return Atomics.load(this.#words, CLOSED) as RingState;
+  }
+
+  /** As of now, or of a moment ago, for whoever writes lines: one that is written in vain does no harm. */
+  get isOpen(): boolean {
+    return this.#words[CLOSED] === RING.open;
   }
 
   close(why: Exclude<RingState, 0>): void {
@@ -83,6 +90,7 @@ export class RecordingRing implements LineWriter {
     return (Atomics.load(this.#words, HEAD) - Atomics.load(this.#words, TAIL)) >>> 0;
   }
 
+  /** The numbers of its gaps are to be written next. */
   word(word: Word): void {
     if (word.numberedBy !== this.#numbers) this.#name(word);
     this.#put(-(KINDS * word.number + CELL.word));
@@ -173,33 +181,47 @@ export class RecordingRing implements LineWriter {
   take(): Uint8Array {
     const begin = Atomics.load(this.#words, TAIL) >>> 0;
     const end = begin + this.#used;
-    let text = '';
+    const text = new TextBytes(PIECE_OF_TEXT);
     this.#at = begin;
     while (this.#at < end) {
-      const part = this.#takePart();
-      text += part;
-      if (text.length >= PIECE_OF_TEXT && part.endsWith('\n')) break;
+      this.#takePart(text);
+      if (text.length >= PIECE_OF_TEXT && text.endsLine) break;
     }
-    const bytes = Buffer.from(text);
     Atomics.store(this.#words, TAIL, this.#at | 0);
-    return bytes;
+    return text.bytes;
   }
 
-  #takePart(): string {
+  #takePart(to: TextBytes): void {
     const cell = this.#takeCell();
-    if (cell >= 0) return numberText(cell);
+    if (cell >= 0) {
+      to.number(cell);
+      return;
+    }
     const count = Math.floor(-cell / KINDS);
     switch (-cell % KINDS) {
       case CELL.word: {
-        const text = this.#texts[count];
-        if (text === undefined) throw new RangeError(`no word ${count} has come before`);
-        return text;
+        const pieces = this.#texts[count];
+        if (pieces === undefined) throw new RangeError(`no word ${count} has come before`);
+        this.#takeGapped(pieces, to);
+        return;
       }
-      case CELL.named:
-        this.#texts[this.#takeCell()] = this.#takeUnits(count);
-        return '';
+      case CELL.named: {
+        const number = this.#takeCell(); // the word itself comes behind
+        this.#texts[number] = this.#takeUnits(count)
+          .split(GAP)
+          .map((piece) => Buffer.from(piece));
+        return;
+      }
       default:
-        return this.#takeUnits(count);
+        to.add(Buffer.from(this.#takeUnits(count)));
+    }
+  }
+
+  /** A word, with the numbers behind it in its gaps. */
+  #takeGapped(pieces: readonly Uint8Array[], to: TextBytes): void {
+    for (let n = 0; n < pieces.length; n += 1) {
+      if (n > 0) to.number(this.#takeCell());
+      to.add(pieces[n] ?? NOTHING);
     }
   }
 
@@ -235,12 +257,3 @@ export class RecordingRing implements LineWriter {
 function cellsOf(units: number): number {
   return Math.ceil(units / UNITS_OF_A_CELL);
 }
-
-/** Of two numbers of half the digits: one that is not small takes several times as long. */
-function numberText(value: number): string {
-  if (value < MILLION) return String(value | 0);
-  const high = Math.floor(value / MILLION);
-  return numberText(high) + String(value - high * MILLION + MILLION).slice(1);
-}
-
-const MILLION = 1_000_000;

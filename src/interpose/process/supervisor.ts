@@ -143,8 +143,9 @@ export class Supervisor {
     else this.#recorder.takesOver(() => this.#takeOver());
     this.#begun[0] = 1;
     for (;;) {
-      const now = clock.now();
-      this.#workDue = Math.min(this.#router.devices.work(now), now + (this.#peers?.work() ?? Infinity));
+      const due = this.#router.devices.work();
+      const wait = this.#peers?.work() ?? Infinity;
+      this.#workDue = wait === Infinity ? due : Math.min(due, clock.now() + wait); // most often nothing needs the time
       if (this.#rehearsal !== undefined && this.#rehearses(this.#rehearsal)) continue;
       if (this.#hasToPoll()) {
         if (!this.#wait()) break;

@@ -5,8 +5,8 @@ import { VFIO_DEVICE_GET_INFO } from '../../abi/vfio.ts';
 import type { DeviceEvent, Direction } from '../../device/device-event.ts';
 import type { Protocol } from '../../device/migratable.ts';
 import { addDriverCall, type DriverCalls } from '../../recording/driver-calls.ts';
-import { writeCall } from '../../recording/line.ts';
-import { Word } from '../../recording/line-writer.ts';
+import { isLike, writeCall, writeNumbers } from '../../recording/line.ts';
+import { TextWithGaps, Word, type LineWriter } from '../../recording/line-writer.ts';
 import { dataOf, regionName } from '../../recording/region-name.ts';
 import { arch, failedWith } from '../../sys/libc.ts';
 import { processOf } from '../../sys/pidfd.ts';
@@ -26,14 +26,32 @@ interface Subject {
   readonly field: Word;
 }
 
+/** What lines have in common that differ in their numbers alone. */
+interface Form {
+  readonly word: Word;
+  /** What the access was, and the calls on drivers for it. */
+  readonly call: DeviceEvent;
+  readonly driver: readonly DriverCalls[] | undefined;
+}
+
+/** Who calls and what about. */
+interface Place {
+  readonly subject: Subject | undefined;
+  /** What lines have of it between their times and the call. */
+  readonly word: Word;
+  /** Of its lines. */
+  readonly forms: Form[];
+}
+
 /** A thread that calls. */
 interface Thread {
+  readonly tid: number;
   /** The fields that say who it is, as of then. */
   readonly who: string;
   until: number;
-  /** What it has called last, and all that lines of its calls on that have between their times and the call. */
-  subject: Subject | undefined;
-  place: Word | undefined;
+  readonly places: Map<Subject | undefined, Place>;
+  /** Where it has called last. */
+  place: Place | undefined;
 }
 
 /** Migration data, as far as they were looked at. */
@@ -58,8 +76,10 @@ interface Open {
   data: Data | undefined;
   /** Data that went out, which lie there until the next call: they are looked at when the VMM has its answer. */
   out: Uint8Array | undefined;
-  readonly driver: DriverCalls[];
+  driver: DriverCalls[] | undefined;
   omitted: number;
+  /** Its line tells of more than calls on devices. */
+  hasMore: boolean;
 }
 
 /** Where lines go, and the data themselves if they are wanted. */
@@ -91,7 +111,9 @@ export class AccessRecorder {
   readonly #file: RecorderParts['data'];
   readonly #waiting = new Map<bigint, Open>();
   readonly #threads = new Map<number, Thread>();
+  #thread: Thread | undefined;
   readonly #subjects = new Map<string, Subject>();
+  #subject: Subject | undefined;
   #open: Open | undefined;
   #isTakingOver = false;
 
@@ -124,6 +146,7 @@ export class AccessRecorder {
     this.#open = undefined;
     if (open === undefined) return;
     open.retries += 1;
+    open.hasMore = true;
     open.moved = undefined;
     open.data = undefined;
     open.out = undefined;
@@ -146,16 +169,19 @@ export class AccessRecorder {
   }
 
   #about(kind: Subject['kind'], name: string): void {
-    if (this.#open !== undefined) this.#open.subject = this.#subject(kind, name);
+    if (this.#open !== undefined) this.#open.subject = this.#subjectOf(kind, name);
   }
 
   /** Always the same for the same. */
-  #subject(kind: Subject['kind'], name: string): Subject {
+  #subjectOf(kind: Subject['kind'], name: string): Subject {
+    if (this.#subject?.name === name && this.#subject.kind === kind) return this.#subject;
     let subject = this.#subjects.get(name);
-    if (subject?.kind === kind) return subject;
-    const field = new Word(`,"${kind === 'device' ? 'device' : 'node'}":${JSON.stringify(name)}`);
-    subject = { kind, name, field };
-    this.#subjects.set(name, subject);
+    if (subject?.kind !== kind) {
+      const field = new Word(`,"${kind === 'device' ? 'device' : 'node'}":${JSON.stringify(name)}`);
+      subject = { kind, name, field };
+      this.#subjects.set(name, subject);
+    }
+    this.#subject = subject;
     return subject;
   }
 
@@ -178,15 +204,17 @@ export class AccessRecorder {
   /** The VMM has got or given so much migration data. */
   moved(direction: Direction, bytes: number): void {
     const open = this.#open;
-    if (open?.moved === undefined) {
-      if (open !== undefined) open.moved = { direction, bytes };
-    } else open.moved.bytes += bytes;
+    if (open === undefined) return;
+    open.hasMore = true;
+    if (open.moved === undefined) open.moved = { direction, bytes };
+    else open.moved.bytes += bytes;
   }
 
   /** These bytes of migration data have passed. If they need not be looked at now, they stay where they are until the next call. */
   passed(bytes: Uint8Array, isNow: boolean): void {
     const open = this.#open;
     if (open === undefined || bytes.length === 0) return;
+    open.hasMore = true;
     if (isNow) this.#look(open, bytes);
     else open.out = bytes;
   }
@@ -198,22 +226,28 @@ export class AccessRecorder {
       this.#driverLine(device, event);
       return;
     }
-    if (!addDriverCall(open.driver, device, event)) open.omitted += 1;
+    if (open.driver === undefined) open.driver = [{ device, first: event, times: 1 }];
+    else if (!addDriverCall(open.driver, device, event)) {
+      open.omitted += 1;
+      open.hasMore = true;
+    }
   }
 
   opened(device: string, protocol: Protocol, tid: number): void {
     const ring = this.#ring;
     ring.word(WORD.opened);
     ring.number(this.clock());
-    this.#writeDevice(device);
-    ring.text(`,"protocol":"${protocol}"${this.#thread(tid).who}`);
+    ring.word(this.#fieldOf(device));
+    ring.text(`,"protocol":"${protocol}"${this.#threadOf(tid).who}`);
+    ring.word(WORD.endOfLine);
     this.#commit();
   }
 
   closed(device: string): void {
     this.#ring.word(WORD.closed);
     this.#ring.number(this.clock());
-    this.#writeDevice(device);
+    this.#ring.word(this.#fieldOf(device));
+    this.#ring.word(WORD.endOfLine);
     this.#commit();
   }
 
@@ -221,80 +255,102 @@ export class AccessRecorder {
   end(call: Call, value: number, error: number): void {
     const open = this.#open;
     this.#open = undefined;
-    if (open === undefined || this.#ring.state !== RING.open) return;
+    if (open === undefined || !this.#ring.isOpen) return;
     if (open.retries > 0) this.#waiting.delete(call.id);
     if (value === CONTINUE) {
-      for (const { device, first } of open.driver) this.#driverLine(device, first); // of a device that was looked at and left alone
+      for (const { device, first } of open.driver ?? []) this.#driverLine(device, first); // of a device that was looked at and left alone
       return;
     }
     if (open.out !== undefined) this.#look(open, open.out);
-    this.#writeAccess(open, call, value, error);
+    const us = Math.max(0, this.clock() - open.begin);
+    const { call: seen } = open;
+    if (seen === undefined || value < 0 || error !== 0 || open.hasMore || isFirstLook(call)) {
+      this.#writeAccess(this.#ring, open, call, { us, value, error });
+    } else this.#writeNumbers(open, seen, call, us, value);
     this.#commit();
   }
 
-  #writeAccess(open: Open, call: Call, value: number, error: number): void {
-    const { begin, subject, retries, again, moved, data, driver, omitted } = open;
+  /** What most accesses are: their lines are as those of others before, but for the numbers. */
+  #writeNumbers(open: Open, seen: DeviceEvent, call: Call, us: number, value: number): void {
     const ring = this.#ring;
-    ring.word(WORD.access);
-    ring.number(begin);
-    ring.word(WORD.us);
-    ring.number(Math.max(0, this.clock() - begin));
-    ring.word(this.#placeOf(call.tid, subject));
-    const seen = isFirstLook(call) ? undefined : open.call;
-    if (seen === undefined) ring.text(otherCall(call, subject, open));
-    else writeCall(ring, seen);
-    this.#writeResult(call, value, error);
-    if (moved !== undefined) this.#writeMoved(moved);
-    if (data !== undefined) ring.text(dataText(data));
-    if (retries > 0) ring.text(`,"retries":${retries}`);
-    if (again) ring.word(WORD.again);
-    if (driver.length > 0) this.#writeDriver(driver, subject);
-    if (omitted > 0) ring.text(`,"driverOmitted":${omitted}`);
-  }
-
-  #writeResult(call: Call, value: number, error: number): void {
-    const ring = this.#ring;
-    if (error !== 0) {
-      ring.text(`},"errno":"${errnoText(error)}"`);
+    const form = this.#formOf(open, seen, call);
+    if (form === undefined) {
+      this.#writeAccess(ring, open, call, { us, value, error: 0 });
       return;
     }
-    ring.word(WORD.result);
-    if (value >= 0) ring.number(value);
-    else ring.text(resultText(call, value));
-  }
-
-  #writeMoved({ direction, bytes }: NonNullable<Open['moved']>): void {
-    this.#ring.word(WORD[direction]);
-    this.#ring.number(bytes);
-    this.#ring.word(WORD.end);
-  }
-
-  #writeDriver(driver: readonly DriverCalls[], subject: Subject | undefined): void {
-    const ring = this.#ring;
-    for (const [n, { device, first, times }] of driver.entries()) {
-      ring.word(n === 0 ? WORD.firstDriver : WORD.nextDriver);
+    ring.word(form.word);
+    ring.number(open.begin);
+    ring.number(us);
+    writeNumbers(ring, seen);
+    ring.number(value);
+    if (open.driver === undefined) return;
+    for (const { first } of open.driver) {
       ring.number(first.time);
-      ring.word(WORD.comma);
-      writeCall(ring, first);
-      if (subject?.name !== device) this.#writeDevice(device);
-      if (times > 1) ring.text(`,"times":${times}`);
+      writeNumbers(ring, first);
     }
-    ring.word(WORD.endOfList);
+  }
+
+  /** The form of a line; `undefined` if it has none, as it is like few others. */
+  #formOf(open: Open, seen: DeviceEvent, call: Call): Form | undefined {
+    const { forms } = this.#placeOf(call.tid, open.subject);
+    const { driver } = open;
+    for (let n = 0; n < forms.length; n += 1) {
+      const form = forms[n];
+      if (form !== undefined && isLike(form.call, seen) && areLike(form.driver, driver)) return form;
+    }
+    if (forms.length === MAX_FORMS || !isLike(seen, seen) || !areLike(driver, driver)) return undefined;
+    const text = new TextWithGaps();
+    this.#writeAccess(text, open, call, { us: 0, value: 0, error: 0 });
+    const form = { word: new Word(text.written), call: seen, driver };
+    forms.push(form);
+    return form;
+  }
+
+  #writeAccess(to: LineWriter, open: Open, call: Call, answer: Answer): void {
+    const { begin, subject, retries, again, moved, data, driver, omitted } = open;
+    to.word(WORD.access);
+    to.number(begin);
+    to.word(WORD.us);
+    to.number(answer.us);
+    to.word(this.#placeOf(call.tid, subject).word);
+    const seen = isFirstLook(call) ? undefined : open.call;
+    if (seen === undefined) to.text(otherCall(call, subject, open));
+    else writeCall(to, seen);
+    writeResult(to, call, answer);
+    if (moved !== undefined) writeMoved(to, moved);
+    if (data !== undefined) to.text(dataText(data));
+    if (retries > 0) to.text(`,"retries":${retries}`);
+    if (again) to.word(WORD.again);
+    if (driver !== undefined) this.#writeDriver(to, driver, subject);
+    if (omitted > 0) to.text(`,"driverOmitted":${omitted}`);
+    to.word(WORD.endOfLine);
+  }
+
+  #writeDriver(to: LineWriter, driver: readonly DriverCalls[], subject: Subject | undefined): void {
+    for (const [n, { device, first, times }] of driver.entries()) {
+      to.word(n === 0 ? WORD.firstDriver : WORD.nextDriver);
+      to.number(first.time);
+      to.word(WORD.comma);
+      writeCall(to, first);
+      if (subject?.name !== device) to.word(this.#fieldOf(device));
+      if (times > 1) to.text(`,"times":${times}`);
+    }
+    to.word(WORD.endOfList);
   }
 
   #driverLine(device: string, event: DeviceEvent): void {
     const ring = this.#ring;
     ring.word(WORD.driver);
     ring.number(event.time);
-    this.#writeDevice(device);
+    ring.word(this.#fieldOf(device));
     ring.word(WORD.call);
     writeCall(ring, event);
-    ring.word(WORD.end);
+    ring.word(WORD.endOfCall);
     this.#commit();
   }
 
-  #writeDevice(device: string): void {
-    this.#ring.word(this.#subject('device', device).field);
+  #fieldOf(device: string): Word {
+    return this.#subjectOf('device', device).field;
   }
 
   #look(open: Open, bytes: Uint8Array): void {
@@ -308,7 +364,7 @@ export class AccessRecorder {
   #keep(bytes: Uint8Array): number | undefined {
     const file = this.#file;
     const ring = this.#ring;
-    if (file === undefined || ring.state !== RING.open) return undefined;
+    if (file === undefined || !ring.isOpen) return undefined;
     const at = ring.dataLength;
     if (at + bytes.length > file.limit) {
       ring.close(RING.full);
@@ -331,11 +387,10 @@ export class AccessRecorder {
   /** What was written is a line. */
   #commit(): void {
     const ring = this.#ring;
-    if (ring.state !== RING.open) {
+    if (!ring.isOpen) {
       ring.discard();
       return;
     }
-    ring.word(WORD.endOfLine);
     if (!ring.commit()) {
       ring.close(RING.lost);
       warn('the recording is ended: lines were lost, as nobody has taken them in time');
@@ -345,38 +400,42 @@ export class AccessRecorder {
 
   #wakeUp(): void {
     const sent = sendNow(this.#wake, WAKE);
-    if (sent > 0 || failedWith(sent, 'EAGAIN') || this.#ring.state !== RING.open) return;
+    if (sent > 0 || failedWith(sent, 'EAGAIN') || !this.#ring.isOpen) return;
     this.#ring.close(RING.lost);
     warn('the recording is ended: the keeper, which writes it, is gone');
   }
 
-  #thread(tid: number): Thread {
+  #threadOf(tid: number): Thread {
     const now = callTime();
+    if (this.#thread?.tid === tid && this.#thread.until >= now) return this.#thread;
     let thread = this.#threads.get(tid);
     if (thread === undefined || thread.until < now) {
       if (this.#threads.size >= MAX_THREADS) this.#threads.clear();
       const who = `,"pid":${processOf(tid) ?? 'null'},"tid":${tid}`;
       const until = now + KNOWN;
       if (thread?.who === who) thread.until = until;
-      else this.#threads.set(tid, (thread = { who, until, subject: undefined, place: undefined }));
+      else this.#threads.set(tid, (thread = { tid, who, until, places: new Map(), place: undefined }));
     }
+    this.#thread = thread;
     return thread;
   }
 
-  /** Who calls and what about, up to what the call is. */
-  #placeOf(tid: number, subject: Subject | undefined): Word {
-    const thread = this.#thread(tid);
-    let { place } = thread;
-    if (place === undefined || thread.subject !== subject) {
-      place = new Word(`${thread.who}${subject?.field.text ?? ''},"call":{`);
-      thread.subject = subject;
-      thread.place = place;
+  #placeOf(tid: number, subject: Subject | undefined): Place {
+    const thread = this.#threadOf(tid);
+    if (thread.place !== undefined && thread.place.subject === subject) return thread.place;
+    let place = thread.places.get(subject);
+    if (place === undefined) {
+      place = { subject, word: new Word(`${thread.who}${subject?.field.text ?? ''},"call":{`), forms: [] };
+      thread.places.set(subject, place);
     }
+    thread.place = place;
     return place;
   }
 }
 
 const MAX_THREADS = 1024;
+/** Of one place. A VMM that saves a device has three or four. */
+const MAX_FORMS = 16;
 
 /** What all lines are made of. */
 const WORD = {
@@ -395,6 +454,7 @@ const WORD = {
   endOfList: new Word('}]'),
   comma: new Word(','),
   end: new Word('}'),
+  endOfCall: new Word('}}\n'),
   endOfLine: new Word('}\n'),
 } as const;
 
@@ -410,13 +470,37 @@ function newAccess(begin: number, again: boolean): Open {
     moved: undefined,
     data: undefined,
     out: undefined,
-    driver: [],
+    driver: undefined,
     omitted: 0,
+    hasMore: again,
   };
 }
 
 function dataText({ bytes, hash, at }: Data): string {
   return `,"data":{"bytes":${bytes},"sha256":"${hash.digest('hex')}"${at === undefined ? '' : `,"at":${at}`}}`;
+}
+
+/** How an access has ended. */
+interface Answer {
+  readonly us: number;
+  readonly value: number;
+  readonly error: number;
+}
+
+function writeResult(to: LineWriter, call: Call, { value, error }: Answer): void {
+  if (error !== 0) {
+    to.text(`},"errno":"${errnoText(error)}"`);
+    return;
+  }
+  to.word(WORD.result);
+  if (value >= 0) to.number(value);
+  else to.text(resultText(call, value));
+}
+
+function writeMoved(to: LineWriter, { direction, bytes }: NonNullable<Open['moved']>): void {
+  to.word(WORD[direction]);
+  to.number(bytes);
+  to.word(WORD.end);
 }
 
 /** Whoever answers a call by other means than a value has given the caller a descriptor, or mapped memory. */
@@ -427,6 +511,17 @@ function resultText({ nr }: Call, value: number): string {
 
 function errnoText(error: number): string {
   return errnoName(-error) ?? 'EIO';
+}
+
+/** Whether a line with these calls on drivers has the form of one with others. To be repeated is no form. */
+function areLike(form: readonly DriverCalls[] | undefined, driver: readonly DriverCalls[] | undefined): boolean {
+  if (form === undefined || driver === undefined) return form === driver;
+  if (form.length !== driver.length) return false;
+  for (let n = 0; n < form.length; n += 1) {
+    const [a, b] = [form[n], driver[n]];
+    if (a === undefined || b?.times !== 1 || a.device !== b.device || !isLike(a.first, b.first)) return false;
+  }
+  return true;
 }
 
 /** Who looks at a device may have it reset, which is for a bridge to do, not for the VMM. */

@@ -29,7 +29,7 @@ export interface Devices extends FileOwner {
   /** The own regions of the device in a place, if they are here. */
   regionsOf?(place: number): OwnRegions | undefined;
   /** What devices do without being called. Returns when there is more of it, in the milliseconds of performance.now(): never, if infinite. */
-  work(now: number): number;
+  work(): number;
   /** Readable once there is work to be done at once; -1 if nothing is to be waited for so. */
   readonly wakeFd?: number;
 }

@@ -61,7 +61,7 @@ export class ReportCounter {
   readonly counts: ReturnType<typeof device_report.view>;
   readonly #states: Uint8Array;
   readonly #stateName: (value: number) => string;
-  readonly #stateNumbers: Readonly<Record<string, number>>;
+  readonly #stateNumbers: ReadonlyMap<string, number>;
   readonly #protocol: Protocol;
 
   /** `protocol`: that of the device itself, whose states are noted. */
@@ -71,12 +71,13 @@ export class ReportCounter {
     this.#protocol = protocol;
     const { name, numbers } = statesOf(protocol);
     this.#stateName = name;
-    this.#stateNumbers = numbers;
+    this.#stateNumbers = new Map(Object.entries(numbers));
   }
 
   /** A call on the device itself: notes the state, and returns its name if it is another than the last one. */
   ofDriver(event: DeviceEvent): string | undefined {
-    const number = this.#stateNumbers[stateIn(event) ?? ''];
+    const name = stateIn(event);
+    const number = name === undefined ? undefined : this.#stateNumbers.get(name);
     return number === undefined ? undefined : this.state(number);
   }
 

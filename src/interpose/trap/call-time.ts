@@ -3,8 +3,16 @@
  * code: what is remembered for a moment, from call to call, goes by this time instead.
  */
 
-/** The global is found anew each time that it is read, which costs more than the clock does. */
-export const clock = performance;
+const { hrtime } = process;
+const ORIGIN = performance.now() - milliseconds();
+
+/** As performance.now() tells it, but for two thirds of the time that it takes. */
+export const clock = { now: (): number => ORIGIN + milliseconds() };
+
+function milliseconds(): number {
+  const [seconds, nanoseconds] = hrtime();
+  return seconds * 1e3 + nanoseconds / 1e6;
+}
 
 let now = clock.now();
 

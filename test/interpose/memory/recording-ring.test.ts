@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RecordingRing, RING } from '../../../src/interpose/memory/recording-ring.ts';
-import { LineText, Word, type LineWriter } from '../../../src/recording/line-writer.ts';
+import { GAP, Word, type LineWriter } from '../../../src/recording/line-writer.ts';
 
 /** A ring for so many cells of lines, and another process's view of the same memory. */
 function rings(cells = 16): [RecordingRing, RecordingRing] {
@@ -17,12 +17,15 @@ function takeAll(ring: RecordingRing): string {
   return text;
 }
 
+/** A word with two gaps. */
+const gapped = new Word(`[${GAP},${GAP}]`);
 const words = { '{"kind":': new Word('{"kind":'), '}': new Word('}'), é: new Word('é'), '': new Word('') };
 const part = fc.oneof(
   fc.constantFrom('{"kind":', '}', 'é', '').map((word) => words[word]),
   fc.maxSafeNat(),
-  fc.constantFrom(0, 999_999, 1_000_000, 1_000_001, 2 ** 32, 10 ** 12, Number.MAX_SAFE_INTEGER),
-  fc.string({ unit: 'grapheme', maxLength: 9 }),
+  fc.constantFrom(0, 9, 10, 999_999_999, 10 ** 9, 10 ** 9 + 1, 2 ** 32, 10 ** 12, Number.MAX_SAFE_INTEGER),
+  fc.string({ unit: 'grapheme', maxLength: 9 }).filter((text) => !text.includes(GAP)),
+  fc.tuple(fc.maxSafeNat(), fc.maxSafeNat()),
 );
 type Part = typeof part extends fc.Arbitrary<infer T> ? T : never;
 
@@ -30,14 +33,18 @@ function writeParts(to: LineWriter, parts: readonly Part[]): void {
   for (const each of parts) {
     if (typeof each === 'number') to.number(each);
     else if (typeof each === 'string') to.text(each);
-    else to.word(each);
+    else if (each instanceof Word) to.word(each);
+    else {
+      to.word(gapped);
+      for (const number of each) to.number(number);
+    }
   }
 }
 
 function textOf(parts: readonly Part[]): string {
-  const text = new LineText();
-  writeParts(text, parts);
-  return text.written;
+  return parts
+    .map((each) => (Array.isArray(each) ? `[${each[0]},${each[1]}]` : each instanceof Word ? each.text : String(each)))
+    .join('');
 }
 
 /** A line of a text; false if there was no room for it. */
