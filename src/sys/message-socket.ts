@@ -94,13 +94,17 @@ function streamSocket(doing: string): OwnedFd {
 
 // SAFETY: they live as long as this module, and one thread uses them, to the end of each call
 const control = new Uint8Array(cmsghdr.size + SCM_MAX_FD * FD_SIZE + 4);
-const controlAt = BigInt(addressOf(control));
-const header = new Uint8Array(msghdr.size);
-const headerAt = addressOf(header);
+const controlAt = addressOf(control);
 /** The most pieces of one message. */
 const MOST_PIECES = 3;
-const vectors = new Uint8Array(MOST_PIECES * iovec.size);
-const vectorsAt = BigInt(addressOf(vectors));
+/** `struct iovec` of each, as 32-bit words: base low and high, length low and high. */
+const vectors = new Uint32Array((MOST_PIECES * iovec.size) / 4);
+const vectorsAt = addressOf(vectors);
+/** `struct msghdr`, as 32-bit words. */
+const header = new Uint32Array(msghdr.size / 4);
+const headerAt = addressOf(header);
+const { msg_iov, msg_iovlen, msg_control, msg_controllen, msg_flags } = msghdr.fields;
+putAddress(header, msg_iov[1] / 4, vectorsAt);
 
 /**
  * Sends what fits at once of up to three pieces, with descriptors beside the first byte: how many bytes went, or a negative errno. The
@@ -141,33 +145,42 @@ export function receivePieces(socket: number, pieces: readonly Uint8Array[], fla
   const length = withAddress(header, () => trySyscall('recvmsg', socket, headerAt, all), pieces);
   if (failedWith(length, 'EAGAIN') || failedWith(length, 'EINTR')) return undefined;
   if (length < 0) throw syscallError('receive', 'recvmsg', -length);
-  const { msg_controllen, msg_flags } = msghdr.decode(header);
-  return { length, fds: descriptors(Number(msg_controllen)), isCut: (msg_flags & MSG_CTRUNC) !== 0 };
+  const flagged = header[msg_flags[1] / 4] ?? 0;
+  return { length, fds: descriptors(header[msg_controllen[1] / 4] ?? 0), isCut: (flagged & MSG_CTRUNC) !== 0 };
 }
 
 const MSG_CTRUNC = 8;
 
 /** SAFETY: the caller references `pieces` until the call has returned. Throws RangeError for more than there is room for. */
 function fillVectors(pieces: readonly Uint8Array[]): void {
-  for (const [n, piece] of pieces.entries()) {
-    iovec.encode({ iov_base: BigInt(addressOf(piece)), iov_len: BigInt(piece.length) }, vectors, n * iovec.size);
+  if (pieces.length > MOST_PIECES) throw new RangeError(`a message in ${pieces.length} pieces`);
+  for (let n = 0; n < pieces.length; n += 1) {
+    const piece = pieces[n] ?? NOTHING;
+    putAddress(vectors, 4 * n, addressOf(piece));
+    vectors[4 * n + 2] = piece.length;
+    vectors[4 * n + 3] = Math.floor(piece.length / 2 ** 32);
   }
 }
 
-function fillHeader(count: number, controlSize: number): void {
-  msghdr.encode(
-    {
-      msg_iov: vectorsAt,
-      msg_iovlen: BigInt(count),
-      msg_control: controlSize === 0 ? 0n : controlAt,
-      msg_controllen: BigInt(controlSize),
-    },
-    header,
-  );
+function putAddress(into: Uint32Array, word: number, address: number): void {
+  into[word] = address;
+  into[word + 1] = Math.floor(address / 2 ** 32);
 }
 
+function fillHeader(count: number, controlSize: number): void {
+  header[msg_iovlen[1] / 4] = count;
+  putAddress(header, msg_control[1] / 4, controlSize === 0 ? 0 : controlAt);
+  header[msg_controllen[1] / 4] = controlSize;
+  header[msg_flags[1] / 4] = 0;
+}
+
+const NOTHING = new Uint8Array(0);
+
+const NONE: readonly OwnedFd[] = [];
+
 /** The descriptors of all control messages, which are this process's now. */
-function descriptors(size: number): OwnedFd[] {
+function descriptors(size: number): readonly OwnedFd[] {
+  if (size === 0) return NONE;
   const fds: OwnedFd[] = [];
   const view = new DataView(control.buffer, control.byteOffset);
   for (let at = 0; at + cmsghdr.size <= size;) {

@@ -175,8 +175,9 @@ export class Connection {
   }
 
   #complete(header: Header): Message {
-    const data = this.#data;
-    const message = { ...header, body: this.#body, fds: this.#fds, ...(data.length > 0 && { data }) };
+    const { id, command, isReply, noReply, errno } = header;
+    const data = this.#data.length > 0 ? this.#data : undefined;
+    const message = { id, command, isReply, noReply, errno, body: this.#body, data, fds: this.#fds };
     this.#header = undefined;
     this.#body = this.#data = NOTHING;
     this.#filled = 0;

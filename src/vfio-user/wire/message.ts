@@ -24,7 +24,7 @@ export interface Message {
   /** But for what `data` has. */
   readonly body: Uint8Array;
   /** The end of the body, if there was a place for it. */
-  readonly data?: Uint8Array;
+  readonly data?: Uint8Array | undefined;
   /** A place is empty once its descriptor was taken. */
   readonly fds: (OwnedFd | undefined)[];
 }
