@@ -13,7 +13,8 @@ export const MAP_DENYWRITE = 0x0800;
 export const MAP_NORESERVE = 0x4000;
 export const MAP_POPULATE = 0x8000;
 
-/** Advice of madvise(2) (asm-generic/mman-common.h, 5.14). */
+/** Advice of madvise(2) (asm-generic/mman-common.h; POPULATE_WRITE 5.14). */
+export const MADV_REMOVE = 9;
 export const MADV_POPULATE_WRITE = 23;
 
 /** Flags of memfd_create(2) (linux/memfd.h, 3.17; NOEXEC_SEAL 6.3). */

@@ -1,6 +1,14 @@
 import { constants } from 'node:buffer';
 import { F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcntl.ts';
-import { MADV_POPULATE_WRITE, MAP_SHARED, MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import {
+  MADV_POPULATE_WRITE,
+  MADV_REMOVE,
+  MAP_SHARED,
+  MFD_ALLOW_SEALING,
+  MFD_CLOEXEC,
+  PROT_READ,
+  PROT_WRITE,
+} from '../abi/mman.ts';
 import { ShimError } from '../error.ts';
 import { OwnedFd } from './fd.ts';
 import { cString, memoryAt, PAGE_SIZE, syscall, trySyscall, withAddress } from './libc.ts';
@@ -60,6 +68,11 @@ export function populate(address: number, size: number): void {
   trySyscall('madvise', address, size, MADV_POPULATE_WRITE);
   const bytes = memoryAt(address, size);
   for (let at = 0; at < size; at += PAGE_SIZE) bytes[at] = bytes[at] ?? 0;
+}
+
+/** Gives back the pages of a mapping of shared memory: whoever has it mapped finds zeros there. The mapping itself stays. */
+export function vacate(address: number, size: number): void {
+  trySyscall('madvise', address, size, MADV_REMOVE);
 }
 
 /** Shared memory that is read and written in pieces, without mapping it: it may be larger than Node maps. */

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { VFIO_USER_DEVICE_GET_REGION_INFO } from '../../src/abi/vfio-user.ts';
 import { vfio_region_info } from '../../src/abi/vfio-device.ts';
@@ -133,6 +134,23 @@ describe('the two halves of the data section that a v1 client of a v2 server see
     }
     expect(join(got)).toBeBytes(whole);
     user.client.close();
+  });
+
+  it('take no memory any more once their client has gone', async () => {
+    const server = await services().serve('qat,size=3M,seed=3', PATIENCE);
+    const path = await services().proxy(server, { present: 'v1', dataSection: 2 * MIB, timeout: PATIENCE });
+    /** Shared memory that this process has touched, of which the proxy is a thread (proc(5)). */
+    const shared = (): number =>
+      Number(/^RssShmem:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024;
+    const saved = (): void => {
+      const client = new TestClient(path); // which the proxy takes once the one before has gone
+      expect(client.save().length).toBeGreaterThan(3);
+      client.close();
+    };
+    saved();
+    const before = shared();
+    for (let n = 0; n < 8; n += 1) saved();
+    expect(shared() - before).toBeLessThan(4 * 2 * MIB); // that of the last is given back in a moment
   });
 
   it('have nothing of what was read ahead once the device was reset, runs, or is to be loaded', async () => {

@@ -4,7 +4,7 @@ import { makePresentations } from '../../interpose/serve/presentations.ts';
 import type { DeviceEvent } from '../../device/device-event.ts';
 import type { MigratableDevice } from '../../device/migratable.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
-import { createSharedMemory, mapSharedMemory } from '../../sys/memory.ts';
+import { createSharedMemory, mapSharedMemory, vacate } from '../../sys/memory.ts';
 import type { V1Device } from '../../v1/device.ts';
 import { DATA_OFFSET } from '../../v1/region.ts';
 import type { V2Device } from '../../v2/device.ts';
@@ -66,11 +66,11 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
     isShown[protocol] && (roundTrip || backend.protocol !== protocol);
   const regionFile = isTranslated('v1') ? createSharedMemory('vfio-user-region', DATA_OFFSET + dataSection) : undefined;
   const memory = (): Uint8Array => new Uint8Array(dataSection);
+  const mapping = regionFile && mapSharedMemory(regionFile.number, dataSection, DATA_OFFSET);
   const presentations = makePresentations(
     backend,
     {
-      section: () =>
-        regionFile === undefined ? memory() : mapSharedMemory(regionFile.number, dataSection, DATA_OFFSET).bytes,
+      section: () => mapping?.bytes ?? memory(),
       inner: memory,
       carry: memory,
       carryOuter: memory,
@@ -111,7 +111,10 @@ export function translate(found: MigratableDevice, options: TranslationOptions):
     },
     somethingElse: () => steady?.forget(),
     reset: () => outermost.reset(),
-    close: () => regionFile?.close(), // SAFETY: the mapping stays, and is used by nobody any more
+    close() {
+      regionFile?.close();
+      if (mapping !== undefined) vacate(mapping.address, dataSection); // SAFETY: the mapping stays, as objects refer to it that nobody uses any more
+    },
   };
 }
 
