@@ -97,6 +97,7 @@ export class EmulatedOwnRegions implements OwnRegions {
   #writeBar0(offset: number, buffer: TargetBuffer): number {
     const length = this.#inBar0(offset, buffer.length);
     if (length === buffer.length) return CONTINUE;
+    this.#device.counted();
     const from = offset - (offset % PAGE_SIZE);
     const { files, plan } = this.#device.driver;
     withSharedMemory(files.device, plan.bar - from, BAR0_OFFSET + from, (bytes) =>

@@ -13,7 +13,7 @@ import { processOf } from '../../sys/pidfd.ts';
 import { sendNow } from '../../sys/socket.ts';
 import { RING, type RecordingRing } from '../memory/recording-ring.ts';
 import { messageOf, warn } from '../run/log.ts';
-import { DEVICE_SHIFT, deviceInWindow, offsetInRegion } from '../run/window.ts';
+import { deviceInWindow, offsetInRegion, ownRegionAt } from '../run/window.ts';
 import { ANSWERED, CONTINUE, type Call } from '../trap/call.ts';
 import { callTime, clock } from '../trap/call-time.ts';
 import { requestName } from './request-names.ts';
@@ -555,7 +555,7 @@ function placeText(call: Call, offset: number, length: number): string {
   const bytes = `,"bytes":${exact(call.count(length))}`;
   const high = call.high(offset);
   const place = `,"offset":${offsetInRegion(high, call.u32(offset))}${bytes}`;
-  return deviceInWindow(high) < 0 ? `,"region":"${regionName(high >>> DEVICE_SHIFT)}"${place}` : place;
+  return deviceInWindow(high) < 0 ? `,"region":"${regionName(ownRegionAt(high))}"${place}` : place;
 }
 
 function exact(count: number): number {

@@ -22,8 +22,8 @@ export type Step =
   | { readonly load: number }
   | { readonly and: number }
   /** Keeps what is loaded, to be added to what is loaded next. */
-  | 'keep'
-  | 'add kept'
+  | { readonly keep: true }
+  | { readonly addKept: true }
   | { readonly ifAbove: number; readonly then: string }
   | { readonly unlessAbove: number; readonly then: string }
   | { readonly ifEqual: number; readonly then: string }
@@ -37,8 +37,8 @@ export function assemble(steps: readonly Step[]): Uint8Array {
   const places = new Map<string, number>();
   let length = 0;
   for (const step of steps) {
-    if (typeof step === 'object' && 'label' in step) places.set(step.label, length);
-    else length += typeof step === 'object' && 'unlessBetween' in step ? 2 : 1;
+    if ('label' in step) places.set(step.label, length);
+    else length += 'unlessBetween' in step ? 2 : 1;
   }
   const program = new Uint8Array(length * sock_filter.size);
   let at = 0;
@@ -52,8 +52,8 @@ export function assemble(steps: readonly Step[]): Uint8Array {
     return distance;
   };
   for (const step of steps) {
-    if (step === 'keep') emit(BPF_MISC | BPF_TAX, 0);
-    else if (step === 'add kept') emit(BPF_ALU | BPF_ADD | BPF_X, 0);
+    if ('keep' in step) emit(BPF_MISC | BPF_TAX, 0);
+    else if ('addKept' in step) emit(BPF_ALU | BPF_ADD | BPF_X, 0);
     else if ('load' in step) emit(BPF_LD | BPF_W | BPF_ABS, step.load);
     else if ('and' in step) emit(BPF_ALU | BPF_AND | BPF_K, step.and);
     else if ('ifEqual' in step) emit(BPF_JMP | BPF_JEQ | BPF_K, step.ifEqual, to(step.then));

@@ -14,7 +14,7 @@ import { callText } from '../../../src/recording/text.ts';
 import { compiled, describeWithCompiler } from '../../support/compiler.ts';
 import { Puppet } from '../../support/puppet.ts';
 import { useShimRuns, type RunOptions, type ShimRun } from '../../support/shim-run.ts';
-import { VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
+import { BAR0_AT, VfioPuppet, type DevicePuppet } from '../../support/vfio-puppet.ts';
 
 describeWithCompiler('run --record', () => {
   const start = useShimRuns();
@@ -115,7 +115,7 @@ describeWithCompiler('run --record', () => {
     }
   });
 
-  it('has each access to config space and BAR2 with what was read or written there', async () => {
+  it('has each access to config space and BAR2 with what was read or written there, and those over the end of BAR0', async () => {
     const recorded = await open({ devices: ['qat,size=64K'] });
     const { device, user } = recorded;
     const [CONFIG, BAR2] = [7n << 40n, 2n << 40n];
@@ -125,6 +125,8 @@ describeWithCompiler('run --record', () => {
     await user.pwrite(device.fd, Uint8Array.of(1, 0, 0, 0), BAR2 + 0xc00n);
     await user.pread(device.fd, 8, BAR2 + 0x800n);
     await user.pread(device.fd, 4, (3n << 40n) + 16n);
+    await user.pread(device.fd, 4, BAR0_AT + 65536n);
+    expect((await user.pwrite(device.fd, new Uint8Array(8), BAR0_AT + 65532n)).value).toBe(4n);
     const accesses = accessesOf(await ended(recorded)).filter(({ call }) => /^p(read|write)64$/.test(call.call));
     expect(accesses.map(({ call, errno }) => [call, errno])).toEqual([
       [{ protocol: 'vfio', call: 'pwrite64', region: 'config', offset: 4, bytes: 2, data: '0x0406' }, undefined],
@@ -136,7 +138,10 @@ describeWithCompiler('run --record', () => {
         undefined,
       ],
       [{ protocol: 'vfio', call: 'pread64', region: 'BAR3', offset: 16, bytes: 4 }, 'EINVAL'],
+      [{ protocol: 'vfio', call: 'pread64', region: 'BAR0', offset: 65536, bytes: 4 }, 'EINVAL'],
+      [{ protocol: 'vfio', call: 'pwrite64', region: 'BAR0', offset: 65532, bytes: 8 }, undefined],
     ]);
+    expect(accesses.at(-1)).toMatchObject({ device: '0000:90:00.0', result: 4 });
     const texts = accesses.map(({ call }) => callText(call));
     expect(texts.slice(0, 2)).toEqual(['config+0x4 <- 0x0406', 'config+0x0 -> 0x49418086']);
     expect(texts.slice(2, 4)).toEqual(['pread64 of 64 B of config at 0', 'BAR2+0xc00 <- 0x00000001']);
