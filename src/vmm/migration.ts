@@ -52,7 +52,8 @@ export async function waitForMigration(
 /**
  * Cancels a migration; the VM goes on. QEMU (migration_cancel() of migration/migration.c, 5.2 to 11) shuts its return path down, which
  * may be the socket that its migration thread writes to, before it says CANCELLING: if the thread writes in between, the same end is
- * called `failed`, with EPIPE.
+ * called `failed`, with EPIPE. From 10 on the thread of the return path may have said why before: with the EIO that
+ * qemu_file_shutdown() of migration/qemu-file.c leaves on that path.
  */
 export async function cancelMigration(vm: Vm): Promise<MigrationInfo> {
   await vm.qmp.execute('migrate_cancel');
@@ -60,7 +61,7 @@ export async function cancelMigration(vm: Vm): Promise<MigrationInfo> {
 }
 
 const cutOff = ({ status, 'error-desc': why = '' }: MigrationInfo): boolean =>
-  status === 'failed' && why.includes('Broken pipe');
+  status === 'failed' && (why.includes('Broken pipe') || why === 'Channel error: Input/output error');
 
 /** Slow enough that a migration stays in pre-copy until it is given more, or cancelled. */
 export const CRAWL: MigrationParameters = { 'max-bandwidth': 4096, 'downtime-limit': 1 };

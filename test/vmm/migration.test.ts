@@ -14,12 +14,14 @@ function vmThatSays(...answers: readonly MigrationInfo[]): Vm {
 }
 
 const CUT_OFF = { status: 'failed', 'error-desc': 'Unable to write to socket: Broken pipe' };
+const SHUT_DOWN = { status: 'failed', 'error-desc': 'Channel error: Input/output error' };
 const FAILED = { status: 'failed', 'error-desc': 'No space left on device' };
 
 describe('cancelMigration', () => {
   it.each([
     { end: { status: 'cancelled' }, title: 'QEMU says so' },
     { end: CUT_OFF, title: 'QEMU wrote to the socket that it had shut down' },
+    { end: SHUT_DOWN, title: 'QEMU read from the socket that it had shut down, before it wrote' },
   ])('ends if $title', async ({ end }) => {
     const vm = vmThatSays({ status: 'active' }, { status: 'cancelling' }, end);
     expect(await cancelMigration(vm)).toEqual(end);
