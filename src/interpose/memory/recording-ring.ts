@@ -1,4 +1,5 @@
 import { GAP, type LineWriter, type Word } from '../../recording/line-writer.ts';
+import { GappedText } from './gapped-text.ts';
 import { TextBytes } from './text-bytes.ts';
 
 /** Bytes of the lines that a supervisor may be ahead of its keeper: some 100,000 accesses. Memory that no line has come to is none. */
@@ -24,9 +25,8 @@ const UNITS_OF_A_CELL = 4;
 /** So many words have numbers at a time: all that were ever seen would fill the memory of both sides. */
 const MOST_WORDS = 4096;
 
-/** So many bytes of lines are taken at a time. */
-const PIECE_OF_TEXT = 2 ** 16;
-const NOTHING = new Uint8Array(0);
+/** So many bytes of lines are taken at a time: a file system takes large pieces at less cost. */
+const PIECE_OF_TEXT = 2 ** 18;
 
 /**
  * The lines of a recording on their way from a supervisor to the keeper, which makes text of them and writes them down: a queue in shared
@@ -49,8 +49,9 @@ export class RecordingRing implements LineWriter {
   #numbers: object = {};
   #numbered = 0;
   readonly #named: Word[] = [];
-  /** The words by their numbers, in the pieces between their gaps, for whoever takes the lines. */
-  readonly #texts: (readonly Uint8Array[])[] = [];
+  /** For whoever takes the lines: the words by their numbers, and the text. */
+  readonly #texts: GappedText[] = [];
+  readonly #taken = new TextBytes(0);
 
   /** `memory` begins at a multiple of 8; what is behind its header is a power of two. */
   constructor(memory: Uint8Array) {
@@ -175,13 +176,14 @@ export class RecordingRing implements LineWriter {
   }
 
   /**
-   * The lines that come first, which are there no more, in UTF-8: some 64 KiB if each ends with a newline and none has another. Always by
-   * the same object: it knows the words.
+   * The lines that come first, which are there no more, in UTF-8: some 256 KiB if each ends with a newline and none has another. They stay
+   * as they are until more are taken. Always by the same object: it knows the words.
    */
   take(): Uint8Array {
     const begin = Atomics.load(this.#words, TAIL) >>> 0;
     const end = begin + this.#used;
-    const text = new TextBytes(PIECE_OF_TEXT);
+    const text = this.#taken;
+    text.clear();
     this.#at = begin;
     while (this.#at < end) {
       this.#takePart(text);
@@ -200,28 +202,20 @@ export class RecordingRing implements LineWriter {
     const count = Math.floor(-cell / KINDS);
     switch (-cell % KINDS) {
       case CELL.word: {
-        const pieces = this.#texts[count];
-        if (pieces === undefined) throw new RangeError(`no word ${count} has come before`);
-        this.#takeGapped(pieces, to);
+        const text = this.#texts[count];
+        if (text === undefined) throw new RangeError(`no word ${count} has come before`);
+        for (let gap = 0; gap < text.gaps; gap += 1) text.set(gap, this.#takeCell());
+        text.addTo(to);
         return;
       }
       case CELL.named: {
         const number = this.#takeCell(); // the word itself comes behind
-        this.#texts[number] = this.#takeUnits(count)
-          .split(GAP)
-          .map((piece) => Buffer.from(piece));
+        const pieces = this.#takeUnits(count).split(GAP);
+        this.#texts[number] = new GappedText(pieces.map((piece) => Buffer.from(piece)));
         return;
       }
       default:
         to.add(Buffer.from(this.#takeUnits(count)));
-    }
-  }
-
-  /** A word, with the numbers behind it in its gaps. */
-  #takeGapped(pieces: readonly Uint8Array[], to: TextBytes): void {
-    for (let n = 0; n < pieces.length; n += 1) {
-      if (n > 0) to.number(this.#takeCell());
-      to.add(pieces[n] ?? NOTHING);
     }
   }
 

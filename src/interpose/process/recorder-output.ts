@@ -14,7 +14,7 @@ const LAST_LINE = 200;
 export interface LineTaker {
   /** False once it takes no more lines. */
   readonly isOpen: boolean;
-  /** Takes complete lines. */
+  /** Takes complete lines, which stay as they are until flush() has left nothing. */
   add(lines: Uint8Array): void;
   end(why: EndLine['why']): void;
   /** Writes what is taken now; true if something is left. */

@@ -159,12 +159,12 @@ describe('RecordingRing', () => {
   });
 
   it('gives whole lines, some at a time', () => {
-    const [writer, reader] = rings(2 ** 16);
+    const [writer, reader] = rings(2 ** 18);
     const line = `${'x'.repeat(999)}\n`;
-    for (let n = 0; n < 200; n += 1) expect(append(writer, line)).toBe(true);
+    for (let n = 0; n < 800; n += 1) expect(append(writer, line)).toBe(true);
     const pieces: number[] = [];
     while (!reader.isEmpty) pieces.push(reader.take().length);
-    expect(pieces).toEqual([66_000, 66_000, 66_000, 2000]);
+    expect(pieces).toEqual([263_000, 263_000, 263_000, 11_000]);
   });
 
   it('says of a word that it was never told', () => {
