@@ -140,18 +140,20 @@ export function writeNumbers(to: Pick<LineWriter, 'number'>, event: DeviceEvent)
   } else if (event.call === 'data-size') to.number(event.bytes ?? 0);
 }
 
-/** True if what writeCall() writes of two calls differs in numbers alone; false of calls that are made seldom, or have failed. */
+/**
+ * True if what writeCall() writes of two calls differs in numbers alone; false of calls that are made seldom, or have failed. Each kind of
+ * call has a function of its own, which sees objects of one shape: the processor finds their fields at once.
+ */
 export function isLike(a: DeviceEvent, b: DeviceEvent): boolean {
-  if (a.call !== b.call || a.protocol !== b.protocol || a.errno !== undefined || b.errno !== undefined) return false;
   switch (a.call) {
     case 'register':
-      return isLikeAccess(a, b as RegisterEvent);
+      return b.call === 'register' && isLikeAccess(a, b);
     case 'get-state':
-      return a.state === (b as typeof a).state;
+      return b.call === 'get-state' && isLikeQuestion(a, b);
     case 'data':
-      return a.direction === (b as typeof a).direction;
+      return b.call === 'data' && isLikeMove(a, b);
     case 'data-size':
-      return true;
+      return b.call === 'data-size' && a.errno === undefined && b.errno === undefined;
     default:
       return false;
   }
@@ -159,8 +161,20 @@ export function isLike(a: DeviceEvent, b: DeviceEvent): boolean {
 
 /** The name of a state is no number. */
 function isLikeAccess(a: RegisterEvent, b: RegisterEvent): boolean {
-  if (a.register !== b.register || a.access !== b.access) return false;
+  if (a.register !== b.register || a.access !== b.access || a.protocol !== b.protocol) return false;
+  if (a.errno !== undefined || b.errno !== undefined) return false;
   return a.register !== 'device_state' || a.value === b.value;
+}
+
+type EventOf<C extends DeviceEvent['call']> = Extract<DeviceEvent, { call: C }>;
+
+function isLikeQuestion(a: EventOf<'get-state'>, b: EventOf<'get-state'>): boolean {
+  return a.state === b.state && a.errno === undefined && b.errno === undefined;
+}
+
+function isLikeMove(a: EventOf<'data'>, b: EventOf<'data'>): boolean {
+  if (a.direction !== b.direction || a.protocol !== b.protocol) return false;
+  return a.errno === undefined && b.errno === undefined;
 }
 
 /** What a device_state means, which a refused write tells of too. */

@@ -8,7 +8,9 @@ const HEADER = 64;
 export const RECORDING_RING_SIZE = HEADER + CAPACITY;
 
 /** Words of the header; the data's length is a float64 behind them. */
-const [HEAD, TAIL, ASLEEP, CLOSED] = [0, 1, 2, 3];
+const [HEAD, TAIL, KEEPER, CLOSED] = [0, 1, 2, 3];
+/** Whether whoever takes the lines is to be woken. */
+const [AWAKE, ASLEEP, DOZES] = [0, 1, 2];
 const DATA_AT = 16;
 
 /** Why nothing more is taken: whoever writes the lines down has had enough, or some were lost. */
@@ -45,6 +47,8 @@ export class RecordingRing implements LineWriter {
   /** For so many cells there is room, as far as was looked; whether there was for all of the line. */
   #room = 0;
   #hasRoom = true;
+  readonly #quarter: number;
+  #mayBeFilling = true;
   /** Whose numbers words have, how many have one, and which got theirs in the line that is not complete. */
   #numbers: object = {};
   #numbered = 0;
@@ -60,6 +64,7 @@ export class RecordingRing implements LineWriter {
     this.#cells = new Float64Array(memory.buffer, memory.byteOffset + HEADER, (memory.length - HEADER) / 8);
     this.#units = new Uint16Array(memory.buffer, memory.byteOffset + HEADER, this.#cells.length * UNITS_OF_A_CELL);
     this.#mask = this.#cells.length - 1;
+    this.#quarter = this.#cells.length / 4;
     this.#at = Atomics.load(this.#words, HEAD) >>> 0;
     this.#begun = this.#at;
   }
@@ -86,8 +91,8 @@ export class RecordingRing implements LineWriter {
     this.#data[0] = bytes;
   }
 
-  /** Cells of lines that were not taken. */
-  get #used(): number {
+  /** Cells of lines that were not taken, of some millions. */
+  get used(): number {
     return (Atomics.load(this.#words, HEAD) - Atomics.load(this.#words, TAIL)) >>> 0;
   }
 
@@ -136,10 +141,12 @@ export class RecordingRing implements LineWriter {
     this.#room -= cells;
   }
 
-  /** Looks what was taken meanwhile. */
+  /** Looks what was taken meanwhile: at least once in a quarter of the ring. */
   #findRoom(cells: number): boolean {
-    this.#room = this.#cells.length - this.#used - (this.#at - this.#begun);
-    if (this.#room < cells) this.#hasRoom = false;
+    const room = this.#cells.length - this.used - (this.#at - this.#begun);
+    this.#room = Math.min(room, Math.max(cells, this.#quarter));
+    this.#mayBeFilling = true;
+    if (room < cells) this.#hasRoom = false;
     return this.#hasRoom;
   }
 
@@ -172,7 +179,7 @@ export class RecordingRing implements LineWriter {
   }
 
   get isEmpty(): boolean {
-    return this.#used === 0;
+    return this.used === 0;
   }
 
   /**
@@ -181,7 +188,7 @@ export class RecordingRing implements LineWriter {
    */
   take(): Uint8Array {
     const begin = Atomics.load(this.#words, TAIL) >>> 0;
-    const end = begin + this.#used;
+    const end = begin + this.used;
     const text = this.#taken;
     text.clear();
     this.#at = begin;
@@ -237,14 +244,27 @@ export class RecordingRing implements LineWriter {
     return cell;
   }
 
-  /** Whoever takes the lines waits to be woken from now on. */
+  /** Whoever takes the lines waits to be woken from now on, by the first line; or, if it dozes, once a quarter of the ring is lines. */
   sleep(): void {
-    Atomics.store(this.#words, ASLEEP, 1);
+    Atomics.store(this.#words, KEEPER, ASLEEP);
+  }
+
+  doze(): void {
+    Atomics.store(this.#words, KEEPER, DOZES);
   }
 
   /** True, once, if somebody has to be woken. */
   wakes(): boolean {
-    return Atomics.load(this.#words, ASLEEP) === 1 && Atomics.exchange(this.#words, ASLEEP, 0) === 1;
+    const keeper = Atomics.load(this.#words, KEEPER);
+    if (keeper === AWAKE || (keeper === DOZES && !this.#isFilling())) return false;
+    return Atomics.exchange(this.#words, KEEPER, AWAKE) !== AWAKE;
+  }
+
+  /** True if a quarter of the ring is lines. It is looked now and then: not for every line. */
+  #isFilling(): boolean {
+    if (!this.#mayBeFilling) return false;
+    this.#mayBeFilling = this.used >= this.#quarter;
+    return this.#mayBeFilling;
   }
 }
 

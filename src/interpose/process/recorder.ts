@@ -11,6 +11,13 @@ import { monotonic, RecorderOutput, type LineTaker } from './recorder-output.ts'
 
 /** So long lines are left to come together while there are some, in milliseconds. */
 const PAUSE = 20;
+/**
+ * So long if the VMM makes one call after the other. Each look disturbs it, though there be another CPU: one that wakes up is free to the
+ * scheduler, and the VMM and its supervisor, who wake each other, come apart.
+ */
+const LONG_PAUSE = 500;
+/** More cells of lines than that in a millisecond are such a VMM's: a call every 30 microseconds. */
+const BUSY = 200;
 /** So long whoever reads may take for the last lines, in milliseconds. */
 const PATIENCE = 2000;
 
@@ -19,6 +26,7 @@ export class Recorder {
   readonly #ring: RecordingRing;
   readonly #outputs: readonly LineTaker[];
   #timer: NodeJS.Timeout | undefined;
+  #pause = PAUSE;
 
   constructor(ring: RecordingRing, outputs: readonly LineTaker[]) {
     this.#ring = ring;
@@ -56,15 +64,17 @@ export class Recorder {
   }
 
   #goOn(): void {
-    if (this.#timer !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const isBusy = this.#ring.used > BUSY * this.#pause;
     if (!this.#drain()) {
       this.#ring.sleep();
       if (this.#ring.isEmpty) return;
     }
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#goOn();
-    }, PAUSE);
+    const isLong = isBusy && !this.#flush(); // who reads a pipe takes little at a time
+    if (isLong) this.#ring.doze();
+    this.#pause = isLong ? LONG_PAUSE : PAUSE;
+    this.#timer = setTimeout(() => this.#goOn(), this.#pause);
   }
 
   /** Writes what there is; false if there was nothing. */

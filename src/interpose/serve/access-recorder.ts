@@ -71,15 +71,20 @@ interface Open {
   feature: string | undefined;
   /** What was read or written of a region of the device's own. */
   content: string | undefined;
+  driver: DriverCalls[] | undefined;
+  /** What is to be told of few accesses. */
+  more: More | undefined;
+}
+
+/** What an access has besides its call, and the calls on drivers for it. */
+interface More {
   retries: number;
   moved: { readonly direction: Direction; bytes: number } | undefined;
   data: Data | undefined;
   /** Data that went out, which lie there until the next call: they are looked at when the VMM has its answer. */
   out: Uint8Array | undefined;
-  driver: DriverCalls[] | undefined;
+  /** Calls on drivers that a line has no room for. */
   omitted: number;
-  /** Its line tells of more than calls on devices. */
-  hasMore: boolean;
 }
 
 /** Where lines go, and the data themselves if they are wanted. */
@@ -145,11 +150,11 @@ export class AccessRecorder {
     const open = this.#open;
     this.#open = undefined;
     if (open === undefined) return;
-    open.retries += 1;
-    open.hasMore = true;
-    open.moved = undefined;
-    open.data = undefined;
-    open.out = undefined;
+    const more = moreOf(open);
+    more.retries += 1;
+    more.moved = undefined;
+    more.data = undefined;
+    more.out = undefined;
     this.#waiting.set(call.id, open);
   }
 
@@ -205,18 +210,17 @@ export class AccessRecorder {
   moved(direction: Direction, bytes: number): void {
     const open = this.#open;
     if (open === undefined) return;
-    open.hasMore = true;
-    if (open.moved === undefined) open.moved = { direction, bytes };
-    else open.moved.bytes += bytes;
+    const more = moreOf(open);
+    if (more.moved === undefined) more.moved = { direction, bytes };
+    else more.moved.bytes += bytes;
   }
 
   /** These bytes of migration data have passed. If they need not be looked at now, they stay where they are until the next call. */
   passed(bytes: Uint8Array, isNow: boolean): void {
     const open = this.#open;
     if (open === undefined || bytes.length === 0) return;
-    open.hasMore = true;
-    if (isNow) this.#look(open, bytes);
-    else open.out = bytes;
+    if (isNow) this.#look(moreOf(open), bytes);
+    else moreOf(open).out = bytes;
   }
 
   /** A call on a driver: for the access that is served, or for none. */
@@ -227,10 +231,7 @@ export class AccessRecorder {
       return;
     }
     if (open.driver === undefined) open.driver = [{ device, first: event, times: 1 }];
-    else if (!addDriverCall(open.driver, device, event)) {
-      open.omitted += 1;
-      open.hasMore = true;
-    }
+    else if (!addDriverCall(open.driver, device, event)) moreOf(open).omitted += 1;
   }
 
   opened(device: string, protocol: Protocol, tid: number): void {
@@ -256,15 +257,15 @@ export class AccessRecorder {
     const open = this.#open;
     this.#open = undefined;
     if (open === undefined || !this.#ring.isOpen) return;
-    if (open.retries > 0) this.#waiting.delete(call.id);
+    const { call: seen, more } = open;
+    if (more !== undefined && more.retries > 0) this.#waiting.delete(call.id);
     if (value === CONTINUE) {
       for (const { device, first } of open.driver ?? []) this.#driverLine(device, first); // of a device that was looked at and left alone
       return;
     }
-    if (open.out !== undefined) this.#look(open, open.out);
+    if (more?.out !== undefined) this.#look(more, more.out);
     const us = Math.max(0, this.clock() - open.begin);
-    const { call: seen } = open;
-    if (seen === undefined || value < 0 || error !== 0 || open.hasMore || isFirstLook(call)) {
+    if (seen === undefined || value < 0 || error !== 0 || more !== undefined || open.again || isFirstLook(call)) {
       this.#writeAccess(this.#ring, open, call, { us, value, error });
     } else this.#writeNumbers(open, seen, call, us, value);
     this.#commit();
@@ -307,7 +308,7 @@ export class AccessRecorder {
   }
 
   #writeAccess(to: LineWriter, open: Open, call: Call, answer: Answer): void {
-    const { begin, subject, retries, again, moved, data, driver, omitted } = open;
+    const { begin, subject, again, driver, more } = open;
     to.word(WORD.access);
     to.number(begin);
     to.word(WORD.us);
@@ -317,12 +318,12 @@ export class AccessRecorder {
     if (seen === undefined) to.text(otherCall(call, subject, open));
     else writeCall(to, seen);
     writeResult(to, call, answer);
-    if (moved !== undefined) writeMoved(to, moved);
-    if (data !== undefined) to.text(dataText(data));
-    if (retries > 0) to.text(`,"retries":${retries}`);
+    if (more?.moved !== undefined) writeMoved(to, more.moved);
+    if (more?.data !== undefined) to.text(dataText(more.data));
+    if (more !== undefined && more.retries > 0) to.text(`,"retries":${more.retries}`);
     if (again) to.word(WORD.again);
     if (driver !== undefined) this.#writeDriver(to, driver, subject);
-    if (omitted > 0) to.text(`,"driverOmitted":${omitted}`);
+    if (more !== undefined && more.omitted > 0) to.text(`,"driverOmitted":${more.omitted}`);
     to.word(WORD.endOfLine);
   }
 
@@ -353,9 +354,9 @@ export class AccessRecorder {
     return this.#subjectOf('device', device).field;
   }
 
-  #look(open: Open, bytes: Uint8Array): void {
+  #look(more: More, bytes: Uint8Array): void {
     const at = this.#keep(bytes);
-    const data = (open.data ??= { hash: createHash('sha256'), bytes: 0, at });
+    const data = (more.data ??= { hash: createHash('sha256'), bytes: 0, at });
     data.hash.update(bytes);
     data.bytes += bytes.length;
   }
@@ -466,14 +467,19 @@ function newAccess(begin: number, again: boolean): Open {
     call: undefined,
     feature: undefined,
     content: undefined,
+    driver: undefined,
+    more: undefined,
+  };
+}
+
+function moreOf(open: Open): More {
+  return (open.more ??= {
     retries: 0,
     moved: undefined,
     data: undefined,
     out: undefined,
-    driver: undefined,
     omitted: 0,
-    hasMore: again,
-  };
+  });
 }
 
 function dataText({ bytes, hash, at }: Data): string {
@@ -497,7 +503,7 @@ function writeResult(to: LineWriter, call: Call, { value, error }: Answer): void
   else to.text(resultText(call, value));
 }
 
-function writeMoved(to: LineWriter, { direction, bytes }: NonNullable<Open['moved']>): void {
+function writeMoved(to: LineWriter, { direction, bytes }: NonNullable<More['moved']>): void {
   to.word(WORD[direction]);
   to.number(bytes);
   to.word(WORD.end);

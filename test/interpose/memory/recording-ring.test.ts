@@ -195,6 +195,39 @@ describe('RecordingRing', () => {
     expect([writer.wakes(), writer.wakes()]).toEqual([true, false]);
   });
 
+  it('wakes whoever dozes once a quarter of it is lines, and again if they were taken meanwhile', () => {
+    const [writer, reader] = rings(64);
+    const lines = (count: number): boolean[] =>
+      Array.from({ length: count }, () => {
+        writer.number(1);
+        writer.commit();
+        return writer.wakes();
+      });
+    const wakesAt = (count: number): number => lines(count).indexOf(true);
+    reader.doze();
+    for (let n = 0; n < 5; n += 1) {
+      const at = wakesAt(40);
+      expect(at).toBeGreaterThanOrEqual(15);
+      expect(at).toBeLessThan(32);
+      expect(writer.wakes()).toBe(false);
+      reader.take();
+      reader.doze();
+      expect(writer.wakes()).toBe(false);
+    }
+  });
+
+  it('counts the lines of predecessors that were killed', () => {
+    const memory = new Uint8Array(64 + 8 * 64);
+    new RecordingRing(memory).doze();
+    const woken = Array.from({ length: 10 }, () => {
+      const writer = new RecordingRing(memory);
+      for (let n = 0; n < 4; n += 1) writer.number(1);
+      writer.commit();
+      return writer.wakes();
+    });
+    expect(woken).toEqual(woken.map((_, n) => n === 3));
+  });
+
   it('is closed for the first reason that there is', () => {
     const [writer, reader] = rings();
     expect(writer.state).toBe(RING.open);
