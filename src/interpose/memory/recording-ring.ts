@@ -4,8 +4,8 @@ import { TextBytes } from './text-bytes.ts';
 
 /** Bytes of the lines that a supervisor may be ahead of its keeper: some 100,000 accesses. Memory that no line has come to is none. */
 const CAPACITY = 8 * 2 ** 20;
-const HEADER = 64;
-export const RECORDING_RING_SIZE = HEADER + CAPACITY;
+export const RING_HEADER = 64;
+export const RECORDING_RING_SIZE = RING_HEADER + CAPACITY;
 
 /** Words of the header; the data's length is a float64 behind them. */
 const [HEAD, TAIL, KEEPER, CLOSED] = [0, 1, 2, 3];
@@ -59,10 +59,10 @@ export class RecordingRing implements LineWriter {
 
   /** `memory` begins at a multiple of 8; what is behind its header is a power of two. */
   constructor(memory: Uint8Array) {
-    this.#words = new Int32Array(memory.buffer, memory.byteOffset, HEADER / 4);
+    this.#words = new Int32Array(memory.buffer, memory.byteOffset, RING_HEADER / 4);
     this.#data = new Float64Array(memory.buffer, memory.byteOffset + DATA_AT, 1);
-    this.#cells = new Float64Array(memory.buffer, memory.byteOffset + HEADER, (memory.length - HEADER) / 8);
-    this.#units = new Uint16Array(memory.buffer, memory.byteOffset + HEADER, this.#cells.length * UNITS_OF_A_CELL);
+    this.#cells = new Float64Array(memory.buffer, memory.byteOffset + RING_HEADER, (memory.length - RING_HEADER) / 8);
+    this.#units = new Uint16Array(memory.buffer, memory.byteOffset + RING_HEADER, this.#cells.length * UNITS_OF_A_CELL);
     this.#mask = this.#cells.length - 1;
     this.#quarter = this.#cells.length / 4;
     this.#at = Atomics.load(this.#words, HEAD) >>> 0;
@@ -198,6 +198,11 @@ export class RecordingRing implements LineWriter {
     }
     Atomics.store(this.#words, TAIL, this.#at | 0);
     return text.bytes;
+  }
+
+  /** Nobody takes the lines that were written so far. */
+  forget(): void {
+    Atomics.store(this.#words, TAIL, this.#begun | 0);
   }
 
   #takePart(to: TextBytes): void {

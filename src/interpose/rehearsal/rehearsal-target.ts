@@ -31,9 +31,11 @@ import type { EmulatedDevice } from '../emulated/emulated-driver.ts';
 import { Emulation } from '../emulated/emulation.ts';
 import { JournalLayout } from '../memory/journal.ts';
 import { deviceFiles, filesOf } from '../memory/inherited.ts';
+import { RecordingRing, RING_HEADER } from '../memory/recording-ring.ts';
 import { Ledgers } from '../memory/ledger.ts';
 import { planDevice } from '../run/plan-device.ts';
 import type { Plan } from '../run/plan.ts';
+import { AccessRecorder } from '../serve/access-recorder.ts';
 import { Router } from '../serve/router.ts';
 import { serve } from '../serve/serve.ts';
 import { Turn } from '../memory/turn.ts';
@@ -41,6 +43,8 @@ import { regionOffset } from '../run/window.ts';
 
 const numbers = arch.syscalls;
 const SECTION = 8192;
+/** Room for the lines of one call, whatever the device tells. */
+const RING_SIZE = RING_HEADER + 2 ** 17;
 
 /** What serves a target, with a small device of its own, and with this process as the target. */
 export class RehearsalTarget implements Disposable {
@@ -55,6 +59,9 @@ export class RehearsalTarget implements Disposable {
   readonly #answers = new OwnAnswers();
   readonly #call = new Call(new Uint8Array(seccomp_notif.size));
   readonly #turn: Turn;
+  /** Records what is rehearsed, if the run is recorded, and keeps none of it. */
+  readonly #recorder: AccessRecorder | undefined;
+  readonly #ring: RecordingRing | undefined;
 
   constructor(plan: Plan, driver: DriverName) {
     const planned = planDevice(0, driver, smallSpec(driver), SECTION);
@@ -65,7 +72,11 @@ export class RehearsalTarget implements Disposable {
     const layout = new JournalLayout(1);
     const journal = new Uint8Array(layout.size);
     const ledgers = new Ledgers(layout.ledgers(journal));
-    const options = { ...own, warn: () => {}, log: undefined, peers: undefined };
+    if (plan.recording !== undefined) {
+      this.#ring = new RecordingRing(new Uint8Array(RING_SIZE));
+      this.#recorder = new AccessRecorder({ ring: this.#ring, wake: -1, data: undefined });
+    }
+    const options = { ...own, warn: () => {}, log: undefined, peers: undefined, recorder: this.#recorder };
     const emulation = new Emulation(own, { layout, journal, ledgers, filesOf: () => files, areGranted: true }, options);
     this.#router = new Router(emulation, plan.dataFds);
     this.#turn = new Turn(this.#answers, ledgers, this.#call);
@@ -103,7 +114,9 @@ export class RehearsalTarget implements Disposable {
       words[ARGS + 2 * n + 1] = Number((BigInt(arg) >> 32n) & 0xffff_ffffn);
     }
     const answers = this.#answers;
-    if (serve(this.#call, this.#turn, this.#router) !== undefined) answers.error = -errnoNumber('EAGAIN');
+    if (serve(this.#call, this.#turn, this.#router, this.#recorder) !== undefined)
+      answers.error = -errnoNumber('EAGAIN');
+    this.#ring?.forget();
     if (answers.error >= 0) return answers.value;
     const errno = errnoNameOrEio(-answers.error);
     throw new ShimError('ERR_DEVICE', `rehearsal: ${name}: ${errno}`, { errno });

@@ -1,9 +1,11 @@
 import { readdirSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
+import { RecordingRing } from '../../../src/interpose/memory/recording-ring.ts';
 import { Rehearsal } from '../../../src/interpose/rehearsal/rehearsal.ts';
 import { RehearsalTarget } from '../../../src/interpose/rehearsal/rehearsal-target.ts';
 import { duplicateFd } from '../../../src/sys/pidfd.ts';
 import type { Plan } from '../../../src/interpose/run/plan.ts';
+import type { RecordingHeader } from '../../../src/recording/format.ts';
 import { DRIVERS } from '../../../src/sim/drivers.ts';
 import { smallSpec } from '../../../src/sim/spec.ts';
 import { V1Save } from '../../../src/v1/save.ts';
@@ -69,6 +71,19 @@ describe('a rehearsal', () => {
       const rehearsal = new Rehearsal(plan({ present, roundTrip }), [driver], () => (time += 0.1));
       expect(runToEnd(rehearsal)).toBeGreaterThan(1);
       expect(descriptors()).toEqual(before);
+    },
+  );
+
+  test.each(inShort(DRIVERS, (driver) => driver === 'qat' || driver === 'vendor-v1'))(
+    'of %s records what it does, if the run is recorded, and has room for each line',
+    (driver) => {
+      const committed = vi.spyOn(RecordingRing.prototype, 'commit');
+      let time = 0;
+      const recording = { header: {} as RecordingHeader, limit: 0, isJudged: false };
+      runToEnd(new Rehearsal(plan({ recording }), [driver], () => (time += 0.1)));
+      expect(committed.mock.results.length).toBeGreaterThan(1000);
+      expect(committed.mock.results.filter(({ value }) => value !== true)).toEqual([]);
+      committed.mockRestore();
     },
   );
 
