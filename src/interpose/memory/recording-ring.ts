@@ -2,7 +2,7 @@ import { GAP, type LineWriter, type Word } from '../../recording/line-writer.ts'
 import { GappedText } from './gapped-text.ts';
 import { TextBytes } from './text-bytes.ts';
 
-/** Bytes of the lines that a supervisor may be ahead of its keeper: some 100,000 accesses. Memory that no line has come to is none. */
+/** Bytes of the lines that a supervisor may be ahead of its keeper: some 500,000 accesses. Memory that no line has come to is none. */
 const CAPACITY = 8 * 2 ** 20;
 export const RING_HEADER = 64;
 export const RECORDING_RING_SIZE = RING_HEADER + CAPACITY;
@@ -18,12 +18,19 @@ export const RING = { open: 0, full: 1, lost: 2 } as const;
 export type RingState = (typeof RING)[keyof typeof RING];
 
 /**
- * A cell is a number of a line if it is not negative. If it is, it is a word, by its number; or it says how many UTF-16 units are in the
- * cells behind it: of a text, or of a word and behind the cell with the word's number.
+ * Lines are varints, 7 bits a byte and the lowest first, whose two lowest bits say what the others are: a number of a line, or how far it is
+ * from the last one that was large, as times are; a word, by its number; or something else.
  */
-const CELL = { word: 1, text: 2, named: 3 } as const;
-const KINDS = 4;
-const UNITS_OF_A_CELL = 4;
+const TAG = { number: 0, distance: 1, word: 2, other: 3 } as const;
+/**
+ * Of something else, the next two lowest bits: the UTF-16 units of a text are behind it, so many; behind a word's number the text of the
+ * word; or a writer has begun, who knows of no number.
+ */
+const OTHER = { text: 0, named: 1, begins: 2 } as const;
+const MOST_BYTES = 8;
+/** A number from here on is large. One that is no further from the one before is told as a distance. */
+const LARGE = 2 ** 24;
+const FAR = 2 ** 26;
 /** So many words have numbers at a time: all that were ever seen would fill the memory of both sides. */
 const MOST_WORDS = 4096;
 
@@ -38,13 +45,17 @@ const PIECE_OF_TEXT = 2 ** 18;
 export class RecordingRing implements LineWriter {
   readonly #words: Int32Array;
   readonly #data: Float64Array;
-  readonly #cells: Float64Array;
-  readonly #units: Uint16Array;
+  readonly #bytes: Uint8Array;
   readonly #mask: number;
-  /** The next cell that is written, or taken; where the line that is not complete begins. */
+  /** The next byte that is written, or taken; where the line that is not complete begins. */
   #at: number;
   #begun: number;
-  /** For so many cells there is room, as far as was looked; whether there was for all of the line. */
+  /** The last number that was large, and what it was when the line began that is not complete. */
+  #large = 0;
+  #largeBefore = 0;
+  /** Nothing of this writer's is in the ring. */
+  #isNew = true;
+  /** For so many bytes there is room, as far as was looked; whether there was for all of the line. */
   #room = 0;
   #hasRoom = true;
   readonly #quarter: number;
@@ -61,10 +72,9 @@ export class RecordingRing implements LineWriter {
   constructor(memory: Uint8Array) {
     this.#words = new Int32Array(memory.buffer, memory.byteOffset, RING_HEADER / 4);
     this.#data = new Float64Array(memory.buffer, memory.byteOffset + DATA_AT, 1);
-    this.#cells = new Float64Array(memory.buffer, memory.byteOffset + RING_HEADER, (memory.length - RING_HEADER) / 8);
-    this.#units = new Uint16Array(memory.buffer, memory.byteOffset + RING_HEADER, this.#cells.length * UNITS_OF_A_CELL);
-    this.#mask = this.#cells.length - 1;
-    this.#quarter = this.#cells.length / 4;
+    this.#bytes = memory.subarray(RING_HEADER);
+    this.#mask = this.#bytes.length - 1;
+    this.#quarter = this.#bytes.length / 4;
     this.#at = Atomics.load(this.#words, HEAD) >>> 0;
     this.#begun = this.#at;
   }
@@ -91,7 +101,7 @@ export class RecordingRing implements LineWriter {
     this.#data[0] = bytes;
   }
 
-  /** Cells of lines that were not taken, of some millions. */
+  /** Bytes of lines that were not taken. */
   get used(): number {
     return (Atomics.load(this.#words, HEAD) - Atomics.load(this.#words, TAIL)) >>> 0;
   }
@@ -99,15 +109,23 @@ export class RecordingRing implements LineWriter {
   /** The numbers of its gaps are to be written next. */
   word(word: Word): void {
     if (word.numberedBy !== this.#numbers) this.#name(word);
-    this.#put(-(KINDS * word.number + CELL.word));
+    this.#put(word.number * 4 + TAG.word);
   }
 
   number(value: number): void {
-    this.#put(value);
+    if (value < LARGE) {
+      this.#put(value * 4 + TAG.number);
+      return;
+    }
+    const distance = value - this.#large;
+    this.#large = value;
+    if (distance >= 0 && distance < FAR) this.#put(distance * 8 + TAG.distance);
+    else if (distance < 0 && distance > -FAR) this.#put(-distance * 8 - 4 + TAG.distance);
+    else this.#put(value * 4 + TAG.number);
   }
 
   text(text: string): void {
-    this.#put(-(KINDS * text.length + CELL.text));
+    this.#put(otherOf(OTHER.text, text.length));
     this.#putUnits(text);
   }
 
@@ -116,43 +134,64 @@ export class RecordingRing implements LineWriter {
     word.number = this.#numbered;
     this.#numbered += 1;
     this.#named.push(word);
-    this.#put(-(KINDS * word.text.length + CELL.named));
+    this.#put(otherOf(OTHER.named, word.text.length));
     this.#put(word.number);
     this.#putUnits(word.text);
   }
 
-  #put(cell: number): void {
-    if (this.#room === 0 && !this.#findRoom(1)) return;
-    this.#cells[this.#at & this.#mask] = cell;
-    this.#at += 1;
-    this.#room -= 1;
+  /** A varint: a whole number from 0 to 2^55, if it is one of those that have a float64. */
+  #put(value: number): void {
+    if (this.#room < MOST_BYTES && !this.#findRoom(MOST_BYTES)) return;
+    const [bytes, mask] = [this.#bytes, this.#mask];
+    let at = this.#at;
+    let large = value;
+    for (; large >= 2 ** 28; at += 1) {
+      bytes[at & mask] = (large & 0x7f) | 0x80;
+      large = Math.floor(large / 128);
+    }
+    let left = large | 0; // integers from here on, which take less time
+    for (; left > 0x7f; at += 1) {
+      bytes[at & mask] = (left & 0x7f) | 0x80;
+      left >>= 7;
+    }
+    bytes[at & mask] = left;
+    at += 1;
+    this.#room -= at - this.#at;
+    this.#at = at;
   }
 
   #putUnits(text: string): void {
-    const cells = cellsOf(text.length);
-    if (this.#room < cells && !this.#findRoom(cells)) return;
-    const mask = this.#units.length - 1;
-    let unit = (this.#at & this.#mask) * UNITS_OF_A_CELL;
+    const length = 2 * text.length;
+    if (this.#room < length && !this.#findRoom(length)) return;
+    let at = this.#at;
     for (let n = 0; n < text.length; n += 1) {
-      this.#units[unit] = text.charCodeAt(n);
-      unit = (unit + 1) & mask;
+      const unit = text.charCodeAt(n);
+      this.#bytes[at & this.#mask] = unit;
+      this.#bytes[(at + 1) & this.#mask] = unit >> 8;
+      at += 2;
     }
-    this.#at += cells;
-    this.#room -= cells;
+    this.#room -= length;
+    this.#at = at;
   }
 
-  /** Looks what was taken meanwhile: at least once in a quarter of the ring. */
-  #findRoom(cells: number): boolean {
-    const room = this.#cells.length - this.used - (this.#at - this.#begun);
-    this.#room = Math.min(room, Math.max(cells, this.#quarter));
+  /** Looks what was taken meanwhile: before the first line, and at least once in a quarter of the ring. */
+  #findRoom(bytes: number): boolean {
+    const room = this.#bytes.length - this.used - (this.#at - this.#begun);
+    this.#room = Math.min(room, Math.max(bytes + 1, this.#quarter));
     this.#mayBeFilling = true;
-    if (room < cells) this.#hasRoom = false;
+    if (room < bytes + 1) this.#hasRoom = false;
+    else if (this.#isNew && this.#at === this.#begun) {
+      this.#bytes[this.#at & this.#mask] = otherOf(OTHER.begins, 0);
+      this.#at += 1;
+      this.#room -= 1;
+    }
     return this.#hasRoom;
   }
 
   /** There is to be no such line. */
   discard(): void {
     for (const word of this.#named) word.numberedBy = undefined; // nobody was told
+    this.#large = this.#largeBefore;
     this.#room = 0;
     this.#begin(this.#begun);
   }
@@ -164,6 +203,8 @@ export class RecordingRing implements LineWriter {
       return false;
     }
     Atomics.store(this.#words, HEAD, this.#at | 0); // last: now it counts
+    this.#isNew = false;
+    this.#largeBefore = this.#large;
     this.#begin(this.#at >>> 0);
     return true;
   }
@@ -206,47 +247,67 @@ export class RecordingRing implements LineWriter {
   }
 
   #takePart(to: TextBytes): void {
-    const cell = this.#takeCell();
-    if (cell >= 0) {
-      to.number(cell);
-      return;
-    }
-    const count = Math.floor(-cell / KINDS);
-    switch (-cell % KINDS) {
-      case CELL.word: {
-        const text = this.#texts[count];
-        if (text === undefined) throw new RangeError(`no word ${count} has come before`);
-        for (let gap = 0; gap < text.gaps; gap += 1) text.set(gap, this.#takeCell());
-        text.addTo(to);
-        return;
-      }
-      case CELL.named: {
-        const number = this.#takeCell(); // the word itself comes behind
+    const part = this.#takeVarint();
+    const tag = part & 3;
+    if (tag === TAG.word) this.#takeWord((part - tag) / 4, to);
+    else if (tag === TAG.other) this.#takeOther((part - tag) / 4, to);
+    else to.number(this.#numberIn(part));
+  }
+
+  /** A word, with the numbers behind it in its gaps. */
+  #takeWord(number: number, to: TextBytes): void {
+    const text = this.#texts[number];
+    if (text === undefined) throw new RangeError(`no word ${number} has come before`);
+    for (let gap = 0; gap < text.gaps; gap += 1) text.set(gap, this.#numberIn(this.#takeVarint()));
+    text.addTo(to);
+  }
+
+  #takeOther(part: number, to: TextBytes): void {
+    const count = Math.floor(part / 4);
+    switch (part & 3) {
+      case OTHER.named: {
+        const number = this.#takeVarint(); // the word itself comes behind
         const pieces = this.#takeUnits(count).split(GAP);
         this.#texts[number] = new GappedText(pieces.map((piece) => Buffer.from(piece)));
         return;
       }
+      case OTHER.begins:
+        this.#large = 0;
+        return;
       default:
         to.add(Buffer.from(this.#takeUnits(count)));
     }
   }
 
+  #numberIn(part: number): number {
+    if ((part & 3) === TAG.number && part < 4 * LARGE) return part / 4;
+    if ((part & 3) === TAG.number) this.#large = part / 4;
+    else if ((part & 4) === 0) this.#large += (part - TAG.distance) / 8;
+    else this.#large -= (part - TAG.distance + 4) / 8;
+    return this.#large;
+  }
+
   #takeUnits(count: number): string {
     const units = new Uint16Array(count);
-    const mask = this.#units.length - 1;
-    let unit = (this.#at & this.#mask) * UNITS_OF_A_CELL;
-    for (let n = 0; n < count; n += 1) {
-      units[n] = this.#units[unit] ?? 0;
-      unit = (unit + 1) & mask;
-    }
-    this.#at += cellsOf(count);
+    for (let n = 0; n < count; n += 1) units[n] = this.#takeByte() + this.#takeByte() * 256;
     return Buffer.from(units.buffer).toString('utf16le');
   }
 
-  #takeCell(): number {
-    const cell = this.#cells[this.#at & this.#mask] ?? 0;
+  #takeVarint(): number {
+    let byte = this.#takeByte();
+    if (byte < 0x80) return byte;
+    let value = byte & 0x7f;
+    for (let scale = 2 ** 7; byte >= 0x80 && scale < 2 ** 63; scale *= 128) {
+      byte = this.#takeByte();
+      value += (byte & 0x7f) * scale;
+    }
+    return value;
+  }
+
+  #takeByte(): number {
+    const byte = this.#bytes[this.#at & this.#mask] ?? 0;
     this.#at += 1;
-    return cell;
+    return byte;
   }
 
   /** Whoever takes the lines waits to be woken from now on, by the first line; or, if it dozes, once a quarter of the ring is lines. */
@@ -273,6 +334,6 @@ export class RecordingRing implements LineWriter {
   }
 }
 
-function cellsOf(units: number): number {
-  return Math.ceil(units / UNITS_OF_A_CELL);
+function otherOf(kind: number, count: number): number {
+  return (count * 4 + kind) * 4 + TAG.other;
 }

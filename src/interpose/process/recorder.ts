@@ -16,7 +16,7 @@ const PAUSE = 20;
  * scheduler, and the VMM and its supervisor, who wake each other, come apart.
  */
 const LONG_PAUSE = 500;
-/** More cells of lines than that in a millisecond are such a VMM's: a call every 30 microseconds. */
+/** More bytes of lines than that in a millisecond are such a VMM's: a call every 40 microseconds, of the shortest lines. */
 const BUSY = 200;
 /** So long whoever reads may take for the last lines, in milliseconds. */
 const PATIENCE = 2000;

@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { RecordingRing, RING } from '../../../src/interpose/memory/recording-ring.ts';
 import { GAP, Word, type LineWriter } from '../../../src/recording/line-writer.ts';
 
-/** A ring for so many cells of lines, and another process's view of the same memory. */
-function rings(cells = 16): [RecordingRing, RecordingRing] {
-  const memory = new Uint8Array(64 + 8 * cells);
+/** A ring for so many bytes of lines, and another process's view of the same memory. */
+function rings(bytes = 128): [RecordingRing, RecordingRing] {
+  const memory = new Uint8Array(64 + bytes);
   return [new RecordingRing(memory), new RecordingRing(memory)];
 }
 
@@ -23,7 +23,20 @@ const words = { '{"kind":': new Word('{"kind":'), '}': new Word('}'), é: new Wo
 const part = fc.oneof(
   fc.constantFrom('{"kind":', '}', 'é', '').map((word) => words[word]),
   fc.maxSafeNat(),
-  fc.constantFrom(0, 9, 10, 999_999_999, 10 ** 9, 10 ** 9 + 1, 2 ** 32, 10 ** 12, Number.MAX_SAFE_INTEGER),
+  fc.nat(2 ** 28).map((time) => 2 ** 40 + time),
+  fc.constantFrom(
+    0,
+    9,
+    10,
+    999_999_999,
+    10 ** 9,
+    10 ** 9 + 1,
+    2 ** 24 - 1,
+    2 ** 24,
+    2 ** 32,
+    10 ** 12,
+    Number.MAX_SAFE_INTEGER,
+  ),
   fc.string({ unit: 'grapheme', maxLength: 9 }).filter((text) => !text.includes(GAP)),
   fc.tuple(fc.maxSafeNat(), fc.maxSafeNat()),
 );
@@ -77,7 +90,7 @@ describe('RecordingRing', () => {
 
   it('takes a long text', () => {
     const text = 'long '.repeat(20_000);
-    const [writer, reader] = rings(2 ** 17);
+    const [writer, reader] = rings(2 ** 20);
     expect(append(writer, text)).toBe(true);
     expect(takeAll(reader)).toBe(text);
   });
@@ -105,18 +118,54 @@ describe('RecordingRing', () => {
     expect(takeAll(reader)).toBe('x'.repeat(60));
   });
 
-  it('has room for as many cells as it has', () => {
+  it('has room for as many bytes as it has, but for the longest number', () => {
     const [writer, reader] = rings();
     for (let n = 0; n < 100; n += 1) {
-      for (let cell = 0; cell < 16; cell += 1) writer.number(cell);
-      expect(writer.commit()).toBe(true);
-      writer.number(1);
-      expect(writer.commit()).toBe(false);
-      expect(takeAll(reader)).toBe('0123456789101112131415');
+      let lines = 0;
+      for (; writer.number(7), writer.commit(); lines += 1) expect(lines).toBeLessThan(128);
+      expect(lines).toBeGreaterThan(128 - 10);
+      expect(takeAll(reader)).toBe('7'.repeat(lines));
     }
   });
 
-  it('needs a cell only for a word that has been before', () => {
+  it('needs a byte or two for a time behind another one, whichever of them is the later', () => {
+    const [writer, reader] = rings(2 ** 10);
+    const times = Array.from({ length: 200 }, (_, n) => 81_234_567_890 + (n % 3 === 0 ? -n : 7 * n));
+    for (const time of times) {
+      writer.number(time);
+      expect(writer.commit()).toBe(true);
+    }
+    expect(reader.used).toBeLessThan(2 * times.length + 10);
+    expect(takeAll(reader)).toBe(times.join(''));
+  });
+
+  it('knows how far numbers are apart though a line between them is not to be', () => {
+    const [writer, reader] = rings();
+    const far = 2 ** 40;
+    for (const number of [far, far + 1]) {
+      writer.number(number);
+      writer.commit();
+      writer.number(2 * far);
+      writer.discard();
+    }
+    expect(takeAll(reader)).toBe(`${far}${far + 1}`);
+  });
+
+  it('takes the numbers of a successor, who knows none of its predecessor', () => {
+    const memory = new Uint8Array(64 + 1024);
+    const reader = new RecordingRing(memory);
+    const numbers = [2 ** 40, 2 ** 40 + 5, 9, 2 ** 40 - 5];
+    for (const number of numbers) {
+      const writer = new RecordingRing(memory);
+      for (let n = 0; n < 2; n += 1) {
+        writer.number(number + n);
+        writer.commit();
+      }
+    }
+    expect(takeAll(reader)).toBe(numbers.flatMap((number) => [number, number + 1]).join(''));
+  });
+
+  it('needs a byte only for a word that has been before', () => {
     const [writer, reader] = rings();
     const word = new Word('a word of thirty characters at '); // and with it a line is longer than half of the ring
     const line = (value: number): boolean => {
@@ -145,7 +194,7 @@ describe('RecordingRing', () => {
   });
 
   it('takes lines of more words than it keeps', () => {
-    const [writer, reader] = rings(2 ** 11);
+    const [writer, reader] = rings(2 ** 14);
     const names = Array.from({ length: 5000 }, (_, n) => new Word(`word ${n} `));
     for (let n = 0; n < 10_000; n += 1) {
       writer.word(names[n % 5000] as Word);
@@ -159,7 +208,7 @@ describe('RecordingRing', () => {
   });
 
   it('gives whole lines, some at a time', () => {
-    const [writer, reader] = rings(2 ** 18);
+    const [writer, reader] = rings(2 ** 21);
     const line = `${'x'.repeat(999)}\n`;
     for (let n = 0; n < 800; n += 1) expect(append(writer, line)).toBe(true);
     const pieces: number[] = [];
@@ -196,7 +245,7 @@ describe('RecordingRing', () => {
   });
 
   it('wakes whoever dozes once a quarter of it is lines, and again if they were taken meanwhile', () => {
-    const [writer, reader] = rings(64);
+    const [writer, reader] = rings(512);
     const lines = (count: number): boolean[] =>
       Array.from({ length: count }, () => {
         writer.number(1);
@@ -206,9 +255,9 @@ describe('RecordingRing', () => {
     const wakesAt = (count: number): number => lines(count).indexOf(true);
     reader.doze();
     for (let n = 0; n < 5; n += 1) {
-      const at = wakesAt(40);
-      expect(at).toBeGreaterThanOrEqual(15);
-      expect(at).toBeLessThan(32);
+      const at = wakesAt(300);
+      expect(at).toBeGreaterThanOrEqual(126);
+      expect(at).toBeLessThan(256);
       expect(writer.wakes()).toBe(false);
       reader.take();
       reader.doze();
@@ -221,8 +270,7 @@ describe('RecordingRing', () => {
     new RecordingRing(memory).doze();
     const woken = Array.from({ length: 10 }, () => {
       const writer = new RecordingRing(memory);
-      for (let n = 0; n < 4; n += 1) writer.number(1);
-      writer.commit();
+      append(writer, 'x'.repeat(15)); // 32 bytes, with how long it is, and that a writer begins
       return writer.wakes();
     });
     expect(woken).toEqual(woken.map((_, n) => n === 3));
