@@ -55,8 +55,8 @@ export class RecordingRing implements LineWriter {
   #largeBefore = 0;
   /** Nothing of this writer's is in the ring. */
   #isNew = true;
-  /** For so many bytes there is room, as far as was looked; whether there was for all of the line. */
-  #room = 0;
+  /** Up to there is room, as far as was looked; whether there was for all of the line. */
+  #end: number;
   #hasRoom = true;
   readonly #quarter: number;
   #mayBeFilling = true;
@@ -77,6 +77,7 @@ export class RecordingRing implements LineWriter {
     this.#quarter = this.#bytes.length / 4;
     this.#at = Atomics.load(this.#words, HEAD) >>> 0;
     this.#begun = this.#at;
+    this.#end = this.#at;
   }
 
   get state(): RingState {
@@ -141,7 +142,7 @@ export class RecordingRing implements LineWriter {
 
   /** A varint: a whole number from 0 to 2^55, if it is one of those that have a float64. */
   #put(value: number): void {
-    if (this.#room < MOST_BYTES && !this.#findRoom(MOST_BYTES)) return;
+    if (this.#at + MOST_BYTES > this.#end && !this.#findRoom(MOST_BYTES)) return;
     const [bytes, mask] = [this.#bytes, this.#mask];
     let at = this.#at;
     let large = value;
@@ -155,14 +156,12 @@ export class RecordingRing implements LineWriter {
       left >>= 7;
     }
     bytes[at & mask] = left;
-    at += 1;
-    this.#room -= at - this.#at;
-    this.#at = at;
+    this.#at = at + 1;
   }
 
   #putUnits(text: string): void {
     const length = 2 * text.length;
-    if (this.#room < length && !this.#findRoom(length)) return;
+    if (this.#at + length > this.#end && !this.#findRoom(length)) return;
     let at = this.#at;
     for (let n = 0; n < text.length; n += 1) {
       const unit = text.charCodeAt(n);
@@ -170,20 +169,18 @@ export class RecordingRing implements LineWriter {
       this.#bytes[(at + 1) & this.#mask] = unit >> 8;
       at += 2;
     }
-    this.#room -= length;
     this.#at = at;
   }
 
   /** Looks what was taken meanwhile: before the first line, and at least once in a quarter of the ring. */
   #findRoom(bytes: number): boolean {
     const room = this.#bytes.length - this.used - (this.#at - this.#begun);
-    this.#room = Math.min(room, Math.max(bytes + 1, this.#quarter));
+    this.#end = this.#at + Math.min(room, Math.max(bytes + 1, this.#quarter));
     this.#mayBeFilling = true;
     if (room < bytes + 1) this.#hasRoom = false;
     else if (this.#isNew && this.#at === this.#begun) {
       this.#bytes[this.#at & this.#mask] = otherOf(OTHER.begins, 0);
       this.#at += 1;
-      this.#room -= 1;
     }
     return this.#hasRoom;
   }
@@ -192,7 +189,7 @@ export class RecordingRing implements LineWriter {
   discard(): void {
     for (const word of this.#named) word.numberedBy = undefined; // nobody was told
     this.#large = this.#largeBefore;
-    this.#room = 0;
+    this.#end = this.#begun;
     this.#begin(this.#begun);
   }
 
@@ -210,6 +207,7 @@ export class RecordingRing implements LineWriter {
   }
 
   #begin(at: number): void {
+    if (at < this.#begun) this.#end = at; // it went past 2^32, and is looked where that is
     this.#at = at;
     this.#begun = at;
     this.#hasRoom = true;

@@ -276,6 +276,21 @@ describe('RecordingRing', () => {
     expect(woken).toEqual(woken.map((_, n) => n === 3));
   });
 
+  it('goes on when it has counted to 2^32 bytes, and has no more room then than it has', () => {
+    const memory = new Uint8Array(64 + 128);
+    const [head, tail] = [0, 1];
+    const words = new Int32Array(memory.buffer);
+    words[head] = -200;
+    words[tail] = -200;
+    const [writer, reader] = [new RecordingRing(memory), new RecordingRing(memory)];
+    for (let n = 0; n < 10; n += 1) {
+      const line = 'x'.repeat(40); // of 82 bytes
+      expect([append(writer, line), append(writer, line)]).toEqual([true, false]);
+      expect(takeAll(reader)).toBe(line);
+    }
+    expect(words[head]).toBeGreaterThan(0);
+  });
+
   it('is closed for the first reason that there is', () => {
     const [writer, reader] = rings();
     expect(writer.state).toBe(RING.open);
