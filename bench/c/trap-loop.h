@@ -10,7 +10,8 @@
 
 #include "common.h"
 
-#define TRAP_WARM_UP 2000
+/* By then V8 has compiled what a call takes: a supervisor that records has more of that. */
+#define TRAP_WARM_UP 20000
 
 static inline void trap_calls(int fd, off_t offset, uint64_t count, uint32_t *value) {
     for (uint64_t i = 0; i < count; i++) {

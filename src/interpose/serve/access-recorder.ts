@@ -31,7 +31,7 @@ interface Form {
   readonly word: Word;
   /** What the access was, and the calls on drivers for it. */
   readonly call: DeviceEvent;
-  readonly driver: readonly DriverCalls[] | undefined;
+  readonly driver: readonly DriverCalls[];
 }
 
 /** Who calls and what about. */
@@ -71,6 +71,10 @@ interface Open {
   feature: string | undefined;
   /** What was read or written of a region of the device's own. */
   content: string | undefined;
+  /** The first call on a driver, and the device that it is of: most accesses have no other one. */
+  first: DeviceEvent | undefined;
+  firstOn: string;
+  /** All of them, if there are more. */
   driver: DriverCalls[] | undefined;
   /** What is to be told of few accesses. */
   more: More | undefined;
@@ -230,8 +234,14 @@ export class AccessRecorder {
       this.#driverLine(device, event);
       return;
     }
-    if (open.driver === undefined) open.driver = [{ device, first: event, times: 1 }];
-    else if (!addDriverCall(open.driver, device, event)) moreOf(open).omitted += 1;
+    const { first, firstOn } = open;
+    if (first === undefined) {
+      open.first = event;
+      open.firstOn = device;
+      return;
+    }
+    const driver = (open.driver ??= [{ device: firstOn, first, times: 1 }]);
+    if (!addDriverCall(driver, device, event)) moreOf(open).omitted += 1;
   }
 
   opened(device: string, protocol: Protocol, tid: number): void {
@@ -260,7 +270,7 @@ export class AccessRecorder {
     const { call: seen, more } = open;
     if (more !== undefined && more.retries > 0) this.#waiting.delete(call.id);
     if (value === CONTINUE) {
-      for (const { device, first } of open.driver ?? []) this.#driverLine(device, first); // of a device that was looked at and left alone
+      for (const { device, first } of driverOf(open)) this.#driverLine(device, first); // of a device that was looked at and left alone
       return;
     }
     if (more?.out !== undefined) this.#look(more, more.out);
@@ -284,22 +294,20 @@ export class AccessRecorder {
     ring.number(us);
     writeNumbers(ring, seen);
     ring.number(value);
-    if (open.driver === undefined) return;
-    for (const { first } of open.driver) {
-      ring.number(first.time);
-      writeNumbers(ring, first);
-    }
+    const { driver, first: only } = open;
+    if (driver !== undefined) for (const { first } of driver) writeDriverNumbers(ring, first);
+    else if (only !== undefined) writeDriverNumbers(ring, only);
   }
 
   /** The form of a line; `undefined` if it has none, as it is like few others. */
   #formOf(open: Open, seen: DeviceEvent, call: Call): Form | undefined {
     const { forms } = this.#placeOf(call.tid, open.subject);
-    const { driver } = open;
     for (let n = 0; n < forms.length; n += 1) {
       const form = forms[n];
-      if (form !== undefined && isLike(form.call, seen) && areLike(form.driver, driver)) return form;
+      if (form !== undefined && isLike(form.call, seen) && areLike(form.driver, open)) return form;
     }
-    if (forms.length === MAX_FORMS || !isLike(seen, seen) || !areLike(driver, driver)) return undefined;
+    const driver = driverOf(open);
+    if (forms.length === MAX_FORMS || !isLike(seen, seen) || !areLike(driver, open)) return undefined;
     const text = new TextWithGaps();
     this.#writeAccess(text, open, call, { us: 0, value: 0, error: 0 });
     const form = { word: new Word(text.written), call: seen, driver };
@@ -308,7 +316,8 @@ export class AccessRecorder {
   }
 
   #writeAccess(to: LineWriter, open: Open, call: Call, answer: Answer): void {
-    const { begin, subject, again, driver, more } = open;
+    const { begin, subject, again, more } = open;
+    const driver = driverOf(open);
     to.word(WORD.access);
     to.number(begin);
     to.word(WORD.us);
@@ -322,7 +331,7 @@ export class AccessRecorder {
     if (more?.data !== undefined) to.text(dataText(more.data));
     if (more !== undefined && more.retries > 0) to.text(`,"retries":${more.retries}`);
     if (again) to.word(WORD.again);
-    if (driver !== undefined) this.#writeDriver(to, driver, subject);
+    if (driver.length > 0) this.#writeDriver(to, driver, subject);
     if (more !== undefined && more.omitted > 0) to.text(`,"driverOmitted":${more.omitted}`);
     to.word(WORD.endOfLine);
   }
@@ -467,6 +476,8 @@ function newAccess(begin: number, again: boolean): Open {
     call: undefined,
     feature: undefined,
     content: undefined,
+    first: undefined,
+    firstOn: '',
     driver: undefined,
     more: undefined,
   };
@@ -519,9 +530,22 @@ function errnoText(error: number): string {
   return errnoName(-error) ?? 'EIO';
 }
 
-/** Whether a line with these calls on drivers has the form of one with others. To be repeated is no form. */
-function areLike(form: readonly DriverCalls[] | undefined, driver: readonly DriverCalls[] | undefined): boolean {
-  if (form === undefined || driver === undefined) return form === driver;
+function driverOf({ driver, first, firstOn }: Open): readonly DriverCalls[] {
+  return driver ?? (first === undefined ? [] : [{ device: firstOn, first, times: 1 }]);
+}
+
+function writeDriverNumbers(ring: RecordingRing, event: DeviceEvent): void {
+  ring.number(event.time);
+  writeNumbers(ring, event);
+}
+
+/** Whether the line of an access has the form of one with these calls on drivers. To be repeated is no form. */
+function areLike(form: readonly DriverCalls[], { driver, first, firstOn }: Open): boolean {
+  if (driver === undefined) {
+    if (first === undefined) return form.length === 0;
+    const only = form[0];
+    return only?.device === firstOn && form.length === 1 && isLike(only.first, first);
+  }
   if (form.length !== driver.length) return false;
   for (let n = 0; n < form.length; n += 1) {
     const [a, b] = [form[n], driver[n]];
