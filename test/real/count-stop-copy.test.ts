@@ -10,7 +10,7 @@ import {
 import { imprint, mismatches, type Imprint } from '../../tools/vmm/imprint.ts';
 import { expectDevice, startPair, type Pair } from '../../tools/vmm/pair.ts';
 import { quitAndReport } from '../../tools/vmm/shim.ts';
-import { AT_ONCE, HARDLY, LOOKS, looksOf, waitForLooks } from '../../tools/vmm/switchover.ts';
+import { AT_ONCE, HARDLY, LOOKS, looksOf, waitForLooks, withoutTimer } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemu } from './requirements.ts';
 import { patient } from '../support/patience.ts';
@@ -59,12 +59,14 @@ describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', ()
       expect(await source.status()).toBe('running');
       await source.waitForTicks();
       const mark = await imprint(source);
+      const again = await withoutTimer(source);
       await waitForLooks(source, info);
       expect(await queryMigration(source)).toMatchObject({ status: 'active' });
 
       // the bandwidth that QEMU measures is what it sends, next to nothing now: even 10 s were not enough
       await setParameters(source, AT_ONCE);
       await waitForMigration(source, 'completed');
+      await again(pair.destination);
       await expectArrived(pair, mark);
     },
   );
@@ -89,11 +91,13 @@ describeWithQemu('what QEMU 7.2 knows of a v2 device before it stops the VM', ()
     const { source, destination } = pair;
     const mark = await imprint(source);
     await begin(pair);
+    const again = await withoutTimer(source);
     await waitForLooks(source);
     await source.stop();
     await waitForMigration(source, 'completed');
     await destination.waitForStatus('paused');
     await destination.cont();
+    await again(destination);
     await expectArrived(pair, mark);
   });
 });

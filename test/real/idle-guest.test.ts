@@ -4,7 +4,7 @@ import { vfioStates } from '../../tools/vmm/events.ts';
 import { imprint } from '../../tools/vmm/imprint.ts';
 import { expectDevice, startPair, type Pair } from '../../tools/vmm/pair.ts';
 import type { DeviceOptions, ShimOptions } from '../../tools/vmm/shim.ts';
-import { LONGEST_DOWNTIME, waitForLooks } from '../../tools/vmm/switchover.ts';
+import { LONGEST_DOWNTIME, waitForLooks, withoutTimer } from '../../tools/vmm/switchover.ts';
 import { useTestBed } from './bed.ts';
 import { describeWithQemus } from './requirements.ts';
 import { patient } from '../support/patience.ts';
@@ -46,12 +46,14 @@ describeWithQemus(['10.0'], 'QEMU 10.0 whose guest is idle, with QEMU’s own li
     expect(info).toMatchObject({ status: 'active', ram: { remaining: 0 } });
     expect(await source.status()).toBe('running');
     const mark = await imprint(source);
+    const again = await withoutTimer(source);
     const later = await waitForLooks(source, info);
     expect(later.status).toBe('active');
     expect(vfioStates(source)).toEqual(['pre-copy']);
 
     await setParameters(source, { [parameter]: value });
     await waitForMigration(source, 'completed');
+    await again(pair.destination);
     const { from } = await expectDevice(pair, mark);
     expect(from.bytesOut).toBeGreaterThan(SIZE);
   });
