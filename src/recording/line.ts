@@ -31,7 +31,8 @@ export function writeCall(to: LineWriter, event: DeviceEvent): void {
   if (event.errno !== undefined) writeWord(to, 'errno', event.errno);
 }
 
-type RegisterEvent = Extract<DeviceEvent, { call: 'register' }>;
+type EventOf<C extends DeviceEvent['call']> = Extract<DeviceEvent, { call: C }>;
+type RegisterEvent = EventOf<'register'>;
 
 /** Words that differ in one text, of which there are few. */
 class Words {
@@ -165,8 +166,6 @@ function isLikeAccess(a: RegisterEvent, b: RegisterEvent): boolean {
   if (a.errno !== undefined || b.errno !== undefined) return false;
   return a.register !== 'device_state' || a.value === b.value;
 }
-
-type EventOf<C extends DeviceEvent['call']> = Extract<DeviceEvent, { call: C }>;
 
 function isLikeQuestion(a: EventOf<'get-state'>, b: EventOf<'get-state'>): boolean {
   return a.state === b.state && a.errno === undefined && b.errno === undefined;

@@ -193,6 +193,22 @@ describe('RecordingRing', () => {
     expect(takeAll(reader)).toBe('a7b7a7b7c7b7');
   });
 
+  it('takes the lines of two writers of one process, each into a ring of its own, of the same words', () => {
+    const pairs = [rings(1024), rings(1024)];
+    const [a, b] = [new Word('a'), new Word('b')];
+    const got = ['', ''];
+    for (let n = 0; n < 60; n += 1) {
+      for (const [which, [writer, reader]] of pairs.entries()) {
+        for (const word of n % 3 === 0 ? [a] : [b, a]) writer.word(word);
+        if (n % 4 === 0) writer.discard();
+        expect(writer.commit()).toBe(true);
+        got[which] += takeAll(reader);
+      }
+    }
+    const lines = Array.from({ length: 60 }, (_, n) => (n % 4 === 0 ? '' : n % 3 === 0 ? 'a' : 'ba'));
+    expect(got).toEqual([lines.join(''), lines.join('')]);
+  });
+
   it('takes lines of more words than it keeps', () => {
     const [writer, reader] = rings(2 ** 14);
     const names = Array.from({ length: 5000 }, (_, n) => new Word(`word ${n} `));
