@@ -1,3 +1,5 @@
+import { smallBytes } from './small-bytes.ts';
+
 /**
  * One declaration per C struct: name, size, and for each field its kind and byte offset. Everything else (decoding,
  * encoding, live views, types) follows from it. All fields are little endian, as on every machine VFIO migration runs on.
@@ -99,7 +101,7 @@ export function struct<const F extends Fields>(name: string, size: number, field
       for (const { key, offset, get } of entries) values[key] = get(memory, offset);
       return values as Values<F>;
     },
-    encode(values, into = new Uint8Array(size), at = 0) {
+    encode(values, into = smallBytes(size), at = 0) {
       const memory = memoryOf(into, at);
       into.fill(0, at, at + size);
       for (const { key, offset, set } of entries) {

@@ -281,14 +281,22 @@ describe('a link', () => {
   });
 
   it('attends to what is beside before it takes the reply that it waits for', () => {
-    const { connection, other } = pair();
+    const [{ connection, other }, beside] = [pair(), pair()];
     const link = new Link(connection, () => {});
-    let attended = 0;
-    link.beside = () => [{ connections: [], attend: () => (attended += 1) < 0 }];
-    other.send({ id: 0, command: 9, isReply: true, noReply: false, errno: undefined }, hex('02'));
-    expect([link.request(request), attended]).toEqual([hex('02'), 1]);
-    connection.close();
-    other.close();
+    const came: unknown[] = [];
+    const attend = (): boolean => {
+      const message = beside.connection.receive();
+      if (message !== undefined) came.push(message.command);
+      return message !== undefined;
+    };
+    link.beside = () => [{ connections: [beside.connection], attend }];
+    const message = { isReply: false, noReply: false, errno: undefined };
+    beside.other.send({ ...message, id: 7, command: 10 }, hex(''));
+    other.send({ ...message, id: 0, command: 9, isReply: true }, hex('02'));
+    link.send(request, ({ body }) => came.push(body));
+    link.drain();
+    expect(came).toEqual([10, hex('02')]);
+    for (const each of [connection, other, beside.connection, beside.other]) each.close();
   });
 
   it('ends with a reply that is late, for longer than it could not come', () => {

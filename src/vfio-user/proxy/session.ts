@@ -41,8 +41,9 @@ import {
   accessIn,
   accessReply,
   answerAccess,
-  REGION_ACCESSES,
+  answerOne,
   writesIn,
+  type RegionAccess,
   type RegionMemory,
 } from '../server/region-access.ts';
 import { closeFds, type Message } from '../wire/message.ts';
@@ -56,7 +57,7 @@ import { MappedRanges } from './mapped-ranges.ts';
 import { translate, type ForwardObserver, type Translation, type TranslationOptions } from './translation.ts';
 
 const NOTHING = new Uint8Array(0);
-const DATA_SIZE_AT = BigInt(vfio_device_migration_info.fields.data_size[1]);
+const [, DATA_SIZE_AT] = vfio_device_migration_info.fields.data_size;
 
 /** The reply to a command. `data`: the end of its body, if that lies elsewhere. */
 interface Answered {
@@ -116,9 +117,10 @@ export class ProxySession implements RegionMemory {
   }
 
   answer(message: Message): void {
-    const at = this.#shownAt(message);
+    const access = this.#device === undefined ? undefined : accessOf(message);
+    const at = access?.region === this.#shown ? access?.offset : undefined;
     if (!movesData(message, at)) this.#translation?.somethingElse();
-    const answered = this.#answered(message);
+    const answered = this.#answered(message, access);
     if (answered !== undefined) {
       this.#client.reply(message, answered.body, answered.fds, answered.data);
       if (message.command === VFIO_USER_MIG_DATA_READ) this.#ahead(() => this.#translation?.readAhead());
@@ -145,18 +147,11 @@ export class ProxySession implements RegionMemory {
     }
   }
 
-  /** Where in the region that is shown a command reads or writes; `undefined` if it does not. */
-  #shownAt({ command, body }: Message): bigint | undefined {
-    const isAccess = command === VFIO_USER_REGION_READ || command === VFIO_USER_REGION_WRITE;
-    if (!isAccess || body.length < vfio_user_region_access.size) return undefined;
-    const { region, offset } = vfio_user_region_access.decode(body);
-    return region === this.#shown ? offset : undefined;
-  }
-
   /** What the proxy answers itself; `undefined` if the command is the server's. */
-  #answered(message: Message): Answered | undefined {
+  #answered(message: Message, access: RegionAccess | undefined): Answered | undefined {
     const { command, body } = message;
     if (this.#device === undefined) return undefined;
+    if (access !== undefined) return this.#access(message, access);
     switch (command) {
       case VFIO_USER_DEVICE_GET_INFO:
         return this.#info(message);
@@ -169,8 +164,10 @@ export class ProxySession implements RegionMemory {
         return this.#dirty && { body: this.#dirty.answer(body) };
       case VFIO_USER_DEVICE_RESET:
         return this.#reset();
+      case VFIO_USER_REGION_WRITE_MULTI:
+        return this.#writes(message);
       default:
-        return REGION_ACCESSES.has(command) ? this.#access(message) : this.#migration(message);
+        return this.#migration(message);
     }
   }
 
@@ -230,13 +227,13 @@ export class ProxySession implements RegionMemory {
     return { body: NOTHING };
   }
 
-  #access(message: Message): Answered | undefined {
+  #writes(message: Message): Answered | undefined {
+    const isPlain = writesIn(message.body).every(({ region }) => region !== this.#shown && region !== this.#own);
+    return isPlain ? undefined : { body: answerAccess(message, this, MAX_BODY) };
+  }
+
+  #access(message: Message, access: RegionAccess): Answered | undefined {
     const { command, body } = message;
-    if (command === VFIO_USER_REGION_WRITE_MULTI) {
-      const isPlain = writesIn(body).every(({ region }) => region !== this.#shown && region !== this.#own);
-      return isPlain ? undefined : { body: answerAccess(message, this, MAX_BODY) };
-    }
-    const access = accessIn(message, MAX_BODY);
     const { region, offset } = access;
     if (region === this.#shown) {
       this.#isTranslating = true;
@@ -244,7 +241,7 @@ export class ProxySession implements RegionMemory {
       const isRead = command === VFIO_USER_REGION_READ && access.count > 0;
       const data = shown && isRead ? bufferIn(shown, offset, access.count) : undefined;
       if (data !== undefined) return { body: accessReply(access), data }; // it is sent from where it lies
-      return { body: answerAccess(message, this, MAX_BODY) };
+      return { body: answerOne(access, message, this) };
     }
     if (region !== this.#own) return undefined;
     if (this.#hidesOwn) throw refuse('EINVAL', `region ${region}: is not shown`);
@@ -319,8 +316,15 @@ export class ProxySession implements RegionMemory {
 }
 
 /** MIG_DATA_READ and MIG_DATA_WRITE, and accesses to the region that is shown, of all but device_state. `at`: where there. */
-function movesData({ command }: Message, at: bigint | undefined): boolean {
-  return command === VFIO_USER_MIG_DATA_READ || command === VFIO_USER_MIG_DATA_WRITE || (at !== undefined && at >= 8n);
+function movesData({ command }: Message, at: number | undefined): boolean {
+  return command === VFIO_USER_MIG_DATA_READ || command === VFIO_USER_MIG_DATA_WRITE || (at !== undefined && at >= 8);
+}
+
+/** What a REGION_READ or REGION_WRITE is about; `undefined` of any other command. Throws `EINVAL` for one that is about no bytes of a region. */
+function accessOf(message: Message): RegionAccess | undefined {
+  const { command } = message;
+  const isAccess = command === VFIO_USER_REGION_READ || command === VFIO_USER_REGION_WRITE;
+  return isAccess ? accessIn(message, MAX_BODY) : undefined;
 }
 
 const RESTING: ReadonlySet<string> = new Set(['RUNNING', 'STOP']);

@@ -1,3 +1,4 @@
+import { smallBytes } from '../../abi/small-bytes.ts';
 import { MAX_BODY } from '../wire/connection.ts';
 import type { Fields, Struct, Values } from '../../abi/struct.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -14,7 +15,7 @@ let kept: Uint8Array | undefined;
 
 /** Memory for the body of a reply, which is sent before the next is made: whatever it has in it is the last one's. */
 export function replyBody(length: number): Uint8Array {
-  if (length < WORTH_KEEPING || length > MAX_BODY) return new Uint8Array(length);
+  if (length < WORTH_KEEPING || length > MAX_BODY) return smallBytes(length);
   kept ??= new Uint8Array(MAX_BODY);
   return kept.subarray(0, length);
 }

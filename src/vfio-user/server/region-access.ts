@@ -68,13 +68,16 @@ function offsetOf(offset: bigint, region: number): number {
 
 /** Carries an access out: the reply's body. */
 export function answerAccess(message: Message, memory: RegionMemory, limit: number): Uint8Array {
-  const { command, body } = message;
-  if (command === VFIO_USER_REGION_WRITE_MULTI) {
-    const writes = writesIn(body);
+  if (message.command === VFIO_USER_REGION_WRITE_MULTI) {
+    const writes = writesIn(message.body);
     for (const { region, offset, data } of writes) memory.writeRegion(region, offset, data);
     return vfio_user_write_multi.encode({ wr_cnt: BigInt(writes.length) });
   }
-  const access = accessIn(message, limit);
+  return answerOne(accessIn(message, limit), message, memory);
+}
+
+/** As answerAccess(), of what accessIn() has found. */
+export function answerOne(access: RegionAccess, { command, body }: Message, memory: RegionMemory): Uint8Array {
   if (command === VFIO_USER_REGION_WRITE) {
     if (access.count > 0) memory.writeRegion(access.region, access.offset, body.subarray(HEAD));
     return accessReply(access);

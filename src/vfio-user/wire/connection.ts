@@ -1,5 +1,6 @@
 import { POLLERR, POLLHUP, POLLIN, POLLOUT } from '../../abi/fcntl.ts';
 import { errnoNumber } from '../../abi/errno.ts';
+import { smallBytes } from '../../abi/small-bytes.ts';
 import type { ErrnoName } from '../../abi/errno.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
@@ -144,7 +145,7 @@ export class Connection {
   /** Memory that was used before costs no pages of the kernel's. */
   #bodyOf(length: number): Uint8Array<ArrayBuffer> {
     const spare = this.#spare;
-    if (length < WORTH_KEEPING || spare === undefined || spare.byteLength < length) return new Uint8Array(length);
+    if (length < WORTH_KEEPING || spare === undefined || spare.byteLength < length) return smallBytes(length);
     this.#spare = undefined;
     return new Uint8Array(spare, 0, length);
   }
