@@ -7,7 +7,7 @@ import { makeRoomToSend, sendPieces } from '../../src/sys/message-socket.ts';
 import { SOCK_STREAM, socketPair } from '../../src/sys/socket.ts';
 import { Connection, MAX_BODY, MAX_FDS } from '../../src/vfio-user/wire/connection.ts';
 import { Link } from '../../src/vfio-user/wire/link.ts';
-import { closeFds, decodeHeader, encodeHeader } from '../../src/vfio-user/wire/message.ts';
+import { closeFds, decodeHeader, encodeHeader, HEADER_SIZE } from '../../src/vfio-user/wire/message.ts';
 import { decodeVersion, encodeVersion } from '../../src/vfio-user/wire/version.ts';
 
 const TIMEOUT = 50;
@@ -297,6 +297,28 @@ describe('a link', () => {
     link.drain();
     expect(came).toEqual([10, hex('02')]);
     for (const each of [connection, other, beside.connection, beside.other]) each.close();
+  });
+
+  it('takes a reply that was in time, however late it looks, whole and in pieces', () => {
+    const { connection, other, raw } = pair();
+    const link = new Link(connection, () => {});
+    const reply = { id: 0, command: 9, isReply: true, noReply: false, errno: undefined };
+    const came: Uint8Array[] = [];
+    for (const cut of [0, 5, HEADER_SIZE, HEADER_SIZE + 1]) {
+      connection.timeout = 60_000;
+      link.send(request, ({ body }) => came.push(body));
+      const whole = Buffer.concat([encodeHeader({ ...reply, id: came.length }, 2), hex('0203')]);
+      if (cut > 0) sendPieces(raw.number, [whole.subarray(0, cut)], []);
+      expect(connection.receive()).toBeUndefined();
+      sendPieces(raw.number, [whole.subarray(cut)], []);
+      connection.timeout = 0; // all time is over
+      link.drain();
+    }
+    expect(came).toEqual(Array.from({ length: 4 }, () => hex('0203')));
+    link.send(request, () => {});
+    expect(() => link.drain()).toThrow('has not answered REGION_READ within 0 s');
+    connection.close();
+    other.close();
   });
 
   it('ends with a reply that is late, for longer than it could not come', () => {

@@ -211,7 +211,8 @@ export class Connection {
 
   /**
    * Waits until there may be something to receive, here or on other connections, and says where. What is said of the others is of a later time: none
-   * of them had anything when something came here, if it says so. Throws `ETIMEDOUT` at `end`, and `ERR_INTERRUPTED` if this process is to end.
+   * of them had anything when something came here, if it says so. Throws `ETIMEDOUT` at `end` if there is nothing here, and `ERR_INTERRUPTED` if
+   * this process is to end.
    */
   waitToReceive(end: number, what: string, others: readonly Connection[] = []): Arrival {
     this.#wait(POLLIN, Math.min(end, this.deadline), what, others);
@@ -223,13 +224,14 @@ export class Connection {
   }
 
   #wait(events: number, end: number, what: string, others: readonly Connection[] = []): void {
-    const left = end - performance.now();
-    if (left <= 0) throw this.timedOut(what);
+    const left = Math.max(0, end - performance.now());
+    if (left === 0 && events === POLLOUT) throw this.timedOut(what);
     this.#poll.set(0, this.fd, events);
     this.#poll.set(1, this.stop?.heeded === true ? this.stop.fd : -1, POLLIN);
     for (const [n, { fd }] of others.entries()) this.#poll.set(OTHERS + n, fd, POLLIN);
     this.#poll.wait(OTHERS + others.length, left);
     if (this.#poll.events(1) !== 0) throw interrupted();
+    if (left === 0 && this.#poll.events(0) === 0) throw this.timedOut(what); // what was in time is taken, however late this looks
     const dead = POLLERR | POLLHUP;
     if (events === POLLOUT && (this.#poll.events(0) & dead) !== 0) {
       throw this.#failure('ECONNRESET', 'has closed the connection');

@@ -146,13 +146,13 @@ export class Link implements Beside {
   /**
    * What the peer has sent beside before it has answered comes first: who waits for the answer gets both in this order. So what is beside is
    * looked at after the answer has come, be it before all of it is received. What was asked just now is not answered yet: nothing is received before
-   * there is something, but of a message that has begun.
+   * there is something.
    */
   #await<T>(name: string, result: () => T | undefined): T {
     const { connection } = this;
     let since = performance.now();
     let isInOrder = false;
-    let mayBeHere = connection.deadline !== Number.POSITIVE_INFINITY;
+    let mayBeHere = false;
     for (let found = result(); ; found = result()) {
       if (found !== undefined) return found;
       const message = mayBeHere ? connection.receive() : undefined;
