@@ -175,7 +175,7 @@ export const vfioUser: Benchmark = {
   name: 'vfio-user',
   about:
     '64 MiB of state through proxy, to a client of the other protocol, against the pairs of either protocol without it',
-  rounds: 7,
+  rounds: 15,
   rows,
   async prepare({ cli }) {
     const directory = mkdtempSync(join(tmpdir(), 'vfio-shim-bench-'));

@@ -69,6 +69,10 @@ export class ProxyService implements RecordableService {
     return this.#server?.isLost === true;
   }
 
+  get isMoving(): boolean {
+    return this.#session?.isMoving === true;
+  }
+
   get others(): readonly Connection[] {
     return this.#server?.connections ?? [];
   }

@@ -87,6 +87,8 @@ export class ProxySession implements RegionMemory {
   readonly #recorder: ForwardObserver | undefined;
   /** The client migrates by what is translated. */
   #isTranslating = false;
+  /** The client's last command moved data. */
+  isMoving = false;
 
   constructor(client: Client, server: Server, options: TranslationOptions) {
     this.#client = client;
@@ -119,7 +121,8 @@ export class ProxySession implements RegionMemory {
   answer(message: Message): void {
     const access = this.#device === undefined ? undefined : accessOf(message);
     const at = access?.region === this.#shown ? access?.offset : undefined;
-    if (!movesData(message, at)) this.#translation?.somethingElse();
+    this.isMoving = movesData(message, at);
+    if (!this.isMoving) this.#translation?.somethingElse();
     const answered = this.#answered(message, access);
     if (answered !== undefined) {
       this.#client.reply(message, answered.body, answered.fds, answered.data);

@@ -1,6 +1,7 @@
 import { POLLIN } from '../../abi/fcntl.ts';
 import { VFIO_USER_VERSION } from '../../abi/vfio-user.ts';
 import { errnoNameOf, ShimError } from '../../error.ts';
+import { AwakeWait } from '../../sys/awake.ts';
 import { makeRoomToSend } from '../../sys/message-socket.ts';
 import { PollSet } from '../../sys/poll.ts';
 import { refuse } from '../../vfio/server/refuse.ts';
@@ -23,6 +24,8 @@ export interface Service {
   /** Something has come on a connection of the service's own. */
   readonly others?: readonly Connection[];
   attend?(client: Client): void;
+  /** The client moves data of a migration, one piece after the other: what it asks next is likely to come at once. */
+  readonly isMoving?: boolean;
   /** There is nobody any more on whose behalf the client is answered. */
   readonly isLost?: boolean;
   /** The client has gone, whatever it was about. */
@@ -60,6 +63,7 @@ class Serving {
   readonly #service: Service;
   readonly #options: ServeOptions;
   readonly #poll = new PollSet(OTHERS + MOST_OTHERS);
+  readonly #awake = new AwakeWait();
   #client: Client | undefined;
   /** By when the client must have said which version it speaks. */
   #greeting = Number.POSITIVE_INFINITY;
@@ -95,6 +99,7 @@ class Serving {
     const deadlines = others.map(({ deadline }) => deadline);
     const until = Math.min(next, this.#greeting, client?.deadline ?? Number.POSITIVE_INFINITY, ...deadlines);
     const left = client?.hasKept === true ? 0 : Math.max(0, until - performance.now());
+    if (left > 0 && this.#service.isMoving === true && this.#awake.wait(this.#poll, OTHERS + others.length)) return;
     this.#poll.wait(OTHERS + others.length, left === Number.POSITIVE_INFINITY ? undefined : left);
   }
 

@@ -53,6 +53,10 @@ export class RecordedService implements Service {
     this.#service.attend?.(client);
   }
 
+  get isMoving(): boolean {
+    return this.#service.isMoving === true;
+  }
+
   get isLost(): boolean {
     return this.#service.isLost === true;
   }

@@ -5,6 +5,7 @@ import type { ErrnoName } from '../../abi/errno.ts';
 import { hasErrno, ShimError } from '../../error.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { failedWith, syscallError } from '../../sys/libc.ts';
+import { AwakeWait } from '../../sys/awake.ts';
 import { receivePieces, sendPieces, type Received } from '../../sys/message-socket.ts';
 import { PollSet } from '../../sys/poll.ts';
 import {
@@ -60,6 +61,7 @@ export class Connection {
   readonly stop: Stop | undefined;
   readonly #fd: OwnedFd;
   readonly #poll = new PollSet(OTHERS + MOST_OTHERS);
+  readonly #awake = new AwakeWait();
   readonly #head = new Uint8Array(HEADER_SIZE);
   readonly #outHead = new Uint8Array(HEADER_SIZE);
   #header: Header | undefined;
@@ -229,7 +231,9 @@ export class Connection {
     this.#poll.set(0, this.fd, events);
     this.#poll.set(1, this.stop?.heeded === true ? this.stop.fd : -1, POLLIN);
     for (const [n, { fd }] of others.entries()) this.#poll.set(OTHERS + n, fd, POLLIN);
-    this.#poll.wait(OTHERS + others.length, left);
+    const count = OTHERS + others.length;
+    const isAwake = events === POLLIN && left > 0 && this.#awake.wait(this.#poll, count);
+    if (!isAwake) this.#poll.wait(count, left);
     if (this.#poll.events(1) !== 0) throw interrupted();
     if (left === 0 && this.#poll.events(0) === 0) throw this.timedOut(what); // what was in time is taken, however late this looks
     const dead = POLLERR | POLLHUP;
