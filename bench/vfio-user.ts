@@ -97,8 +97,8 @@ function save(path: string, { transfer, fromFile }: Way): { readonly bytes: numb
     const registers = new V1RegisterAccess(device.device);
     registers.setDeviceState(V1.PRE_COPY);
     registers.setDeviceState(V1.STOP_COPY);
-    if (fromFile) return timed(() => readFile(port, registers, region));
-    return timed(() => readV1(server, registers, region, transfer));
+    const take = fromFile ? byFile(port, region) : byMessages(server, region, transfer);
+    return timed(() => readV1(registers, take));
   } finally {
     port.close();
   }
@@ -121,28 +121,34 @@ function readV2(server: Server, transfer: number): number {
   }
 }
 
-function readV1(server: Server, registers: V1RegisterAccess, region: number, transfer: number): number {
+/** Takes a buffer of a v1 device, by where it begins in the migration region and its size. */
+type TakeBuffer = (begin: number, size: number) => void;
+
+function readV1(registers: V1RegisterAccess, take: TakeBuffer): number {
   for (let bytes = 0; ;) {
     if (registers.pendingBytes() === 0) return bytes;
-    const { offset: begin, size } = registers.dataBuffer();
+    const { offset, size } = registers.dataBuffer();
+    take(offset, size);
+    bytes += size;
+  }
+}
+
+function byMessages(server: Server, region: number, transfer: number): TakeBuffer {
+  return (begin, size) => {
     for (let done = 0; done < size; done += transfer) {
       const count = Math.min(transfer, size - done);
       const body = vfio_user_region_access.encode({ offset: BigInt(begin + done), region, count });
       server.link.request({ command: VFIO_USER_REGION_READ, name: 'REGION_READ', body });
     }
-    bytes += size;
-  }
+  };
 }
 
 /** Each buffer goes to memory of its own, as those of messages do. */
-function readFile(port: SocketPort, registers: V1RegisterAccess, region: number): number {
-  for (let bytes = 0; ;) {
-    if (registers.pendingBytes() === 0) return bytes;
-    const { offset, size } = registers.dataBuffer();
-    if (port.read({ index: region, offset: 0n }, offset, new Uint8Array(size)) !== size)
-      throw new Error('a short read');
-    bytes += size;
-  }
+function byFile(port: SocketPort, index: number): TakeBuffer {
+  return (begin, size) => {
+    const read = port.read({ index, offset: 0n }, begin, new Uint8Array(size));
+    if (read !== size) throw new Error('a short read');
+  };
 }
 
 const protocols = Object.keys(DRIVERS) as Protocol[];

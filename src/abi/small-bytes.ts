@@ -15,13 +15,12 @@ let used = 0;
  */
 export function smallBytes(length: number): Uint8Array<ArrayBuffer> {
   if (length > LARGEST) return new Uint8Array(length);
-  const end = used + Math.ceil(length / ALIGNMENT) * ALIGNMENT;
-  if (end > SLAB) {
+  const room = Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+  if (used + room > SLAB) {
     slab = new ArrayBuffer(SLAB);
     used = 0;
-    return smallBytes(length);
   }
   const bytes = new Uint8Array(slab, used, length);
-  used = end;
+  used += room;
   return bytes;
 }
